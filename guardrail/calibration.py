@@ -1,0 +1,162 @@
+"""Benign statistics, and the thresholds that follow from them. Pure maths: no torch, no model, no policy.
+
+For every (trait, layer) the calibration keeps what benign prompts project to: mean, standard deviation,
+percentiles and both tails exactly. Thresholds for a false-positive rate are split-conformal: the
+ceil((n + 1)(1 - fpr))-th smallest of n benign scores is reached by at most `fpr` of fresh benign prompts
+on average (Vovk 2012); the interval is that of the rate given the sample, Beta(n + 1 - r, r).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from guardrail.errors import CalibrationError
+from guardrail.types import Fingerprint
+
+FORMAT = "guardrail-calibration"
+FORMAT_VERSION = 1
+TAIL_SHARE = 0.1
+
+Tail = Literal["upper", "lower"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benign:
+    """What one projection does on benign text. 101 `percentiles`; `low` and `high` are ascending."""
+
+    n: int
+    mean: float
+    sd: float
+    percentiles: tuple[float, ...] = field(repr=False)
+    low: tuple[float, ...] = field(repr=False)
+    high: tuple[float, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.percentiles) != 101 or not self.sd > 0 or not self.low or not self.high:
+            raise CalibrationError("an entry is damaged")
+
+    @classmethod
+    def of(cls, projections: NDArray[np.floating]) -> Self:
+        """Summarise projections [n]. Raises CalibrationError for too few, non-finite or constant ones."""
+        values = np.sort(np.asarray(projections, dtype=np.float64))
+        if values.ndim != 1 or len(values) < 2:
+            raise CalibrationError("benign statistics need at least 2 projections")
+        if not np.isfinite(values).all() or values[0] == values[-1]:
+            raise CalibrationError("benign projections are constant or not finite")
+        keep = max(1, math.ceil(TAIL_SHARE * len(values)))
+        percentiles = np.percentile(values, np.arange(101))
+        return cls(
+            n=len(values),
+            mean=float(values.mean()),
+            sd=float(values.std(ddof=1)),
+            percentiles=_rounded(percentiles),
+            low=_rounded(values[:keep]),
+            high=_rounded(values[-keep:]),
+        )
+
+    def percentile(self, percent: float) -> float:
+        """The projection at a percentile, 0 to 100, interpolated."""
+        return float(np.interp(percent, np.arange(101), self.percentiles))
+
+    def conformal(self, fpr: float, tail: Tail = "upper") -> float:
+        """The projection beyond which at most `fpr` of fresh benign prompts fall, in expectation.
+
+        A prompt exactly at a threshold fires, so the value returned is just past the order statistic.
+        Raises CalibrationError where n is too small for the rate.
+        """
+        rank = conformal_rank(self.n, fpr)
+        beyond = self.n - rank
+        values = self.high if tail == "upper" else tuple(reversed(self.low))
+        if beyond < len(values):
+            edge = values[-1 - beyond]
+        else:
+            edge = self.percentile(100 * rank / self.n if tail == "upper" else 100 * (1 - rank / self.n))
+        return math.nextafter(edge, math.inf if tail == "upper" else -math.inf)
+
+    def standardise(self, projection: float) -> float:
+        """The score: (projection - mean) / sd."""
+        return (projection - self.mean) / self.sd
+
+
+def _rounded(values: NDArray[np.floating]) -> tuple[float, ...]:
+    return tuple(float(np.float32(value)) for value in values)
+
+
+def conformal_rank(n: int, fpr: float) -> int:
+    """The rank r = ceil((n + 1)(1 - fpr)). Raises CalibrationError when n cannot support the rate."""
+    rank = math.ceil((n + 1) * (1 - fpr) - 1e-9)
+    if rank > n:
+        raise CalibrationError(
+            f"a false-positive rate of {fpr} needs at least {math.ceil(1 / fpr) - 1} benign prompts, not {n}"
+        )
+    return rank
+
+
+def fpr_interval(n: int, fpr: float, confidence: float = 0.95) -> tuple[float, float]:
+    """The central interval of the rate that a conformal threshold from n prompts really has."""
+    from scipy.stats import beta
+
+    rank, tail = conformal_rank(n, fpr), (1 - confidence) / 2
+    low, high = beta.ppf([tail, 1 - tail], n + 1 - rank, rank)
+    return float(low), float(high)
+
+
+def observed_fpr(fired: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
+    """(rate, low, high): the Clopper-Pearson interval of a rate seen on fresh benign prompts."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(fired, n).proportion_ci(confidence, method="exact")
+    return fired / n, float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """A calibration file. `probes` and `steering` map trait to layer to what benign text projects to.
+
+    `probes` are projections of last prompt tokens on the probes; `steering` those of prompt and reply
+    tokens on the unit steering vectors, which is what `cap` limits.
+    """
+
+    fingerprint: Fingerprint
+    vectors_sha256: str
+    population: str
+    created: str
+    probes: Mapping[str, Mapping[int, Benign]] = field(repr=False)
+    steering: Mapping[str, Mapping[int, Benign]] = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """Identifies the content."""
+        return hashlib.sha256(self._json().encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write versioned JSON."""
+        Path(path).write_text(self._json() + "\n", encoding="utf-8")
+
+    def _json(self) -> str:
+        return json.dumps({"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file written by `save`. Raises CalibrationError for anything else."""
+        try:
+            header = json.loads(Path(path).read_text(encoding="utf-8"))
+            if header.pop("format", None) != FORMAT:
+                raise CalibrationError("not a guardrail calibration")
+            if (version := header.pop("version", None)) != FORMAT_VERSION:
+                raise CalibrationError(f"version {version} is not supported; supported: {FORMAT_VERSION}")
+            return TypeAdapter(cls).validate_python(header)
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+        except (OSError, ValueError, AttributeError) as error:
+            raise CalibrationError(f"{path}: cannot be read as a calibration: {error}") from error

@@ -1,0 +1,332 @@
+"""Compiling: PolicySet + vectors + calibration + fingerprint -> Plan, with every problem found on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import BaseModel
+
+from guardrail.calibration import Benign, Calibration, Tail
+from guardrail.errors import CalibrationError, Problem
+from guardrail.plan import CompiledCondition, Plan, Rule
+from guardrail.policy import (
+    Condition,
+    FprThreshold,
+    PercentileThreshold,
+    Policy,
+    PolicySet,
+    RawThreshold,
+)
+from guardrail.steering import SpecError, build_steering, recheck_layer
+from guardrail.types import Fingerprint, Probe, Steering, SteerSpec, Verdict
+from guardrail.vectors import TraitVectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionInfo:
+    """What compiling needs to know of an action: its place, and how its configuration becomes a verdict."""
+
+    strength: int
+    validate: Callable[[Mapping[str, object]], BaseModel]
+    compile: Callable[[BaseModel], Verdict]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileInputs:
+    """Everything a policy file is checked against."""
+
+    fingerprint: Fingerprint
+    vectors: TraitVectors
+    calibration: Calibration | None
+    actions: Mapping[str, ActionInfo]
+    probes: Mapping[str, Probe] = field(default_factory=dict[str, Probe])
+    scorers: frozenset[str] = frozenset()
+
+
+class Compiler:
+    """Turns a PolicySet into a Plan, collecting every problem instead of stopping at the first."""
+
+    def __init__(self, policies: PolicySet, inputs: CompileInputs) -> None:
+        self.policies = policies
+        self.inputs = inputs
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self.probes: dict[tuple[str, int], Probe] = {}
+
+    def compile(self) -> Plan:
+        """The plan; meaningful only when `problems` is empty afterwards."""
+        self._check_model()
+        self._check_set()
+        rules = [rule for i, policy in enumerate(self.policies.policies) if (rule := self._rule(i, policy))]
+        self._warn_about(rules)
+        canonical = self.policies.model_dump_json()
+        return Plan(
+            probes=tuple(self.probes.values()),
+            rules=tuple(rules),
+            strengths={name: info.strength for name, info in self.inputs.actions.items()} | {"allow": 0},
+            policy_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+            vectors_sha256=self.inputs.vectors.sha256,
+            warnings=tuple(self.warnings),
+        )
+
+    def _problem(self, message: str, *path: str | int) -> None:
+        self.problems.append(Problem(message, path))
+
+    def _check_model(self) -> None:
+        vectors, calibration = self.inputs.vectors, self.inputs.calibration
+        self._check_fingerprint("vectors", vectors.provenance.fingerprint)
+        if calibration is None:
+            return
+        self._check_fingerprint("calibration", calibration.fingerprint)
+        if calibration.vectors_sha256 != vectors.sha256:
+            self._problem("was made with another vector file; calibrate again", "calibration")
+
+    def _check_fingerprint(self, key: str, theirs: Fingerprint) -> None:
+        ours = self.inputs.fingerprint
+        if not theirs.fits(ours):
+            shapes = (
+                f"{theirs.layers} layers x {theirs.d_model}, this model has {ours.layers} x {ours.d_model}"
+            )
+            self._problem(f"made for a model of {shapes}", key)
+        elif different := theirs.differences(ours):
+            text = f"{key} made for another model (different: {', '.join(different)})"
+            if self.policies.allow_model_mismatch:
+                self.warnings.append(f"allow_model_mismatch: {text}")
+            else:
+                self._problem(f"{text}; `allow_model_mismatch: true` accepts a finetune of it", key)
+
+    def _check_set(self) -> None:
+        enforced = [p for p in self.policies.policies if self.policies.resolved(p).mode == "enforce"]
+        if not enforced and not self.policies.allow_empty:
+            self._problem("no policy is enforced; say `allow_empty: true` if that is meant", "policies")
+        seen: set[str] = set()
+        for i, policy in enumerate(self.policies.policies):
+            if policy.id in seen:
+                self._problem(f"duplicate id `{policy.id}`", "policies", i, "id")
+            seen.add(policy.id)
+
+    def _warn_about(self, rules: Sequence[Rule]) -> None:
+        for rule in rules:
+            if rule.fails_open:
+                self.warnings.append(f"{rule.id}: fails open: an error or a time-out lets the prompt pass")
+            if rule.mode == "enforce" and self.inputs.calibration is None:
+                self.warnings.append(
+                    f"{rule.id}: enforced without a calibration; its false-positive rate is unknown"
+                )
+
+    def _rule(self, i: int, policy: Policy) -> Rule | None:
+        path = ("policies", i)
+        if policy.stage == "response":
+            self._problem("the response stage is not available in this version", *path, "stage")
+        conditions = [
+            self._condition(c, self._place(policy, path, j)) for j, c in enumerate(policy.conditions)
+        ]
+        found = [c for c in conditions if c is not None]
+        info = self.inputs.actions.get(policy.action.name)
+        config = self._config(policy, info, (*path, "action"))
+        if info is None or config is None or len(found) < len(conditions):
+            return None
+        verdict = info.compile(config)
+        spec = verdict if isinstance(verdict, SteerSpec) else None
+        settings = self.policies.resolved(policy)
+        return Rule(
+            id=policy.id,
+            conditions=tuple(found),
+            require_all=not policy.any_of,
+            action=policy.action.name,
+            config=config,
+            steering=self._steering(policy, found, spec, (*path, "action")),
+            recheck=self._recheck(policy, found, spec, (*path, "action")),
+            otherwise=spec.otherwise if spec else getattr(config, "otherwise", "block"),
+            mode=settings.mode,
+            when=policy.when,
+            share=policy.enforce.share,
+            message=policy.message,
+            settings=settings,
+        )
+
+    @staticmethod
+    def _place(policy: Policy, path: tuple[str | int, ...], j: int) -> tuple[str | int, ...]:
+        if policy.trait is not None:
+            return path
+        return (*path, "all_of" if policy.all_of else "any_of", j)
+
+    def _config(
+        self, policy: Policy, info: ActionInfo | None, path: tuple[str | int, ...]
+    ) -> BaseModel | None:
+        name = policy.action.name
+        if info is None:
+            self._problem(f"unknown action `{name}`{suggest(name, self.inputs.actions)}", *path)
+            return None
+        try:
+            return info.validate(policy.action.config)
+        except ValueError as error:
+            self.problems += config_problems(error, (*path, name), info)
+            return None
+
+    def _condition(self, condition: Condition, path: tuple[str | int, ...]) -> CompiledCondition | None:
+        trait, probe = condition.trait, self.inputs.probes.get(condition.trait)
+        if trait in self.inputs.scorers:
+            return self._scorer_condition(condition, path)
+        if probe is None and trait not in self.inputs.vectors:
+            known = [*self.inputs.vectors, *self.inputs.probes, *self.inputs.scorers]
+            self._problem(f"unknown trait `{trait}`{suggest(trait, known)}", *path, "trait")
+            return None
+        layer = probe.layer if probe else self._layer(condition, path)
+        return None if layer is None else self._linear_condition(condition, layer, path)
+
+    def _scorer_condition(
+        self, condition: Condition, path: tuple[str | int, ...]
+    ) -> CompiledCondition | None:
+        value = threshold_number(condition)
+        if value is None:
+            self._problem("a scorer's threshold is a number: it has no calibration", *path, "threshold")
+            return None
+        return CompiledCondition(
+            trait=condition.trait, layer=None, reading=None, threshold=value, raw=value, fires=condition.fires
+        )
+
+    def _layer(self, condition: Condition, path: tuple[str | int, ...]) -> int | None:
+        vector = self.inputs.vectors[condition.trait]
+        layer = vector.layer if condition.layer == "auto" else condition.layer
+        if layer is None:
+            self._problem("`auto`: no evaluation chose a layer for this trait; name one", *path, "layer")
+        elif not vector.usable(layer):
+            bad = f"layer {layer} cannot be read; layers are 1 to {vector.layers}"
+            self._problem(
+                bad + (f", without {list(vector.unusable)}" if vector.unusable else ""), *path, "layer"
+            )
+            return None
+        return layer
+
+    def _linear_condition(
+        self, condition: Condition, layer: int, path: tuple[str | int, ...]
+    ) -> CompiledCondition | None:
+        benign = self._benign(condition.trait, layer)
+        try:
+            raw = raw_threshold(condition, benign)
+        except CalibrationError as error:
+            self._problem(str(error), *path, "threshold")
+            return None
+        fpr = condition.threshold.fpr if isinstance(condition.threshold, FprThreshold) else None
+        return CompiledCondition(
+            trait=condition.trait,
+            layer=layer,
+            reading=self._reading(condition.trait, layer, benign),
+            threshold=benign.standardise(raw) if benign else raw,
+            raw=raw,
+            fires=condition.fires,
+            fpr=fpr,
+            n=benign.n if benign else None,
+        )
+
+    def _benign(self, trait: str, layer: int) -> Benign | None:
+        if self.inputs.calibration is None:
+            return None
+        return self.inputs.calibration.probes.get(trait, {}).get(layer)
+
+    def _reading(self, trait: str, layer: int, benign: Benign | None) -> int:
+        if (trait, layer) not in self.probes:
+            self.probes[trait, layer] = self._folded(trait, layer, benign)
+        return list(self.probes).index((trait, layer))
+
+    def _folded(self, trait: str, layer: int, benign: Benign | None) -> Probe:
+        own = self.inputs.probes.get(trait)
+        vector = self.inputs.vectors.get(trait)
+        weights = own.weights if own else vector.probe[layer] if vector else np.zeros(0, np.float32)
+        offset = own.offset if own else float(vector.offset[layer]) if vector else 0.0
+        mean, sd = (benign.mean, benign.sd) if benign else (0.0, 1.0)
+        return Probe(
+            trait=trait, layer=layer, weights=(weights / sd).astype(np.float32), offset=(offset - mean) / sd
+        )
+
+    def _steering(
+        self,
+        policy: Policy,
+        found: Sequence[CompiledCondition],
+        spec: SteerSpec | None,
+        path: tuple[str | int, ...],
+    ) -> Steering | None:
+        if spec is None:
+            return None
+        condition = next((c for c in found if c.trait in self.inputs.vectors), None)
+        if condition is None or condition.layer is None:
+            self._problem("nothing to steer: no condition is about a trait with a vector", *path)
+            return None
+        try:
+            return build_steering(
+                spec,
+                policy.id,
+                self.inputs.vectors[condition.trait],
+                condition.layer,
+                self.inputs.calibration,
+                floor=condition.fires == "below",
+            )
+        except SpecError as error:
+            self._problem(str(error), *path, policy.action.name)
+            return None
+
+    def _recheck(
+        self,
+        policy: Policy,
+        found: Sequence[CompiledCondition],
+        spec: SteerSpec | None,
+        path: tuple[str | int, ...],
+    ) -> CompiledCondition | None:
+        if spec is None or not spec.recheck:
+            return None
+        condition, steering = policy.conditions[0], self._steering(policy, found, spec, path)
+        if steering is None or condition.trait not in self.inputs.vectors:
+            return None
+        layer = recheck_layer(steering, self.inputs.vectors[condition.trait])
+        if isinstance(condition.threshold, RawThreshold):
+            self._problem(
+                "recheck reads another layer, where a raw threshold means nothing", *path, "steer", "recheck"
+            )
+            return None
+        return self._linear_condition(condition, layer, path)
+
+
+def threshold_number(condition: Condition) -> float | None:
+    """The threshold where it is a plain number."""
+    value = condition.threshold
+    if isinstance(value, RawThreshold):
+        return value.raw
+    return float(value) if isinstance(value, int | float) else None
+
+
+def raw_threshold(condition: Condition, benign: Benign | None) -> float:
+    """The threshold as a projection. Raises CalibrationError where a calibration is missing or too small."""
+    value = condition.threshold
+    if isinstance(value, RawThreshold):
+        return value.raw
+    if benign is None:
+        raise CalibrationError(
+            f"needs a calibration of `{condition.trait}` at this layer; without one write {{raw: ...}}"
+        )
+    tail: Tail = "upper" if condition.fires == "above" else "lower"
+    if isinstance(value, FprThreshold):
+        return benign.conformal(value.fpr, tail)
+    if isinstance(value, PercentileThreshold):
+        return benign.percentile(value.percentile if tail == "upper" else 100 - value.percentile)
+    return benign.mean + float(value) * benign.sd
+
+
+def suggest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    """`; did you mean ...?` where one is close, else the list of what there is."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
+
+
+def config_problems(error: ValueError, path: tuple[str | int, ...], info: ActionInfo) -> list[Problem]:
+    """The problems in an action's configuration, one for each key that is wrong."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return [Problem(str(error), path)]
+    return [Problem(str(e["msg"]).removeprefix("Value error, "), (*path, *e["loc"])) for e in error.errors()]

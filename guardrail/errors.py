@@ -1,0 +1,119 @@
+"""Every error that guardrail raises on purpose.
+
+GuardrailError
+├── ConfigError              what was loaded is wrong; the command line exits with 2
+│   ├── PolicyError          a policy file; carries every problem that was found, with its place
+│   ├── VectorError          trait vectors: format, shape, NaN, zero norm, another model
+│   ├── CalibrationError     benign statistics: format, another model or vector file, too few prompts
+│   ├── ModelError           the model or its tokenizer cannot be guarded
+│   └── PluginError          a plugin that is missing, misspelt or refuses to load
+└── RequestError             one request could not be served
+    ├── PromptError          empty, too long, unknown role, content that is not text
+    ├── UnsupportedGeneration  a way of generating that the guard cannot see
+    ├── EvaluationError      no trustworthy decision: non-finite score, a plugin that raised, a time-out
+    ├── SteeringError        steering was decided and did not happen
+    ├── QueueFull            the model's queue is full; try again later
+    ├── GuardClosed          the guard was closed
+    └── AuditError           the audit record could not be written
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+
+class GuardrailError(Exception):
+    """The root of the tree."""
+
+
+class ConfigError(GuardrailError):
+    """Something that is loaded before the first request is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a policy file: what, under which key, and where in the text (1-based)."""
+
+    message: str
+    path: tuple[str | int, ...] = ()
+    line: int | None = None
+    column: int | None = None
+
+    @property
+    def key(self) -> str:
+        """The key path as people write it: `policies[0].action.steer`."""
+        parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path]
+        return "".join(parts).removeprefix(".")
+
+    def describe(self, source: str = "policies") -> str:
+        """`file:line:col: key: message`, leaving out what is not known."""
+        place = ":".join([source, *(str(n) for n in (self.line, self.column) if n is not None)])
+        return f"{place}: {self.key}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class PolicyError(ConfigError):
+    """A policy file is wrong. `problems` holds all of them, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem], source: str = "policies") -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        super().__init__("\n".join(problem.describe(source) for problem in self.problems))
+
+    @classmethod
+    def single(cls, message: str, source: str = "policies") -> Self:
+        """An error with one problem and no place."""
+        return cls([Problem(message)], source)
+
+
+class VectorError(ConfigError):
+    """Trait vectors cannot be used."""
+
+
+class CalibrationError(ConfigError):
+    """A calibration cannot be used."""
+
+
+class ModelError(ConfigError):
+    """The model or its tokenizer cannot be guarded."""
+
+
+class PluginError(ConfigError):
+    """A plugin is missing, not allowed, or does not fit the specification."""
+
+
+class RequestError(GuardrailError):
+    """One request could not be served; others are not affected."""
+
+
+class PromptError(RequestError):
+    """The prompt is empty, too long, or holds something that cannot be read."""
+
+
+class UnsupportedGeneration(RequestError):
+    """A way of generating that would bypass the guard."""
+
+
+class EvaluationError(RequestError):
+    """The prompt could not be evaluated. `kind` is `timeout`, `non_finite`, `plugin` or `engine`."""
+
+    def __init__(self, message: str, kind: str = "engine") -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class SteeringError(RequestError):
+    """Steering was decided and no forward pass was steered."""
+
+
+class QueueFull(RequestError):
+    """The bounded queue in front of the model is full."""
+
+
+class GuardClosed(RequestError):
+    """The guard was closed before the request was served."""
+
+
+class AuditError(RequestError):
+    """The audit record could not be written, and the configuration says not to answer without it."""

@@ -1,0 +1,173 @@
+"""evaluate(plan, readings, facts) -> Decision: a pure function of data. Runs once per prompt and stage.
+
+The strongest action of all policies that fire wins; several `steer` combine; every policy that fired is
+reported. A score that is not a number is an error of the policies that need it, never a pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from guardrail.plan import CompiledCondition, Plan, Rule
+from guardrail.types import ALLOW, Decision, Facts, Mode, Score
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """One rule on one prompt: its scores and the action it asks for (None: it did not fire)."""
+
+    rule: Rule
+    mode: Mode
+    scores: tuple[Score, ...]
+    action: str | None
+    error: str | None = None
+
+
+def evaluate(plan: Plan, readings: Sequence[float], facts: Facts) -> Decision:
+    """The decision on one prompt. readings: [number of probes], scores in the order of `plan.probes`."""
+    results = [_result(rule, mode, readings, facts) for rule, mode in live_rules(plan, facts)]
+    enforced = [r for r in results if r.mode == "enforce" and r.action is not None]
+    wanted = [r for r in results if r.action is not None]
+    winner = strongest(plan, enforced)
+    errors = tuple(r.error for r in results if r.error)
+    action = winner.action if winner and winner.action else ALLOW
+    return Decision(
+        status="error" if errors else "evaluated" if results else "not_evaluated",
+        action=action,
+        would_action=_action(strongest(plan, wanted)),
+        policy=winner.rule.id if winner else None,
+        fired=tuple(r.rule.id for r in results if r.action is not None and not r.error),
+        scores=tuple(score for r in results for score in r.scores),
+        steering=_steering(enforced) if action == "steer" else (),
+        policy_sha256=plan.policy_sha256,
+        vectors_sha256=plan.vectors_sha256,
+        fail_open=plan.fail_open,
+        warnings=plan.warnings,
+        error="; ".join(errors) or None,
+    )
+
+
+def live_rules(plan: Plan, facts: Facts) -> list[tuple[Rule, Mode]]:
+    """The rules that are about this request, each with the mode that holds for its conversation."""
+    return [(rule, effective_mode(rule, facts)) for rule in plan.rules if applies(rule, facts)]
+
+
+def applies(rule: Rule, facts: Facts) -> bool:
+    """Whether a rule is on, not waived by a person, and its `when` holds."""
+    when = rule.when
+    return (
+        rule.mode != "off"
+        and rule.id not in facts.waived
+        and (not when.tags or bool(facts.tags & set(when.tags)))
+        and facts.user_turns >= when.min_turns
+        and (when.last_role is None or when.last_role == facts.last_role)
+    )
+
+
+def effective_mode(rule: Rule, facts: Facts) -> Mode:
+    """Staged rollout: outside its share of conversations an enforced rule is a shadow."""
+    if rule.mode != "enforce" or rule.share >= 1.0:
+        return rule.mode
+    digest = hashlib.sha256(f"{rule.id}\0{facts.conversation}".encode()).digest()
+    return "enforce" if int.from_bytes(digest[:8]) / 2**64 < rule.share else "shadow"
+
+
+def strongest(plan: Plan, results: Sequence[_Result]) -> _Result | None:
+    """The result with the strongest action, the first in the file among equals."""
+    return max(results, key=lambda r: plan.strengths.get(r.action or ALLOW, 0), default=None)
+
+
+def _action(result: _Result | None) -> str:
+    return result.action or ALLOW if result else ALLOW
+
+
+def _steering(enforced: Sequence[_Result]) -> tuple[object, ...]:
+    return tuple(r.rule.steering for r in enforced if r.action == "steer" and r.rule.steering)
+
+
+def _result(rule: Rule, mode: Mode, readings: Sequence[float], facts: Facts) -> _Result:
+    values = [_value(condition, readings, facts) for condition in rule.conditions]
+    if bad := [c for c, v in zip(rule.conditions, values, strict=True) if not math.isfinite(v)]:
+        where = f" at layer {bad[0].layer}" if bad[0].layer else ""
+        return _Result(
+            rule, mode, (), rule.settings.on_error, f"{rule.id}: score of {bad[0].trait}{where} is not finite"
+        )
+    held = [c.holds(v) for c, v in zip(rule.conditions, values, strict=True)]
+    fired = all(held) if rule.require_all else any(held)
+    scores = tuple(
+        Score(
+            policy=rule.id, trait=c.trait, layer=c.layer, score=v, threshold=c.threshold, fired=h, mode=mode
+        )
+        for c, v, h in zip(rule.conditions, values, held, strict=True)
+    )
+    return _Result(rule, mode, scores, rule.action if fired else None)
+
+
+def _value(condition: CompiledCondition, readings: Sequence[float], facts: Facts) -> float:
+    if condition.reading is None:
+        return facts.extra.get(condition.trait, math.nan)
+    return float(readings[condition.reading])
+
+
+def recheck(plan: Plan, decision: Decision, readings: Sequence[float]) -> Decision:
+    """After steering: where a rule still fires at its later layer, its `otherwise` takes over."""
+    rules = [rule for s in decision.steering if (rule := plan.rule(s.policy)) and rule.recheck]
+    failed = [rule for rule in rules if rule.recheck and not _passed(rule.recheck, readings)]
+    if not failed:
+        return decision
+    rule = max(failed, key=lambda rule: plan.strengths.get(rule.otherwise, 0))
+    note = f"{rule.id}: steering did not bring the score below its threshold"
+    steering = decision.steering if rule.otherwise == ALLOW else ()
+    action = "steer" if rule.otherwise == ALLOW else rule.otherwise
+    return replace(
+        decision, action=action, policy=rule.id, steering=steering, warnings=(*decision.warnings, note)
+    )
+
+
+def _passed(condition: CompiledCondition, readings: Sequence[float]) -> bool:
+    value = float(readings[condition.reading if condition.reading is not None else 0])
+    return math.isfinite(value) and not condition.holds(value)
+
+
+def failure(plan: Plan, facts: Facts, error: str, timeout: bool = False) -> Decision:
+    """The decision when nothing could be evaluated: the strongest `on_error` or `on_timeout`."""
+    rules = [rule for rule, mode in live_rules(plan, facts) if mode == "enforce"]
+    picks = {rule.on_timeout if timeout else rule.settings.on_error: rule.id for rule in reversed(rules)}
+    return _unevaluated(plan, picks, "error", error)
+
+
+def unsupported(plan: Plan, facts: Facts, reason: str) -> Decision:
+    """The decision on input that cannot be read: the strongest `unsupported_input` of the rules."""
+    rules = [rule for rule, mode in live_rules(plan, facts) if mode == "enforce"]
+    return _unevaluated(
+        plan, {rule.settings.unsupported_input: rule.id for rule in reversed(rules)}, "not_evaluated", reason
+    )
+
+
+def _unevaluated(plan: Plan, picks: dict[str, str], status: str, error: str) -> Decision:
+    action = max(picks, key=lambda name: plan.strengths.get(name, 0), default=ALLOW)
+    return Decision(
+        status="error" if status == "error" else "not_evaluated",
+        action=action,
+        would_action=action,
+        policy=picks.get(action),
+        policy_sha256=plan.policy_sha256,
+        vectors_sha256=plan.vectors_sha256,
+        fail_open=plan.fail_open,
+        warnings=plan.warnings,
+        error=error,
+    )
+
+
+def tighten(plan: Plan, decision: Decision, action: str, reason: str, may_loosen: bool = False) -> Decision:
+    """A plugin's say: a stronger action replaces the decision's; a weaker one only where it may loosen."""
+    order = plan.strengths
+    if order.get(action, 0) <= order.get(decision.action, 0) and not may_loosen:
+        return decision
+    steering = decision.steering if action == "steer" else ()
+    return replace(
+        decision, action=action, would_action=action, steering=steering, warnings=(*decision.warnings, reason)
+    )

@@ -1,0 +1,117 @@
+"""The plan: a policy file compiled for one model. Data only: probes to read, thresholds, gates, steering.
+
+Benign centring and scaling are folded into the probes, so that a reading is already a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import BaseModel
+
+from guardrail.policy import Defaults, Fires, When
+from guardrail.types import Array, Mode, Probe, Steering
+
+STRENGTHS: Mapping[str, int] = {"allow": 0, "steer": 10, "rephrase": 20, "escalate": 30, "block": 40}
+"""The built-in order of actions, from weak to strong; plugins place theirs in between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledCondition:
+    """One comparison. `reading` is the probe's index in the plan, None for a scorer that reads no layer.
+
+    `threshold` and readings are scores; `raw` is the same threshold as a projection. `fpr` and `n` say what
+    the threshold was calibrated for, and on how many benign prompts.
+    """
+
+    trait: str
+    layer: int | None
+    reading: int | None
+    threshold: float
+    raw: float
+    fires: Fires = "above"
+    fpr: float | None = None
+    n: int | None = None
+
+    def holds(self, score: float) -> bool:
+        """A score exactly at the threshold fires."""
+        return score >= self.threshold if self.fires == "above" else score <= self.threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One compiled policy. `config` is the action's validated configuration."""
+
+    id: str
+    conditions: tuple[CompiledCondition, ...]
+    require_all: bool
+    action: str
+    config: BaseModel | None
+    steering: Steering | None
+    recheck: CompiledCondition | None
+    otherwise: str
+    mode: Mode
+    when: When
+    share: float
+    message: str | None
+    settings: Defaults
+
+    @property
+    def on_timeout(self) -> str:
+        """What to do when the time is up; `on_error` unless given."""
+        return self.settings.on_timeout or self.settings.on_error
+
+    @property
+    def fails_open(self) -> bool:
+        """Whether an error or a time-out lets the prompt pass."""
+        return self.mode == "enforce" and "allow" in (self.settings.on_error, self.on_timeout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the engine reads and what `evaluate` decides on. Immutable; requests under way keep theirs."""
+
+    probes: tuple[Probe, ...] = field(repr=False)
+    rules: tuple[Rule, ...]
+    strengths: Mapping[str, int] = field(default_factory=lambda: dict(STRENGTHS))
+    policy_sha256: str = ""
+    vectors_sha256: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that are read before the decision, ascending."""
+        live = {c.reading for rule in self.rules for c in rule.conditions}
+        return tuple(sorted({p.layer for i, p in enumerate(self.probes) if i in live}))
+
+    @property
+    def steered_layers(self) -> tuple[int, ...]:
+        """The layers that some rule may steer, ascending."""
+        return tuple(
+            sorted({layer for rule in self.rules if rule.steering for layer in rule.steering.layers})
+        )
+
+    @property
+    def recheck_layers(self) -> tuple[int, ...]:
+        """The layers that are read again after steering, ascending."""
+        return tuple(
+            sorted({rule.recheck.layer for rule in self.rules if rule.recheck and rule.recheck.layer})
+        )
+
+    @property
+    def fail_open(self) -> bool:
+        """Whether any enforced rule lets prompts pass on errors."""
+        return any(rule.fails_open for rule in self.rules)
+
+    def rule(self, policy: str | None) -> Rule | None:
+        """The rule with this policy id."""
+        return next((rule for rule in self.rules if rule.id == policy), None)
+
+    def matrix(self, layer: int) -> tuple[tuple[int, ...], Array, Array]:
+        """(indices, weights [k, d_model], offsets [k]) of all probes at a layer: one matrix product."""
+        chosen = tuple(i for i, probe in enumerate(self.probes) if probe.layer == layer)
+        weights = np.stack([self.probes[i].weights for i in chosen]).astype(np.float32)
+        offsets = np.asarray([self.probes[i].offset for i in chosen], dtype=np.float32)
+        return chosen, weights, offsets

@@ -1,0 +1,174 @@
+"""The policy file as people write it (pydantic), and nothing about models, files or vectors.
+
+Every key is described in policies/README.md; `guardrail policy schema` prints the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from guardrail.types import FailureAction, Mode
+
+Fires: TypeAlias = Literal["above", "below"]
+Stage: TypeAlias = Literal["prompt", "response"]
+Identifier: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+T = TypeVar("T")
+Many: TypeAlias = Annotated[tuple[T, ...], Field(strict=False)]
+"""A YAML list; strict models would otherwise insist on a Python tuple."""
+Milliseconds: TypeAlias = Annotated[int, Field(gt=0, le=3_600_000)]
+
+
+class Model(BaseModel):
+    """Strict and immutable: an unknown key is an error, and a loaded policy never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class FprThreshold(Model):
+    """The score that at most this share of benign prompts reaches."""
+
+    fpr: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class PercentileThreshold(Model):
+    """A percentile of the benign scores, counted from the side that `fires` leaves alone."""
+
+    percentile: Annotated[float, Field(ge=0.0, le=100.0)]
+
+
+class RawThreshold(Model):
+    """A projection in the probe's own units; needs no calibration."""
+
+    raw: float
+
+
+Threshold: TypeAlias = float | int | FprThreshold | PercentileThreshold | RawThreshold
+Layer: TypeAlias = Annotated[int, Field(ge=1)] | Literal["auto"]
+
+
+class Condition(Model):
+    """One trait at one layer against one threshold. Traits of scorer plugins take no layer."""
+
+    trait: str
+    layer: Layer = "auto"
+    threshold: Threshold
+    fires: Fires = "above"
+
+
+class When(Model):
+    """The requests that a policy is about; all that is given must hold."""
+
+    tags: Many[str] = ()
+    min_turns: Annotated[int, Field(ge=1)] = 1
+    last_role: Literal["user", "assistant", "system", "tool"] | None = None
+
+
+class Enforce(Model):
+    """Staged rollout: the share of conversations (by hashed id) in which the policy is enforced."""
+
+    share: Share = 1.0
+
+
+class ActionUse(Model):
+    """An action and its own configuration, validated by the action that has the name."""
+
+    name: str
+    config: dict[str, Any] = {}
+
+
+class Defaults(Model):
+    """What policies that do not say otherwise inherit."""
+
+    mode: Mode = "enforce"
+    on_error: FailureAction = "block"
+    on_timeout: FailureAction | None = None
+    timeout_ms: Milliseconds = 10_000
+    on_truncate: Literal["error", "score_tail"] = "error"
+    unsupported_input: FailureAction = "block"
+
+
+class Policy(Model):
+    """One rule: when these conditions hold, this action."""
+
+    id: Identifier
+    trait: str | None = None
+    layer: Layer = "auto"
+    threshold: Threshold | None = None
+    fires: Fires = "above"
+    all_of: Many[Condition] = ()
+    any_of: Many[Condition] = ()
+    action: ActionUse
+    message: str | None = None
+    stage: Stage = "prompt"
+    mode: Mode | None = None
+    when: When = When()
+    enforce: Enforce = Enforce()
+    on_error: FailureAction | None = None
+    on_timeout: FailureAction | None = None
+    timeout_ms: Milliseconds | None = None
+    on_truncate: Literal["error", "score_tail"] | None = None
+    unsupported_input: FailureAction | None = None
+
+    @field_validator("action", mode="before")
+    @classmethod
+    def _short_action(cls, value: object) -> object:
+        """`block` and `{steer: {...}}` are short for `{name: ..., config: ...}`."""
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and len(value) == 1:  # pyright: ignore[reportUnknownArgumentType]
+            ((name, config),) = value.items()  # pyright: ignore[reportUnknownVariableType]
+            return {"name": name, "config": config or {}}
+        if isinstance(value, ActionUse):
+            return value
+        raise ValueError("write an action's name, or one name with its configuration: {steer: {...}}")
+
+    @model_validator(mode="after")
+    def _one_kind_of_condition(self) -> Self:
+        kinds = [self.trait is not None, bool(self.all_of), bool(self.any_of)]
+        if sum(kinds) != 1:
+            raise ValueError("give exactly one of `trait`, `all_of` and `any_of`")
+        if self.trait is not None and self.threshold is None:
+            raise ValueError("`threshold` is missing")
+        if self.trait is None and (self.threshold is not None or self.layer != "auto"):
+            raise ValueError("`layer` and `threshold` belong inside the conditions of `all_of` and `any_of`")
+        return self
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The conditions, however they were written."""
+        if self.trait is None or self.threshold is None:
+            return self.all_of or self.any_of
+        return (Condition(trait=self.trait, layer=self.layer, threshold=self.threshold, fires=self.fires),)
+
+
+class AuditSettings(Model):
+    """Where audit records go, and what happens when they cannot be written."""
+
+    jsonl: str | None = None
+    sqlite: str | None = None
+    text: bool = False
+    on_error: Literal["block", "drop"] = "block"
+
+
+class PolicySet(Model):
+    """A whole policy file. Immutable; reloading makes a new one."""
+
+    version: Literal[1]
+    vectors: str = "demo"
+    calibration: str | None = None
+    defaults: Defaults = Defaults()
+    policies: Many[Policy] = ()
+    allow_empty: bool = False
+    allow_model_mismatch: bool = False
+    plugins: Many[str] = ()
+    audit: AuditSettings = AuditSettings()
+
+    def resolved(self, policy: Policy) -> Defaults:
+        """The policy's own settings over the file's defaults."""
+        own = {
+            name: getattr(policy, name) for name in Defaults.model_fields if getattr(policy, name) is not None
+        }
+        return self.defaults.model_copy(update=own)

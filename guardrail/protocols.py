@@ -1,0 +1,140 @@
+"""What plugins provide: the shapes of actions, scorers, rephrasers and sinks. No logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from guardrail.types import AuditRecord, Decision, FailureAction, Message, Ticket, Verdict
+
+
+class ActionConfig(BaseModel):
+    """The base of an action's configuration: strict, immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class NoConfig(ActionConfig):
+    """For actions that need none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The action answers in place of the model. `ticket` is set where a person will look at it."""
+
+    text: str
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Evaluate and answer these messages instead; `waive` names policies that a person has lifted."""
+
+    messages: tuple[Message, ...]
+    waive: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """The action has run out of what it can do; this one takes over."""
+
+    action: FailureAction
+
+
+Response: TypeAlias = Answer | Retry | Otherwise
+Complete: TypeAlias = Callable[[Sequence[Message]], str]
+"""Lets the wrapped model answer these messages, unguarded: for rewriting, never for replying."""
+
+
+@runtime_checkable
+class EscalationSink(Protocol):
+    """Where tickets go. `open` returns only when the ticket is stored."""
+
+    name: str
+
+    def open(self, ticket: Ticket) -> None: ...
+    def get(self, ticket_id: str) -> Ticket | None: ...
+    def pending(self) -> Sequence[Ticket]: ...
+    def resolve(self, ticket_id: str, approve: bool, resolver: str, note: str | None = None) -> Ticket: ...
+
+
+@runtime_checkable
+class Rephraser(Protocol):
+    """Turns messages that fired a policy into messages worth another try."""
+
+    name: str
+
+    def rephrase(
+        self, messages: Sequence[Message], instruction: str, complete: Complete
+    ) -> Sequence[Message]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionContext:
+    """What an action may use to respond. `attempt` counts how often this policy has responded already."""
+
+    decision: Decision
+    messages: tuple[Message, ...]
+    policy: str
+    message: str | None
+    attempt: int
+    complete: Complete
+    sinks: Mapping[str, EscalationSink] = field(default_factory=dict[str, EscalationSink])
+    rephrasers: Mapping[str, Rephraser] = field(default_factory=dict[str, Rephraser])
+
+
+@runtime_checkable
+class Action(Protocol):
+    """An action: `compile` when the policy file is loaded, `respond` after the verdict.
+
+    `strength` places it among `allow` 0, `steer` 10, `rephrase` 20, `escalate` 30 and `block` 40. `Config`
+    is its pydantic model: what stands under the action's name in a policy file.
+    """
+
+    name: str
+    strength: int
+    Config: ClassVar[type[BaseModel]]
+
+    def compile(self, config: Any) -> Verdict: ...
+    def respond(self, config: Any, context: ActionContext) -> Response: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Anything that scores a conversation and is not a linear probe. Raises to say that it cannot."""
+
+    name: str
+
+    def score(self, messages: Sequence[Message]) -> float: ...
+
+
+@runtime_checkable
+class AuditSink(Protocol):
+    """Where audit records go. `decided` and `finished` return only when the record is stored."""
+
+    name: str
+
+    def decided(self, record: AuditRecord) -> None: ...
+    def finished(self, record: AuditRecord) -> None: ...
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Scores a reply for a trait, 0 to 100; None is a refusal to judge, never 0."""
+
+    name: str
+
+    def judge(self, trait: str, question: str, answer: str) -> float | None: ...
+
+
+@runtime_checkable
+class ExtractionMethod(Protocol):
+    """From activations with and without a trait, [n, d_model] each, to a direction [d_model]."""
+
+    name: str
+
+    def direction(self, positive: Any, negative: Any) -> Any: ...

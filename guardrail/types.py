@@ -1,0 +1,255 @@
+"""The values that flow through the guard. Frozen data: no torch, no I/O, no behaviour beyond small views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float32]
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+Mode: TypeAlias = Literal["enforce", "shadow", "off"]
+Status: TypeAlias = Literal["evaluated", "error", "not_evaluated"]
+Operator: TypeAlias = Literal["add", "ablate", "cap"]
+FailureAction: TypeAlias = Literal["block", "allow", "escalate"]
+Outcome: TypeAlias = Literal[
+    "answered", "blocked", "rephrased", "escalated", "held", "error", "cancelled", "late", "interrupted"
+]
+
+ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; `content` is text."""
+
+    role: Role
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The shape that chat templates and the OpenAI API use."""
+        return {"role": self.role, "content": self.content}
+
+
+MessageLike: TypeAlias = Message | Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What ties vectors and a calibration to a model: nothing here depends on path, dtype or versions."""
+
+    architecture: str
+    layers: int
+    d_model: int
+    vocab_size: int
+    weights: str
+    tokenizer: str
+    chat_template: str
+
+    def differences(self, other: Fingerprint) -> tuple[str, ...]:
+        """The names of the fields that differ."""
+        return tuple(name for name in self.__slots__ if getattr(self, name) != getattr(other, name))
+
+    def fits(self, other: Fingerprint) -> bool:
+        """Whether the sizes agree, so that vectors of one can be computed with in the other at all."""
+        return (self.layers, self.d_model) == (other.layers, other.d_model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """A change to activations, ready to apply: one direction and one amount for each layer.
+
+    `add`: h += direction. `ablate`: h -= <h, u> u. `cap`: the projection <h, u> is limited to `limits`
+    (an upper limit, or a lower one where `floor`). Directions are [d_model] float32; for `ablate` and
+    `cap` they are unit vectors u. Sources: Chen et al. 2025 (add), Arditi et al. 2024 (ablate),
+    the Assistant Axis, 2026 (cap).
+    """
+
+    policy: str
+    trait: str
+    operator: Operator
+    layers: tuple[int, ...]
+    directions: tuple[Array, ...] = field(repr=False)
+    limits: tuple[float, ...] = ()
+    floor: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteerSpec:
+    """What an action asks for before vectors and layers are known; the plan turns it into `Steering`.
+
+    `layers`: None is the policy's own layer; `all` every layer; `incremental` every layer with
+    v_l - v_(l-1) (only `add`). `limit` is a projection, `percentile` a benign percentile (only `cap`).
+    """
+
+    operator: Operator
+    layers: tuple[int, ...] | Literal["all", "incremental"] | None = None
+    coefficient: float = 0.0
+    limit: float | None = None
+    percentile: float | None = None
+    recheck: bool = False
+    otherwise: FailureAction = "block"
+
+
+STOP: Literal["stop"] = "stop"
+Verdict: TypeAlias = Literal["stop"] | SteerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A linear detector: projection = <h, weights> + offset at one layer, weights [d_model] float32."""
+
+    trait: str
+    layer: int
+    weights: Array = field(repr=False)
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One condition of one policy on one prompt. `layer` is None for a scorer that reads no layer."""
+
+    policy: str
+    trait: str
+    layer: int | None
+    score: float
+    threshold: float
+    fired: bool
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the policies say about one prompt; pure data.
+
+    `action` is what is done, `would_action` what would be done if shadow policies were enforced.
+    `policy` is the policy that decided, `fired` every policy that fired. `fail_open` is true while any
+    enforced policy lets prompts pass on errors.
+    """
+
+    status: Status
+    action: str = ALLOW
+    would_action: str = ALLOW
+    policy: str | None = None
+    fired: tuple[str, ...] = ()
+    scores: tuple[Score, ...] = ()
+    steering: tuple[Steering, ...] = field(default=(), repr=False)
+    policy_sha256: str = ""
+    vectors_sha256: str = ""
+    fail_open: bool = False
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+    @property
+    def stops(self) -> bool:
+        """Whether the forward pass ends at the last layer read: no token is sampled."""
+        return self.action not in ("allow", "steer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a policy may ask about a request besides its activations."""
+
+    tags: frozenset[str] = frozenset()
+    user_turns: int = 1
+    last_role: str = "user"
+    conversation: str = ""
+    waived: frozenset[str] = frozenset()
+    extra: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Scores of scorers that read no layer, by scorer name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Milliseconds. `guard` is from the last layer read to the verdict, `prefill` the prompt's forward pass."""
+
+    guard: float = 0.0
+    prefill: float = 0.0
+    queue: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to generate; None leaves the model's own generation config in charge."""
+
+    max_new_tokens: int = 256
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A prompt that waits for a person. `state` is pending, approved or denied."""
+
+    id: str
+    policy: str
+    state: Literal["pending", "approved", "denied"]
+    created: str
+    decision: Decision
+    messages: tuple[Message, ...]
+    resolved: str | None = None
+    resolver: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the caller gets. `history` is what to append to: after a block without the refused turn."""
+
+    text: str
+    decision: Decision
+    history: tuple[Message, ...]
+    audit_id: str
+    ticket_id: str | None = None
+    attempts: int = 1
+    steered_passes: int = 0
+    new_tokens: int = 0
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A decision without a reply."""
+
+    decision: Decision
+    audit_id: str
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """What is kept of one request. Written with the decision, closed with the outcome.
+
+    `outcome` None means that the request never ended: it reads `interrupted`. `messages` and `text` are
+    kept only when asked for; hashes and scores always.
+    """
+
+    id: str
+    time: str
+    kind: Literal["chat", "stream", "check", "generate"]
+    decision: Decision
+    prompt_sha256: str
+    prompt_tokens: int
+    conversation: str = ""
+    tags: tuple[str, ...] = ()
+    fingerprint: str = ""
+    messages: tuple[Message, ...] | None = None
+    timing: Timing = Timing()
+    outcome: Outcome | None = None
+    ticket_id: str | None = None
+    attempts: int = 1
+    steered_passes: int = 0
+    new_tokens: int = 0
+    text_sha256: str | None = None
+    text: str | None = None
+    error: str | None = None
+
+
+Messages: TypeAlias = Sequence[MessageLike]
