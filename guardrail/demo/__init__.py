@@ -1,0 +1,18 @@
+"""The built-in model and its closed world: a small chat model with four real, graded traits, trained here.
+
+Importing this package loads neither torch nor transformers.
+"""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+MODEL = FOLDER / "model"
+"""A Hugging Face folder."""
+VECTORS = FOLDER / "vectors.safetensors"
+CALIBRATION = FOLDER / "calibration.json"
+FINGERPRINT = FOLDER / "fingerprint.json"
+CHECKSUMS = FOLDER / "checksums.txt"
+TRAITS = FOLDER / "traits"
+CARD = FOLDER / "README.md"
+
+__all__ = ["CALIBRATION", "CARD", "CHECKSUMS", "FINGERPRINT", "FOLDER", "MODEL", "TRAITS", "VECTORS"]
