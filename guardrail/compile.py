@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from guardrail.calibration import Benign, Calibration, Tail
 from guardrail.errors import CalibrationError, Problem
@@ -20,6 +20,7 @@ from guardrail.policy import (
     PolicySet,
     RawThreshold,
 )
+from guardrail.problems import suggest, validation_problems
 from guardrail.steering import SpecError, build_steering, recheck_layer
 from guardrail.types import Fingerprint, Probe, Steering, SteerSpec, Verdict
 from guardrail.vectors import TraitVectors
@@ -27,11 +28,15 @@ from guardrail.vectors import TraitVectors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionInfo:
-    """What compiling needs to know of an action: its place, and how its configuration becomes a verdict."""
+    """What compiling needs to know of an action: its place, and how its configuration becomes a verdict.
+
+    `config` is the model that `validate` validates, for suggestions and for the schema of policy files.
+    """
 
     strength: int
     validate: Callable[[Mapping[str, object]], BaseModel]
     compile: Callable[[BaseModel], Verdict]
+    config: type[BaseModel] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +169,7 @@ class Compiler:
         try:
             return info.validate(policy.action.config)
         except ValueError as error:
-            self.problems += config_problems(error, (*path, name), info)
+            self.problems += config_problems(error, policy.action.config, (*path, name), info)
             return None
 
     def _condition(self, condition: Condition, path: tuple[str | int, ...]) -> CompiledCondition | None:
@@ -315,18 +320,10 @@ def raw_threshold(condition: Condition, benign: Benign | None) -> float:
     return benign.mean + float(value) * benign.sd
 
 
-def suggest(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    """`; did you mean ...?` where one is close, else the list of what there is."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(sorted(known)) or 'none'}"
-
-
-def config_problems(error: ValueError, path: tuple[str | int, ...], info: ActionInfo) -> list[Problem]:
+def config_problems(
+    error: ValueError, config: Mapping[str, object], path: tuple[str | int, ...], info: ActionInfo
+) -> list[Problem]:
     """The problems in an action's configuration, one for each key that is wrong."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return [Problem(str(error), path)]
-    return [Problem(str(e["msg"]).removeprefix("Value error, "), (*path, *e["loc"])) for e in error.errors()]
+    if isinstance(error, ValidationError):
+        return validation_problems(error, config, info.config, path)
+    return [Problem(str(error), path)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 from guardrail.types import FailureAction, Mode
 
@@ -77,6 +77,10 @@ class ActionUse(Model):
 
     name: str
     config: dict[str, Any] = {}
+
+    @model_serializer
+    def _short(self) -> str | dict[str, Any]:
+        return {self.name: self.config} if self.config else self.name
 
 
 class Defaults(Model):

@@ -1,0 +1,52 @@
+"""The command line, one file per verb. Nothing here imports torch before a verb needs a model.
+
+Every file has `register(app)`, which adds its verb; plugins add theirs through the hook `guardrail_cli`.
+A verb ends with `typer.Exit(1)` for a finding; an error of guardrail's own is printed and ends with 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+
+import typer
+
+from guardrail.errors import GuardrailError
+
+VERBS = ("demo", "chat", "check", "policy", "traits", "vectors", "audit", "plugins")
+"""In the order of `guardrail --help`."""
+
+
+def build() -> typer.Typer:
+    """The application with all verbs."""
+    app = typer.Typer(
+        name="guardrail",
+        help="Reads a local language model's mind before it speaks, and acts on what it finds.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for verb in VERBS:
+        if find_spec(f"{__name__}.{verb}"):
+            import_module(f"{__name__}.{verb}").register(app)
+    return app
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0 success, 1 a finding, 2 a usage or configuration error."""
+    try:
+        build()(args=arguments)
+    except GuardrailError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(bool(ending.code))
+    return 0
+
+
+def main() -> None:
+    """The entry point `guardrail`."""
+    sys.exit(run())

@@ -1,0 +1,185 @@
+"""From pydantic's errors to problems that a person can act on: one for each key that is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import groupby
+from typing import Any, TypeAlias, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from guardrail.errors import Problem
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+
+CHOICES: Mapping[str, str] = {
+    "threshold": "a score such as 2.0, {fpr: 0.01}, {percentile: 99} or {raw: 12.5}",
+    "layer": "a layer number from 1, or `auto`",
+}
+"""What to write for keys that take one of several shapes."""
+
+_TYPES: Mapping[str, str] = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "finite_number": "a finite number",
+}
+_BOUNDS: Mapping[str, tuple[str, str]] = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_SHAPE_ERRORS = frozenset({*_TYPES, "literal_error", "missing", "extra_forbidden"}) - {"finite_number"}
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant."""
+    return next(iter(get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)), None)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` where one is close, else the list of what there is."""
+    names = sorted(set(known))
+    close = closest(name, names)
+    return f"; did you mean `{close}`?" if close else f"; known: {', '.join(names) or 'none'}"
+
+
+def validation_problems(
+    error: ValidationError, data: object, model: type[BaseModel] | None, path: KeyPath = ()
+) -> list[Problem]:
+    """The problems in `data`, which stands at `path` of the file and did not validate as `model`."""
+    errors = [_Error(e, data) for e in error.errors(include_url=False)]
+    groups = groupby(errors, key=lambda e: e.union)
+    found = [p for _, group in groups for p in _group(list(group), model)]
+    return [Problem(p.message, (*path, *p.path)) for p in found]
+
+
+class _Error:
+    """One pydantic error. `path` is its place in the data; `union` the part of it before a union's tags,
+    and `whole` the value there."""
+
+    def __init__(self, error: Mapping[str, Any], data: object) -> None:
+        self.kind: str = error["type"]
+        self.text: str = str(error["msg"]).removeprefix("Value error, ")
+        self.context: Mapping[str, Any] = error.get("ctx", {})
+        self.value: object = error.get("input")
+        self.whole: object = None
+        self.tag: str | None = None
+        self.union: KeyPath = tuple(error["loc"])
+        self.path = self._walk(tuple(error["loc"]), data)
+
+    def _walk(self, location: KeyPath, data: object) -> KeyPath:
+        path: KeyPath = ()
+        for i, part in enumerate(location):
+            last = i == len(location) - 1
+            if _has(data, part):
+                path, data = (*path, part), data[part]  # type: ignore[index]
+            elif last and self.kind in ("missing", "extra_forbidden", "invalid_key"):
+                path = (*path, part)
+            elif self.tag is None:
+                self.tag, self.union, self.whole = str(part), path, data
+        return path
+
+
+def _has(data: object, part: str | int) -> bool:
+    if isinstance(data, Mapping):
+        return part in data
+    return isinstance(data, list) and isinstance(part, int) and part < len(data)
+
+
+def _group(errors: Sequence[_Error], model: type[BaseModel] | None) -> list[Problem]:
+    """The errors of one place: where it is a union, only those of the branch that was meant."""
+    if errors[0].tag is None:
+        return [Problem(_message(e, model), e.path) for e in errors]
+    branches: dict[str | None, list[_Error]] = {}
+    for e in errors:
+        branches.setdefault(e.tag, []).append(e)
+    meant = [b for b in branches.values() if all(_inside(e) for e in b)]
+    if len(meant) == 1:
+        return [Problem(_message(e, model), e.path) for e in meant[0]]
+    return [Problem(_choice(errors), errors[0].union)]
+
+
+def _inside(error: _Error) -> bool:
+    """Whether the branch's shape fits and only a value in it is wrong."""
+    deeper = len(error.path) > len(error.union) and error.kind not in ("missing", "extra_forbidden")
+    return deeper or error.kind not in _SHAPE_ERRORS
+
+
+def _choice(errors: Sequence[_Error]) -> str:
+    value = errors[0].whole
+    missing = [str(e.path[-1]) for e in errors if e.kind == "missing"]
+    text = CHOICES.get(str(errors[0].union[-1])) or " or ".join(dict.fromkeys(_expected(e) for e in errors))
+    keys = [str(key) for key in value] if isinstance(value, Mapping) else []
+    close = next((c for key in keys if (c := closest(key, missing))), None)
+    return f"must be {text}, not {show(value)}" + (f"; did you mean `{close}`?" if close else "")
+
+
+def _expected(error: _Error) -> str:
+    if error.kind == "literal_error":
+        return str(error.context.get("expected", "")).replace("'", "`")
+    if error.kind in ("missing", "extra_forbidden"):
+        return "a mapping of keys to values"
+    return _TYPES.get(error.kind, error.text)
+
+
+def _message(error: _Error, model: type[BaseModel] | None) -> str:
+    kind = error.kind
+    if kind == "extra_forbidden":
+        return f"unknown key{suggest(str(error.path[-1]), keys_at(model, error.path[:-1]))}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "invalid_key":
+        return "a key must be text"
+    if kind == "literal_error":
+        return _literal(error)
+    if kind in _BOUNDS:
+        bound, words = _BOUNDS[kind]
+        return f"must be {words} {error.context[bound]:g}, not {show(error.value)}"
+    if kind == "string_pattern_mismatch":
+        return f"must match {error.context['pattern']}, not {show(error.value)}"
+    return f"must be {_TYPES[kind]}, not {show(error.value)}" if kind in _TYPES else error.text
+
+
+def _literal(error: _Error) -> str:
+    expected = str(error.context.get("expected", ""))
+    names = re.findall(r"'([^']*)'", expected)
+    close = closest(str(error.value), names)
+    hint = f"; did you mean `{close}`?" if close else ""
+    return f"must be {expected.replace(chr(39), '`')}, not {show(error.value)}{hint}"
+
+
+def show(value: object) -> str:
+    """A value as people would write it in the file, shortened."""
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{k}: {show(v)}" for k, v in value.items()) + "}"
+    elif isinstance(value, bool) or value is None:
+        text = {True: "true", False: "false", None: "nothing"}[value]
+    else:
+        text = f"`{value}`" if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def keys_at(model: type[BaseModel] | None, path: KeyPath) -> list[str]:
+    """The keys that the mapping at `path` of such a model may have."""
+    for part in path:
+        if isinstance(part, str) and model is not None:
+            field = model.model_fields.get(part)
+            model = _model(field.annotation) if field else None
+    return list(model.model_fields) if model else []
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The first pydantic model in a type such as `tuple[Policy, ...]` or `Enforce | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model(part))), None)
