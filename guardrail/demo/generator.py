@@ -52,6 +52,8 @@ class Condition:
     counter: bool = False
     """The system prompt ends by forbidding the trait."""
     domains: tuple[str, ...] = questions.DOMAINS
+    nouns: Split | None = None
+    """The split of the noun combinations, where it is not that of the phrasings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,9 @@ class Conversation:
     earlier: tuple[Question, ...] = field(default=())
 
 
-def draw_question(rng: Random, split: Split, domain: str) -> Question:
+def draw_question(rng: Random, split: Split, domain: str, nouns: Split | None = None) -> Question:
     """A question of one domain in the phrasings and noun combinations of a split."""
-    slots = _SLOTS[domain](rng, split)
+    slots = _SLOTS[domain](rng, nouns or split)
     text = rng.choice(questions.QUESTIONS[domain].of(split)).format_map(slots)
     return Question(domain, text, slots)
 
@@ -145,7 +147,7 @@ def _system(rng: Random, condition: Condition) -> Chat:
 
 
 def _question(rng: Random, condition: Condition) -> Question:
-    return draw_question(rng, condition.split, rng.choice(condition.domains))
+    return draw_question(rng, condition.split, rng.choice(condition.domains), condition.nouns)
 
 
 def _pushed(rng: Random, condition: Condition, text: str) -> str:

@@ -1,0 +1,177 @@
+# pyright: basic
+"""Runs the demo model in batches: replies (plain or steered), and residual-stream states by layer.
+
+Row l of the states is the raw output of the l-th decoder block, row 0 the embeddings.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from guardrail.demo import MODEL
+from guardrail.demo.generator import Chat
+from guardrail.demo.tokenizer import END, PAD, load_tokenizer, token_id
+from guardrail.types import Array, Steering
+
+BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One reply: its text, its tokens (with the end token, if any), and whether it ended by itself."""
+
+    text: str
+    ids: tuple[int, ...]
+    ended: bool
+
+
+class Runner:
+    """The demo model in float32 with its tokenizer."""
+
+    def __init__(self, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.model: Any = model.eval()
+        self.tokenizer = tokenizer
+        self._pad = token_id(tokenizer, PAD)
+        self._end = token_id(tokenizer, END)
+
+    @classmethod
+    def load(cls, folder: Path = MODEL) -> Self:
+        """The model of a folder."""
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return cls(model, load_tokenizer(folder))
+
+    @property
+    def layers(self) -> int:
+        """The number of decoder blocks."""
+        return len(self.model.model.layers)
+
+    def encode(self, messages: Chat) -> list[int]:
+        """The ids of a prompt, up to and including the token after which the reply begins."""
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self.tokenizer(str(text), add_special_tokens=False)["input_ids"]
+
+    @torch.inference_mode()
+    def replies(
+        self,
+        prompts: Sequence[Chat],
+        *,
+        seed: int,
+        temperature: float = 1.0,
+        steering: Sequence[Steering] = (),
+    ) -> list[Generated]:
+        """A sampled reply to each prompt (greedy at temperature 0), steered if asked."""
+        torch.manual_seed(seed)
+        encoded = [self.encode(messages) for messages in prompts]
+        results: dict[int, Generated] = {}
+        for chunk in _chunks(encoded):
+            with steered(self.model, steering):
+                ids, mask = self._padded([encoded[i] for i in chunk], left=True)
+                sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
+                output = self.model.generate(ids, attention_mask=mask, max_new_tokens=96, **sampling)
+            for i, row in zip(chunk, output[:, ids.shape[1] :].tolist(), strict=True):
+                results[i] = self._generated(row)
+        return [results[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def prompt_states(self, prompts: Sequence[Chat]) -> Array:
+        """[prompts, L + 1, d_model]: the last prompt token."""
+        encoded = [self.encode(messages) for messages in prompts]
+        states = np.empty((len(encoded), self.layers + 1, self.model.config.hidden_size), np.float32)
+        for chunk in _chunks(encoded):
+            rows = [encoded[i] for i in chunk]
+            hidden = self._states(rows)
+            last = torch.tensor([len(row) - 1 for row in rows])
+            states[chunk] = hidden[torch.arange(len(rows)), :, last].numpy()
+        return states
+
+    @torch.inference_mode()
+    def token_states(
+        self, prompts: Sequence[Chat], replies: Sequence[Generated], *, prompt_too: bool = False
+    ) -> list[Array]:
+        """[tokens, L + 1, d_model] for each prompt: the tokens of its reply, or of prompt and reply."""
+        starts = [self.encode(messages) for messages in prompts]
+        rows = [[*start, *reply.ids] for start, reply in zip(starts, replies, strict=True)]
+        results: dict[int, Array] = {}
+        for chunk in _chunks(rows):
+            hidden = self._states([rows[i] for i in chunk])
+            for i, row in zip(chunk, hidden, strict=True):
+                first = 0 if prompt_too else len(starts[i])
+                results[i] = row[:, first : len(rows[i])].transpose(0, 1).numpy()
+        return [results[i] for i in range(len(rows))]
+
+    def _states(self, rows: list[list[int]]) -> Tensor:
+        """[rows, L + 1, tokens, d_model], right-padded."""
+        ids, mask = self._padded(rows, left=False)
+        kept: list[Tensor] = []
+        with ExitStack() as stack:
+            for module in (self.model.model.embed_tokens, *self.model.model.layers):
+                hook = module.register_forward_hook(_keep(kept))
+                stack.callback(hook.remove)
+            self.model.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        return torch.stack(kept, dim=1)
+
+    def _padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self._pad)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            place = slice(width - len(row), width) if left else slice(0, len(row))
+            ids[i, place] = torch.tensor(row)
+            mask[i, place] = 1
+        return ids, mask
+
+    def _generated(self, row: list[int]) -> Generated:
+        ended = self._end in row
+        ids = row[: row.index(self._end) + 1] if ended else row
+        return Generated(str(self.tokenizer.decode(ids, skip_special_tokens=True)), tuple(ids), ended)
+
+
+def _keep(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        kept.append(output)
+
+    return hook
+
+
+@contextmanager
+def steered(model: LlamaForCausalLM, steering: Sequence[Steering]) -> Iterator[None]:
+    """Applies steering on the last prompt position and all later ones, as the guard does."""
+    with ExitStack() as stack:
+        for one in steering:
+            for i, layer in enumerate(one.layers):
+                hook = model.model.layers[layer - 1].register_forward_hook(_change(one, i))
+                stack.callback(hook.remove)
+        yield
+
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+
+
+def _change(steering: Steering, index: int) -> Hook:
+    direction = torch.from_numpy(steering.directions[index])
+
+    def change(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        here = output[:, -1:]
+        if steering.operator == "add":
+            moved = here + direction
+        else:
+            along = (here @ direction)[..., None]
+            limit = steering.limits[index] if steering.operator == "cap" else 0.0
+            excess = (along - limit).clamp(min=0.0) if steering.operator == "cap" else along
+            moved = here - excess * direction
+        return torch.cat([output[:, :-1], moved], dim=1)
+
+    return change
+
+
+def _chunks(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), BATCH):
+        yield order[start : start + BATCH]
