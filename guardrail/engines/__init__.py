@@ -1,0 +1,115 @@
+"""What an engine is: the model side of the guard. Implementations are the only importers of nnsight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from guardrail.plan import Plan
+from guardrail.types import Decision, Fingerprint, Message, Sampling, Timing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids of a rendered conversation, up to where the reply begins. `truncated` counts dropped ones."""
+
+    ids: tuple[int, ...]
+    truncated: int = 0
+
+
+class Evaluator(Protocol):
+    """Decides on the rows of one batch. Called once per row, between prompt and first token."""
+
+    def decide(self, row: int, readings: Sequence[float]) -> Decision: ...
+    def recheck(self, row: int, decision: Decision, readings: Sequence[float]) -> Decision: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Every row of the batch is decided; nothing has been sampled."""
+
+    decisions: tuple[Decision, ...]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of a reply, as text."""
+
+    text: str
+
+
+Event: TypeAlias = Scored | Token
+Emit: TypeAlias = Callable[[Event], None]
+"""Receives events as they happen, on the worker's thread. May raise to cancel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """The end of one row: its decision, the text (empty where it was stopped), and what was counted."""
+
+    decision: Decision
+    text: str
+    new_tokens: int
+    steered_passes: int
+
+
+class Engine(Protocol):
+    """Generation under a plan. Not thread-safe: hold `lock` (the guard's worker does)."""
+
+    fingerprint: Fingerprint
+    max_tokens: int
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]: ...
+    def prepare(self, plan: Plan) -> None:
+        """Instrument what the plan reads and steers. Raises ModelError for what this engine cannot do."""
+        ...
+
+    def render(self, messages: Sequence[Message]) -> Prompt: ...
+    def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None: ...
+    def reply(
+        self,
+        prompts: Sequence[Prompt],
+        plan: Plan,
+        evaluator: Evaluator,
+        sampling: Sampling,
+        emit: Emit,
+        stream: bool = False,
+    ) -> Sequence[Completion]: ...
+    def close(self) -> None: ...
+
+
+Component: TypeAlias = Literal["resid", "attn", "mlp"]
+Positions: TypeAlias = "Literal['all', 'last'] | Tensor"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in the model: layer 1 to L, or 0 with `resid` for the embedding output."""
+
+    layer: int
+    component: Component = "resid"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Put `value` at a site: [batch, d_model] or [d_model] at one position, or at every position (None)."""
+
+    site: Site
+    value: Tensor
+    position: int | None = None
+
+
+class Activations(Protocol):
+    """Access to activations. An engine that has none raises ModelError."""
+
+    def read(
+        self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], positions: Positions = "last"
+    ) -> Mapping[Site, Tensor]: ...
+    def patch(self, ids: Tensor, mask: Tensor | None, edits: Sequence[Edit]) -> Tensor: ...

@@ -1,0 +1,98 @@
+"""Reading and patching activations through nnsight, for extraction, training and interpretation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guardrail.engines import Edit, Positions, Site, traces
+from guardrail.engines.blocks import submodule
+from guardrail.engines.intervene import at_last, last_positions
+from guardrail.errors import ModelError
+
+
+class TransformersActivations:
+    """`read` and `patch` one forward pass. Modules are wrapped while it lasts and then given back."""
+
+    def __init__(self, model: Any, blocks: nn.ModuleList, lock: AbstractContextManager[Any]) -> None:
+        self._model, self._blocks, self._lock = model, blocks, lock
+
+    def read(
+        self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], positions: Positions = "last"
+    ) -> Mapping[Site, Tensor]:
+        """Activations at each site: [rows, tokens, d_model] for `all`, else [rows, d_model].
+
+        ids, mask: [rows, tokens], padded on either side. positions: `all`, `last` (each row's last token)
+        or a column for each row [rows]. Site(0) is the embedding output. Raises ModelError for other layers.
+        """
+        last = last_positions(mask, ids.shape[1]) if isinstance(positions, str) else positions
+        found: dict[str, Tensor] = {}
+
+        def visit(name: str, hidden: Tensor) -> bool:
+            found[name] = (hidden if positions == "all" else at_last(hidden, last)).clone()
+            return len(found) == len(set(sites))
+
+        self._run(ids, mask, sites, visit)
+        return {site: found[_key(site)] for site in sites}
+
+    def patch(self, ids: Tensor, mask: Tensor | None, edits: Sequence[Edit]) -> Tensor:
+        """Logits [rows, tokens, vocabulary] of a forward pass in which the edits were made."""
+
+        def visit(name: str, hidden: Tensor) -> bool:
+            for edit in edits:
+                if _key(edit.site) == name:
+                    where = slice(None) if edit.position is None else edit.position
+                    hidden[:, where] = edit.value.to(hidden.device, hidden.dtype)
+            return False
+
+        return self._run(ids, mask, [edit.site for edit in edits], visit).logits
+
+    def _run(self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], visit: traces.Visit) -> Any:
+        modules = {_name(site): self._module(site) for site in sorted(set(sites), key=_order)}
+        places = [(_name(site), _side(site)) for site in sorted(set(sites), key=_order)]
+        with self._lock, torch.no_grad(), _instrumented(modules) as instrumented:
+            return traces.read_inputs_and_outputs(
+                instrumented, places, lambda: self._model(**self._inputs(ids, mask)), visit
+            )
+
+    def _inputs(self, ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+        if mask is not None and "position_ids" in inspect.signature(self._model.forward).parameters:
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        return inputs
+
+    def _module(self, site: Site) -> nn.Module:
+        if not 0 <= site.layer <= len(self._blocks) or (site.layer == 0 and site.component != "resid"):
+            raise ModelError(f"{site} is not in this model; layers are 1 to {len(self._blocks)}")
+        block = self._blocks[max(site.layer, 1) - 1]
+        return block if site.component == "resid" else submodule(block, site.component)
+
+
+@contextmanager
+def _instrumented(modules: Mapping[str, nn.Module]) -> Generator[traces.Instrumented]:
+    instrumented = traces.Instrumented(modules)
+    try:
+        yield instrumented
+    finally:
+        instrumented.close()
+
+
+def _order(site: Site) -> tuple[int, int]:
+    return site.layer, ("attn", "mlp", "resid").index(site.component)
+
+
+def _name(site: Site) -> str:
+    return f"{site.component}_{max(site.layer, 1)}"
+
+
+def _side(site: Site) -> str:
+    return "input" if site.layer == 0 else "output"
+
+
+def _key(site: Site) -> str:
+    return f"{_name(site)}.{_side(site)}"

@@ -1,0 +1,119 @@
+"""One guarded prefill: what is read, decided and steered while the prompt's forward pass runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from guardrail.engines import Evaluator
+from guardrail.engines.intervene import BatchSteering, Reader, at_last
+from guardrail.types import Decision
+
+
+class GuardedPrefill:
+    """Visits the layers of one forward pass. `prompts` decisions, `expand` rows for each (beams, samples).
+
+    Up to the last layer read it collects scores; there it decides, once per prompt. From there on it steers
+    the last prompt position, unless a steered layer already went by: then `needs_recompute` is true and the
+    engine runs the last position again, visiting `revisit`.
+    """
+
+    def __init__(
+        self, reader: Reader, evaluator: Evaluator, prompts: int, expand: int, last: Tensor | None
+    ) -> None:
+        self.reader, self.evaluator = reader, evaluator
+        self.prompts, self.expand, self.last = prompts, expand, last
+        self.plan = reader.plan
+        self.decisions: list[Decision] = []
+        self.steering: BatchSteering | None = None
+        self.guard_seconds = 0.0
+        self._pending: list[tuple[tuple[int, ...], Tensor]] = []
+        self._layers = self.plan.layers
+        if not self._layers:
+            self._decide()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether every row was decided and none goes on."""
+        return bool(self.decisions) and all(decision.stops for decision in self.decisions)
+
+    @property
+    def needs_recompute(self) -> bool:
+        """Whether a row is to be steered at a layer that was computed before the decision."""
+        return bool(self.steering and self._layers and self.steering.layers[0] < self._layers[-1])
+
+    def visit(self, name: str, hidden: Tensor) -> bool:
+        """One layer of the prefill. True stops the forward pass."""
+        start, layer = perf_counter(), layer_of(name)
+        if not self.decisions and layer in self._layers:
+            self._pending.append((self.reader.indices[layer], self._scores(layer, hidden)))
+            if layer == self._layers[-1]:
+                self._decide()
+        if self.steering and not self.needs_recompute:
+            self._steer(layer, hidden)
+        self.guard_seconds += perf_counter() - start
+        return self.stopped
+
+    def revisit(self, name: str, hidden: Tensor) -> bool:
+        """One layer of the second pass over the last prompt position alone. True stops it."""
+        self._steer(layer_of(name), hidden)
+        return self.stopped
+
+    def check_only(self, name: str, hidden: Tensor) -> bool:
+        """As `visit`, but nothing goes on after the decision."""
+        return self.visit(name, hidden) or bool(self.decisions)
+
+    def _scores(self, layer: int, hidden: Tensor) -> Tensor:
+        return self.reader.scores(layer, at_last(hidden, self.last)[:: self.expand])
+
+    def _decide(self) -> None:
+        readings = _gathered(self._pending, self.prompts, len(self.plan.probes))
+        self.decisions = [self.evaluator.decide(row, readings[row]) for row in range(self.prompts)]
+        if any(decision.steering for decision in self.decisions):
+            self.steering = BatchSteering(self.decisions, self.expand)
+
+    def _steer(self, layer: int, hidden: Tensor) -> None:
+        if self.steering is None:
+            return
+        if self.last is None or hidden.shape[1] == 1:
+            self.steering.apply(layer, hidden[:, -1:])
+        else:
+            columns = torch.arange(hidden.shape[1], device=hidden.device)
+            self.steering.apply(layer, hidden, columns[None] >= self.last.to(hidden.device)[:, None])
+        if layer in self.plan.recheck_layers:
+            self._recheck(layer, hidden)
+
+    def _recheck(self, layer: int, hidden: Tensor) -> None:
+        last = None if hidden.shape[1] == 1 else self.last
+        scores = self.reader.scores(layer, at_last(hidden, last)[:: self.expand])
+        readings = _gathered([(self.reader.indices[layer], scores)], self.prompts, len(self.plan.probes))
+        for row, decision in enumerate(self.decisions):
+            if decision.steering:
+                self.decisions[row] = self.evaluator.recheck(row, decision, readings[row])
+
+
+def layer_name(layer: int) -> str:
+    """The name of a decoder block under nnsight."""
+    return f"layer_{layer}"
+
+
+def layer_of(name: str) -> int:
+    """The layer that `layer_name` named."""
+    return int(name.removeprefix("layer_"))
+
+
+def _gathered(pending: Sequence[tuple[tuple[int, ...], Tensor]], rows: int, probes: int) -> list[list[float]]:
+    """[rows][probes]; one copy from the device. Probes that were not read stay NaN."""
+    readings = [[float("nan")] * probes for _ in range(rows)]
+    if not pending:
+        return readings
+    device = pending[-1][1].device
+    values = torch.cat([scores.to(device) for _, scores in pending], dim=1).tolist()
+    order = [index for indices, _ in pending for index in indices]
+    for row, row_values in enumerate(values):
+        for index, value in zip(order, row_values, strict=True):
+            readings[row][index] = value
+    return readings

@@ -1,0 +1,137 @@
+"""The only `with` blocks of nnsight, and the only place that imports it.
+
+nnsight reads this file's source: each block's body stands on its own lines. Only the blocks that are read
+or steered are wrapped, each as a leaf under a container of our own, so that nothing else of the model is
+touched and a block that nobody looks at costs nothing. Everything is undone by `close`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+Visit = Callable[[str, Tensor], bool]
+"""Called with a module's name and its output, which may be changed in place. True stops the forward."""
+
+STATE = "__nnsight__"
+
+
+def import_nnsight() -> Any:
+    """nnsight, without the `.save` that it mounts on every object of the process."""
+    mounted = "nnsight" in sys.modules or hasattr(object(), "save")
+    import nnsight
+
+    if not mounted and hasattr(object(), "save"):
+        from nnsight._c import unmount
+
+        unmount("save")
+    return nnsight
+
+
+class _Done(Exception):
+    """Ends an open loop of `steer` without nnsight's warning that the loop outran the run."""
+
+
+class Instrumented:
+    """A few modules under nnsight. `names` are in the order in which the forward pass visits them."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self.names = tuple(modules)
+        self._before = {name: _slots(module) for name, module in modules.items()}
+        self._modules = dict(modules)
+        self.wrapped = _wrap(modules)
+
+    def close(self) -> None:
+        """Give the modules their own `forward` back."""
+        for name, module in self._modules.items():
+            for slot in ("forward", STATE):
+                module.__dict__.pop(slot, None)
+            module.__dict__.update(self._before[name])
+        self._modules = {}
+
+
+def _slots(module: nn.Module) -> dict[str, object]:
+    return {slot: module.__dict__[slot] for slot in ("forward", STATE) if slot in module.__dict__}
+
+
+def _wrap(modules: Mapping[str, nn.Module]) -> Any:
+    nnsight = import_nnsight()
+
+    class Leaf(nnsight.Envoy):
+        """An envoy that does not look below its module."""
+
+        def _add_envoy(self, name: str, module: nn.Module) -> None:
+            return None
+
+    container = nn.Module()
+    for name, module in modules.items():
+        container.add_module(name, module)
+    return nnsight.NNsight(container, envoys=Leaf)
+
+
+def hidden_of(output: Any) -> Tensor:
+    """A block's residual stream [batch, positions, d_model]; some blocks return it first in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def observe(modules: Instrumented, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
+    """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
+    if not names:
+        return forward()
+    result: list[T] = []
+    wrapped = modules.wrapped
+
+    def call(_: int) -> None:
+        result.append(forward())
+
+    with wrapped.trace(0, fn=call) as tracer:
+        for name in names:
+            if visit(name, hidden_of(getattr(wrapped, name).output)):
+                tracer.stop()
+    return result[0] if result else None
+
+
+def steer(modules: Instrumented, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
+    """Run something that makes many forward passes, and show `visit` the named modules in each of them."""
+    result: list[T] = []
+    wrapped = modules.wrapped
+
+    def call(_: int) -> None:
+        result.append(run())
+        raise _Done
+
+    with suppress(_Done), wrapped.trace(0, fn=call) as tracer:
+        for _step in tracer.iter[:]:
+            for name in names:
+                visit(name, hidden_of(getattr(wrapped, name).output))
+    return result[0]
+
+
+def read_inputs_and_outputs(
+    modules: Instrumented, names: Sequence[tuple[str, str]], forward: Callable[[], T], visit: Visit
+) -> T | None:
+    """As `observe`, for pairs of (module name, `input` or `output`)."""
+    result: list[T] = []
+    wrapped = modules.wrapped
+
+    def call(_: int) -> None:
+        result.append(forward())
+
+    with wrapped.trace(0, fn=call) as tracer:
+        for name, side in names:
+            envoy = getattr(wrapped, name)
+            value = envoy.input if side == "input" else envoy.output
+            if visit(f"{name}.{side}", hidden_of(value)):
+                tracer.stop()
+    return result[0] if result else None
+
+
+def is_compiling() -> bool:
+    """Whether Dynamo is tracing; our locks are not for it to see."""
+    return torch.compiler.is_compiling()

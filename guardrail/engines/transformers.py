@@ -1,0 +1,251 @@
+"""The transformers engine: a decoder-only model, guarded in the prefill that `generate` makes anyway."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guardrail.engines import Completion, Emit, Evaluator, Prompt, Scored, Token, traces
+from guardrail.engines.activations import TransformersActivations
+from guardrail.engines.blocks import check_supported, decoder_blocks, text_config, unwrapped
+from guardrail.engines.fingerprint import fingerprint
+from guardrail.engines.generation import Generated, Generation
+from guardrail.engines.intervene import Reader, last_positions
+from guardrail.engines.prefill import GuardedPrefill, layer_name
+from guardrail.engines.rendering import Renderer
+from guardrail.engines.sampling import generation_arguments, seeded
+from guardrail.engines.unsupported import check_generation, prompt_ids
+from guardrail.errors import ModelError
+from guardrail.plan import Plan
+from guardrail.types import Fingerprint, Message, Sampling, Timing
+
+MARK = "_guarded_by"
+
+
+class TransformersEngine:
+    """Wraps a model that stays the user's: `close` leaves nothing behind.
+
+    `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
+    models that cannot be guarded, and for one that another guard holds.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        template_arguments: Mapping[str, object] | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.inner = unwrapped(model)
+        check_supported(self.inner)
+        if MARK in self.inner.__dict__:
+            raise ModelError("another guard holds this model; close it first")
+        self.blocks = decoder_blocks(self.inner)
+        self.renderer = Renderer(tokenizer, chat_template, template_arguments)
+        self.lock = threading.RLock()
+        self.instrumented = traces.Instrumented({})
+        self._visited: tuple[int, ...] = ()
+        self._readers: dict[int, Reader] = {}
+        self._generation: Generation | None = None
+        self._owner = 0
+        self._attach()
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What vectors and calibrations are compared with."""
+        renderer = self.renderer
+        return fingerprint(self.model, self.tokenizer, renderer.template, renderer.arguments)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence that the model takes."""
+        return int(getattr(text_config(self.inner), "max_position_embeddings", None) or 1 << 30)
+
+    @cached_property
+    def activations(self) -> TransformersActivations:
+        """Reading and patching activations, outside of any guard."""
+        return TransformersActivations(self.inner, self.blocks, self.lock)
+
+    def prepare(self, plan: Plan) -> None:
+        """Wrap the layers that this plan reads, steers and reads again; no others."""
+        visited = self.visited(plan)
+        if self.may_recompute(plan):
+            self._check_recompute()
+        with self.lock:
+            if visited != self._visited:
+                self.instrumented.close()
+                self.instrumented = traces.Instrumented({layer_name(i): self.blocks[i - 1] for i in visited})
+                self._visited = visited
+            self._readers = {id(plan): Reader(plan)}
+
+    def visited(self, plan: Plan) -> tuple[int, ...]:
+        """Every layer that the guard looks at under this plan, in the order of the forward pass."""
+        return tuple(sorted({*plan.layers, *plan.steered_layers, *plan.recheck_layers}))
+
+    def may_recompute(self, plan: Plan) -> bool:
+        """Whether some rule steers a layer below the last one read."""
+        return bool(plan.layers and plan.steered_layers and plan.steered_layers[0] < plan.layers[-1])
+
+    def _check_recompute(self) -> None:
+        from transformers import DynamicCache
+
+        windowed = getattr(text_config(self.inner), "sliding_window", None)
+        if windowed and not hasattr(DynamicCache, "activate_past_recording"):
+            raise ModelError(
+                "steering below the last layer read needs a cache that can be cropped, and this version of "
+                "transformers cannot crop a sliding window; steer at or above the last layer read"
+            )
+
+    def reader(self, plan: Plan) -> Reader:
+        """The plan's probes as tensors; requests under way keep the plan that they started with."""
+        if id(plan) not in self._readers or self._readers[id(plan)].plan is not plan:
+            self.prepare(plan)
+        return self._readers[id(plan)]
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt's ids; the guard decides what to do with one that is too long."""
+        return self.renderer.render(messages)
+
+    def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:
+        """Decide on a batch and generate nothing: the forward ends at the last layer read."""
+        ids, mask = self._batch(prompts)
+        start = perf_counter()
+        with self.lock, torch.no_grad():
+            last = last_positions(mask, ids.shape[1])
+            guarded = GuardedPrefill(self.reader(plan), evaluator, len(prompts), 1, last)
+            if not guarded.decisions:
+                names = [layer_name(layer) for layer in plan.layers]
+                traces.observe(self.instrumented, names, lambda: self._forward(ids, mask), guarded.check_only)
+        seconds = perf_counter() - start - guarded.guard_seconds
+        emit(
+            Scored(tuple(guarded.decisions), Timing(guard=guarded.guard_seconds * 1e3, prefill=seconds * 1e3))
+        )
+
+    def reply(
+        self,
+        prompts: Sequence[Prompt],
+        plan: Plan,
+        evaluator: Evaluator,
+        sampling: Sampling,
+        emit: Emit,
+        stream: bool = False,
+    ) -> Sequence[Completion]:
+        """Decide on a batch and answer the rows that go on. `stream` (one row) emits text as it comes."""
+        ids, mask = self._batch(prompts)
+        kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        kwargs |= generation_arguments(sampling, self.inner, self.tokenizer)
+        if stream:
+            kwargs["streamer"] = self._streamer(emit)
+        with seeded(sampling.seed):
+            result = self.generate(plan, evaluator, emit, kwargs)
+        return [self._completion(result, row, ids.shape[1]) for row in range(len(prompts))]
+
+    def generate(self, plan: Plan, evaluator: Evaluator, emit: Emit, kwargs: Mapping[str, Any]) -> Generated:
+        """`model.generate(**kwargs)` under guard. Raises UnsupportedGeneration and PromptError."""
+        check_generation(kwargs, self.inner.generation_config)
+        prompts = len(prompt_ids(kwargs))
+        with self.lock:
+            self.reader(plan)
+            self._owner, previous = threading.get_ident(), self._generation
+            self._generation = Generation(self, plan, evaluator, prompts, emit)
+            try:
+                return self._generation.run(self.inner.generate, kwargs)
+            finally:
+                self._generation = previous
+
+    def _completion(self, result: Generated, row: int, prompt: int) -> Completion:
+        decision = result.decisions[row]
+        if row not in result.kept:
+            return Completion(decision=decision, text="", new_tokens=0, steered_passes=0)
+        sequences = getattr(result.output, "sequences", result.output)
+        ids = _reply_ids(sequences[result.kept.index(row)][prompt:].tolist(), self._ends())
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        passes = min(result.passes.get(row, 0), max(len(ids), 1))
+        return Completion(decision=decision, text=text, new_tokens=len(ids), steered_passes=passes)
+
+    def _ends(self) -> set[int]:
+        eos = self.inner.generation_config.eos_token_id
+        given = eos if isinstance(eos, list) else [eos]
+        return {token for token in (*given, self.tokenizer.eos_token_id) if token is not None}
+
+    def _streamer(self, emit: Emit) -> Any:
+        from transformers import TextStreamer
+
+        class Emitter(TextStreamer):
+            """Emits text instead of printing it."""
+
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                if text:
+                    emit(Token(text))
+
+        return Emitter(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+    def _batch(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        """ids and mask [prompts, tokens], padded on the left, on the model's device."""
+        width = max(len(prompt.ids) for prompt in prompts)
+        pad = self.tokenizer.pad_token_id
+        fill = pad if pad is not None else self.tokenizer.eos_token_id or 0
+        rows = [[fill] * (width - len(p.ids)) + list(p.ids) for p in prompts]
+        masks = [[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts]
+        device = self.inner.device
+        return torch.tensor(rows, device=device), torch.tensor(masks, device=device)
+
+    def _forward(self, ids: Tensor, mask: Tensor) -> Any:
+        known = inspect.signature(self.inner.forward).parameters
+        extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        if "position_ids" in known:
+            extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        whole = bool(mask.all())
+        return self.inner(input_ids=ids, attention_mask=None if whole else mask, use_cache=False, **extra)
+
+    def _attach(self) -> None:
+        """Put our `_prefill` and a lock in front of the model's own; other threads wait for a guarded call."""
+        inner, original = self.inner, self.inner._prefill
+        self._before = {
+            name: inner.__dict__[name] for name in ("_prefill", "forward") if name in inner.__dict__
+        }
+
+        def _prefill(ids: Tensor, config: Any, model_kwargs: dict[str, Any], **rest: Any) -> Any:
+            generation = self._generation if self._owner == threading.get_ident() else None
+            if generation is None:
+                return original(ids, config, model_kwargs, **rest)
+            return generation.prefill(original, ids, config, model_kwargs, **rest)
+
+        inner._prefill = _prefill
+        inner.forward = _locked(inner.forward, self.lock)
+        inner.__dict__[MARK] = self
+
+    def close(self) -> None:
+        """Take everything off the model again."""
+        with self.lock:
+            self.instrumented.close()
+            for name in ("_prefill", "forward", MARK):
+                self.inner.__dict__.pop(name, None)
+            self.inner.__dict__.update(self._before)
+            self._visited, self._readers = (), {}
+
+
+def _locked(forward: Callable[..., Any], lock: Any) -> Callable[..., Any]:
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        if traces.is_compiling():
+            return forward(*args, **kwargs)
+        with lock:
+            return forward(*args, **kwargs)
+
+    # transformers asks for the signature at every decoding step
+    locked.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    return locked
+
+
+def _reply_ids(ids: list[int], ends: set[int]) -> list[int]:
+    """Up to and with the first end token."""
+    stop = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: stop + 1]

@@ -1,0 +1,53 @@
+"""Ways of generating that never call the guarded prefill, or call it in pieces: refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from guardrail.errors import PromptError, UnsupportedGeneration
+
+ARGUMENTS: Mapping[str, str] = {
+    "assistant_model": "assisted decoding",
+    "custom_generate": "custom generation loops",
+    "inputs_embeds": "prompts given as embeddings",
+    "negative_prompt_ids": "classifier-free guidance",
+}
+SETTINGS: Mapping[str, str] = {
+    "prompt_lookup_num_tokens": "prompt-lookup decoding",
+    "assistant_early_exit": "self-speculative decoding",
+    "prefill_chunk_size": "chunked prefill",
+    "guidance_scale": "classifier-free guidance",
+    "dola_layers": "DoLa decoding",
+    "penalty_alpha": "contrastive search",
+    "token_healing": "token healing",
+}
+
+
+def check_generation(kwargs: Mapping[str, Any], default_config: Any) -> None:
+    """Raises UnsupportedGeneration for what the guard would not see."""
+    for name, what in ARGUMENTS.items():
+        if kwargs.get(name) is not None:
+            raise UnsupportedGeneration(f"{what} (`{name}`) would bypass the guard and is not supported yet")
+    config = kwargs.get("generation_config") or default_config
+    for name, what in SETTINGS.items():
+        value = kwargs.get(name, getattr(config, name, None))
+        if value is not None and value is not False and not (name == "guidance_scale" and value == 1):
+            raise UnsupportedGeneration(f"{what} (`{name}`) would bypass the guard and is not supported yet")
+    if "paged" in (kwargs.get("cache_implementation"), getattr(config, "cache_implementation", None)):
+        raise UnsupportedGeneration(
+            "continuous batching (`generate_batch`) would bypass the guard and is not supported yet"
+        )
+
+
+def prompt_ids(kwargs: Mapping[str, Any]) -> Any:
+    """The token ids [prompts, tokens] given to `generate`. Raises PromptError where there are none."""
+    import torch
+
+    ids = kwargs.get("input_ids", kwargs.get("inputs"))
+    if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.numel() == 0:
+        raise PromptError("give `input_ids` of shape [prompts, tokens], with at least one token")
+    mask = kwargs.get("attention_mask")
+    if mask is not None and not bool(mask.any(dim=1).all()):
+        raise PromptError("a prompt is empty: its attention mask has no token")
+    return ids
