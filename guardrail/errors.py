@@ -14,6 +14,7 @@ GuardrailError
     ├── SteeringError        steering was decided and did not happen
     ├── QueueFull            the model's queue is full; try again later
     ├── GuardClosed          the guard was closed
+    ├── EscalationError      a ticket that cannot be stored or found, or is resolved already
     └── AuditError           the audit record could not be written
 """
 
@@ -113,6 +114,10 @@ class QueueFull(RequestError):
 
 class GuardClosed(RequestError):
     """The guard was closed before the request was served."""
+
+
+class EscalationError(RequestError):
+    """A ticket cannot be stored, is not there, or was resolved already."""
 
 
 class AuditError(RequestError):

@@ -5,7 +5,7 @@ Each hook is documented with its exact signature in plugins/README.md, and teste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from guardrail.engines import Engine
     from guardrail.guard import Guard
+    from guardrail.policy import AuditSettings
     from guardrail.protocols import (
         Action,
         AuditSink,
@@ -32,7 +33,13 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec(firstresult=True)
-def guardrail_engine(name: str, model: object, tokenizer: object) -> Engine | None:  # type: ignore[empty-body]
+def guardrail_engine(  # type: ignore[empty-body]
+    name: str,
+    model: object,
+    tokenizer: object,
+    chat_template: str | None,
+    template_arguments: Mapping[str, object] | None,
+) -> Engine | None:
     """The engine called `name` around a loaded model, or None if this plugin has no such engine."""
 
 
@@ -72,8 +79,8 @@ def guardrail_escalation_sinks() -> Sequence[EscalationSink]:  # type: ignore[em
 
 
 @hookspec
-def guardrail_audit_sinks() -> Sequence[AuditSink]:  # type: ignore[empty-body]
-    """Places where audit records go, besides those that the policy file names."""
+def guardrail_audit_sinks(settings: AuditSettings) -> Sequence[AuditSink]:  # type: ignore[empty-body]
+    """New sinks for audit records; `settings` is what the policy file says under `audit`."""
 
 
 @hookspec

@@ -39,9 +39,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Otherwise:
-    """The action has run out of what it can do; this one takes over."""
+    """The action has run out of what it can do; this one takes over. `ticket` is one that nobody resolved."""
 
     action: FailureAction
+    ticket: Ticket | None = None
 
 
 Response: TypeAlias = Answer | Retry | Otherwise

@@ -10,14 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guardrail.errors import ConfigError
+from guardrail.errors import ConfigError, EscalationError
 from guardrail.plan import CompiledCondition, Plan, Rule
 from guardrail.policy import Defaults, When
+from guardrail.records import utc_now
 from guardrail.types import AuditRecord, Decision, Fingerprint, Message, Mode, Probe, Ticket
 from guardrail.vectors import Provenance, TraitVector, TraitVectors
 
@@ -192,7 +192,7 @@ def ticket(ticket_id: str = "t-1", text: str = "Hello?") -> Ticket:
         id=ticket_id,
         policy="test",
         state="pending",
-        created=_now(),
+        created=utc_now(),
         decision=decision("escalate"),
         messages=(Message("user", text),),
     )
@@ -202,16 +202,12 @@ def audit_record(record_id: str = "r-1", action: str = "block") -> AuditRecord:
     """A record of a chat that was decided and has no outcome yet."""
     return AuditRecord(
         id=record_id,
-        time=_now(),
+        time=utc_now(),
         kind="chat",
         decision=decision(action),
         prompt_sha256="0" * 64,
         prompt_tokens=3,
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class MemoryAudit:
@@ -270,14 +266,14 @@ class MemoryQueue:
         return [ticket for ticket in self.tickets.values() if ticket.state == "pending"]
 
     def resolve(self, ticket_id: str, approve: bool, resolver: str, note: str | None = None) -> Ticket:
-        """Approve or deny a pending ticket. Raises ConfigError for an unknown or a resolved one."""
+        """Approve or deny a pending ticket. Raises EscalationError for an unknown or a resolved one."""
         self._check()
         with self._lock:
             ticket = self.tickets.get(ticket_id)
             if ticket is None or ticket.state != "pending":
-                raise ConfigError(f"ticket {ticket_id}: {ticket.state if ticket else 'unknown'}")
+                raise EscalationError(f"ticket {ticket_id}: {ticket.state if ticket else 'unknown'}")
             state = "approved" if approve else "denied"
-            done = replace(ticket, state=state, resolved=_now(), resolver=resolver, note=note)
+            done = replace(ticket, state=state, resolved=utc_now(), resolver=resolver, note=note)
             self.tickets[ticket_id] = done
         return done
 

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from guardrail.errors import ConfigError
+from guardrail.errors import ConfigError, EscalationError
 from guardrail.evaluate import evaluate
 from guardrail.protocols import AuditSink, EscalationSink
 from guardrail.testing import (
@@ -91,7 +91,7 @@ def test_memory_sinks_satisfy_the_protocols_and_can_fail():
     assert sink.events == [("decided", "r-1")]
     assert queue.resolve("t-1", True, "ann").state == "approved"
     assert queue.pending() == []
-    with pytest.raises(ConfigError, match="approved"):
+    with pytest.raises(EscalationError, match="approved"):
         queue.resolve("t-1", False, "bob")
     with pytest.raises(OSError, match="no space"):
         MemoryAudit(failing=True).decided(audit_record())

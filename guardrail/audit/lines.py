@@ -1,0 +1,109 @@
+"""One event as one line of JSON. Each line holds the SHA-256 of the line before it, in the same file.
+
+An edited, missing or torn line breaks the chain at the next one. What a chain cannot show is that its end was
+cut off at a line: keep `VerifyReport.head` elsewhere to notice that too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from guardrail.records import (
+    Json,
+    decision_from_json,
+    decision_to_json,
+    messages_from_json,
+    messages_to_json,
+    pick,
+)
+from guardrail.types import AuditRecord, Timing
+
+VERSION = 1
+GENESIS = "0" * 64
+"""The `prev` of the first line."""
+
+Kind: TypeAlias = Literal["decision", "outcome"]
+FIELDS = (
+    "id",
+    "time",
+    "kind",
+    "prompt_sha256",
+    "prompt_tokens",
+    "conversation",
+    "tags",
+    "fingerprint",
+    "outcome",
+    "ticket_id",
+    "attempts",
+    "steered_passes",
+    "new_tokens",
+    "text_sha256",
+    "error",
+)
+TIMING_FIELDS = ("guard", "prefill", "queue", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line: what happened to which request."""
+
+    kind: Kind
+    record: AuditRecord
+
+
+def encode(kind: Kind, record: AuditRecord, prev: str) -> bytes:
+    """The line without its newline."""
+    event = {"v": VERSION, "event": kind, "prev": prev, "record": _record_to_json(record)}
+    return json.dumps(event, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def line_hash(line: bytes) -> str:
+    """What the next line's `prev` must be."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def decode(line: bytes) -> Event | None:
+    """The event, or None where the line is not one."""
+    try:
+        event = json.loads(line)
+        if event["v"] != VERSION or event["event"] not in ("decision", "outcome"):
+            return None
+        return Event(event["event"], _record_from_json(event["record"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def prev_of(line: bytes) -> str | None:
+    """What the line says the hash of the line before it is."""
+    try:
+        return json.loads(line)["prev"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _record_to_json(record: AuditRecord) -> Json:
+    row = pick(record, FIELDS) | {
+        "decision": decision_to_json(record.decision),
+        "timing": pick(record.timing, TIMING_FIELDS),
+    }
+    if record.messages is not None:
+        row["messages"] = messages_to_json(record.messages)
+    if record.text is not None:
+        row["text"] = record.text
+    return row
+
+
+def _record_from_json(row: dict[str, Any]) -> AuditRecord:
+    fields = {name: row[name] for name in FIELDS if name in row}
+    fields["tags"] = tuple(fields.get("tags", ()))
+    messages = row.get("messages")
+    return AuditRecord(
+        **fields,
+        decision=decision_from_json(row["decision"]),
+        timing=Timing(**{name: row["timing"][name] or 0.0 for name in TIMING_FIELDS}),
+        messages=None if messages is None else messages_from_json(messages),
+        text=row.get("text"),
+    )

@@ -1,0 +1,57 @@
+"""Reading audit logs: events as they were written, requests as they ended, and whether the log is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from guardrail.audit import sqlite
+from guardrail.audit.lines import Event, decode
+from guardrail.audit.verification import VerifyReport, check
+from guardrail.errors import AuditError
+from guardrail.types import AuditRecord
+
+MAGIC = b"SQLite format 3\0"
+
+
+def read(path: str | Path) -> Iterator[AuditRecord]:
+    """Every request, in the order of the decisions; one without an outcome reads `interrupted`.
+
+    Damaged lines are passed over: `verify` reports them. Raises AuditError where there is no log.
+    """
+    records: dict[str, AuditRecord] = {}
+    for event in events(path):
+        known = records.get(event.record.id)
+        records[event.record.id] = _merged(known, event)
+    yield from (r if r.outcome else replace(r, outcome="interrupted") for r in records.values())
+
+
+def _merged(known: AuditRecord | None, event: Event) -> AuditRecord:
+    if known is None or event.kind == "decision":
+        return event.record
+    return replace(event.record, messages=event.record.messages or known.messages)
+
+
+def events(path: str | Path) -> Iterator[Event]:
+    """Every event, in the order of writing."""
+    for line, _ in _lines(Path(path)):
+        if event := decode(line):
+            yield event
+
+
+def verify(path: str | Path, head: str | None = None) -> VerifyReport:
+    """Whether the log is whole. `head` is that of an earlier report: with it, a cut-off end is found too."""
+    return check(str(path), _lines(Path(path)), head)
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
+    try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                yield from ((line, True) for line in sqlite.lines(path))
+                return
+            file.seek(0)
+            yield from ((line.removesuffix(b"\n"), line.endswith(b"\n")) for line in file)
+    except OSError as error:
+        raise AuditError(f"audit log {path}: {error}") from error

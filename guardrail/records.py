@@ -1,0 +1,108 @@
+"""Ids, times, hashes, and how decisions and messages are written as JSON: an allow-list of fields.
+
+What is not listed here never reaches an audit log or a ticket, whatever is added to the types later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from guardrail.types import Decision, Message, Score, Steering
+
+Json: TypeAlias = dict[str, Any]
+
+DECISION_FIELDS = (
+    "status",
+    "action",
+    "would_action",
+    "policy",
+    "fired",
+    "policy_sha256",
+    "vectors_sha256",
+    "fail_open",
+    "warnings",
+    "error",
+)
+SCORE_FIELDS = ("policy", "trait", "layer", "score", "threshold", "fired", "mode")
+STEERING_FIELDS = ("policy", "trait", "operator", "layers", "limits", "floor")
+_TUPLES = ("fired", "warnings", "layers", "limits")
+
+
+def new_id() -> str:
+    """An id that sorts by time: 12 hex digits of milliseconds, 16 random ones."""
+    milliseconds = int(datetime.now(UTC).timestamp() * 1000)
+    return f"{milliseconds:012x}{secrets.token_hex(8)}"
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def prompt_sha256(messages: Sequence[Message]) -> str:
+    """A hash of roles and texts that no joining of texts can imitate."""
+    turns = [[message.role, message.content] for message in messages]
+    return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """A hash of a reply."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def pick(value: object, fields: Sequence[str]) -> Json:
+    """The named attributes, ready for JSON: tuples as lists, numbers that are not finite as null."""
+    return {name: _plain(getattr(value, name)) for name in fields}
+
+
+def keep(row: Mapping[str, Any], fields: Sequence[str]) -> Json:
+    """The named keys that a row has, lists as tuples where the types want tuples."""
+    return {name: tuple(row[name]) if name in _TUPLES else row[name] for name in fields if name in row}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def decision_to_json(decision: Decision) -> Json:
+    """A decision without the numbers of its steering."""
+    row = pick(decision, DECISION_FIELDS)
+    row["scores"] = [pick(score, SCORE_FIELDS) for score in decision.scores]
+    row["steering"] = [pick(steering, STEERING_FIELDS) for steering in decision.steering]
+    return row
+
+
+def decision_from_json(row: Mapping[str, Any]) -> Decision:
+    """A decision as it was written; steering has no directions any more."""
+    scores = tuple(_score(item) for item in row.get("scores", ()))
+    steering = tuple(
+        Steering(**keep(item, STEERING_FIELDS), directions=()) for item in row.get("steering", ())
+    )
+    return Decision(**keep(row, DECISION_FIELDS), scores=scores, steering=steering)
+
+
+def _score(row: Mapping[str, Any]) -> Score:
+    fields = keep(row, SCORE_FIELDS)
+    for name in ("score", "threshold"):
+        fields[name] = math.nan if fields.get(name) is None else fields[name]
+    return Score(**fields)
+
+
+def messages_to_json(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """The shape of the OpenAI API."""
+    return [message.as_dict() for message in messages]
+
+
+def messages_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """Messages as they were written."""
+    return tuple(Message(row["role"], row["content"]) for row in rows)
