@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from guardrail.plan import CompiledCondition, Plan, Rule
-from guardrail.types import ALLOW, Decision, Facts, Mode, Score
+from guardrail.types import ALLOW, Decision, Facts, Mode, Score, Steering
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def evaluate(plan: Plan, readings: Sequence[float], facts: Facts) -> Decision:
         policy=winner.rule.id if winner else None,
         fired=tuple(r.rule.id for r in results if r.action is not None and not r.error),
         scores=tuple(score for r in results for score in r.scores),
-        steering=_steering(enforced) if action == "steer" else (),
+        steering=_steering(winner, enforced),
         policy_sha256=plan.policy_sha256,
         vectors_sha256=plan.vectors_sha256,
         fail_open=plan.fail_open,
@@ -84,8 +84,10 @@ def _action(result: _Result | None) -> str:
     return result.action or ALLOW if result else ALLOW
 
 
-def _steering(enforced: Sequence[_Result]) -> tuple[object, ...]:
-    return tuple(r.rule.steering for r in enforced if r.action == "steer" and r.rule.steering)
+def _steering(winner: _Result | None, enforced: Sequence[_Result]) -> tuple[Steering, ...]:
+    """What all rules that steer ask for, if the winner steers. A plugin's action may steer as well."""
+    found = [(r, s) for r in enforced if (s := r.rule.steering) and r.action == r.rule.action]
+    return tuple(s for _, s in found) if any(r is winner for r, _ in found) else ()
 
 
 def _result(rule: Rule, mode: Mode, readings: Sequence[float], facts: Facts) -> _Result:
@@ -121,7 +123,7 @@ def recheck(plan: Plan, decision: Decision, readings: Sequence[float]) -> Decisi
     rule = max(failed, key=lambda rule: plan.strengths.get(rule.otherwise, 0))
     note = f"{rule.id}: steering did not bring the score below its threshold"
     steering = decision.steering if rule.otherwise == ALLOW else ()
-    action = "steer" if rule.otherwise == ALLOW else rule.otherwise
+    action = decision.action if rule.otherwise == ALLOW else rule.otherwise
     return replace(
         decision, action=action, policy=rule.id, steering=steering, warnings=(*decision.warnings, note)
     )

@@ -163,6 +163,8 @@ class Plugins:
         except PluginError as error:
             raise EvaluationError(str(error), kind="plugin") from error
         for plugin, action in asked:
+            if action == "steer":
+                raise EvaluationError(f"plugin `{plugin}` asked to steer; only a policy can", kind="plugin")
             if action not in self.actions and action != ALLOW:
                 text = (
                     f"plugin `{plugin}` asked for the action `{action}`{suggest(str(action), self.actions)}"

@@ -146,7 +146,7 @@ class Decision:
     @property
     def stops(self) -> bool:
         """Whether the forward pass ends at the last layer read: no token is sampled."""
-        return self.action not in ("allow", "steer")
+        return self.action not in ("allow", "steer") and not self.steering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
