@@ -86,6 +86,7 @@ class Plugins:
                 strength=action.strength,
                 validate=partial(action.Config.model_validate, context=context),
                 compile=action.compile,
+                config=action.Config,
             )
             for name, action in self.actions.items()
         }
