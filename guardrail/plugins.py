@@ -7,7 +7,6 @@ only tighten. A `Plugins` never changes: `enabled` makes a new one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
@@ -26,7 +25,7 @@ from guardrail.protocols import (
     Rephraser,
     Scorer,
 )
-from guardrail.registry import PluginRow, Registry
+from guardrail.registry import PluginRow, Registry, names_in_environment
 from guardrail.types import ALLOW, Decision, Fingerprint, Message, Probe
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 
     from guardrail.engines import Engine
     from guardrail.guard import Guard
-
-ENVIRONMENT = "GUARDRAIL_PLUGINS"
-"""Names of plugins that the command line enables, with commas between them."""
 
 
 class Plugins:
@@ -60,8 +56,7 @@ class Plugins:
     @classmethod
     def from_environment(cls) -> Self:
         """The built-ins and what GUARDRAIL_PLUGINS names: how the command line starts."""
-        names = [name.strip() for name in os.environ.get(ENVIRONMENT, "").split(",")]
-        return cls([name for name in names if name])
+        return cls(names_in_environment())
 
     def enabled(self, names: Sequence[str]) -> Self:
         """A new Plugins with those that a policy file names; they may loosen decisions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -112,6 +113,11 @@ class Registry:
         for caller in callers:
             if any(impl.wrapper or impl.hookwrapper for impl in caller.get_hookimpls()):
                 raise PluginError(f"plugin `{name}`: {caller.name} is a wrapper, which is not supported")
+
+
+def names_in_environment() -> list[str]:
+    """The plugins that GUARDRAIL_PLUGINS names, with commas between them."""
+    return [name for part in os.environ.get("GUARDRAIL_PLUGINS", "").split(",") if (name := part.strip())]
 
 
 def name_of(plugin: object) -> str:

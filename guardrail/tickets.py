@@ -18,10 +18,12 @@ from guardrail.errors import EscalationError
 from guardrail.hookspecs import hookimpl
 from guardrail.protocols import EscalationSink
 from guardrail.records import (
+    Json,
     decision_from_json,
     decision_to_json,
     messages_from_json,
     messages_to_json,
+    pick,
     utc_now,
 )
 from guardrail.types import Ticket
@@ -117,6 +119,14 @@ def default_path() -> Path:
         return Path(chosen)
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "guardrail" / "review-queue.sqlite"
+
+
+def ticket_to_json(ticket: Ticket) -> Json:
+    """A ticket with its conversation."""
+    return pick(ticket, ("id", "policy", "state", "created", "resolved", "resolver", "note")) | {
+        "decision": decision_to_json(ticket.decision),
+        "messages": messages_to_json(ticket.messages),
+    }
 
 
 def _ticket(row: tuple[str, ...]) -> Ticket:

@@ -56,7 +56,7 @@ class Event:
 
 def encode(kind: Kind, record: AuditRecord, prev: str) -> bytes:
     """The line without its newline."""
-    event = {"v": VERSION, "event": kind, "prev": prev, "record": _record_to_json(record)}
+    event = {"v": VERSION, "event": kind, "prev": prev, "record": record_to_json(record)}
     return json.dumps(event, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
@@ -71,7 +71,7 @@ def decode(line: bytes) -> Event | None:
         event = json.loads(line)
         if event["v"] != VERSION or event["event"] not in ("decision", "outcome"):
             return None
-        return Event(event["event"], _record_from_json(event["record"]))
+        return Event(event["event"], record_from_json(event["record"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -84,7 +84,8 @@ def prev_of(line: bytes) -> str | None:
         return None
 
 
-def _record_to_json(record: AuditRecord) -> Json:
+def record_to_json(record: AuditRecord) -> Json:
+    """The fields that a log may hold; messages and text only where the record has them."""
     row = pick(record, FIELDS) | {
         "decision": decision_to_json(record.decision),
         "timing": pick(record.timing, TIMING_FIELDS),
@@ -96,7 +97,8 @@ def _record_to_json(record: AuditRecord) -> Json:
     return row
 
 
-def _record_from_json(row: dict[str, Any]) -> AuditRecord:
+def record_from_json(row: dict[str, Any]) -> AuditRecord:
+    """A record as it was written."""
     fields = {name: row[name] for name in FIELDS if name in row}
     fields["tags"] = tuple(fields.get("tags", ()))
     messages = row.get("messages")

@@ -1,0 +1,125 @@
+"""`guardrail audit tail | verify | pending | resolve`: what was decided, and what waits for a person."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from guardrail.cli.console import JsonFlag, print_json, print_table
+
+if TYPE_CHECKING:
+    from guardrail.tickets import ReviewQueue
+    from guardrail.types import AuditRecord, Ticket
+
+LogFile: TypeAlias = Annotated[Path, typer.Argument(help="An audit log: JSON Lines or SQLite.")]
+QueueFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--queue", help="The review queue's file; else the default one.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    group = typer.Typer(help="Read audit logs, and resolve what waits for a person.", no_args_is_help=True)
+    group.command("tail")(tail)
+    group.command("verify")(verify)
+    group.command("pending")(pending)
+    group.command("resolve")(resolve)
+    app.add_typer(group, name="audit")
+
+
+def tail(
+    log: LogFile,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many requests to show.")] = 20,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the last requests of an audit log, one each line."""
+    from guardrail.audit import read
+    from guardrail.audit.lines import record_to_json
+
+    records = deque(read(log), maxlen=lines)
+    if as_json:
+        for record in records:
+            print_json(record_to_json(record))
+        return
+    columns = ("time", "id", "kind", "status", "action", "policy", "top score", "outcome")
+    print_table(columns, [_row(record) for record in records])
+
+
+def _row(record: AuditRecord) -> tuple[object, ...]:
+    decision = record.decision
+    top = max(decision.scores, key=lambda score: (score.fired, score.score - score.threshold), default=None)
+    score = f"{top.trait} {top.score:.2f} / {top.threshold:.2f}" if top else None
+    action = decision.action if decision.action == decision.would_action else f"({decision.would_action})"
+    return (
+        *(record.time, record.id, record.kind, decision.status, action),
+        *(decision.policy, score, record.outcome),
+    )
+
+
+def verify(
+    log: LogFile,
+    head: Annotated[str | None, typer.Option("--head", help="The head that an earlier run printed.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check the hash chain of an audit log. Exit code 1 where lines were edited, lost or cut off."""
+    from guardrail.audit import verify as verify_log
+
+    report = verify_log(log, head)
+    if as_json:
+        print_json(asdict(report) | {"ok": report.ok})
+    else:
+        for fault in report.faults:
+            typer.echo(f"{log}:{fault.line}: {fault.message}")
+        typer.echo(f"{'ok' if report.ok else 'NOT WHOLE'}: {report.lines} lines, {report.requests} requests")
+        typer.echo(f"interrupted: {report.interrupted}\nhead: {report.head}")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def pending(queue: QueueFile = None, as_json: JsonFlag = False) -> None:
+    """List the tickets that wait for a person, oldest first."""
+    from guardrail.tickets import ticket_to_json
+
+    tickets = _queue(queue).pending()
+    if as_json:
+        print_json([ticket_to_json(ticket) for ticket in tickets])
+    elif tickets:
+        columns = ("ticket", "created", "policy", "last message")
+        print_table(columns, [(t.id, t.created, t.policy, _last(t)) for t in tickets])
+    else:
+        typer.echo("nothing waits")
+
+
+def resolve(
+    ticket: Annotated[str, typer.Argument(help="The ticket's id.")],
+    approve: Annotated[bool, typer.Option("--approve/--deny", help="What you decide.")],
+    by: Annotated[str | None, typer.Option("--by", help="Who decides; else the user's name.")] = None,
+    note: Annotated[str | None, typer.Option("--note", help="Why.")] = None,
+    queue: QueueFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Approve or deny a ticket, once."""
+    from guardrail.tickets import ticket_to_json
+
+    who = by or os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
+    done = _queue(queue).resolve(ticket, approve, who, note)
+    if as_json:
+        print_json(ticket_to_json(done))
+    else:
+        typer.echo(f"{done.id}: {done.state} by {done.resolver}")
+
+
+def _queue(path: Path | None) -> ReviewQueue:
+    from guardrail.tickets import ReviewQueue
+
+    return ReviewQueue(path)
+
+
+def _last(ticket: Ticket) -> str:
+    text = ticket.messages[-1].content if ticket.messages else ""
+    return text if len(text) <= 60 else f"{text[:59]}…"
