@@ -83,6 +83,15 @@ class Benign:
             edge = self.percentile(100 * rank / self.n if tail == "upper" else 100 * (1 - rank / self.n))
         return math.nextafter(edge, math.inf if tail == "upper" else -math.inf)
 
+    def beyond(self, projection: float, tail: Tail = "upper") -> int:
+        """How many of the n benign prompts reach this projection; exact in the tails, else interpolated."""
+        sign = 1.0 if tail == "upper" else -1.0
+        kept = [sign * value for value in (self.high if tail == "upper" else self.low)]
+        if sign * projection > min(kept):
+            return sum(value >= sign * projection for value in kept)
+        below = float(np.interp(projection, self.percentiles, np.arange(101))) / 100
+        return round(self.n * (1 - below if tail == "upper" else below))
+
     def standardise(self, projection: float) -> float:
         """The score: (projection - mean) / sd."""
         return (projection - self.mean) / self.sd

@@ -9,19 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from guardrail.calibration import Benign, Calibration, Tail
+from guardrail.calibration import Benign, Calibration
 from guardrail.errors import CalibrationError, Problem
 from guardrail.plan import CompiledCondition, Plan, Rule
-from guardrail.policy import (
-    Condition,
-    FprThreshold,
-    PercentileThreshold,
-    Policy,
-    PolicySet,
-    RawThreshold,
-)
+from guardrail.policy import Condition, FprThreshold, Policy, PolicySet, RawThreshold
 from guardrail.problems import suggest, validation_problems
 from guardrail.steering import SpecError, build_steering, recheck_layer
+from guardrail.thresholds import raw_threshold, threshold_number
 from guardrail.types import Fingerprint, Probe, Steering, SteerSpec, Verdict
 from guardrail.vectors import TraitVectors
 
@@ -293,31 +287,6 @@ class Compiler:
             )
             return None
         return self._linear_condition(condition, layer, path)
-
-
-def threshold_number(condition: Condition) -> float | None:
-    """The threshold where it is a plain number."""
-    value = condition.threshold
-    if isinstance(value, RawThreshold):
-        return value.raw
-    return float(value) if isinstance(value, int | float) else None
-
-
-def raw_threshold(condition: Condition, benign: Benign | None) -> float:
-    """The threshold as a projection. Raises CalibrationError where a calibration is missing or too small."""
-    value = condition.threshold
-    if isinstance(value, RawThreshold):
-        return value.raw
-    if benign is None:
-        raise CalibrationError(
-            f"needs a calibration of `{condition.trait}` at this layer; without one write {{raw: ...}}"
-        )
-    tail: Tail = "upper" if condition.fires == "above" else "lower"
-    if isinstance(value, FprThreshold):
-        return benign.conformal(value.fpr, tail)
-    if isinstance(value, PercentileThreshold):
-        return benign.percentile(value.percentile if tail == "upper" else 100 - value.percentile)
-    return benign.mean + float(value) * benign.sd
 
 
 def config_problems(

@@ -108,8 +108,8 @@ def _compose(yaml: Any, text: str, source: str) -> Any:
 def _marked(error: Any) -> Problem:
     mark = error.problem_mark or error.context_mark
     place = (mark.line + 1, mark.column + 1) if mark else (None, None)
-    context = f" ({error.context})" if error.context else ""
-    return Problem(f"not YAML: {error.problem}{context}", (), *place)
+    parts = [str(part) for part in (error.context, error.problem) if part]
+    return Problem(f"not YAML: {', '.join(parts)}", (), *place)
 
 
 def _position(text: str, index: int | None) -> tuple[int | None, int | None]:

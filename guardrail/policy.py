@@ -124,6 +124,8 @@ class Policy(Model):
             return {"name": value}
         if isinstance(value, dict) and len(value) == 1:  # pyright: ignore[reportUnknownArgumentType]
             ((name, config),) = value.items()  # pyright: ignore[reportUnknownVariableType]
+            if config is not None and not isinstance(config, dict):
+                raise ValueError(f"the configuration of `{name}` must be a mapping of keys to values")
             return {"name": name, "config": config or {}}
         if isinstance(value, ActionUse):
             return value

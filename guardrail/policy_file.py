@@ -72,10 +72,12 @@ def draft(document: Document) -> Draft:
     policies, problems = _validate(data)
     if policies and not document.problems:
         return Draft(policies=policies, kept=tuple(range(len(policies.policies))))
+    unreadable = {problem.path for problem in document.problems}
+    problems = [p for p in problems if p.path not in unreadable]
     repair = _Repair(data)
     repair.apply(problems)
     more = _validate(data)[1]
-    known = {problem.path for problem in problems}
+    known = {p.path[:end] for p in (*problems, *document.problems) for end in range(1, len(p.path) + 1)}
     fresh = [_under(p, p.path, repair.renamed) for p in more if p.path not in known]
     kept = repair.drop(more)
     return Draft(
@@ -138,7 +140,8 @@ class _Repair:
         return entries if isinstance(entries, list) else []
 
     def _remove(self, path: KeyPath) -> None:
-        *parents, last = path or (0,)
+        whole = path.index("threshold") + 1 if "threshold" in path else len(path)
+        *parents, last = path[:whole] or (0,)
         holder: Any = self.data
         for part in parents:
             holder = holder[part]
@@ -148,7 +151,7 @@ class _Repair:
         known = keys_at(PolicySet, tuple(parents))
         meant = None if last in known else closest(str(last), known)
         if meant is None or meant in holder:
-            self.invented.add(path)
+            self.invented.add((*parents, last))
         else:
             holder[meant] = value
             self.renamed[(*parents, meant)] = path

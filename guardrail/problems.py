@@ -17,8 +17,9 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 CHOICES: Mapping[str, str] = {
     "threshold": "a score such as 2.0, {fpr: 0.01}, {percentile: 99} or {raw: 12.5}",
     "layer": "a layer number from 1, or `auto`",
+    "id": "letters, digits, `_`, `.` and `-`, a letter or digit first",
 }
-"""What to write for keys that take one of several shapes."""
+"""What to write, where the type alone would not say it."""
 
 _TYPES: Mapping[str, str] = {
     "string_type": "text",
@@ -60,7 +61,16 @@ def validation_problems(
     errors = [_Error(e, data) for e in error.errors(include_url=False)]
     groups = groupby(errors, key=lambda e: e.union)
     found = [p for _, group in groups for p in _group(list(group), model)]
-    return [Problem(p.message, (*path, *p.path)) for p in found]
+    misspelt = _misspelt(errors, model)
+    return [Problem(p.message, (*path, *p.path)) for p in found if p.path not in misspelt]
+
+
+def _misspelt(errors: Sequence[_Error], model: type[BaseModel] | None) -> set[KeyPath]:
+    """Missing keys that are there under a name close to theirs, which is already a problem."""
+    missing = {e.path for e in errors if e.kind == "missing"}
+    unknown = [e.path for e in errors if e.kind == "extra_forbidden"]
+    meant = {(*path[:-1], closest(str(path[-1]), keys_at(model, path[:-1]))) for path in unknown}
+    return {path for path in missing if path in meant}
 
 
 class _Error:
@@ -146,7 +156,8 @@ def _message(error: _Error, model: type[BaseModel] | None) -> str:
         bound, words = _BOUNDS[kind]
         return f"must be {words} {error.context[bound]:g}, not {show(error.value)}"
     if kind == "string_pattern_mismatch":
-        return f"must match {error.context['pattern']}, not {show(error.value)}"
+        expected = CHOICES.get(str(error.path[-1])) or f"text that matches {error.context['pattern']}"
+        return f"must be {expected}, not {show(error.value)}"
     return f"must be {_TYPES[kind]}, not {show(error.value)}" if kind in _TYPES else error.text
 
 

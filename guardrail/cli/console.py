@@ -39,11 +39,11 @@ def print_json(value: object) -> None:
 
 
 def _encode(value: Any) -> object:
+    if hasattr(value, "tolist"):
+        return value.tolist()
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
-    if isinstance(value, frozenset | set):
-        return sorted(value)
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    return sorted(value) if isinstance(value, frozenset | set) else str(value)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

@@ -1,0 +1,167 @@
+"""From a policy file to what a guard runs: policies, plan, vectors and calibration, checked as a whole.
+
+`load` does it once; `PolicySource` keeps the last good one while the file changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from guardrail.calibration import Calibration
+from guardrail.compile import CompileInputs, Compiler
+from guardrail.document import Document, read_document
+from guardrail.errors import ConfigError, PluginError, Problem
+from guardrail.plan import Plan
+from guardrail.policy import PolicySet
+from guardrail.policy_file import Draft, draft
+from guardrail.types import Fingerprint
+from guardrail.vectors import TraitVectors
+
+if TYPE_CHECKING:
+    from guardrail.plugins import Plugins
+
+BUILT_IN = "demo"
+Source: TypeAlias = str | Path | Mapping[str, object] | PolicySet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A policy set that has passed every check. `sha256` is that of the policies, as in every decision."""
+
+    policies: PolicySet
+    plan: Plan
+    vectors: TraitVectors
+    calibration: Calibration | None
+    plugins: Plugins
+    path: Path | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Identifies what the policies say, whatever the layout and the comments of the file."""
+        return self.plan.policy_sha256
+
+
+def load(source: Source, fingerprint: Fingerprint, plugins: Plugins) -> Loaded:
+    """Read, resolve and compile policies for one model. Raises PolicyError with every problem there is.
+
+    A mapping is a policy file's content; its relative paths start at the working directory.
+    """
+    document, found = _read(source)
+    loader = _Loader(found, document.path)
+    loaded = loader.load(fingerprint, plugins)
+    if loaded is None or loader.problems:
+        raise document.error(loader.problems)
+    return loaded
+
+
+def resolve_vectors(name: str, base: Path | None = None) -> Path:
+    """The vector file that `vectors:` names: `demo` is built in, paths are relative to the file's folder."""
+    from guardrail import demo
+
+    return demo.VECTORS if name == BUILT_IN else _beside(name, base)
+
+
+def resolve_calibration(name: str, base: Path | None = None) -> Path:
+    """The calibration that `calibration:` names."""
+    from guardrail import demo
+
+    return demo.CALIBRATION if name == BUILT_IN else _beside(name, base)
+
+
+def _beside(name: str, base: Path | None) -> Path:
+    path = Path(name).expanduser()
+    return path if base is None else base / path
+
+
+def _read(source: Source) -> tuple[Document, Draft]:
+    if isinstance(source, PolicySet):
+        kept = tuple(range(len(source.policies)))
+        return Document(data={}), Draft(policies=source, kept=kept)
+    document = Document(data=source) if isinstance(source, Mapping) else read_document(source)
+    return document, draft(document)
+
+
+class _Loader:
+    """One attempt: goes on after a problem as far as the next check makes sense."""
+
+    def __init__(self, found: Draft, path: Path | None) -> None:
+        self.found = found
+        self.path = path
+        self.base = path.parent if path else None
+        self.problems = list(found.problems)
+
+    def load(self, fingerprint: Fingerprint, plugins: Plugins) -> Loaded | None:
+        policies = self.found.policies
+        if policies is None:
+            return None
+        enabled = self._plugins(policies.plugins, plugins)
+        vectors = self._vectors(policies.vectors)
+        calibration = self._calibration(policies.calibration)
+        if vectors is None or ("vectors",) in self.found.invented:
+            return None
+        plan = self._compile(policies, fingerprint, vectors, calibration, enabled)
+        return Loaded(
+            policies=policies,
+            plan=plan,
+            vectors=vectors,
+            calibration=calibration,
+            plugins=enabled,
+            path=self.path,
+        )
+
+    def _plugins(self, names: Sequence[str], plugins: Plugins) -> Plugins:
+        good: list[str] = []
+        for i, name in enumerate(names):
+            try:
+                plugins.enabled([name])
+                good.append(name)
+            except PluginError as error:
+                self._add(Problem(str(error), ("plugins", i)))
+        return plugins.enabled(good)
+
+    def _vectors(self, name: str) -> TraitVectors | None:
+        try:
+            return TraitVectors.load(resolve_vectors(name, self.base))
+        except ConfigError as error:
+            self._add(Problem(str(error), ("vectors",)))
+            return None
+
+    def _calibration(self, name: str | None) -> Calibration | None:
+        if name is None:
+            return None
+        try:
+            return Calibration.load(resolve_calibration(name, self.base))
+        except ConfigError as error:
+            self._add(Problem(str(error), ("calibration",)))
+            return None
+
+    def _compile(
+        self,
+        policies: PolicySet,
+        fingerprint: Fingerprint,
+        vectors: TraitVectors,
+        calibration: Calibration | None,
+        plugins: Plugins,
+    ) -> Plan:
+        inputs = CompileInputs(
+            fingerprint=fingerprint,
+            vectors=vectors,
+            calibration=calibration,
+            actions=plugins.action_infos(),
+            probes=plugins.probes(fingerprint),
+            scorers=frozenset(plugins.scorers),
+        )
+        compiler = Compiler(policies, inputs)
+        plan = compiler.compile()
+        without = policies.calibration is not None and calibration is None
+        for problem in compiler.problems:
+            if not (without and "calibration" in problem.message):
+                self._add(problem)
+        return plan
+
+    def _add(self, problem: Problem) -> None:
+        if located := self.found.in_file(problem):
+            self.problems.append(located)

@@ -1,0 +1,31 @@
+"""From a threshold as people write it to a projection."""
+
+from __future__ import annotations
+
+from guardrail.calibration import Benign, Tail
+from guardrail.errors import CalibrationError
+from guardrail.policy import Condition, FprThreshold, PercentileThreshold, RawThreshold
+
+
+def threshold_number(condition: Condition) -> float | None:
+    """The threshold where it is a plain number."""
+    value = condition.threshold
+    if isinstance(value, RawThreshold):
+        return value.raw
+    return float(value) if isinstance(value, int | float) else None
+
+
+def raw_threshold(condition: Condition, benign: Benign | None) -> float:
+    """The threshold as a projection. Raises CalibrationError where a calibration is missing or too small."""
+    value = condition.threshold
+    if isinstance(value, RawThreshold):
+        return value.raw
+    if benign is None:
+        missing = f"needs a calibration of `{condition.trait}` at this layer"
+        raise CalibrationError(f"{missing}: set `calibration`, or write {{raw: ...}}")
+    tail: Tail = "upper" if condition.fires == "above" else "lower"
+    if isinstance(value, FprThreshold):
+        return benign.conformal(value.fpr, tail)
+    if isinstance(value, PercentileThreshold):
+        return benign.percentile(value.percentile if tail == "upper" else 100 - value.percentile)
+    return benign.mean + float(value) * benign.sd
