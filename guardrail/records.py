@@ -31,7 +31,6 @@ DECISION_FIELDS = (
 )
 SCORE_FIELDS = ("policy", "trait", "layer", "score", "threshold", "fired", "mode")
 STEERING_FIELDS = ("policy", "trait", "operator", "layers", "limits", "floor")
-_TUPLES = ("fired", "warnings", "layers", "limits")
 
 
 def new_id() -> str:
@@ -62,8 +61,9 @@ def pick(value: object, fields: Sequence[str]) -> Json:
 
 
 def keep(row: Mapping[str, Any], fields: Sequence[str]) -> Json:
-    """The named keys that a row has, lists as tuples where the types want tuples."""
-    return {name: tuple(row[name]) if name in _TUPLES else row[name] for name in fields if name in row}
+    """The named keys that a row has, lists as tuples."""
+    found = {name: row[name] for name in fields if name in row}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
 def _plain(value: Any) -> Any:
