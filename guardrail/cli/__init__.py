@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import typer
 
-from guardrail.errors import GuardrailError
+from guardrail.errors import GuardrailError, PolicyError
 
 VERBS = ("demo", "chat", "check", "policy", "traits", "vectors", "audit", "plugins")
 """In the order of `guardrail --help`."""
@@ -40,7 +40,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         build()(args=arguments)
     except GuardrailError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error if isinstance(error, PolicyError) else f"error: {error}", file=sys.stderr)
         return 2
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else int(bool(ending.code))
