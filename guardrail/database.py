@@ -1,7 +1,4 @@
-"""SQLite files that several threads and processes share: made on first use, private to their owner, WAL.
-
-A connection lasts for one piece of work, so nothing is carried over a fork or between threads.
-"""
+"""SQLite files that several threads and processes share: made on first use, private to their owner, WAL."""
 
 from __future__ import annotations
 
@@ -9,33 +6,49 @@ import os
 import sqlite3
 import time
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 BUSY_S = 10.0
 VERSION = 1
 
 
-@contextmanager
-def connection(path: Path, schema: str) -> Generator[sqlite3.Connection, None, None]:
-    """A connection in autocommit mode to a file with this schema. Raises OSError or sqlite3.Error."""
+def opened(path: Path, schema: str, durable: bool = True) -> sqlite3.Connection:
+    """A connection in autocommit mode; any thread may use it, one at a time. Raises OSError or sqlite3.Error.
+
+    What is committed survives the end of the process; where `durable`, a power cut as well.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    with closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as database:
+    database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
         _prepare(database, schema)
-        # FULL: what was stored survives a power cut
-        database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+@contextmanager
+def connection(path: Path, schema: str) -> Generator[sqlite3.Connection, None, None]:
+    """A durable connection for one piece of work: nothing is carried over a fork or between threads."""
+    with closing(opened(path, schema)) as database:
         yield database
 
 
 @contextmanager
-def transaction(path: Path, schema: str) -> Generator[sqlite3.Connection, None, None]:
-    """A connection that holds the write lock; what it did is kept if the block ends without an error."""
-    with connection(path, schema) as database:
-        database.execute("BEGIN IMMEDIATE")
-        yield database
+def transaction(database: sqlite3.Connection) -> Generator[None, None, None]:
+    """Holds the write lock; what was done is kept if the block ends without an error."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         database.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
+        raise
 
 
 def _prepare(database: sqlite3.Connection, schema: str) -> None:

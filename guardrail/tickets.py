@@ -71,7 +71,7 @@ class ReviewQueue:
             json.dumps(decision_to_json(ticket.decision)),
             json.dumps(messages_to_json(ticket.messages)),
         )
-        with self._reported(), transaction(self.path, SCHEMA) as database:
+        with self._writing() as database:
             database.execute(f"INSERT INTO tickets ({NEW}) VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def get(self, ticket_id: str) -> Ticket | None:
@@ -85,7 +85,7 @@ class ReviewQueue:
     def resolve(self, ticket_id: str, approve: bool, resolver: str, note: str | None = None) -> Ticket:
         """Approve or deny a pending ticket. Raises EscalationError for an unknown or a resolved one."""
         state = "approved" if approve else "denied"
-        with self._reported(), transaction(self.path, SCHEMA) as database:
+        with self._writing() as database:
             changed = database.execute(
                 "UPDATE tickets SET state = ?, resolved = ?, resolver = ?, note = ? "
                 "WHERE id = ? AND state = 'pending'",
@@ -104,6 +104,11 @@ class ReviewQueue:
         with self._reported(), connection(self.path, SCHEMA) as database:
             rows = database.execute(f"SELECT {COLUMNS} FROM tickets {condition}", values).fetchall()
         return [_ticket(row) for row in rows]
+
+    @contextmanager
+    def _writing(self) -> Generator[sqlite3.Connection, None, None]:
+        with self._reported(), connection(self.path, SCHEMA) as database, transaction(database):
+            yield database
 
     @contextmanager
     def _reported(self) -> Generator[None, None, None]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from guardrail.audit.lines import GENESIS, Kind, encode, line_hash
-from guardrail.database import connection, transaction
+from guardrail.database import opened, transaction
 from guardrail.errors import AuditError
 from guardrail.types import AuditRecord
 
@@ -30,14 +32,21 @@ CREATE INDEX IF NOT EXISTS events_id ON events (id);
 
 
 class Sqlite:
-    """Appends to the table `events` of one file. Raises AuditError, from the start, where it cannot."""
+    """Appends to the table `events` of one file. Raises AuditError, from the start, where it cannot.
+
+    A row survives a kill of the process; with `fsync`, a power cut as well.
+    """
 
     name = "sqlite"
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, fsync: bool = False) -> None:
         self.path = Path(path)
-        with self._reported(), connection(self.path, SCHEMA):
-            pass
+        self.fsync = fsync
+        self._lock = threading.Lock()
+        # by process: SQLite forbids to use, or to close, a connection that came over a fork
+        self._connections: dict[int, sqlite3.Connection] = {}
+        with self._reported():
+            self._connection()
 
     def decided(self, record: AuditRecord) -> None:
         """Append the decision."""
@@ -48,10 +57,18 @@ class Sqlite:
         self._append("outcome", record)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Close the file; writing opens it again."""
+        with self._lock:
+            if database := self._connections.pop(os.getpid(), None):
+                database.close()
+
+    def _connection(self) -> sqlite3.Connection:
+        if os.getpid() not in self._connections:
+            self._connections[os.getpid()] = opened(self.path, SCHEMA, durable=self.fsync)
+        return self._connections[os.getpid()]
 
     def _append(self, kind: Kind, record: AuditRecord) -> None:
-        with self._reported(), transaction(self.path, SCHEMA) as database:
+        with self._lock, self._reported(), transaction(database := self._connection()):
             last = database.execute("SELECT line FROM events ORDER BY seq DESC LIMIT 1").fetchone()
             line = encode(kind, record, line_hash(last[0]) if last else GENESIS)
             database.execute("INSERT INTO events (line) VALUES (?)", (line,))
