@@ -40,7 +40,7 @@ def _sequence(plugin: str, contributed: Any) -> Sequence[Any]:
 
 def _name(plugin: str, item: object, kind: type, key: str) -> str:
     if isinstance(item, type) or not isinstance(item, kind):
-        raise PluginError(f"plugin `{plugin}`: {item!r} is not a {kind.__name__}")
+        raise PluginError(f"plugin `{plugin}`: {item!r} is no {kind.__name__}")
     name = getattr(item, key)
     if not isinstance(name, str) or not name:
         raise PluginError(f"plugin `{plugin}`: a {kind.__name__} has no name")
