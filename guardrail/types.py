@@ -16,7 +16,15 @@ Status: TypeAlias = Literal["evaluated", "error", "not_evaluated"]
 Operator: TypeAlias = Literal["add", "ablate", "cap"]
 FailureAction: TypeAlias = Literal["block", "allow", "escalate"]
 Outcome: TypeAlias = Literal[
-    "answered", "blocked", "rephrased", "escalated", "held", "error", "cancelled", "late", "interrupted"
+    "answered",
+    "blocked",
+    "rephrased",
+    "escalated",
+    "checked",
+    "error",
+    "cancelled",
+    "late",
+    "interrupted",
 ]
 
 ALLOW = "allow"
@@ -164,7 +172,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Milliseconds. `guard` is from the last layer read to the verdict, `prefill` the prompt's forward pass."""
+    """Milliseconds. `guard` is what reading and deciding took, `prefill` the prompt's forward pass."""
 
     guard: float = 0.0
     prefill: float = 0.0
@@ -208,7 +216,8 @@ class Reply:
     history: tuple[Message, ...]
     audit_id: str
     ticket_id: str | None = None
-    attempts: int = 1
+    earlier: tuple[Decision, ...] = ()
+    """The decisions on this request's earlier prompts, before it was rephrased or approved."""
     steered_passes: int = 0
     new_tokens: int = 0
     timing: Timing = Timing()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -60,15 +59,18 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Generation under a plan. Not thread-safe: hold `lock` (the guard's worker does)."""
-
-    fingerprint: Fingerprint
-    max_tokens: int
+    """Generation under a plan. Called from one thread at a time, the guard's worker."""
 
     @property
-    def lock(self) -> AbstractContextManager[Any]: ...
-    def prepare(self, plan: Plan) -> None:
-        """Instrument what the plan reads and steers. Raises ModelError for what this engine cannot do."""
+    def model(self) -> Any: ...
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def fingerprint(self) -> Fingerprint: ...
+    @property
+    def max_tokens(self) -> int: ...
+    def accept(self, plan: Plan) -> None:
+        """Raises ModelError for a plan that this engine cannot carry out."""
         ...
 
     def render(self, messages: Sequence[Message]) -> Prompt: ...

@@ -77,8 +77,6 @@ class TransformersEngine:
     def prepare(self, plan: Plan) -> None:
         """Wrap the layers that this plan reads, steers and reads again; no others."""
         visited = self.visited(plan)
-        if self.may_recompute(plan):
-            self._check_recompute()
         with self.lock:
             if visited != self._visited:
                 self.instrumented.close()
@@ -94,9 +92,12 @@ class TransformersEngine:
         """Whether some rule steers a layer below the last one read."""
         return bool(plan.layers and plan.steered_layers and plan.steered_layers[0] < plan.layers[-1])
 
-    def _check_recompute(self) -> None:
+    def accept(self, plan: Plan) -> None:
+        """Raises ModelError where the first token could not be steered."""
         from transformers import DynamicCache
 
+        if not self.may_recompute(plan):
+            return
         windowed = getattr(text_config(self.inner), "sliding_window", None)
         if windowed and not hasattr(DynamicCache, "activate_past_recording"):
             raise ModelError(
@@ -116,7 +117,7 @@ class TransformersEngine:
 
     def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:
         """Decide on a batch and generate nothing: the forward ends at the last layer read."""
-        ids, mask = self._batch(prompts)
+        ids, mask = self.batch(prompts)
         start = perf_counter()
         with self.lock, torch.no_grad():
             last = last_positions(mask, ids.shape[1])
@@ -139,7 +140,7 @@ class TransformersEngine:
         stream: bool = False,
     ) -> Sequence[Completion]:
         """Decide on a batch and answer the rows that go on. `stream` (one row) emits text as it comes."""
-        ids, mask = self._batch(prompts)
+        ids, mask = self.batch(prompts)
         kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         kwargs |= generation_arguments(sampling, self.inner, self.tokenizer)
         if stream:
@@ -188,7 +189,7 @@ class TransformersEngine:
 
         return Emitter(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
-    def _batch(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+    def batch(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """ids and mask [prompts, tokens], padded on the left, on the model's device."""
         width = max(len(prompt.ids) for prompt in prompts)
         pad = self.tokenizer.pad_token_id

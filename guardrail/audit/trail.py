@@ -1,0 +1,50 @@
+"""All audit sinks of a guard as one, with what happens when a record cannot be written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from guardrail.errors import AuditError
+from guardrail.policy import AuditSettings
+from guardrail.protocols import AuditSink
+from guardrail.types import AuditRecord
+
+log = logging.getLogger("guardrail")
+
+
+@dataclass
+class AuditTrail:
+    """Writes every record to every sink. `dropped` counts those lost under `on_error: drop`."""
+
+    sinks: Mapping[str, AuditSink]
+    settings: AuditSettings
+    dropped: int = 0
+    _warned: set[str] = field(default_factory=set[str], repr=False)
+
+    def decided(self, record: AuditRecord) -> None:
+        """Before the first byte of the reply. Raises AuditError unless records may be dropped."""
+        for sink in self.sinks.values():
+            self._write(sink, sink.decided, record)
+
+    def finished(self, record: AuditRecord) -> None:
+        """At the end. Raises AuditError unless records may be dropped."""
+        for sink in self.sinks.values():
+            self._write(sink, sink.finished, record)
+
+    def close(self) -> None:
+        """Close every sink."""
+        for sink in self.sinks.values():
+            sink.close()
+
+    def _write(self, sink: AuditSink, write: Callable[[AuditRecord], None], record: AuditRecord) -> None:
+        try:
+            write(record)
+        except Exception as error:
+            if self.settings.on_error == "block":
+                raise AuditError(f"audit sink `{sink.name}`: {error}") from error
+            self.dropped += 1
+            if sink.name not in self._warned:
+                log.warning("audit sink %s drops records: %s", sink.name, error)
+            self._warned.add(sink.name)

@@ -1,0 +1,85 @@
+"""Putting rows that were stopped back among those that were generated, as `generate` would return them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guardrail.engines.generation import Generated
+from guardrail.engines.unsupported import prompt_ids
+
+
+def assemble(
+    engine: Any, kwargs: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
+) -> Any:
+    """The output for all rows. A stopped row is prompt, tokenised message, end-of-sequence, padding."""
+    output = generated.output if generated else None
+    if not answers:
+        return output
+    ids = prompt_ids(kwargs)
+    _finish_streamer(kwargs, ids, engine, answers)
+    config = kwargs.get("generation_config") or engine.inner.generation_config
+    end, pad = _special(engine, config, kwargs)
+    samples = int(kwargs.get("num_return_sequences") or config.num_return_sequences or 1)
+    rows = {row: [*ids[row].tolist(), *engine.renderer.encode(text), end] for row, text in answers.items()}
+    kept = _by_prompt(output, generated, samples)
+    stacked = [kept.get(p) or [rows[p]] * samples for p in range(len(ids))]
+    sequences = _padded([row for group in stacked for row in group], pad, ids.device)
+    return _returned(output, sequences, kwargs, config, generated, samples)
+
+
+def _special(engine: Any, config: Any, kwargs: Mapping[str, Any]) -> tuple[int, int]:
+    ends = kwargs.get("eos_token_id") or config.eos_token_id
+    end = ends[0] if isinstance(ends, list) else ends
+    end = engine.tokenizer.eos_token_id if end is None else end
+    pads = (kwargs.get("pad_token_id"), config.pad_token_id, engine.tokenizer.pad_token_id, end, 0)
+    pad = next(token for token in pads if token is not None)
+    return (pad if end is None else end), pad
+
+
+def _by_prompt(output: Any, generated: Generated | None, samples: int) -> dict[int, list[list[int]]]:
+    if output is None or generated is None:
+        return {}
+    rows = getattr(output, "sequences", output).tolist()
+    return {p: rows[i * samples : (i + 1) * samples] for i, p in enumerate(generated.kept)}
+
+
+def _padded(rows: list[list[int]], pad: int, device: torch.device) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
+
+
+def _returned(
+    output: Any,
+    sequences: Tensor,
+    kwargs: Mapping[str, Any],
+    config: Any,
+    generated: Generated | None,
+    samples: int,
+) -> Any:
+    wants = kwargs.get("return_dict_in_generate", config.return_dict_in_generate)
+    if not wants:
+        return sequences
+    if output is None:
+        from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+        return GenerateDecoderOnlyOutput(sequences=sequences)  # pyright: ignore[reportArgumentType]
+    output.sequences = sequences
+    scores = getattr(output, "sequences_scores", None)
+    if scores is not None and generated is not None:
+        whole = scores.new_full((len(sequences),), float("nan"))
+        whole[[p * samples + i for p in generated.kept for i in range(samples)]] = scores
+        output.sequences_scores = whole
+    return output
+
+
+def _finish_streamer(kwargs: Mapping[str, Any], ids: Tensor, engine: Any, answers: Mapping[int, str]) -> None:
+    streamer = kwargs.get("streamer")
+    if streamer is None or len(ids) != 1:
+        return
+    for token in engine.renderer.encode(answers[0]):
+        streamer.put(torch.tensor([token]))
+    streamer.end()

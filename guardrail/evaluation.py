@@ -1,0 +1,100 @@
+"""One batch under evaluation: what the engine asks for a decision, on the worker's thread.
+
+Adds to the pure `evaluate` what is not pure: scorers, reviewing plugins, the time limit, absent callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from guardrail.errors import EvaluationError
+from guardrail.evaluate import evaluate, failure, live_rules, recheck, tighten
+from guardrail.loading import Loaded
+from guardrail.requests import Request
+from guardrail.types import Decision, Facts
+from guardrail.worker import Job
+
+
+class Evaluation:
+    """Decides on the rows of one batch; an Evaluator as the engines know it."""
+
+    def __init__(self, loaded: Loaded, requests: Sequence[Request]) -> None:
+        self.loaded, self.requests = loaded, requests
+        self.facts = [request.facts for request in requests]
+        self.timed_out = False
+        self.on_late: Callable[[int, Decision], None] = lambda row, decision: None
+        self._scorer_errors: dict[int, str] = {}
+        self._job: Job[Any, Any] | None = None
+
+    @property
+    def timeout_s(self) -> float:
+        """The shortest time limit of the rules that are live for some row."""
+        rules = [rule for facts in self.facts for rule, _ in live_rules(self.loaded.plan, facts)]
+        return min((rule.settings.timeout_ms / 1e3 for rule in rules), default=float("inf"))
+
+    def start(self, job: Job[Any, Any]) -> None:
+        """Run the scorers (worker's thread)."""
+        self._job = job
+        needed = {c.trait for rule in self.loaded.plan.rules for c in rule.conditions if c.layer is None}
+        for row in range(len(self.requests)):
+            if needed:
+                self.facts[row] = self._scored(row, needed)
+
+    def _scored(self, row: int, needed: set[str]) -> Facts:
+        extra: dict[str, float] = {}
+        for name in sorted(needed):
+            try:
+                extra[name] = float(self.loaded.plugins.scorers[name].score(self.requests[row].messages))
+            except Exception as error:
+                self._scorer_errors[row] = f"scorer `{name}` failed: {error!r}"
+        return replace(self.facts[row], extra=extra)
+
+    def decide(self, row: int, readings: Sequence[float]) -> Decision:
+        """The decision on one row. Raises CancelledError where nobody waits for it any more."""
+        decision = self._in_time(row, readings)
+        if self._job is not None and self._job.cancelled:
+            if self.timed_out:
+                self.on_late(row, decision)
+            raise CancelledError
+        return decision
+
+    def _in_time(self, row: int, readings: Sequence[float]) -> Decision:
+        decision = self._decision(row, readings)
+        if not self.timed_out and self._elapsed() > self.timeout_s:
+            return self.failed(row, self.timeout_message(), timeout=True)
+        return decision
+
+    def _decision(self, row: int, readings: Sequence[float]) -> Decision:
+        decision = evaluate(self.loaded.plan, readings, self.facts[row])
+        if decision.status == "error" and row in self._scorer_errors:
+            decision = replace(decision, error=self._scorer_errors[row])
+        try:
+            return self._reviewed(row, decision)
+        except EvaluationError as error:
+            return self.failed(row, str(error))
+
+    def _reviewed(self, row: int, decision: Decision) -> Decision:
+        plugins = self.loaded.plugins
+        for name, action in plugins.review(decision, self.requests[row].messages):
+            note = f"plugin `{name}` asked for {action}"
+            decision = tighten(self.loaded.plan, decision, action, note, name in plugins.named)
+        return decision
+
+    def recheck(self, row: int, decision: Decision, readings: Sequence[float]) -> Decision:
+        """The decision after steering."""
+        return recheck(self.loaded.plan, decision, readings)
+
+    def failed(self, row: int, error: str, timeout: bool = False) -> Decision:
+        """The decision where nothing could be evaluated."""
+        return failure(self.loaded.plan, self.facts[row], error, timeout)
+
+    def timeout_message(self) -> str:
+        """What a timed-out decision says."""
+        return f"not decided within {self.timeout_s * 1e3:.0f} ms"
+
+    def _elapsed(self) -> float:
+        return perf_counter() - self._job.started if self._job is not None else 0.0

@@ -1,0 +1,90 @@
+"""From a decision to what is done about it: the action's response, bounded, and what takes over otherwise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import BaseModel
+
+from guardrail.actions.block import REFUSAL
+from guardrail.loading import Loaded
+from guardrail.plan import Rule
+from guardrail.protocols import ActionContext, Answer, Complete, EscalationSink, Otherwise, Response, Retry
+from guardrail.requests import Request
+from guardrail.types import ALLOW, Decision
+
+log = logging.getLogger("guardrail")
+
+MAX_ROUNDS = 20
+"""No request is evaluated more often than this, whatever its actions ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Responder:
+    """Lets actions respond. `retries` is false where there are no messages to evaluate again."""
+
+    loaded: Loaded
+    complete: Complete
+    sinks: Mapping[str, EscalationSink]
+    retries: bool = True
+
+    def respond(self, request: Request, decision: Decision) -> Answer | None:
+        """The answer in the model's place, or None: the request has changed and is to be evaluated again."""
+        policy = decision.policy or ""
+        response = self._response(request, decision, decision.action)
+        if isinstance(response, Otherwise):
+            response = self._otherwise(request, decision, response)
+        if isinstance(response, Answer):
+            return response
+        if not self.retries or len(request.decisions) >= MAX_ROUNDS:
+            return Answer(self._message(decision) or REFUSAL)
+        request.attempts[policy] += 1
+        request.messages = response.messages
+        request.facts = replace(request.facts, waived=request.facts.waived | response.waive)
+        return None
+
+    def _otherwise(self, request: Request, decision: Decision, otherwise: Otherwise) -> Answer | Retry:
+        if otherwise.action == ALLOW:
+            return Retry(request.messages, waive=frozenset({decision.policy or ""}))
+        response = self._response(request, decision, otherwise.action)
+        if isinstance(response, Otherwise):
+            return Answer(self._message(decision) or REFUSAL, otherwise.ticket)
+        return response
+
+    def _response(self, request: Request, decision: Decision, name: str) -> Response:
+        action = self.loaded.plugins.actions[name]
+        rule = self.loaded.plan.rule(decision.policy)
+        if name == "rephrase" and not self.retries:
+            return Otherwise(rule.otherwise if rule else "block")  # type: ignore[arg-type]
+        try:
+            return action.respond(_config(rule, name, action.Config), self._context(request, decision, rule))
+        except Exception as error:
+            log.warning("action %s failed", name, exc_info=True)
+            request.warnings += (f"action `{name}` failed: {error!r}",)
+            return Otherwise(rule.settings.on_error if rule else "block")
+
+    def _context(self, request: Request, decision: Decision, rule: Rule | None) -> ActionContext:
+        policy = rule.id if rule else decision.policy or ""
+        return ActionContext(
+            decision=decision,
+            messages=request.messages,
+            policy=policy,
+            message=rule.message if rule else None,
+            attempt=request.attempts[policy],
+            complete=self.complete,
+            sinks=self.sinks,
+            rephrasers=self.loaded.plugins.rephrasers,
+        )
+
+    def _message(self, decision: Decision) -> str | None:
+        rule = self.loaded.plan.rule(decision.policy)
+        return rule.message if rule else None
+
+
+def _config(rule: Rule | None, name: str, config: type[BaseModel]) -> BaseModel:
+    """The policy's own configuration where this is its action, else the action's defaults."""
+    if rule is not None and rule.action == name and rule.config is not None:
+        return rule.config
+    return config()

@@ -1,0 +1,315 @@
+"""One round of a batch: prompts in, decisions out and audited, replies where the model answers.
+
+A request may take several rounds: rephrasing and approval change it, and it is evaluated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any, TypeAlias
+
+from guardrail.audit.trail import AuditTrail
+from guardrail.engines import Completion, Engine, Event, Prompt, Scored
+from guardrail.errors import EvaluationError, PromptError, RequestError
+from guardrail.evaluate import live_rules, unsupported
+from guardrail.evaluation import Evaluation
+from guardrail.loading import Loaded
+from guardrail.plan import Plan
+from guardrail.records import text_sha256
+from guardrail.requests import Request, history
+from guardrail.responding import Responder
+from guardrail.types import (
+    AuditRecord,
+    Check,
+    Decision,
+    Facts,
+    Message,
+    Outcome,
+    Reply,
+    Sampling,
+    Timing,
+)
+from guardrail.worker import Job, Worker
+
+ReplyJob: TypeAlias = Job[Event, Sequence[Completion]]
+OUTCOMES: dict[str, Outcome] = {"allow": "answered", "steer": "answered", "escalate": "escalated"}
+
+
+@dataclass(kw_only=True)
+class Round:
+    """The requests of one round with what was decided; `completions` holds the rows that were generated."""
+
+    rounds: Rounds
+    loaded: Loaded
+    requests: Sequence[Request]
+    decisions: Sequence[Decision]
+    timings: Sequence[Timing]
+    completions: dict[int, Completion] = field(default_factory=dict[int, Completion])
+
+    def settle(self, i: int, responder: Responder) -> Reply | None:
+        """The reply, audited; None where the request has changed and goes into another round."""
+        request, decision, completion = self.requests[i], self.decisions[i], self.completions.get(i)
+        if not decision.stops:
+            if completion is None:
+                raise EvaluationError("the prompt was allowed and nothing was generated")
+            return self.rounds.finish(self.loaded, request, completion.text, self.timings[i], completion)
+        answer = responder.respond(request, decision)
+        if answer is None:
+            return None
+        request.ticket_id = answer.ticket.id if answer.ticket else None
+        return self.rounds.finish(self.loaded, request, answer.text, self.timings[i], None)
+
+
+class Rounds:
+    """Runs rounds on the model's worker, and writes every decision down before anything is handed out."""
+
+    def __init__(self, engine: Engine, worker: Worker, audit: AuditTrail) -> None:
+        self.engine, self.worker, self.audit = engine, worker, audit
+
+    # --- rounds ---------------------------------------------------------------------------------------
+
+    def reply(self, loaded: Loaded, requests: Sequence[Request], sampling: Sampling) -> Round:
+        """Decide on a batch and generate the rows that go on."""
+        prompts, refused = self.admitted(loaded, requests, sampling.max_new_tokens)
+        admitted = [r for r, prompt in zip(requests, prompts, strict=True) if prompt is not None]
+        batch = [prompt for prompt in prompts if prompt is not None]
+        decided: list[Decision] = []
+        timing, job = Timing(), None
+        if batch:
+            job, evaluation = self.submit(loaded, admitted, batch, sampling)
+            decided, timing = self.decisions(job, evaluation)
+        merged = _merged(prompts, refused, decided)
+        self.record(loaded, requests, merged, timing)
+        answered = Round(
+            rounds=self, loaded=loaded, requests=requests, decisions=merged, timings=[timing] * len(requests)
+        )
+        if job is not None and not all(decision.stops for decision in decided):
+            with self.closing(loaded, requests):
+                rows = [i for i, prompt in enumerate(prompts) if prompt is not None]
+                answered.completions = dict(zip(rows, job.result(), strict=True))
+        return answered
+
+    def check(self, loaded: Loaded, requests: Sequence[Request]) -> list[Check]:
+        """Decide on a batch and generate nothing."""
+        prompts, refused = self.admitted(loaded, requests, 1)
+        admitted = [r for r, prompt in zip(requests, prompts, strict=True) if prompt is not None]
+        batch = [prompt for prompt in prompts if prompt is not None]
+        decided: list[Decision] = []
+        timing = Timing()
+        if batch:
+            evaluation = Evaluation(loaded, admitted)
+
+            def run(job: Job[Event, None]) -> None:
+                evaluation.start(job)
+                self.engine.check(batch, loaded.plan, evaluation, job.emit)
+
+            decided, timing = self.decisions(self.worker.submit(run), evaluation)
+        merged = _merged(prompts, refused, decided)
+        self.record(loaded, requests, merged, timing)
+        for item, decision in zip(requests, merged, strict=True):
+            self.audit.finished(self._record(loaded, item, decision, timing, outcome="checked"))
+        return [
+            Check(decision=d, audit_id=r.id, timing=self._total(r, timing))
+            for r, d in zip(requests, merged, strict=True)
+        ]
+
+    def submit(
+        self,
+        loaded: Loaded,
+        requests: Sequence[Request],
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        stream: bool = False,
+    ) -> tuple[ReplyJob, Evaluation]:
+        """Queue a guarded reply. Raises QueueFull and GuardClosed."""
+        evaluation = Evaluation(loaded, requests)
+
+        def run(job: ReplyJob) -> Sequence[Completion]:
+            evaluation.start(job)
+            return self.engine.reply(prompts, loaded.plan, evaluation, sampling, job.emit, stream)
+
+        return self.worker.submit(run), evaluation
+
+    def unguarded(self, loaded: Loaded, messages: Sequence[Message]) -> str:
+        """Let the model answer without a policy: for rewriting, never for replying."""
+        plan = replace(loaded.plan, rules=())
+        free = replace(loaded, plan=plan)
+        item = Request(kind="chat", original=(), messages=tuple(messages), facts=Facts())
+        prompt = self.engine.render(messages)
+        job, _ = self.submit(free, [item], [prompt], Sampling())
+        return job.result()[0].text
+
+    # --- decisions ------------------------------------------------------------------------------------
+
+    def decisions(self, job: Job[Event, Any], evaluation: Evaluation) -> tuple[list[Decision], Timing]:
+        """Wait for the verdict, no longer than policies allow from the worker's start."""
+        job.wait_until_started()
+        queued = (job.started - job.submitted) * 1e3
+        try:
+            event = self._first_event(job, evaluation)
+        except RequestError:
+            raise
+        except Exception as error:
+            return self._failed(evaluation, error), Timing(queue=queued)
+        if event is None:
+            return self._timed_out(job, evaluation), Timing(queue=queued)
+        if len(event.decisions) != len(evaluation.requests):
+            raise EvaluationError("the engine did not decide once for every prompt")
+        return list(event.decisions), replace(event.timing, queue=queued)
+
+    def _first_event(self, job: Job[Event, Any], evaluation: Evaluation) -> Scored | None:
+        limit = evaluation.timeout_s
+        left = None if limit == float("inf") else max(0.0, job.started + limit - perf_counter())
+        try:
+            event = job.next_event(left)
+        except TimeoutError:
+            late = [evaluation.failed(i, "", timeout=True) for i in range(len(evaluation.requests))]
+            if all(decision.stops for decision in late):
+                return None
+            event = job.next_event()  # failing open: the worker finds out itself that it is late
+        if not isinstance(event, Scored):
+            raise EvaluationError("generation ended without a decision")
+        return event
+
+    def _failed(self, evaluation: Evaluation, error: Exception) -> list[Decision]:
+        """The engine broke before it decided. Where policies fail open there is no reply either: raise."""
+        rows = range(len(evaluation.requests))
+        decisions = [evaluation.failed(row, f"{type(error).__name__}: {error}") for row in rows]
+        if not all(decision.stops for decision in decisions):
+            raise error
+        return decisions
+
+    def _timed_out(self, job: Job[Event, Any], evaluation: Evaluation) -> list[Decision]:
+        evaluation.timed_out = True
+        evaluation.on_late = lambda row, decision: self._late(evaluation, row, decision)
+        job.cancel()
+        message = evaluation.timeout_message()
+        return [evaluation.failed(row, message, timeout=True) for row in range(len(evaluation.requests))]
+
+    def _late(self, evaluation: Evaluation, row: int, decision: Decision) -> None:
+        item = evaluation.requests[row]
+        self.audit.finished(self._record(evaluation.loaded, item, decision, Timing(), outcome="late"))
+
+    def admitted(
+        self, loaded: Loaded, requests: Sequence[Request], room: int
+    ) -> tuple[list[Prompt | None], dict[int, Decision]]:
+        """A prompt for every request, or None and a decision for input that cannot be read."""
+        prompts: list[Prompt | None] = []
+        refused: dict[int, Decision] = {}
+        for i, item in enumerate(requests):
+            if (decision := unreadable(loaded, item)) is not None and decision.stops:
+                refused[i] = decision
+                prompts.append(None)
+                continue
+            prompts.append(self._prompt(loaded, item, room))
+        return prompts, refused
+
+    def _prompt(self, loaded: Loaded, item: Request, room: int) -> Prompt:
+        prompt = self.engine.render(item.messages)
+        limit = self.engine.max_tokens - min(room, self.engine.max_tokens // 2)
+        if len(prompt.ids) > limit:
+            prompt = _cut(loaded.plan, item, prompt, limit)
+        item.prompt_tokens = len(prompt.ids)
+        return prompt
+
+    # --- records --------------------------------------------------------------------------------------
+
+    def record(
+        self, loaded: Loaded, requests: Sequence[Request], decisions: Sequence[Decision], timing: Timing
+    ) -> None:
+        """Write decisions down, before anything is handed out."""
+        for item, decision in zip(requests, decisions, strict=True):
+            item.decisions.append(replace(decision, warnings=(*decision.warnings, *item.warnings)))
+            self.audit.decided(self._record(loaded, item, item.decisions[-1], timing))
+
+    def finish(
+        self, loaded: Loaded, item: Request, text: str, timing: Timing, completion: Completion | None
+    ) -> Reply:
+        """The reply, with the outcome written down."""
+        decision = replace(
+            item.decisions[-1], warnings=tuple(dict.fromkeys([*item.decisions[-1].warnings, *item.warnings]))
+        )
+        done = self._record(loaded, item, decision, timing, outcome=_outcome(item, decision))
+        counts = {
+            "steered_passes": completion.steered_passes if completion else 0,
+            "new_tokens": completion.new_tokens if completion else 0,
+        }
+        keep = loaded.policies.audit.text
+        self.audit.finished(
+            replace(done, text_sha256=text_sha256(text), text=text if keep else None, **counts)
+        )
+        return Reply(
+            text=text,
+            decision=decision,
+            history=history(item, decision, text),
+            audit_id=item.id,
+            ticket_id=item.ticket_id,
+            earlier=tuple(item.decisions[:-1]),
+            timing=self._total(item, timing),
+            **counts,
+        )
+
+    def ended(self, loaded: Loaded, item: Request, outcome: Outcome, error: str | None = None) -> None:
+        """Close a request that got no reply."""
+        decision = item.decisions[-1] if item.decisions else Decision(status="not_evaluated")
+        self.audit.finished(self._record(loaded, item, decision, Timing(), outcome=outcome, error=error))
+
+    @contextmanager
+    def closing(self, loaded: Loaded, requests: Sequence[Request]) -> Generator[None]:
+        """Close the requests' audit records when what happens inside fails."""
+        try:
+            yield
+        except Exception as error:
+            for item in requests:
+                self.ended(loaded, item, "error", f"{type(error).__name__}: {error}")
+            raise
+
+    def _record(
+        self,
+        loaded: Loaded,
+        item: Request,
+        decision: Decision,
+        timing: Timing,
+        outcome: Outcome | None = None,
+        error: str | None = None,
+    ) -> AuditRecord:
+        record = item.record(decision, self.engine.fingerprint.weights, loaded.policies.audit.text, timing)
+        return replace(record, outcome=outcome, error=error or decision.error)
+
+    def _total(self, item: Request, timing: Timing) -> Timing:
+        return replace(timing, total=(perf_counter() - item.start) * 1e3)
+
+
+def unreadable(loaded: Loaded, item: Request) -> Decision | None:
+    """The decision on input that is not all text; where it is let pass, the text alone is evaluated."""
+    if item.unreadable is None:
+        return None
+    decision = unsupported(loaded.plan, item.facts, item.unreadable)
+    if not decision.stops:
+        item.warnings += (f"evaluated without what cannot be read: {item.unreadable}",)
+    return decision
+
+
+def _cut(plan: Plan, item: Request, prompt: Prompt, limit: int) -> Prompt:
+    rules = [rule for rule, _ in live_rules(plan, item.facts)]
+    dropped = len(prompt.ids) - limit
+    if not rules or any(rule.settings.on_truncate == "error" for rule in rules):
+        raise PromptError(f"the prompt has {len(prompt.ids)} tokens, {dropped} more than fit")
+    item.warnings += (f"truncated: the first {dropped} tokens were dropped, only the rest was evaluated",)
+    return Prompt(prompt.ids[dropped:], dropped)
+
+
+def _merged(
+    prompts: Sequence[Prompt | None], refused: dict[int, Decision], decided: Sequence[Decision]
+) -> list[Decision]:
+    left = iter(decided)
+    return [refused[i] if prompt is None else next(left) for i, prompt in enumerate(prompts)]
+
+
+def _outcome(item: Request, decision: Decision) -> Outcome:
+    if not decision.stops and len(item.decisions) > 1:
+        return "rephrased"
+    return OUTCOMES.get(decision.action, "blocked")

@@ -1,0 +1,85 @@
+"""A reply in pieces. The decision is made and written down before the first piece is handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+from guardrail.engines import Token
+from guardrail.loading import Loaded
+from guardrail.requests import Request
+from guardrail.responding import Responder
+from guardrail.rounds import ReplyJob, Rounds
+from guardrail.types import Decision, Reply, Sampling, Timing
+
+
+class ReplyStream(Iterator[str]):
+    """Iterate for pieces of text. Closing it early stops the generation."""
+
+    def __init__(
+        self, rounds: Rounds, loaded: Loaded, request: Request, sampling: Sampling, responder: Responder
+    ) -> None:
+        self._rounds, self._loaded, self._request = rounds, loaded, request
+        self._sampling, self._responder = sampling, responder
+        self.reply: Reply | None = None
+        """The whole reply, once the last piece was read."""
+        self._pieces = self._run()
+        self._first: list[str] = []
+
+    @property
+    def decision(self) -> Decision:
+        """The decision; waits for it, and for the first piece."""
+        if not self._request.decisions:
+            self._first = [piece for piece in [next(self._pieces, None)] if piece is not None]
+        return self._request.decisions[-1]
+
+    def __next__(self) -> str:
+        return self._first.pop() if self._first else next(self._pieces)
+
+    def close(self) -> None:
+        """Stop reading; generation stops at its next piece."""
+        self._pieces.close()
+
+    def _run(self) -> Generator[str, None, None]:
+        while True:
+            job, decision, timing = self._decide()
+            if job is not None and not decision.stops:
+                yield from self._generated(job, timing)
+                return
+            with self._rounds.closing(self._loaded, [self._request]):
+                answer = self._responder.respond(self._request, decision)
+            if answer is not None:
+                self._request.ticket_id = answer.ticket.id if answer.ticket else None
+                self.reply = self._rounds.finish(self._loaded, self._request, answer.text, timing, None)
+                yield answer.text
+                return
+
+    def _decide(self) -> tuple[ReplyJob | None, Decision, Timing]:
+        rounds, requests = self._rounds, [self._request]
+        prompts, refused = rounds.admitted(self._loaded, requests, self._sampling.max_new_tokens)
+        job, timing = None, Timing()
+        if prompts[0] is None:
+            decisions = [refused[0]]
+        else:
+            job, evaluation = rounds.submit(self._loaded, requests, [prompts[0]], self._sampling, stream=True)
+            decisions, timing = rounds.decisions(job, evaluation)
+        rounds.record(self._loaded, requests, decisions, timing)
+        return job, decisions[0], timing
+
+    def _generated(self, job: ReplyJob, timing: Timing) -> Generator[str, None, None]:
+        text: list[str] = []
+        try:
+            for event in job.events():
+                if isinstance(event, Token):
+                    text.append(event.text)
+                    yield event.text
+            completion = job.result()[0]
+            self.reply = self._rounds.finish(
+                self._loaded, self._request, "".join(text) or completion.text, timing, completion
+            )
+        except GeneratorExit:
+            job.cancel()
+            self._rounds.ended(self._loaded, self._request, "cancelled")
+            raise
+        except Exception as error:
+            self._rounds.ended(self._loaded, self._request, "error", f"{type(error).__name__}: {error}")
+            raise

@@ -1,0 +1,152 @@
+"""One worker thread for each model, behind a bounded queue. Knows nothing of models or policies."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Generic, TypeAlias, TypeVar
+
+from guardrail.errors import GuardClosed, QueueFull
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    error: BaseException | None
+
+
+class Job(Generic[E, T]):
+    """Work that sends events while it runs and ends with a result. The caller reads, the worker writes."""
+
+    def __init__(self, run: Callable[[Job[E, T]], T]) -> None:
+        self._run = run
+        self._context: Context = copy_context()
+        self._events: queue.SimpleQueue[E | _Ended] = queue.SimpleQueue()
+        self._started = threading.Event()
+        self._cancelled = threading.Event()
+        self._result: list[T] = []
+        self.submitted = perf_counter()
+        self.started = 0.0
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller has gone away."""
+        return self._cancelled.is_set()
+
+    def cancel(self) -> None:
+        """The caller goes away; the worker notices at its next event."""
+        self._cancelled.set()
+
+    def emit(self, event: E) -> None:
+        """Send an event (worker's side). Raises CancelledError once nobody listens."""
+        if self.cancelled:
+            raise CancelledError
+        self._events.put(event)
+
+    def wait_until_started(self) -> None:
+        """Block until the worker has taken the job."""
+        self._started.wait()
+
+    def next_event(self, timeout: float | None = None) -> E | None:
+        """The next event, None at the end. Raises what the work raised, and TimeoutError."""
+        try:
+            event = self._events.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError from None
+        if not isinstance(event, _Ended):
+            return event
+        self._events.put(event)  # the end stays the end
+        if event.error is not None:
+            raise event.error
+        return None
+
+    def events(self) -> Iterator[E]:
+        """The events that are left."""
+        while (event := self.next_event()) is not None:
+            yield event
+
+    def result(self) -> T:
+        """Wait for the end. Raises what the work raised."""
+        for _ in self.events():
+            pass
+        return self._result[0]
+
+    def execute(self) -> None:
+        """Run on the worker's thread."""
+        self.started = perf_counter()
+        self._started.set()
+        try:
+            if self.cancelled:
+                raise CancelledError
+            self._result.append(self._context.run(self._run, self))
+            self._events.put(_Ended(None))
+        except BaseException as error:
+            self._events.put(_Ended(error))
+
+    def refuse(self, error: Exception) -> None:
+        """End without having run."""
+        self.started = perf_counter()
+        self._started.set()
+        self._events.put(_Ended(error))
+
+
+AnyJob: TypeAlias = "Job[object, object]"
+
+
+@dataclass
+class Worker:
+    """Runs jobs one after another on one thread. `capacity` jobs may wait; the next raises QueueFull."""
+
+    capacity: int = 256
+    _queue: queue.Queue[AnyJob | None] = field(init=False, repr=False)
+    _thread: threading.Thread | None = field(default=None, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _closed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self._queue = queue.Queue(self.capacity)
+
+    def submit(self, run: Callable[[Job[E, T]], T]) -> Job[E, T]:
+        """Queue work. Raises QueueFull and GuardClosed."""
+        job = Job(run)
+        with self._lock:
+            if self._closed:
+                raise GuardClosed("the guard is closed")
+            self._start()
+            try:
+                self._queue.put_nowait(job)  # pyright: ignore[reportArgumentType]
+            except queue.Full:
+                text = f"{self.capacity} requests are waiting for the model; try again later"
+                raise QueueFull(text) from None
+        return job
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function on the worker and wait for it."""
+        return self.submit(lambda _: function()).result()
+
+    def close(self) -> None:
+        """Finish what runs, refuse what waits, end the thread."""
+        with self._lock:
+            self._closed = True
+            while not self._queue.empty():
+                if (job := self._queue.get_nowait()) is not None:
+                    job.refuse(GuardClosed("the guard was closed"))
+            self._queue.put(None)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="guardrail-worker", daemon=True)
+            self._thread.start()
+
+    def _loop(self) -> None:
+        while (job := self._queue.get()) is not None:
+            job.execute()
