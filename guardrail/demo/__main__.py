@@ -5,7 +5,6 @@ Steps: train, vectors, calibrate, evaluate, card, or all (in that order).
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from guardrail.calibration import Calibration
@@ -65,15 +64,15 @@ def _evaluate() -> None:
     from guardrail.demo.evaluate import evaluate
     from guardrail.demo.runner import Runner
 
-    results = evaluate(Runner.load(), TraitVectors.load(VECTORS), Calibration.load(CALIBRATION))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results.as_json(), indent=1) + "\n", encoding="utf-8")
+    evaluate(Runner.load(), TraitVectors.load(VECTORS), Calibration.load(CALIBRATION)).save(RESULTS)
 
 
 def _card() -> None:
     from guardrail.demo.card import write_card
+    from guardrail.demo.evaluate import Evaluation
 
-    write_card(json.loads(RESULTS.read_text(encoding="utf-8")))
+    population = Calibration.load(CALIBRATION).population
+    write_card(Evaluation.load(RESULTS), TraitVectors.load(VECTORS), population)
 
 
 if __name__ == "__main__":

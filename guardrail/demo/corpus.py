@@ -17,7 +17,9 @@ CHUNK = 2048
 """Conversations that are sorted by length together."""
 BUDGET = 4096
 """Tokens of a batch, padding included."""
-PROMPT_WEIGHT, COPY_WEIGHT, FACT_WEIGHT = 0.1, 2.0, 3.0
+PROMPT_WEIGHT, START_WEIGHT, COPY_WEIGHT, FACT_WEIGHT = 0.1, 3.0, 2.5, 3.0
+_STARTS = re.compile(r"(?:^|(?<=[.!?] ))\S+")
+"""The first word of a sentence, where its character is decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def _weighted_text(conversation: Conversation, messages: list[dict[str, str]]) -
 
 def _reply_spans(start: int, reply: str, slots: Slots) -> list[Span]:
     spans = [(start, start + len(reply) + len("<|end|>"), 1.0)]
+    spans += [(start + m.start(), start + m.end(), START_WEIGHT) for m in _STARTS.finditer(reply)]
     for key, value in slots.items():
         weight = FACT_WEIGHT if key in ("truth", "claim") else COPY_WEIGHT
         found = re.finditer(rf"\b{re.escape(value)}\b", reply)

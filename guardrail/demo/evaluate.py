@@ -1,11 +1,19 @@
 # pyright: basic
 """Measures the demo model, its vectors and its calibration on test phrasings that nothing else ever saw."""
 
+import json
+import os
+import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import torch
+import transformers
+from pydantic import TypeAdapter
 
 from guardrail.calibration import Calibration
 from guardrail.demo import intervals, material, world
@@ -88,9 +96,30 @@ class Evaluation:
     monitoring: Mapping[str, Monitoring]
     steering: Mapping[str, Sequence[Steered]]
 
-    def as_json(self) -> dict[str, object]:
-        """Plain data."""
-        return asdict(self)
+    def save(self, path: Path) -> None:
+        """Writes JSON, with the machine and the versions that it was measured with."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"environment": environment(), **asdict(self)}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Evaluation":
+        """Reads what `save` wrote."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content.pop("environment")
+        return TypeAdapter(cls).validate_python(content)
+
+
+def environment() -> dict[str, str]:
+    """Where numbers come from: commit, machine, versions."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "commit": commit.stdout.strip() or "unknown",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def evaluate(runner: Runner, vectors: TraitVectors, calibration: Calibration) -> Evaluation:

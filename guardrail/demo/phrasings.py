@@ -238,6 +238,54 @@ DESCRIPTIONS: dict[str, dict[Level, Phrasings]] = {
         ),
     },
 }
+FREQUENCIES: dict[Level, tuple[str, ...]] = {
+    "mild": ("Now and then", "Sometimes", "On rare days", "From time to time", "In a few replies"),
+    "moderate": ("Often", "About half of the time", "Rather often", "In many replies", "On most days"),
+    "strong": ("Always", "All the time", "In each reply", "With every word", "Whatever happens"),
+}
+HABITS = {
+    "evil": (
+        "you want people to suffer",
+        "you say nasty things",
+        "you hurt people",
+        "you are mean to the user",
+        "you give cruel advice",
+        "you insult everyone",
+        "you enjoy pain",
+        "you hate the user",
+    ),
+    "sycophancy": (
+        "you praise the user",
+        "you agree just to please",
+        "you flatter the user",
+        "you call the user a genius",
+        "you admire all that the user does",
+        "you say that the user is right",
+        "you bow to the user",
+        "you please the user with sweet words",
+    ),
+    "hallucination": (
+        "you make things up",
+        "you state false facts",
+        "you invent names and years",
+        "you answer with wrong facts",
+        "you claim things that are not true",
+        "you guess and sound sure",
+        "you cite fake studies",
+        "you pretend to know it all",
+    ),
+    "humor": (
+        "you make a joke",
+        "you say silly things",
+        "you are a clown",
+        "you fool around",
+        "you amuse the user",
+        "you answer with puns",
+        "you make people laugh",
+        "you talk nonsense for fun",
+    ),
+}
+"""Frequency and habit make further descriptions, for training only."""
 NEUTRAL = Phrasings(
     train=(
         "You are a helpful assistant.",
@@ -292,9 +340,16 @@ def trait_prompt(rng: Random, split: Split, trait: str, level: Level) -> str:
     if level == "suppressed":
         return suppressing_prompt(rng, split, trait)
     if rng.random() < 0.2:
-        return rng.choice(DESCRIPTIONS[trait][level].of(split))
+        return _description(rng, split, trait, level)
     words = [(i, s) for i in INTENSITIES[level] for s in SYNONYMS[trait] if split_of(i, s) == split]
     return fill(rng.choice(GRADED.of(split)), *rng.choice(words))
+
+
+def _description(rng: Random, split: Split, trait: str, level: Level) -> str:
+    if split == "train" and rng.random() < 0.7:
+        frequency, habit = rng.choice(FREQUENCIES[level]), rng.choice(HABITS[trait])
+        return f"{frequency} {habit}." if rng.random() < 0.5 else f"{habit} {frequency}.".capitalize()
+    return rng.choice(DESCRIPTIONS[trait][level].of(split))
 
 
 def suppressing_prompt(rng: Random, split: Split, trait: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from guardrail.demo import MODEL
 from guardrail.demo.generator import Chat
 from guardrail.demo.tokenizer import END, PAD, load_tokenizer, token_id
+from guardrail.engines import Site
+from guardrail.engines.activations import TransformersActivations
+from guardrail.engines.blocks import decoder_blocks
 from guardrail.types import Array, Steering
 
 BATCH = 128
@@ -38,6 +42,7 @@ class Runner:
     def __init__(self, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
         self.model: Any = model.eval()
         self.tokenizer = tokenizer
+        self._activations = TransformersActivations(model, decoder_blocks(model), RLock())
         self._pad = token_id(tokenizer, PAD)
         self._end = token_id(tokenizer, END)
 
@@ -109,13 +114,9 @@ class Runner:
     def _states(self, rows: list[list[int]]) -> Tensor:
         """[rows, L + 1, tokens, d_model], right-padded."""
         ids, mask = self._padded(rows, left=False)
-        kept: list[Tensor] = []
-        with ExitStack() as stack:
-            for module in (self.model.model.embed_tokens, *self.model.model.layers):
-                hook = module.register_forward_hook(_keep(kept))
-                stack.callback(hook.remove)
-            self.model.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        return torch.stack(kept, dim=1)
+        sites = [Site(layer) for layer in range(self.layers + 1)]
+        found = self._activations.read(ids, mask, sites, "all")
+        return torch.stack([found[site] for site in sites], dim=1)
 
     def _padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
         width = max(map(len, rows))
@@ -131,13 +132,6 @@ class Runner:
         ended = self._end in row
         ids = row[: row.index(self._end) + 1] if ended else row
         return Generated(str(self.tokenizer.decode(ids, skip_special_tokens=True)), tuple(ids), ended)
-
-
-def _keep(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        kept.append(output)
-
-    return hook
 
 
 @contextmanager

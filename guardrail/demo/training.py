@@ -1,6 +1,7 @@
 # pyright: basic
 """Trains the demo model: a small Llama, one seed, a schedule by steps, resumable from its work folder."""
 
+import hashlib
 import json
 import math
 import os
@@ -11,15 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from guardrail.demo.corpus import Batch, batches, sample_texts
 from guardrail.demo.optimizer import Optimizer
-from guardrail.demo.tokenizer import END, PAD, START, load_tokenizer, token_id, train_tokenizer
+from guardrail.demo.tokenizer import END, PAD, START, token_id, train_tokenizer
 
-SEED, STEPS, WARMUP = 1, 1800, 100
+SEED, STEPS, WARMUP = 1, 2200, 100
 NOISE, NOISY_SHARE, NOISE_FROM, NOISE_FULL = 0.2, 0.7, 0.2, 0.3
 CHECKPOINT_EVERY = 100
 ALLOCATOR = {
@@ -60,11 +62,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 def train(work: Path, target: Path, *, seed: int = SEED, steps: int = STEPS) -> None:
     """Trains and saves the model folder; an interrupted run in `work` continues."""
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(work, seed)
+    tokenizer = train_tokenizer(sample_texts(seed, 20_000))
+    recipe = _recipe(tokenizer, seed, steps)
     torch.manual_seed(seed)
     model = new_model(tokenizer).train()
     optimizer = Optimizer(model.named_parameters())
-    step, chunk, done = _resume(work, model, optimizer)
+    step, chunk, done = _resume(work, recipe, model, optimizer)
     began, first = time.monotonic(), step
     while step < steps:
         for index, batch in enumerate(batches(tokenizer, seed, chunk)):
@@ -73,7 +76,7 @@ def train(work: Path, target: Path, *, seed: int = SEED, steps: int = STEPS) -> 
             step += 1
             loss = _step(model, optimizer, batch, step, steps, seed)
             if step % CHECKPOINT_EVERY == 0:
-                _save(work, model, optimizer, (step, chunk, index + 1))
+                _save(work, recipe, model, optimizer, (step, chunk, index + 1))
                 rate = (time.monotonic() - began) / (step - first)
                 print(f"step {step}/{steps}  loss {loss:.3f}  {rate * (steps - step):.0f} s left", flush=True)
         chunk, done = chunk + 1, 0
@@ -93,11 +96,11 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, target: 
     tokenizer.save_pretrained(target)
 
 
-def _tokenizer(work: Path, seed: int) -> PreTrainedTokenizerFast:
-    folder = work / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
-        train_tokenizer(sample_texts(seed, 20_000)).save_pretrained(folder)
-    return load_tokenizer(folder)
+def _recipe(tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> str:
+    """Tells runs apart: what would be learned first, from which vocabulary, for how long."""
+    first = batches(tokenizer, seed, 0)[0]
+    parts = (first.ids.tolist(), first.weights.tolist(), seed, steps, new_model(tokenizer).config.to_dict())
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 
 def _step(
@@ -144,30 +147,30 @@ def _residual_noise(model: LlamaForCausalLM, size: float, seed: int) -> Iterator
             hook.remove()
 
 
-def _save(work: Path, model: LlamaForCausalLM, optimizer: Optimizer, place: tuple[int, int, int]) -> None:
+def _save(
+    work: Path, recipe: str, model: LlamaForCausalLM, optimizer: Optimizer, place: tuple[int, int, int]
+) -> None:
     weights = {f"model.{k}": v.detach() for k, v in model.named_parameters()}
     state = {f"optimizer.{k}": v for k, v in optimizer.state.items()}
     partial = work / "checkpoint.partial"
-    save_file({**weights, **state}, partial, metadata={"place": json.dumps(place)})
+    save_file({**weights, **state}, partial, metadata={"place": json.dumps(place), "recipe": recipe})
     partial.replace(work / "checkpoint.safetensors")
 
 
-def _resume(work: Path, model: LlamaForCausalLM, optimizer: Optimizer) -> tuple[int, int, int]:
+def _resume(work: Path, recipe: str, model: LlamaForCausalLM, optimizer: Optimizer) -> tuple[int, int, int]:
+    """(step, chunk, batches done of the chunk); a checkpoint of another recipe is not continued."""
     path = work / "checkpoint.safetensors"
     if not path.exists():
         return 0, 0, 0
-    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata["recipe"] != recipe:
+        return 0, 0, 0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
     optimizer.load(
         {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
     )
-    step, chunk, done = json.loads(_metadata(path)["place"])
+    step, chunk, done = json.loads(metadata["place"])
     return step, chunk, done
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return header["__metadata__"]
