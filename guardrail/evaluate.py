@@ -17,18 +17,19 @@ from guardrail.types import ALLOW, Decision, Facts, Mode, Score, Steering
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """One rule on one prompt: its scores and the action it asks for (None: it did not fire)."""
+    """One rule on one prompt: its scores and the action it asks for (None: it asks for nothing)."""
 
     rule: Rule
     mode: Mode
     scores: tuple[Score, ...]
+    fired: bool
     action: str | None
     error: str | None = None
 
 
 def evaluate(plan: Plan, readings: Sequence[float], facts: Facts) -> Decision:
     """The decision on one prompt. readings: [number of probes], scores in the order of `plan.probes`."""
-    results = [_result(rule, mode, readings, facts) for rule, mode in live_rules(plan, facts)]
+    results = [_result(plan, rule, mode, readings, facts) for rule, mode in live_rules(plan, facts)]
     enforced = [r for r in results if r.mode == "enforce" and r.action is not None]
     wanted = [r for r in results if r.action is not None]
     winner = strongest(plan, enforced)
@@ -39,7 +40,7 @@ def evaluate(plan: Plan, readings: Sequence[float], facts: Facts) -> Decision:
         action=action,
         would_action=_action(strongest(plan, wanted)),
         policy=winner.rule.id if winner else None,
-        fired=tuple(r.rule.id for r in results if r.action is not None and not r.error),
+        fired=tuple(r.rule.id for r in results if r.fired),
         scores=tuple(score for r in results for score in r.scores),
         steering=_steering(winner, enforced),
         policy_sha256=plan.policy_sha256,
@@ -90,22 +91,31 @@ def _steering(winner: _Result | None, enforced: Sequence[_Result]) -> tuple[Stee
     return tuple(s for _, s in found) if any(r is winner for r, _ in found) else ()
 
 
-def _result(rule: Rule, mode: Mode, readings: Sequence[float], facts: Facts) -> _Result:
-    values = [_value(condition, readings, facts) for condition in rule.conditions]
-    if bad := [c for c, v in zip(rule.conditions, values, strict=True) if not math.isfinite(v)]:
-        where = f" at layer {bad[0].layer}" if bad[0].layer else ""
-        return _Result(
-            rule, mode, (), rule.settings.on_error, f"{rule.id}: score of {bad[0].trait}{where} is not finite"
-        )
-    held = [c.holds(v) for c, v in zip(rule.conditions, values, strict=True)]
-    fired = all(held) if rule.require_all else any(held)
-    scores = tuple(
-        Score(
-            policy=rule.id, trait=c.trait, layer=c.layer, score=v, threshold=c.threshold, fired=h, mode=mode
-        )
-        for c, v, h in zip(rule.conditions, values, held, strict=True)
+def _result(plan: Plan, rule: Rule, mode: Mode, readings: Sequence[float], facts: Facts) -> _Result:
+    pairs = [(condition, _value(condition, readings, facts)) for condition in rule.conditions]
+    scores = tuple(_score(rule, mode, c, v) for c, v in pairs if math.isfinite(v))
+    bad = [c for c, v in pairs if not math.isfinite(v)]
+    held = [score.fired for score in scores]
+    fired = all(held) and not bad if rule.require_all else any(held)
+    action = rule.action if fired else None
+    if not bad:
+        return _Result(rule, mode, scores, fired, action)
+    stronger = max(action or ALLOW, rule.settings.on_error, key=lambda name: plan.strengths.get(name, 0))
+    where = f" at layer {bad[0].layer}" if bad[0].layer else ""
+    error = f"{rule.id}: score of {bad[0].trait}{where} is not finite"
+    return _Result(rule, mode, scores, fired, stronger, error)
+
+
+def _score(rule: Rule, mode: Mode, condition: CompiledCondition, value: float) -> Score:
+    return Score(
+        policy=rule.id,
+        trait=condition.trait,
+        layer=condition.layer,
+        score=value,
+        threshold=condition.threshold,
+        fired=condition.holds(value),
+        mode=mode,
     )
-    return _Result(rule, mode, scores, rule.action if fired else None)
 
 
 def _value(condition: CompiledCondition, readings: Sequence[float], facts: Facts) -> float:
@@ -169,7 +179,8 @@ def tighten(plan: Plan, decision: Decision, action: str, reason: str, may_loosen
     order = plan.strengths
     if order.get(action, 0) <= order.get(decision.action, 0) and not may_loosen:
         return decision
-    steering = decision.steering if action == "steer" else ()
+    steering = decision.steering if action == decision.action else ()
+    would = decision.would_action if order.get(decision.would_action, 0) > order.get(action, 0) else action
     return replace(
-        decision, action=action, would_action=action, steering=steering, warnings=(*decision.warnings, reason)
+        decision, action=action, would_action=would, steering=steering, warnings=(*decision.warnings, reason)
     )
