@@ -26,6 +26,8 @@ from guardrail.types import Fingerprint
 FORMAT = "guardrail-calibration"
 FORMAT_VERSION = 1
 TAIL_SHARE = 0.1
+MARGIN = 1e-5
+"""Relative; about a hundred times what float32 rounding moves a projection."""
 
 Tail = Literal["upper", "lower"]
 
@@ -65,13 +67,20 @@ class Benign:
         )
 
     def percentile(self, percent: float) -> float:
-        """The projection at a percentile, 0 to 100, interpolated."""
+        """The projection at a percentile, 0 to 100; exact in the tails, else interpolated between whole ones."""
+        position = percent / 100 * (self.n - 1)
+        first = self.n - len(self.high)
+        if position >= first:
+            return float(np.interp(position, np.arange(first, self.n), self.high))
+        if position <= len(self.low) - 1:
+            return float(np.interp(position, np.arange(len(self.low)), self.low))
         return float(np.interp(percent, np.arange(101), self.percentiles))
 
     def conformal(self, fpr: float, tail: Tail = "upper") -> float:
         """The projection beyond which at most `fpr` of fresh benign prompts fall, in expectation.
 
-        A prompt exactly at a threshold fires, so the value returned is just past the order statistic.
+        A prompt exactly at a threshold fires, so the value returned is past the order statistic by more than
+        rounding: a benign prompt that comes again must not fire.
         Raises CalibrationError where n is too small for the rate.
         """
         rank = conformal_rank(self.n, fpr)
@@ -81,7 +90,8 @@ class Benign:
             edge = values[-1 - beyond]
         else:
             edge = self.percentile(100 * rank / self.n if tail == "upper" else 100 * (1 - rank / self.n))
-        return math.nextafter(edge, math.inf if tail == "upper" else -math.inf)
+        margin = MARGIN * max(self.sd, abs(edge))
+        return edge + margin if tail == "upper" else edge - margin
 
     def beyond(self, projection: float, tail: Tail = "upper") -> int:
         """How many of the n benign prompts reach this projection; exact in the tails, else interpolated."""
@@ -167,5 +177,5 @@ class Calibration:
             return TypeAdapter(cls).validate_python(header)
         except CalibrationError as error:
             raise CalibrationError(f"{path}: {error}") from error
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path}: cannot be read as a calibration: {error}") from error
