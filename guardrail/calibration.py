@@ -67,7 +67,7 @@ class Benign:
         )
 
     def percentile(self, percent: float) -> float:
-        """The projection at a percentile, 0 to 100; exact in the tails, else interpolated between whole ones."""
+        """The projection at a percentile, 0 to 100: exact in the tails, else interpolated."""
         position = percent / 100 * (self.n - 1)
         first = self.n - len(self.high)
         if position >= first:

@@ -130,6 +130,7 @@ class Compiler:
             return None
         verdict = info.compile(config)
         spec = verdict if isinstance(verdict, SteerSpec) else None
+        steering = self._steering(policy, found, spec, (*path, "action"))
         settings = self.policies.resolved(policy)
         return Rule(
             id=policy.id,
@@ -137,8 +138,8 @@ class Compiler:
             require_all=not policy.any_of,
             action=policy.action.name,
             config=config,
-            steering=self._steering(policy, found, spec, (*path, "action")),
-            recheck=self._recheck(policy, found, spec, (*path, "action")),
+            steering=steering,
+            recheck=self._recheck(policy, steering, spec, (*path, "action", policy.action.name)),
             otherwise=spec.otherwise if spec else getattr(config, "otherwise", "block"),
             mode=settings.mode,
             when=policy.when,
@@ -269,21 +270,15 @@ class Compiler:
             return None
 
     def _recheck(
-        self,
-        policy: Policy,
-        found: Sequence[CompiledCondition],
-        spec: SteerSpec | None,
-        path: tuple[str | int, ...],
+        self, policy: Policy, steering: Steering | None, spec: SteerSpec | None, path: tuple[str | int, ...]
     ) -> CompiledCondition | None:
-        if spec is None or not spec.recheck:
+        if spec is None or not spec.recheck or steering is None:
             return None
-        condition, steering = policy.conditions[0], self._steering(policy, found, spec, path)
-        if steering is None or condition.trait not in self.inputs.vectors:
-            return None
+        condition = next(c for c in policy.conditions if c.trait == steering.trait)
         layer = recheck_layer(steering, self.inputs.vectors[condition.trait])
         if isinstance(condition.threshold, RawThreshold):
             self._problem(
-                "recheck reads another layer, where a raw threshold means nothing", *path, "steer", "recheck"
+                "recheck reads another layer, where a raw threshold means nothing", *path, "recheck"
             )
             return None
         return self._linear_condition(condition, layer, path)
