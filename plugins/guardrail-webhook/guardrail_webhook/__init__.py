@@ -1,0 +1,17 @@
+"""The action `webhook`: a service of yours approves, denies or answers. No text leaves unless asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guardrail.hookspecs import hookimpl
+from guardrail.protocols import Action
+from guardrail_webhook.action import Webhook, WebhookConfig
+
+__all__ = ["Webhook", "WebhookConfig"]
+
+
+@hookimpl
+def guardrail_actions() -> Sequence[Action]:
+    """`webhook`."""
+    return [Webhook()]

@@ -1,0 +1,62 @@
+"""One HTTP call under one deadline. Knows nothing of policies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import httpx
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+LIMIT = 1 << 16
+"""The longest answer that is read, in bytes."""
+
+
+class WebhookError(Exception):
+    """The service gave no usable answer in time."""
+
+
+class Verdict(BaseModel):
+    """What the service answers. `message` belongs to the answer `message`, and only there."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    answer: Literal["approve", "deny", "message"]
+    message: str = ""
+
+    @model_validator(mode="after")
+    def _has_its_message(self) -> Self:
+        if self.answer == "message" and not self.message:
+            raise ValueError("the answer `message` needs a `message`")
+        return self
+
+
+def call(url: str, question: Mapping[str, object], timeout_s: float, token: str | None = None) -> Verdict:
+    """POST the question as JSON. Raises WebhookError for anything but a 200 with a verdict, in time."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    deadline = time.monotonic() + timeout_s
+    try:
+        with (
+            httpx.Client(timeout=timeout_s, follow_redirects=False, headers=headers) as client,
+            client.stream("POST", url, json=question) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise WebhookError(f"status {response.status_code}")
+            return Verdict.model_validate_json(_body(response, deadline))
+    except httpx.HTTPError as error:
+        raise WebhookError(repr(error)) from error
+    except ValidationError as error:
+        raise WebhookError(f"not a verdict: {error.errors()[0]['msg']}") from error
+
+
+def _body(response: httpx.Response, deadline: float) -> bytes:
+    # httpx limits each read, not their sum: a service that drips would hold the request for ever
+    body = b""
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > LIMIT:
+            raise WebhookError(f"an answer of more than {LIMIT} bytes")
+        if time.monotonic() > deadline:
+            raise WebhookError("the answer took too long")
+    return body
