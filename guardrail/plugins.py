@@ -135,7 +135,7 @@ class Plugins:
         template_arguments: Mapping[str, object] | None = None,
     ) -> Engine:
         """The engine called `name` around this model; the plugin loaded last answers first."""
-        calls = self._registry.calls(
+        engine: Engine | None = self._registry.first(
             "guardrail_engine",
             name=name,
             model=model,
@@ -143,10 +143,9 @@ class Plugins:
             chat_template=chat_template,
             template_arguments=template_arguments,
         )
-        engines: list[Engine] = [engine for _, engine in calls if engine is not None]
-        if not engines:
+        if engine is None:
             raise PluginError(f"no plugin provides the engine `{name}`")
-        return engines[-1]
+        return engine
 
     def review(self, decision: Decision, messages: Sequence[Message]) -> list[tuple[str, str]]:
         """(plugin, action) for every plugin that asks for another action.

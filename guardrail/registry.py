@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -55,15 +55,16 @@ class Registry:
 
     def calls(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
         """(plugin, result) of every implementation, in the order of loading. Failures are PluginErrors."""
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            name = implementation.plugin_name
-            given = [arguments[argument] for argument in implementation.argnames]
-            try:
-                yield name, implementation.function(*given)
-            except ConfigError:
-                raise
-            except Exception as error:
-                raise PluginError(f"plugin `{name}`: {hook} failed: {error!r}") from error
+        for implementation in self._implementations(hook):
+            yield implementation.plugin_name, _call(implementation, hook, arguments)
+
+    def first(self, hook: str, **arguments: object) -> Any:
+        """The answer of the plugin loaded last that has one, or None; the others are not asked."""
+        answers = (_call(impl, hook, arguments) for impl in reversed(self._implementations(hook)))
+        return next((answer for answer in answers if answer is not None), None)
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        return getattr(self._manager.hook, hook).get_hookimpls()
 
     def rows(self) -> list[PluginRow]:
         """Every plugin: built in, enabled, and installed without being enabled."""
@@ -113,6 +114,15 @@ class Registry:
         for caller in callers:
             if any(impl.wrapper or impl.hookwrapper for impl in caller.get_hookimpls()):
                 raise PluginError(f"plugin `{name}`: {caller.name} is a wrapper, which is not supported")
+
+
+def _call(implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, object]) -> Any:
+    try:
+        return implementation.function(*(arguments[name] for name in implementation.argnames))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise PluginError(f"plugin `{implementation.plugin_name}`: {hook} failed: {error!r}") from error
 
 
 def names_in_environment() -> list[str]:

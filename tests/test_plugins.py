@@ -356,12 +356,23 @@ def test_a_probe_that_cannot_be_read_is_an_error(layer, weights, message):
         plugins.probes(tiny_fingerprint())
 
 
+def plugins_engine_that_must_not_run():
+    class Earlier:
+        @hookimpl
+        def guardrail_engine(self, name):
+            raise AssertionError("an engine attaches to the model: only one may be made")
+
+    return Earlier()
+
+
 def test_hook_guardrail_engine():
     def engine(name, model):
         return f"engine of {model}" if name == "mine" else None
 
     plugins = Plugins.default([plugin(guardrail_engine=engine)])
     assert plugins.engine("mine", "model", "tokenizer") == "engine of model"
+    other = plugin(guardrail_engine=lambda name: "other" if name == "mine" else None)
+    assert Plugins.default([plugins_engine_that_must_not_run(), other]).engine("mine", 0, 0) == "other"
     with pytest.raises(PluginError, match="no plugin provides the engine `yours`"):
         plugins.engine("yours", "model", "tokenizer")
 
