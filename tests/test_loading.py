@@ -247,3 +247,10 @@ def test_readers_never_see_half_a_set(folder):
 def test_the_calibration_is_optional_and_loaded_as_written(folder):
     assert loaded(folder, rule(threshold={"raw": 1.0}), calibration=None).calibration is None
     assert loaded(folder, rule()).calibration == Calibration.load(folder / "calibration.json")
+
+
+def test_an_unknown_plugin_is_a_problem_at_its_place(folder):
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(mode="on"), plugins=["nowhere"])
+    assert [key for key, _ in messages(caught)] == ["policies[0].mode", "plugins[0]"]
+    assert "plugin `nowhere` is not installed" in str(caught.value)

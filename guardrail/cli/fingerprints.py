@@ -20,10 +20,14 @@ def fingerprint_of(model: str, file: Path | None = None) -> Fingerprint:
         from guardrail.demo import FINGERPRINT
 
         return read_fingerprint(FINGERPRINT)
-    from guardrail import Guard
+    from guardrail.plugins import Plugins
+    from guardrail.pretrained import load_pretrained
 
-    with Guard.from_pretrained(model) as guard:
-        return guard.fingerprint
+    engine = Plugins.from_environment().engine("transformers", *load_pretrained(model, {}))
+    try:
+        return engine.fingerprint
+    finally:
+        engine.close()
 
 
 def read_fingerprint(file: Path) -> Fingerprint:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardrail.cli.console import JsonFlag, ModelName, print_json, print_table
+from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, print_json, print_table
 
 if TYPE_CHECKING:
     from guardrail.vectors import TraitVectors
@@ -80,23 +80,29 @@ def _print_described(vectors: TraitVectors) -> None:
 def project(
     prompts: Annotated[list[str], typer.Argument(help="Prompts, each one user message.")],
     model: ModelName = "demo",
+    policies: PoliciesFile = None,
+    vectors: Annotated[str | None, typer.Option("--vectors", help="A vector file, not calibrated.")] = None,
     trait: Annotated[list[str] | None, typer.Option("--trait", help="Only these traits.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Scores of prompts on every trait at every layer."""
+    """Scores of prompts on every trait at every layer; projections where there is no calibration."""
     from guardrail import Guard
 
-    with Guard.from_pretrained(model) as guard:
-        names = trait or list(guard.vectors)
+    with Guard.from_pretrained(model, policies or _only(vectors)) as guard:
+        names = trait or list(guard.active.vectors)
         for prompt in prompts:
-            scores = guard.project([{"role": "user", "content": prompt}], traits=names).tolist()
+            scores = guard.project(prompt, traits=names).tolist()
             if as_json:
                 print_json({"prompt": prompt, "scores": dict(zip(names, scores, strict=True))})
             else:
                 _print_scores(prompt, names, scores)
 
 
+def _only(vectors: str | None) -> dict[str, object] | None:
+    return {"version": 1, "vectors": vectors, "allow_empty": True} if vectors else None
+
+
 def _print_scores(prompt: str, names: Sequence[str], scores: Sequence[Sequence[float]]) -> None:
-    layers = [str(row + 1) for row in range(len(scores[0]))]
+    layers = [f"layer {row + 1}" for row in range(len(scores[0]))]
     rows = [(name, *row) for name, row in zip(names, scores, strict=True)]
-    print_table(("trait \\ layer", *layers), rows, title=f"\n{prompt}")
+    print_table(("", *layers), rows, title=f"\n{prompt}")
