@@ -67,7 +67,7 @@ _HOMES = {
     "hookimpl": "hookspecs",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.1.0"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
 
@@ -24,7 +24,7 @@ from guardrail.engines.sampling import generation_arguments, seeded
 from guardrail.engines.unsupported import check_generation, prompt_ids
 from guardrail.errors import ModelError
 from guardrail.plan import Plan
-from guardrail.types import Fingerprint, Message, Sampling, Timing
+from guardrail.types import Message, Sampling, Timing
 
 MARK = "_guarded_by"
 
@@ -50,6 +50,7 @@ class TransformersEngine:
             raise ModelError("another guard holds this model; close it first")
         self.blocks = decoder_blocks(self.inner)
         self.renderer = Renderer(tokenizer, chat_template, template_arguments)
+        self.fingerprint = fingerprint(model, tokenizer, self.renderer.template, self.renderer.arguments)
         self.lock = threading.RLock()
         self.instrumented = traces.Instrumented({})
         self._visited: tuple[int, ...] = ()
@@ -57,12 +58,6 @@ class TransformersEngine:
         self._generation: Generation | None = None
         self._owner = 0
         self._attach()
-
-    @cached_property
-    def fingerprint(self) -> Fingerprint:
-        """What vectors and calibrations are compared with."""
-        renderer = self.renderer
-        return fingerprint(self.model, self.tokenizer, renderer.template, renderer.arguments)
 
     @property
     def max_tokens(self) -> int:
@@ -101,7 +96,7 @@ class TransformersEngine:
         windowed = getattr(text_config(self.inner), "sliding_window", None)
         if windowed and not hasattr(DynamicCache, "activate_past_recording"):
             raise ModelError(
-                "steering below the last layer read needs a cache that can be cropped, and this version of "
+                "steering below the last layer read needs a cache that can be cropped; this version of "
                 "transformers cannot crop a sliding window; steer at or above the last layer read"
             )
 
@@ -124,11 +119,11 @@ class TransformersEngine:
             guarded = GuardedPrefill(self.reader(plan), evaluator, len(prompts), 1, last)
             if not guarded.decisions:
                 names = [layer_name(layer) for layer in plan.layers]
-                traces.observe(self.instrumented, names, lambda: self._forward(ids, mask), guarded.check_only)
+                run = partial(self._forward, ids, mask)
+                traces.observe(self.instrumented, names, run, guarded.check_only)
         seconds = perf_counter() - start - guarded.guard_seconds
-        emit(
-            Scored(tuple(guarded.decisions), Timing(guard=guarded.guard_seconds * 1e3, prefill=seconds * 1e3))
-        )
+        timing = Timing(guard=guarded.guard_seconds * 1e3, prefill=seconds * 1e3)
+        emit(Scored(tuple(guarded.decisions), timing))
 
     def reply(
         self,

@@ -1,0 +1,29 @@
+"""One thread for tiny models: they are launch-bound, and two cores run two things at once."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory, monkeypatch):
+    """Nothing a test does lands in the user's review queue."""
+    monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", str(tmp_path_factory.mktemp("queue") / "queue.sqlite"))
+
+
+@pytest.fixture
+def no_grad():
+    import torch
+
+    with torch.no_grad():
+        yield

@@ -1,0 +1,103 @@
+"""Reading and patching: the layer convention, positions, and what any patching must satisfy."""
+
+import pytest
+import torch
+from tiny import TOKENIZER, Fixed, batch, engine, generate, plan
+
+from guardrail.engines import Edit, Site
+from guardrail.errors import ModelError
+from guardrail.testing import ARCHITECTURES
+
+pytestmark = pytest.mark.usefixtures("no_grad")
+
+
+def positions(inputs):
+    return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_layer_l_is_hidden_states_l_and_the_last_layer_is_before_the_final_norm(architecture):
+    inputs = batch(4)
+    with engine(architecture) as (made, bare):
+        sites = [Site(layer) for layer in range(5)]
+        read = made.activations.read(inputs["input_ids"], inputs["attention_mask"], sites, "all")
+        hidden = bare(**inputs, position_ids=positions(inputs), output_hidden_states=True).hidden_states
+        norm = next(
+            m
+            for m in (getattr(made.inner.base_model, n, None) for n in ("norm", "ln_f", "final_layer_norm"))
+            if m is not None
+        )
+    real = inputs["attention_mask"].bool()
+    for layer in range(4):
+        assert torch.allclose(read[Site(layer)][real], hidden[layer][real], atol=1e-5), layer
+    assert not torch.allclose(read[Site(4)][real], hidden[4][real], atol=1e-3)
+    assert torch.allclose(norm(read[Site(4)])[real], hidden[4][real], atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_last_is_each_rows_last_token_on_either_side_of_padding(side):
+    inputs = batch(4, side)
+    last = (inputs["attention_mask"] * torch.arange(inputs["input_ids"].shape[1])).argmax(1)
+    with engine() as (made, _):
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        everything = made.activations.read(ids, mask, [Site(2)], "all")[Site(2)]
+        found = made.activations.read(ids, mask, [Site(2)], "last")[Site(2)]
+        chosen = made.activations.read(ids, mask, [Site(2)], last)[Site(2)]
+    assert torch.equal(found, everything[torch.arange(4), last])
+    assert torch.equal(chosen, found)
+
+
+@pytest.mark.parametrize("component", ["attn", "mlp"])
+def test_parts_of_a_block_add_up_to_it(component):
+    ids = TOKENIZER("some words here", return_tensors="pt")["input_ids"]
+    with engine() as (made, _):
+        sites = [Site(1), Site(2, "attn"), Site(2, "mlp"), Site(2)]
+        read = made.activations.read(ids, None, sites, "all")
+    total = read[Site(1)] + read[Site(2, "attn")] + read[Site(2, "mlp")]
+    assert torch.allclose(total, read[Site(2)], atol=1e-5)
+    assert read[Site(2, component)].shape == read[Site(2)].shape
+
+
+def test_patching_a_run_into_itself_changes_nothing():
+    ids = TOKENIZER("some words here", return_tensors="pt")["input_ids"]
+    with engine() as (made, bare):
+        value = made.activations.read(ids, None, [Site(2)], "all")[Site(2)]
+        logits = made.activations.patch(ids, None, [Edit(Site(2), value)])
+        assert torch.allclose(logits, bare(ids).logits, atol=1e-5)
+
+
+def test_patching_the_residual_everywhere_gives_the_other_run():
+    first, second = (
+        TOKENIZER(text, return_tensors="pt")["input_ids"] for text in ("some words", "more books")
+    )
+    with engine() as (made, bare):
+        for layer in range(5):
+            value = made.activations.read(second, None, [Site(layer)], "all")[Site(layer)]
+            logits = made.activations.patch(first, None, [Edit(Site(layer), value)])
+            assert torch.allclose(logits, bare(second).logits, atol=1e-4), layer
+
+
+def test_one_position_can_be_patched():
+    ids = TOKENIZER("some words", return_tensors="pt")["input_ids"]
+    with engine() as (made, bare):
+        logits = made.activations.patch(ids, None, [Edit(Site(2), torch.zeros(32), position=4)])
+        plain = bare(ids).logits
+    assert torch.allclose(logits[:, :4], plain[:, :4], atol=1e-5)
+    assert not torch.allclose(logits[:, 4], plain[:, 4], atol=1e-3)
+
+
+@pytest.mark.parametrize("site", [Site(5), Site(-1), Site(0, "mlp")])
+def test_sites_that_do_not_exist_are_errors(site):
+    with engine() as (made, _), pytest.raises(ModelError, match="not in this model"):
+        made.activations.read(batch(1)["input_ids"], None, [site])
+
+
+def test_reading_leaves_a_guards_own_instruments_in_place():
+    with engine() as (made, _):
+        generate(made, plan((2,)), Fixed(), **batch(1))
+        before = [block.__dict__.get("forward") for block in made.blocks]
+        made.activations.read(batch(1)["input_ids"], None, [Site(layer) for layer in range(5)])
+        assert [block.__dict__.get("forward") for block in made.blocks] == before
+        evaluator = Fixed()
+        generate(made, plan((2,)), evaluator, **batch(1))
+    assert len(evaluator.readings[0]) == 1

@@ -1,0 +1,190 @@
+"""Allowed prompts: what comes out is what the model that was never wrapped gives, token for token."""
+
+import pytest
+import torch
+from tiny import TOKENIZER, Fixed, batch, engine, generate, plan
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextStreamer,
+)
+
+from guardrail.engines.blocks import decoder_blocks
+from guardrail.testing import ARCHITECTURES
+
+MODES = {
+    "greedy": {"do_sample": False},
+    "sampled": {"do_sample": True, "top_k": 0},
+    "beams": {"num_beams": 3, "do_sample": False},
+    "several samples": {"do_sample": True, "num_return_sequences": 2},
+}
+
+
+def both(made, bare, active, evaluator, **kwargs):
+    torch.manual_seed(3)
+    expected = bare.generate(**{"max_new_tokens": 6, "pad_token_id": 0, **kwargs})
+    torch.manual_seed(3)
+    return expected, generate(made, active, evaluator, **kwargs).output
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_allowed_output_is_token_identical(architecture):
+    active = plan((2, 3))
+    with engine(architecture) as (made, bare):
+        for count, side in ((1, "left"), (8, "left"), (8, "right")):
+            for mode, kwargs in MODES.items():
+                expected, output = both(made, bare, active, Fixed(), **batch(count, side), **kwargs)
+                assert torch.equal(output, expected), (count, side, mode)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_prompt_token_is_computed_once(architecture):
+    computed = []
+    with engine(architecture) as (made, _):
+        made.blocks[0].register_forward_pre_hook(
+            lambda m, args, kwargs: computed.append(args[0].shape[1]), with_kwargs=True
+        )
+        inputs = batch(4)
+        generate(made, plan((3,)), Fixed(), **inputs, min_new_tokens=6, do_sample=False)
+    assert computed == [inputs["input_ids"].shape[1], 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_scores_are_those_of_the_last_prompt_token_whatever_the_padding(architecture):
+    active = plan((2, 3))
+    with engine(architecture) as (made, bare):
+        alone = []
+        for i in range(4):
+            ids = batch(4)["input_ids"][i][batch(4)["attention_mask"][i].bool()][None]
+            states = bare(input_ids=ids, output_hidden_states=True).hidden_states
+            alone.append([float(states[p.layer][0, -1] @ torch.from_numpy(p.weights)) for p in active.probes])
+        for side in ("left", "right"):
+            evaluator = Fixed()
+            generate(made, active, evaluator, **batch(4, side), do_sample=False)
+            found = torch.tensor([evaluator.readings[i] for i in range(4)])
+            assert torch.allclose(found, torch.tensor(alone), rtol=1e-4, atol=1e-4), side
+
+
+def test_check_reads_the_same_scores_as_generate():
+    active = plan((1, 3))
+    with engine("gpt2") as (made, _):
+        prompts = [made.renderer.render([message]) for message in _messages()]
+        checked, generated = Fixed(), Fixed()
+        made.check(prompts, active, checked, lambda event: None)
+        ids, mask = made.batch(prompts)
+        generate(made, active, generated, input_ids=ids, attention_mask=mask, do_sample=False)
+    for row in range(len(prompts)):
+        assert checked.readings[row] == pytest.approx(generated.readings[row], rel=1e-4, abs=1e-4)
+
+
+def _messages():
+    from guardrail.types import Message
+
+    return [Message("user", text) for text in ("short", "a much longer message than that", "x")]
+
+
+def test_check_computes_no_layer_above_the_last_one_read():
+    calls = []
+    with engine() as (made, _):
+        for i, block in enumerate(made.blocks):
+            block.register_forward_pre_hook(lambda m, args, i=i: calls.append(i + 1))
+        made.check([made.renderer.render(_messages()[:1])], plan((2,)), Fixed(), lambda event: None)
+    assert calls == [1, 2]
+
+
+class Forbid(LogitsProcessor):
+    def __call__(self, ids, scores):
+        scores[:, 60:70] = -torch.inf
+        return scores
+
+
+class StopAt(StoppingCriteria):
+    def __call__(self, ids, scores, **kwargs):
+        return torch.full((len(ids),), ids.shape[1] > 25)
+
+
+def test_logits_processors_and_stopping_criteria_work_as_before():
+    extra = {
+        "logits_processor": LogitsProcessorList([Forbid()]),
+        "stopping_criteria": StoppingCriteriaList([StopAt()]),
+    }
+    with engine() as (made, bare):
+        expected, output = both(
+            made, bare, plan(), Fixed(), **batch(2), **extra, max_new_tokens=20, do_sample=False
+        )
+    assert torch.equal(output, expected)
+
+
+def test_streamers_print_the_same_text(capsys):
+    inputs = batch(1)
+    with engine() as (made, bare):
+        streamer = TextStreamer(TOKENIZER, skip_prompt=True)
+        bare.generate(**inputs, streamer=streamer, max_new_tokens=8, pad_token_id=0, do_sample=False)
+        expected = capsys.readouterr().out
+        streamer = TextStreamer(TOKENIZER, skip_prompt=True)
+        generate(made, plan(), Fixed(), **inputs, streamer=streamer, max_new_tokens=8, do_sample=False)
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["all ids", "new ids only"])
+def test_a_cache_of_an_earlier_turn_is_used(whole):
+    def second_turn(model, run):
+        first = model.generate(
+            **batch(1), max_new_tokens=4, pad_token_id=0, do_sample=False, return_dict_in_generate=True
+        )
+        more = torch.cat([first.sequences, batch(1)["input_ids"]], dim=1)
+        ids = more if whole else more[:, first.sequences.shape[1] - 1 :]
+        mask = torch.ones(1, more.shape[1], dtype=torch.long)
+        return run(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=first.past_key_values,
+            max_new_tokens=6,
+            pad_token_id=0,
+            do_sample=False,
+        )
+
+    active = plan()
+    with engine() as (made, bare):
+        expected = second_turn(bare, bare.generate)
+        output = second_turn(made.model, lambda **kwargs: generate(made, active, Fixed(), **kwargs).output)
+    assert torch.equal(output, expected)
+
+
+def test_generate_without_a_cache_is_the_same():
+    with engine() as (made, bare):
+        expected, output = both(made, bare, plan(), Fixed(), **batch(3), use_cache=False, do_sample=False)
+    assert torch.equal(output, expected)
+
+
+def test_a_static_cache_is_the_same():
+    with engine() as (made, bare):
+        kwargs = {"cache_implementation": "static", "disable_compile": True, "do_sample": False}
+        expected, output = both(made, bare, plan(), Fixed(), **batch(3), **kwargs)
+    assert torch.equal(output, expected)
+
+
+def test_closing_gives_every_module_its_own_forward_back():
+    with engine() as (made, bare):
+        generate(made, plan((1, 2)), Fixed(), **batch(2))
+        model = made.model
+    assert not any(
+        {"forward", "_prefill", "__nnsight__", "_guarded_by"} & set(m.__dict__) for m in model.modules()
+    )
+    assert list(model.state_dict()) == list(bare.state_dict())
+    assert torch.equal(model(**batch(2)).logits, bare(**batch(2)).logits)
+    assert not hasattr(object(), "save")
+
+
+def test_only_the_layers_that_are_read_are_instrumented():
+    with engine() as (made, _):
+        generate(made, plan((2,)), Fixed(), **batch(1))
+        touched = [i + 1 for i, block in enumerate(decoder_blocks(made.model)) if "forward" in block.__dict__]
+        inside = [
+            m for block in made.blocks for m in block.modules() if m is not block and "forward" in m.__dict__
+        ]
+    assert touched == [2]
+    assert inside == []
