@@ -15,6 +15,7 @@ from guardrail.testing import (
     hand_made_plan,
     hand_made_vectors,
     ticket,
+    tiny_guard,
     tiny_model,
     tiny_tokenizer,
 )
@@ -80,6 +81,13 @@ def test_the_hand_made_plan_reads_coordinate_zero():
     assert scores.tolist() == [1.5]
     assert evaluate(plan, scores.tolist(), Facts()).action == "block"
     assert evaluate(plan, [1.4], Facts()).action == "allow"
+
+
+@pytest.mark.parametrize(("threshold", "action"), [(-1e6, "block"), (1e6, "allow")])
+def test_the_tiny_guard_decides_by_its_hand_made_vectors(tmp_path, threshold, action):
+    policy = {"id": "test", "trait": "evil", "layer": 2, "threshold": {"raw": threshold}, "action": "block"}
+    with tiny_guard(tmp_path, {"policies": [policy]}) as guard:
+        assert guard.check("Hello").decision.action == action
 
 
 def test_memory_sinks_satisfy_the_protocols_and_can_fail():

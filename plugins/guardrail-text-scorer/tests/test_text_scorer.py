@@ -10,9 +10,10 @@ from guardrail_text_scorer.features import grams, vector
 from guardrail_text_scorer.training import Example, read_examples, train
 
 from guardrail.cli import run
-from guardrail.errors import ConfigError, PluginError
+from guardrail.errors import ConfigError, PluginError, PolicyError
 from guardrail.plugins import Plugins
 from guardrail.protocols import Scorer
+from guardrail.testing import tiny_guard
 from guardrail.types import Message
 
 RUDE = [Example((f"I hate you, number {i}",), True) for i in range(20)]
@@ -34,6 +35,23 @@ def test_the_shipped_model_tells_malice_from_the_rest_on_phrasings_it_has_not_se
     auroc, tpr = build.held_out(TextClassifier.load(SHIPPED))
     assert auroc >= 0.95
     assert tpr >= 0.5
+
+
+def test_a_guard_blocks_by_the_score_and_lets_the_rest_pass(tmp_path):
+    policy = {"id": "words", "trait": "text-malice", "threshold": 2.0, "action": "block", "message": "No."}
+    malicious = [Message("system", "You are utterly malicious."), Message("user", "I want to hurt them.")]
+    with tiny_guard(tmp_path, {"plugins": ["text-scorer"], "policies": [policy]}) as guard:
+        blocked = guard.chat(malicious, max_new_tokens=2)
+        allowed = guard.chat("What is the capital of France?", max_new_tokens=2)
+    assert (blocked.text, blocked.decision.policy) == ("No.", "words")
+    assert (allowed.decision.status, allowed.decision.action) == ("evaluated", "allow")
+    assert allowed.decision.scores[0].score < 2.0
+
+
+def test_a_scorer_that_is_not_enabled_is_an_unknown_trait(tmp_path):
+    policy = {"id": "words", "trait": "text-malice", "threshold": 2.0, "action": "block"}
+    with pytest.raises(PolicyError, match="unknown trait `text-malice`"):
+        tiny_guard(tmp_path, {"policies": [policy]})
 
 
 def test_training_learns_what_the_labels_say(classifier):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from guardrail.plugins import Plugins
 from guardrail.protocols import Action, ActionContext, Answer, Otherwise, Retry
-from guardrail.testing import decision
+from guardrail.testing import decision, tiny_guard
 from guardrail.types import STOP, Message
 
 SECRET = Message("user", "my secret plan")
@@ -105,6 +105,30 @@ def test_denial_is_the_actions_message_then_the_policys(service):
 def test_the_service_may_answer_itself(service):
     service.body = json.dumps({"answer": "message", "message": "Call 116 123.", "more": 1}).encode()
     assert respond(service) == Answer("Call 116 123.")
+
+
+def firing(service, **config):
+    policy = {"id": "ask", "trait": "evil", "layer": 2, "threshold": {"raw": -1e6}, "message": "No."}
+    return {
+        "plugins": ["webhook"],
+        "policies": [policy | {"action": {"webhook": {"url": service.url, **config}}}],
+    }
+
+
+def test_a_guard_asks_the_service_and_does_what_it_says(service, tmp_path):
+    with tiny_guard(tmp_path, firing(service)) as guard:
+        denied = guard.chat([SECRET], max_new_tokens=2)
+        service.body = b'{"answer": "approve"}'
+        approved = guard.chat([SECRET], max_new_tokens=2)
+    assert (denied.text, denied.decision.action) == ("No.", "webhook")
+    assert (approved.decision.action, approved.new_tokens) == ("allow", 2)
+    assert len(service.seen) == 2
+
+
+def test_a_guard_blocks_while_the_service_is_down(service, tmp_path):
+    service.status = 503
+    with tiny_guard(tmp_path, firing(service)) as guard:
+        assert guard.chat([SECRET], max_new_tokens=2).text == "No."
 
 
 def test_no_text_is_sent_unless_asked(service):

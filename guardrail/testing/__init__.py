@@ -1,0 +1,34 @@
+"""Public fakes and fixtures, for these tests and for plugin authors. Downloads nothing; torch loads lazily.
+
+`tiny_model`, `tiny_tokenizer` and `tiny_guard` are real ones with random weights; `MemoryAudit` and
+`MemoryQueue` are real sinks that forget; `hand_made_vectors` and `hand_made_plan` give a plan whose scores
+can be worked out on paper.
+"""
+
+from guardrail.testing.fakes import MemoryAudit, MemoryQueue, audit_record, decision, ticket
+from guardrail.testing.plans import hand_made_plan, hand_made_vectors, tiny_guard
+from guardrail.testing.tiny import (
+    ARCHITECTURES,
+    CHAT_TEMPLATE,
+    SLIDING_WINDOW,
+    tiny_fingerprint,
+    tiny_model,
+    tiny_tokenizer,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "CHAT_TEMPLATE",
+    "SLIDING_WINDOW",
+    "MemoryAudit",
+    "MemoryQueue",
+    "audit_record",
+    "decision",
+    "hand_made_plan",
+    "hand_made_vectors",
+    "ticket",
+    "tiny_fingerprint",
+    "tiny_guard",
+    "tiny_model",
+    "tiny_tokenizer",
+]
