@@ -140,9 +140,13 @@ class _Walker:
             return self._problem("too many values", node, path) if self.count == MAX_VALUES + 1 else None
         if id(node) in self.open:
             return self._problem("an alias that contains itself", node, path)
-        if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.rpartition(":")[2] not in _CORE:
-            return self._problem(f"the tag `{_short(node.tag)}` is not allowed", node, path)
-        return self._inside(node, path)
+        return self._inside(node, path) if self._allowed(node, path) else None
+
+    def _allowed(self, node: Any, path: KeyPath) -> bool:
+        if node.tag.startswith("tag:yaml.org,2002:") and node.tag.rpartition(":")[2] in _CORE:
+            return True
+        self._problem(f"the tag `{_short(node.tag)}` is not allowed", node, path)
+        return False
 
     def _inside(self, node: Any, path: KeyPath) -> Any:
         if node.id == "scalar":
@@ -158,8 +162,8 @@ class _Walker:
     def _scalar(self, node: Any, path: KeyPath) -> Any:
         try:
             return self.constructor.construct_object(node)
-        except (ValueError, OverflowError) as error:
-            return self._problem(f"not a value of its type: {error}", node, path)
+        except Exception:  # ruamel's constructors raise whatever int(), float() and a dictionary raise
+            return self._problem(f"`{node.value[:40]}` is no {_short(node.tag)}", node, path)
 
     def _mapping(self, node: Any, path: KeyPath) -> dict[Any, Any]:
         own: dict[Any, Any] = {}
@@ -187,7 +191,7 @@ class _Walker:
 
     def _key(self, node: Any, path: KeyPath) -> Any:
         if node.id == "scalar":
-            return self._scalar(node, path)
+            return self._scalar(node, path) if self._allowed(node, path) else node.value
         return self._problem("a key must be text", node, path) or "?"
 
     def _problem(self, message: str, node: Any, path: KeyPath) -> None:

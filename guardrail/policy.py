@@ -172,6 +172,14 @@ class PolicySet(Model):
     plugins: Many[str] = ()
     audit: AuditSettings = AuditSettings()
 
+    @field_validator("version", mode="before")
+    @classmethod
+    def _a_number(cls, value: object) -> object:
+        """`true` equals 1 in Python."""
+        if isinstance(value, bool):
+            raise ValueError("must be a number")
+        return value
+
     def resolved(self, policy: Policy) -> Defaults:
         """The policy's own settings over the file's defaults."""
         own = {

@@ -98,7 +98,7 @@ def test_the_safe_way_is_the_default():
     assert (defaults.on_error, defaults.unsupported_input, defaults.on_truncate) == (closed, closed, "error")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", 1.5, None])
+@pytest.mark.parametrize("version", [0, 2, "1", 1.5, None, True])
 def test_only_version_1(version):
     with pytest.raises(ValidationError):
         PolicySet.model_validate({"version": version})

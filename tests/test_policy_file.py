@@ -2,9 +2,12 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 from worlds import FINGERPRINT, world
@@ -88,7 +91,7 @@ def test_a_missing_file_a_folder_and_a_broken_encoding_say_so(tmp_path):
         assert caught.value.problems[0].message == message
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{b: " * 5000, "- " * 5000])
+@pytest.mark.parametrize("text", ["[" * 2000, "a: " + "{b: " * 2000, "- " * 2000])
 def test_deep_nesting_is_an_error_and_no_crash(text):
     with pytest.raises(PolicyError):
         parse_document(text)
@@ -111,6 +114,26 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
     path = tmp_path / "windows.yaml"
     path.write_bytes("﻿version: 1\r\nallow_empty: true\r\n".encode())
     assert load_policies(path).allow_empty
+
+
+WHOLE = (CASES / "every-key.yaml").read_text()
+BUILT_IN = Plugins.default()
+NOISE = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(
+        ["{", "}", "[", "]", ": ", "- ", "\n", "&a ", "*a", "<<: ", "!!x ", "null", "3", "~", "\t", "'"]
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(start=st.integers(0, len(WHOLE)), length=st.integers(0, 40), noise=NOISE)
+def test_whatever_is_typed_loads_or_is_a_policy_error(folder, start, length, noise):
+    text = WHOLE[:start] + noise + WHOLE[start + length :]
+    file = folder / "typed.yaml"
+    file.write_text(text, encoding="utf-8", errors="replace")
+    with suppress(PolicyError):
+        load(file, FINGERPRINT, BUILT_IN)
 
 
 def test_words_like_on_and_yes_stay_text():
