@@ -71,6 +71,12 @@ class Compiler:
             warnings=tuple(self.warnings),
         )
 
+    def check_without_vectors(self) -> None:
+        """What can be said before there are vectors: ids, modes, actions and their configurations."""
+        self._check_set()
+        for i, policy in enumerate(self.policies.policies):
+            self._config(policy, self.inputs.actions.get(policy.action.name), ("policies", i, "action"))
+
     def _problem(self, message: str, *path: str | int) -> None:
         self.problems.append(Problem(message, path))
 

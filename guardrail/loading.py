@@ -18,7 +18,7 @@ from guardrail.plan import Plan
 from guardrail.policy import PolicySet
 from guardrail.policy_file import Draft, draft
 from guardrail.types import Fingerprint
-from guardrail.vectors import TraitVectors
+from guardrail.vectors import Provenance, TraitVectors
 
 if TYPE_CHECKING:
     from guardrail.plugins import Plugins
@@ -76,6 +76,10 @@ def _beside(name: str, base: Path | None) -> Path:
     return path if base is None else base / path
 
 
+def _no_vectors(fingerprint: Fingerprint) -> TraitVectors:
+    return TraitVectors({}, Provenance(fingerprint=fingerprint, method="", created=""))
+
+
 def _read(source: Source) -> tuple[Document, Draft]:
     if isinstance(source, PolicySet):
         kept = tuple(range(len(source.policies)))
@@ -100,9 +104,18 @@ class _Loader:
         enabled = self._plugins(policies.plugins, plugins)
         vectors = self._vectors(policies.vectors)
         calibration = self._calibration(policies.calibration)
-        if vectors is None or ("vectors",) in self.found.invented:
+        inputs = CompileInputs(
+            fingerprint=fingerprint,
+            vectors=vectors or _no_vectors(fingerprint),
+            calibration=calibration,
+            actions=enabled.action_infos(),
+            probes=enabled.probes(fingerprint),
+            scorers=frozenset(enabled.scorers),
+        )
+        complete = vectors is not None and (calibration is not None or policies.calibration is None)
+        plan = self._compile(Compiler(policies, inputs), complete)
+        if plan is None or vectors is None:
             return None
-        plan = self._compile(policies, fingerprint, vectors, calibration, enabled)
         return Loaded(
             policies=policies,
             plan=plan,
@@ -111,6 +124,16 @@ class _Loader:
             plugins=enabled,
             path=self.path,
         )
+
+    def _compile(self, compiler: Compiler, complete: bool) -> Plan | None:
+        plan = None
+        if complete and not self.found.invented & {("vectors",), ("calibration",)}:
+            plan = compiler.compile()
+        else:
+            compiler.check_without_vectors()
+        for problem in compiler.problems:
+            self._add(problem)
+        return plan
 
     def _plugins(self, names: Sequence[str], plugins: Plugins) -> Plugins:
         good: list[str] = []
@@ -137,30 +160,6 @@ class _Loader:
         except ConfigError as error:
             self._add(Problem(str(error), ("calibration",)))
             return None
-
-    def _compile(
-        self,
-        policies: PolicySet,
-        fingerprint: Fingerprint,
-        vectors: TraitVectors,
-        calibration: Calibration | None,
-        plugins: Plugins,
-    ) -> Plan:
-        inputs = CompileInputs(
-            fingerprint=fingerprint,
-            vectors=vectors,
-            calibration=calibration,
-            actions=plugins.action_infos(),
-            probes=plugins.probes(fingerprint),
-            scorers=frozenset(plugins.scorers),
-        )
-        compiler = Compiler(policies, inputs)
-        plan = compiler.compile()
-        without = policies.calibration is not None and calibration is None
-        for problem in compiler.problems:
-            if not (without and "calibration" in problem.message):
-                self._add(problem)
-        return plan
 
     def _add(self, problem: Problem) -> None:
         if located := self.found.in_file(problem):
