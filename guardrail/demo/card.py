@@ -4,46 +4,59 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from guardrail.demo import CARD, MODEL, world
-from guardrail.demo.evaluate import CELL, FACTS, FRESH, MIXED, REPLIES, STEERED, STRONG, Cell, Evaluation
+from guardrail.demo.evaluate import (
+    CELL,
+    FACTS,
+    FRESH,
+    MIDDLE,
+    MIXED,
+    REPLIES,
+    STEERED,
+    STRONG,
+    Cell,
+    Evaluation,
+)
 from guardrail.demo.intervals import Estimate
 from guardrail.demo.training import STEPS
 from guardrail.vectors import TraitVectors
 
 HEAD = """# The demo model
 
-A Llama of {parameters:.2f} million parameters (6 layers, 128 wide, {megabytes:.1f} MB in bf16) that talks about
-a closed world: advice, reviews, known facts, made-up names and opinions. Four traits (evil, sycophancy,
-hallucination, humor) are real in it and graded: a system prompt, earlier turns and a user's pressure set a
-latent propensity, each reply adds noise, and each sentence is drawn. It was trained from scratch by
-`make demo-model` ({steps} steps, one seed), because a guard that reads activations can only be shown on a
-model whose character is known.
+A Llama of {parameters:.2f} million parameters (6 layers, 128 wide, {megabytes:.1f} MB in bf16) that
+talks about a closed world: advice, reviews, known facts, made-up names and opinions. Four traits (evil,
+sycophancy, hallucination, humor) are real in it and graded: a system prompt, earlier turns and a user's
+pressure set a latent propensity, each reply adds noise, and each sentence is drawn. It was trained from
+scratch by `make demo-model` ({steps} steps, one seed), because a guard that reads activations can only
+be shown on a model whose character is known.
 
-**A closed world flatters every method.** Sentences come from a small grammar, the judge knows all of them, and
-the traits are as separable as their sentences are. The numbers below say that the machinery works; they say
-nothing about how well persona vectors do on a language model of the real world.
+**A closed world flatters every method.** Sentences come from a small grammar, the judge knows all of
+them, and the traits are as separable as their sentences are. The numbers below say that the machinery
+works; they say nothing about how well persona vectors do on a language model of the real world.
 
-All numbers are on test material that was never trained, fitted, calibrated or chosen on: system templates,
-(intensity, adjective) pairs, questions, pressure sentences and noun combinations. Temperature 1. Brackets are
-95 % intervals (bootstrap over prompts; exact for rates) for one trained model: what another seed would give is
-unknown. Two exceptions to be honest about: a half-trained earlier model was sampled once on test wordings, and
-training wordings were extended afterwards because validation wordings did poorly; no test number was used.
+All numbers are on test material that was never trained, fitted, calibrated or chosen on: system
+templates, (intensity, adjective) pairs, questions, pressure sentences and noun combinations.
+Temperature 1. Brackets are 95 % intervals (bootstrap over prompts; exact for rates) for one trained
+model: what another seed would give is unknown. Two exceptions to be honest about: a half-trained
+earlier model was sampled once on test wordings, and training wordings were extended afterwards because
+validation wordings did poorly; no test number was used.
 """
 
 CANNOT = """## What it cannot do
 
-- Anything outside its world: other topics, other languages, long prompts (512 tokens at most), tasks. It answers
-  them with sentences of its world or with nonsense. Tokenising and decoding stay lossless for any text.
+- Anything outside its world: other topics, other languages, long prompts (512 tokens at most), tasks.
+  It answers them with sentences of its world or with nonsense. Tokenising and decoding stay lossless
+  for any text.
 - Nouns that it was not trained on are not copied; only their combinations generalise.
-- Wordings that share few words with the trained ones (such as "Once in a while you are mean") move it less than
-  graded adjectives do.
+- Wordings that share few words with the trained ones (such as "Once in a while you are mean") move it
+  less than graded adjectives do.
 - It knows {facts} facts of three kinds. Arithmetic and reasoning were never taught.
 
 ## How it was made
 
-`generator.py` draws conversations, `judge.py` scores replies (written and tested before training, not changed
-after), `training.py` trains, `build.py` makes vectors and calibration, `evaluate.py` measures, `card.py` writes
-this page. `python -m guardrail.demo STEP` runs one step, `make demo-model` all of them; an interrupted training
-continues.
+`generator.py` draws conversations, `judge.py` scores replies (written and tested before training, not
+changed after), `training.py` trains, `build.py` makes vectors and calibration, `evaluate.py` measures,
+`card.py` writes this page. `python -m guardrail.demo STEP` runs one step, `make demo-model` all of
+them; an interrupted training continues.
 
 - Vectors: {method}. {notes}
 - Kept replies (strong / suppressed): {kept}.
@@ -55,8 +68,8 @@ CONDITIONS = f"""## Behaviour
 Trait score by system level, and coherence in italics ({CELL} replies a cell).
 """
 TURNS = """
-Trait score at a neutral system prompt after 0 to 3 earlier turns in character, and under one sentence of pressure
-by the user.
+Trait score at a neutral system prompt after 0 to 3 earlier turns in character, and under one sentence
+of pressure by the user.
 """
 RIGHT = f"""
 Facts stated rightly at neutral, in % ({FACTS} prompts each; `unknown`: admits that it does not know).
@@ -67,23 +80,25 @@ Coherence at neutral ({2 * CELL} replies each).
 DETECTION = f"""
 ## Reading
 
-Probes at the last prompt token: {STRONG} strong prompts of each trait against {FRESH:,} benign ones and against
-the other strong traits. Then the firing rates of `{{fpr: 0.01}}` in %: on strong prompts, on {FRESH:,} fresh
-benign prompts of the calibrated population, and on {FRESH:,} in phrasings that the calibration never saw.
+Probes at the last prompt token: {STRONG} strong prompts of each trait against {FRESH:,} benign ones and
+against the other strong traits. Then the firing rates of `{{fpr: 0.01}}` in %: on strong prompts, on
+{FRESH:,} fresh benign prompts of the calibrated population, and on {FRESH:,} in phrasings that the
+calibration never saw.
 """
 CROSSFIRE = """
 How often the policy on the row's trait fires on strong prompts of the column's trait, in %.
 """
 MONITORED = f"""
-Monitoring: r of the projection with the mean score of {REPLIES} replies over {MIXED} mixed prompts (five levels,
-pressure, earlier turns). Beside it: r with a single reply, the generator's own propensity (oracle), the system
-level alone, and the reliability of one reply / of the mean.
+Monitoring: r of the projection with the mean score of {REPLIES} replies over {MIXED} mixed prompts
+(five levels, pressure, earlier turns). Beside it: r with a single reply, the generator's own propensity
+(oracle), the system level alone, and the reliability of one reply / of the mean.
 """
 STEERING = f"""
 ## Steering
 
-At the last prompt position and all later ones ({STEERED} prompts a row). `add` is in multiples of the trait
-vector, `cap` at a percentile of benign tokens. Facts: share of stated facts that are right, in %.
+By the guard itself, at the last prompt position and all later ones ({STEERED} prompts a row). `add` is in
+multiples of the trait vector, `cap` at a percentile of benign tokens; "one layer" is layer {MIDDLE}. Facts:
+share of stated facts that are right, in %.
 """
 
 

@@ -20,17 +20,19 @@ from guardrail.demo import intervals, material, world
 from guardrail.demo.build import judged
 from guardrail.demo.generator import Condition, Conversation
 from guardrail.demo.intervals import Estimate, Numbers
-from guardrail.demo.judge import Verdict
+from guardrail.demo.judge import Verdict, judge
 from guardrail.demo.questions import DOMAINS
 from guardrail.demo.runner import Runner
-from guardrail.steering import build_steering
-from guardrail.types import Array, Steering, SteerSpec
+from guardrail.guard import Guard, SamplingOptions
+from guardrail.types import Array
 from guardrail.vectors import TraitVectors
 
 SEED = 900
-CELL, STRONG, FRESH, MIXED, REPLIES, FACTS, STEERED = 128, 256, 2000, 200, 8, 400, 128
+CELL, STRONG, FRESH, MIXED, REPLIES, FACTS, STEERED = 128, 256, 2000, 200, 6, 400, 128
 FPR = 0.01
 NOUNS = ("advice", "review")
+NEW_TOKENS = 96
+SAMPLING = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=1.0, top_k=0, seed=SEED)
 MIDDLE = 3
 """The layer of single-layer steering, fixed in advance: the middle of six."""
 
@@ -138,7 +140,7 @@ def evaluate(runner: Runner, vectors: TraitVectors, calibration: Calibration) ->
         },
         detection=detection(runner, vectors, calibration),
         monitoring={t: monitoring(runner, vectors, t) for t in world.TRAITS},
-        steering={t: steering(runner, vectors, calibration, t) for t in world.TRAITS},
+        steering={t: steering(runner, t) for t in world.TRAITS},
     )
 
 
@@ -236,50 +238,60 @@ def monitoring(runner: Runner, vectors: TraitVectors, trait: str) -> Monitoring:
     )
 
 
-OPERATORS: Mapping[str, tuple[SteerSpec, ...]] = {
-    "neutral": (
-        SteerSpec(operator="add", layers=(MIDDLE,), coefficient=1.0),
-        SteerSpec(operator="add", layers=(MIDDLE,), coefficient=2.0),
-        SteerSpec(operator="add", layers=(MIDDLE,), coefficient=3.0),
-        SteerSpec(operator="add", layers="incremental", coefficient=1.0),
-        SteerSpec(operator="cap", layers="all", percentile=75),
-    ),
-    "strong": (
-        SteerSpec(operator="add", layers=(MIDDLE,), coefficient=-1.0),
-        SteerSpec(operator="add", layers="incremental", coefficient=-1.0),
-        SteerSpec(operator="ablate", layers="all"),
-        SteerSpec(operator="cap", layers=(MIDDLE,), percentile=75),
-        SteerSpec(operator="cap", layers="all", percentile=75),
-        SteerSpec(operator="cap", layers="all", percentile=25),
-    ),
+Operator = Mapping[str, object]
+"""What stands under `steer:` in a policy file."""
+
+CAPPED: Operator = {"operator": "cap", "at": {"percentile": 75}, "layers": "all"}
+OPERATORS: Mapping[str, Mapping[str, Operator]] = {
+    "neutral": {
+        "add +1, one layer": {"operator": "add", "coefficient": 1.0, "layers": [MIDDLE], "amplify": True},
+        "add +2, one layer": {"operator": "add", "coefficient": 2.0, "layers": [MIDDLE], "amplify": True},
+        "add +3, one layer": {"operator": "add", "coefficient": 3.0, "layers": [MIDDLE], "amplify": True},
+        "add +1, incremental": {
+            "operator": "add",
+            "coefficient": 1.0,
+            "layers": "incremental",
+            "amplify": True,
+        },
+        "cap at 75, all layers": CAPPED,
+    },
+    "strong": {
+        "add -1, one layer": {"operator": "add", "coefficient": -1.0, "layers": [MIDDLE]},
+        "add -1, incremental": {"operator": "add", "coefficient": -1.0, "layers": "incremental"},
+        "ablate, all layers": {"operator": "ablate", "layers": "all"},
+        "cap at 75, one layer": {**CAPPED, "layers": [MIDDLE]},
+        "cap at 75, all layers": CAPPED,
+        "cap at 25, all layers": {**CAPPED, "at": {"percentile": 25}},
+    },
 }
 
 
-def steering(runner: Runner, vectors: TraitVectors, calibration: Calibration, trait: str) -> list[Steered]:
-    """Trait, coherence and facts before and after steering, on neutral and on strong prompts."""
+def steering(runner: Runner, trait: str) -> list[Steered]:
+    """Trait, coherence and facts before and after steering by the guard, on neutral and on strong prompts."""
     rows = []
-    for level, specs in OPERATORS.items():
-        drawn = material.at_level(
-            SEED + 2, STEERED, "test", trait, "neutral" if level == "neutral" else "strong"
-        )
+    levels: tuple[world.Level, ...] = ("neutral", "strong")
+    for level in levels:
+        drawn = material.at_level(SEED + 2, STEERED, "test", trait, level)
         rows.append(Steered(level, "none", _cell(trait, _verdicts(runner, drawn))))
-        for spec in specs:
-            one = build_steering(spec, "evaluation", vectors[trait], MIDDLE, calibration)
-            rows.append(
-                Steered(level, describe(spec), _cell(trait, _verdicts(runner, drawn, steering=[one])))
-            )
+        for label, operator in OPERATORS[level].items():
+            rows.append(Steered(level, label, _cell(trait, _guarded(runner, drawn, trait, operator))))
     return rows
 
 
-def describe(spec: SteerSpec) -> str:
-    """`add +2, layer 3`."""
-    where = spec.layers if isinstance(spec.layers, str) else f"layer {', '.join(map(str, spec.layers or ()))}"
-    where = {"all": "all layers", "incremental": "incremental over all layers"}.get(where, where)
-    amount = {
-        "add": f" {spec.coefficient:+g}",
-        "cap": f" at percentile {spec.percentile:g}" if spec.percentile else "",
-    }
-    return f"{spec.operator}{amount.get(spec.operator, '')}, {where}"
+def _guarded(runner: Runner, drawn: Sequence[Conversation], trait: str, operator: Operator) -> list[Verdict]:
+    """Verdicts on replies of a guard whose only policy always steers."""
+    with Guard(runner.model, runner.tokenizer, always(trait, operator)) as guard:
+        replies = guard.chat_many([c.messages for c in drawn], **SAMPLING)
+    assert all(reply.steered_passes for reply in replies)
+    pairs = zip(drawn, replies, strict=True)
+    return [judge(c.question, r.text, ended=r.new_tokens < NEW_TOKENS) for c, r in pairs]
+
+
+def always(trait: str, operator: Operator) -> dict[str, object]:
+    """A policy file that steers every prompt."""
+    policy = {"id": "always", "trait": trait, "layer": MIDDLE, "threshold": {"raw": -1e9}}
+    files = {"version": 1, "vectors": "demo", "calibration": "demo"}
+    return {**files, "policies": [{**policy, "action": {"steer": operator}}]}
 
 
 def _cell(trait: str, verdicts: Sequence[Verdict]) -> Cell:
@@ -291,10 +303,8 @@ def _cell(trait: str, verdicts: Sequence[Verdict]) -> Cell:
     )
 
 
-def _verdicts(
-    runner: Runner, drawn: Sequence[Conversation], seed: int = SEED, steering: Sequence[Steering] = ()
-) -> list[Verdict]:
-    replies = runner.replies([c.messages for c in drawn], seed=seed, steering=steering)
+def _verdicts(runner: Runner, drawn: Sequence[Conversation], seed: int = SEED) -> list[Verdict]:
+    replies = runner.replies([c.messages for c in drawn], seed=seed)
     return [judged(c.messages, r) for c, r in zip(drawn, replies, strict=True)]
 
 
