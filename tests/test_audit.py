@@ -95,6 +95,16 @@ def test_requests_come_in_the_order_of_their_decisions(make, path):
     assert [event.kind for event in events(path)] == ["decision", "decision", "outcome", "outcome"]
 
 
+@pytest.mark.parametrize("order", [("blocked", "late"), ("late", "blocked")])
+def test_a_late_result_does_not_replace_what_the_caller_got(make, path, order):
+    sink, record = make(path), audit_record()
+    sink.decided(record)
+    for outcome in order:
+        sink.finished(finished(record, outcome))
+    assert [back.outcome for back in read(path)] == ["blocked"]
+    assert [event.record.outcome for event in events(path)] == [None, *order]
+
+
 def test_text_is_in_the_file_only_where_the_record_has_it(make, path):
     sink = make(path)
     sink.decided(audit_record())

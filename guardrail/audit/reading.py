@@ -30,6 +30,9 @@ def read(path: str | Path) -> Iterator[AuditRecord]:
 def _merged(known: AuditRecord | None, event: Event) -> AuditRecord:
     if known is None or event.kind == "decision":
         return event.record
+    if event.record.outcome == "late" and known.outcome is not None:
+        # the caller has long had another outcome; `events` still shows this one
+        return known
     return replace(event.record, messages=event.record.messages or known.messages)
 
 
