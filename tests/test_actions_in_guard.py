@@ -253,7 +253,7 @@ from guardrail.testing import tiny_guard
 folder = Path(sys.argv[1])
 policy = {"id": "p", "trait": "evil", "layer": 2, "threshold": {"raw": 1e6}, "action": "block"}
 guard = tiny_guard(folder, {"policies": [policy], "audit": {"jsonl": str(folder / "audit.jsonl")}})
-stream = guard.stream("Hello", max_new_tokens=400)
+stream = guard.stream("Hello", max_new_tokens=8)
 next(iter(stream))
 print("streaming", flush=True)
 sys.stdin.read()
