@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
-from worlds import VECTORS, benign, calibration
+from worlds import CALM, VECTORS, benign, calibration
 
 from guardrail.calibration import Benign, Calibration, conformal_rank, fpr_interval, observed_fpr
 from guardrail.errors import CalibrationError
@@ -69,6 +69,7 @@ def test_too_few_prompts_for_the_rate_is_an_error_that_says_how_many(fpr, n):
     Benign.of(draws(0, n + 1)).conformal(fpr)
 
 
+@CALM
 @given(n=st.integers(2, 5000), fpr=st.floats(0.0005, 0.9))
 def test_the_rank_is_split_conformal(n, fpr):
     try:
@@ -80,6 +81,7 @@ def test_the_rank_is_split_conformal(n, fpr):
     assert (n + 2 - rank) / (n + 1) > fpr - 1e-9
 
 
+@CALM
 @given(
     values=st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=60),
     at=st.floats(-120, 120, width=32),

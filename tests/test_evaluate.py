@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import loaded, rule, world
+from worlds import CALM, loaded, rule, world
 
 from guardrail.evaluate import evaluate, failure, recheck, tighten, unsupported
 from guardrail.plan import STRENGTHS, CompiledCondition, Plan, Rule
@@ -322,6 +322,7 @@ RULES = st.tuples(
 )
 
 
+@CALM
 @given(rules=st.lists(RULES, max_size=6), score=st.floats(-3, 3))
 def test_precedence_for_any_set_of_policies(rules, score):
     plan = Plan(probes=(), rules=tuple(paper_rule(f"p{i}", *r) for i, r in enumerate(rules)))
@@ -337,6 +338,7 @@ def test_precedence_for_any_set_of_policies(rules, score):
     assert [s.policy for s in decision.steering] == steered
 
 
+@CALM
 @given(rules=st.lists(RULES, max_size=4), more=RULES, score=st.floats(-3, 3))
 def test_one_more_policy_never_weakens_a_decision(rules, more, score):
     made = tuple(paper_rule(f"p{i}", *r) for i, r in enumerate([*rules, more]))

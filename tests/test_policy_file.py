@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
-from worlds import FINGERPRINT, world
+from worlds import CALM, FINGERPRINT, world
 
 from guardrail.document import MAX_BYTES, parse_document
 from guardrail.errors import PolicyError
@@ -126,7 +126,7 @@ NOISE = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(CALM, max_examples=60)
 @given(start=st.integers(0, len(WHOLE)), length=st.integers(0, 40), noise=NOISE)
 def test_whatever_is_typed_loads_or_is_a_policy_error(folder, start, length, noise):
     text = WHOLE[:start] + noise + WHOLE[start + length :]

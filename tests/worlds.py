@@ -1,11 +1,15 @@
 """A model that exists on paper: 4 layers x 32, three traits, and a calibration of 999 benign prompts."""
 
 import numpy as np
+from hypothesis import settings
 
 from guardrail.calibration import Benign, Calibration
 from guardrail.loading import load
 from guardrail.plugins import Plugins
 from guardrail.testing import hand_made_vectors, tiny_fingerprint
+
+CALM = settings(deadline=None, derandomize=True)
+"""For property tests: the same examples every time, and no time limit on a busy machine."""
 
 TRAITS = ("evil", "sycophancy", "hallucination")
 FINGERPRINT = tiny_fingerprint()
