@@ -1,0 +1,156 @@
+"""The engine alone: what is done to a prompt, against what the bare copy would have done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.plans import PlanEvaluator, allowing, blocking, steering
+from benchmarks.subjects import Subject
+from guardrail.engines import Event, Prompt, Scored
+from guardrail.engines.generation import Generated
+from guardrail.engines.transformers import TransformersEngine
+from guardrail.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Two calls to compare. `holds` says whether the first result is right, given the second."""
+
+    name: str
+    guarded: Callable[[], Any]
+    bare: Callable[[], Any]
+    holds: Callable[[Any, Any], bool]
+
+
+def engine_cases(subject: Subject) -> Iterator[Case]:
+    """Every case of one model, each made when the one before was measured. Ends with a closed engine."""
+    engine = TransformersEngine(subject.model, subject.tokenizer, chat_template="builtin:plain")
+    try:
+        for case in (first_token, blocked, checked, allow, steer_one, steer_all):
+            yield case(subject, engine)
+    finally:
+        engine.close()
+    yield closed(subject)
+
+
+def allow(subject: Subject, engine: TransformersEngine) -> Case:
+    """Read, decide, go on: a whole reply."""
+    plan = allowing(subject.d_model, subject.layers, subject.policies)
+    return Case(
+        name="allow",
+        guarded=generating(subject, engine, plan, subject.new_tokens),
+        bare=plainly(subject.bare, subject, subject.new_tokens),
+        holds=lambda result, expected: torch.equal(result.output, expected),
+    )
+
+
+def first_token(subject: Subject, engine: TransformersEngine) -> Case:
+    """Read, decide, go on: up to the first token."""
+    plan = allowing(subject.d_model, subject.layers, subject.policies)
+    return Case(
+        name="allow, first token",
+        guarded=generating(subject, engine, plan, 1),
+        bare=plainly(subject.bare, subject, 1),
+        holds=lambda result, expected: torch.equal(result.output, expected),
+    )
+
+
+def blocked(subject: Subject, engine: TransformersEngine) -> Case:
+    """Stopped at the middle layer, against the bare model's prefill alone."""
+    plan = blocking(subject.d_model, subject.layers, subject.policies)
+    return Case(
+        name="block at the middle",
+        guarded=generating(subject, engine, plan, subject.new_tokens),
+        bare=prefilling(subject),
+        holds=lambda result, expected: result.decisions[0].action == "block" and not result.kept,
+    )
+
+
+def checked(subject: Subject, engine: TransformersEngine) -> Case:
+    """Decide only, against the bare model's prefill alone."""
+    plan = allowing(subject.d_model, subject.layers, subject.policies)
+    prompt = Prompt(tuple(subject.inputs["input_ids"][0].tolist()))
+
+    def check() -> Scored:
+        events: list[Event] = []
+        engine.check([prompt], plan, PlanEvaluator(plan), events.append)
+        assert isinstance(events[0], Scored)
+        return events[0]
+
+    return Case(
+        name="check",
+        guarded=check,
+        bare=prefilling(subject),
+        holds=lambda result, expected: result.decisions[0].action == "allow",
+    )
+
+
+def steer_one(subject: Subject, engine: TransformersEngine) -> Case:
+    """Steered at the layer that is read last, in every forward pass."""
+    return _steer(subject, engine, "steer one layer", subject.layers[-1:])
+
+
+def steer_all(subject: Subject, engine: TransformersEngine) -> Case:
+    """Steered at every layer; those below the last one read make the last prompt position run again."""
+    return _steer(subject, engine, "steer all layers", tuple(range(1, subject.depth + 1)))
+
+
+def _steer(subject: Subject, engine: TransformersEngine, name: str, layers: tuple[int, ...]) -> Case:
+    plan = steering(subject.d_model, subject.layers, subject.policies, layers)
+
+    def holds(result: Generated, expected: torch.Tensor) -> bool:
+        return result.passes == {0: subject.new_tokens} and result.output.shape == expected.shape
+
+    return Case(
+        name=name,
+        guarded=generating(subject, engine, plan, subject.new_tokens),
+        bare=plainly(subject.bare, subject, subject.new_tokens),
+        holds=holds,
+    )
+
+
+def closed(subject: Subject) -> Case:
+    """After `close`: the model is its own again."""
+    return Case(
+        name="after close",
+        guarded=plainly(subject.model, subject, subject.new_tokens),
+        bare=plainly(subject.bare, subject, subject.new_tokens),
+        holds=torch.equal,
+    )
+
+
+def generating(
+    subject: Subject, engine: TransformersEngine, plan: Plan, tokens: int
+) -> Callable[[], Generated]:
+    """`engine.generate`, greedy."""
+    kwargs = {**subject.inputs, **_greedy(tokens)}
+    evaluator = PlanEvaluator(plan)
+    return lambda: engine.generate(plan, evaluator, _ignore, kwargs)
+
+
+def plainly(model: Any, subject: Subject, tokens: int) -> Callable[[], torch.Tensor]:
+    """`model.generate`, greedy."""
+    kwargs = {**subject.inputs, **_greedy(tokens)}
+    return lambda: model.generate(**kwargs)
+
+
+def prefilling(subject: Subject) -> Callable[[], object]:
+    """One forward pass over the prompt that fills a cache and computes the last position's logits."""
+
+    def prefill() -> object:
+        with torch.no_grad():
+            return subject.bare(**subject.inputs, use_cache=True, logits_to_keep=1)
+
+    return prefill
+
+
+def _greedy(tokens: int) -> dict[str, object]:
+    return {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
+
+
+def _ignore(event: Event) -> None:
+    return None

@@ -1,0 +1,50 @@
+"""Keeps the tables of benchmarks/README.md equal to the committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from benchmarks.results import Report, markdown
+
+FOLDER = Path(__file__).parent
+README = FOLDER / "README.md"
+
+
+def refresh() -> None:
+    """Write the tables again."""
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def filled(text: str) -> str:
+    """The text with the current tables between its markers."""
+    for name in ("cpu", "gpu"):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->"
+        before, rest = text.split(begin, 1)
+        text = before + begin + section(name) + end + rest.split(end, 1)[1]
+    return text
+
+
+def section(name: str) -> str:
+    """Where the numbers come from, and the numbers."""
+    report = read(FOLDER / "results" / f"{name}.json")
+    return f"\n{provenance(report)}\n\n{markdown(report.cases)}\n\n"
+
+
+def provenance(report: Report) -> str:
+    """One line about machine, versions and commit."""
+    machine = report.machine
+    if len(report.not_measured) == len(report.cases):
+        return "Not measured on any machine yet."
+    used = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    return (
+        f"{machine.processor}, {machine.cores} cores, {machine.threads} thread(s), device {machine.device}; "
+        f"{used}; commit {report.commit}; {report.time}; load {machine.load:.1f}."
+    )
+
+
+def read(path: Path) -> Report:
+    """A report from its JSON file."""
+    return TypeAdapter(Report).validate_python(json.loads(path.read_text(encoding="utf-8")))

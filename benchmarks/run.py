@@ -1,0 +1,87 @@
+"""`python -m benchmarks.run`: the paired benchmark on this machine's processor, on one thread."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import results, subjects
+from benchmarks.cases import engine_cases
+from benchmarks.pairs import PAIRS
+from benchmarks.products import product_cases, shipped_cases
+from benchmarks.readme import refresh
+from benchmarks.results import HEADINGS, Row
+from benchmarks.runner import rows
+
+SUITES = ("12 x 64", "12 x 768", "demo")
+
+
+def main() -> int:
+    """0, or 1 where a goal is missed or undecided."""
+    arguments = parser().parse_args()
+    torch.set_num_threads(arguments.threads)
+    console, found = Console(), list[Row]()
+    try:
+        for row in measured(arguments.only or SUITES, arguments.pairs):
+            found.append(row)
+            console.print(*results.cells(row), sep="  ", highlight=False)
+    except KeyboardInterrupt:
+        console.print("interrupted: this is what was measured")
+        console.print(table(found))
+        return 1
+    save(found, arguments.out, arguments.device)
+    console.print(table(found))
+    return int(any(row.verdict in ("fail", "inconclusive") for row in found))
+
+
+def measured(suites: list[str] | tuple[str, ...], pairs: int) -> Iterator[Row]:
+    """The rows of the suites that were asked for."""
+    if "12 x 64" in suites:
+        yield from of_engine_and_guard(subjects.launch_bound(), pairs)
+    if "12 x 768" in suites:
+        yield from of_engine_and_guard(subjects.compute_bound(), pairs)
+    if "demo" in suites:
+        model = subjects.demo()
+        yield from of_engine_and_guard(model, pairs)
+        yield from rows(model, shipped_cases(model), pairs)
+
+
+def of_engine_and_guard(subject: subjects.Subject, pairs: int) -> Iterator[Row]:
+    """The engine's cases, then those of the whole product."""
+    yield from rows(subject, engine_cases(subject), pairs)
+    yield from rows(subject, product_cases(subject), pairs)
+
+
+def save(found: list[Row], out: Path, device: str) -> None:
+    """Write the JSON file, and the table that the README shows."""
+    results.write(results.report(found, device), out / f"{device}.json")
+    if out.resolve() == Path(__file__).parent / "results":
+        refresh()
+
+
+def table(found: list[Row]) -> Table:
+    """For people in front of a terminal."""
+    made = Table(*HEADINGS)
+    for row in found:
+        made.add_row(*results.cells(row))
+    return made
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    made.add_argument("--device", choices=["cpu"], default="cpu", help="CUDA has `python -m benchmarks.gpu`")
+    made.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    made.add_argument("--pairs", type=int, default=PAIRS)
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--only", nargs="*", choices=SUITES, help="some of the models")
+    return made
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,100 @@
+"""The models that are measured, each with a copy that was never wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.pairs import Goal
+from guardrail.testing import tiny_model, tiny_tokenizer
+
+ALLOW = {"allow": Goal(kind="at most", value=1.03)}
+STEER = {"steer one layer": Goal(kind="at most", value=1.12)}
+BLOCK = {"block at the middle": Goal(kind="at most", value=0.72)}
+UNCHANGED = Goal(kind="within", value=1.0)
+FIRST_ORDINARY_TOKEN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A model to be guarded, its bare copy, a prompt, and what the plans look at."""
+
+    name: str
+    model: Any
+    bare: Any
+    tokenizer: Any
+    inputs: dict[str, Tensor]
+    new_tokens: int
+    layers: tuple[int, ...]
+    """The layers that are read, ascending; the last is the middle of the model."""
+    policies: int
+    goals: Mapping[str, Goal]
+    """By case; cases without one are shown and not judged."""
+
+    @property
+    def d_model(self) -> int:
+        """The width of the residual stream."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def depth(self) -> int:
+        """The number of decoder blocks."""
+        return int(self.model.config.num_hidden_layers)
+
+
+def launch_bound() -> Subject:
+    """12 x 64: nearly all the time is Python's, as in eager decoding on a GPU. The worst case of a guard."""
+    model = tiny_model("llama", layers=12, d_model=64)
+    return subject("12 x 64", model, tiny_tokenizer(), prompt=32, new_tokens=32, goals=ALLOW | STEER)
+
+
+def compute_bound() -> Subject:
+    """12 x 768: nearly all the time is arithmetic."""
+    sizes = {"intermediate_size": 2048, "num_attention_heads": 12, "num_key_value_heads": 12}
+    model = tiny_model("llama", layers=12, d_model=768, initializer_range=0.02, **sizes)
+    return subject("12 x 768", model, tiny_tokenizer(), prompt=64, new_tokens=8, goals=BLOCK)
+
+
+def demo() -> Subject:
+    """The built-in model."""
+    from guardrail.pretrained import load_pretrained
+
+    model, tokenizer = load_pretrained("demo", {})
+    return subject("demo", model, tokenizer, prompt=32, new_tokens=32)
+
+
+def subject(
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    prompt: int,
+    new_tokens: int,
+    layers: tuple[int, ...] = (),
+    policies: int = 1,
+    goals: Mapping[str, Goal] | None = None,
+) -> Subject:
+    """Copy the model and make up a prompt. Replies never end early, so that all calls do equal work."""
+    model.generation_config.eos_token_id = None
+    ids = random_ids(model.config.vocab_size, prompt).to(model.device)
+    return Subject(
+        name=name,
+        model=model,
+        bare=deepcopy(model),
+        tokenizer=tokenizer,
+        inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        new_tokens=new_tokens,
+        layers=layers or (model.config.num_hidden_layers // 2,),
+        policies=policies,
+        goals={"after close": UNCHANGED, **(goals or {})},
+    )
+
+
+def random_ids(vocabulary: int, tokens: int) -> Tensor:
+    """[1, tokens], without special tokens."""
+    source = torch.Generator().manual_seed(0)
+    return torch.randint(FIRST_ORDINARY_TOKEN, vocabulary, (1, tokens), generator=source)
