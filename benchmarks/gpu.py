@@ -7,6 +7,7 @@ device. What does not fit into the time, the memory or the machine is reported a
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +22,9 @@ from benchmarks.pairs import PAIRS, WARM_UP, Clock, cuda_clock, wall_clock
 from benchmarks.results import Row, not_measured
 from benchmarks.runner import row
 from benchmarks.subjects import ALLOW, BLOCK, STEER, UNCHANGED, Subject, subject
-from benchmarks.tokens import NoTokenizer
+from guardrail.testing import tiny_tokenizer
 
 GOALS = ALLOW | STEER | BLOCK | {"after close": UNCHANGED}
-QUICK = (cases.first_token, cases.blocked, cases.checked)
-LONG = (cases.allow, cases.steer_one, cases.steer_all)
 NAMES = (
     "allow, first token",
     "block at the middle",
@@ -105,6 +104,7 @@ class Session:
 
     def measure(self, model: Subject, case: cases.Case) -> Row:
         """One row. Raises OutOfTime before a measurement that would not end in time."""
+        case.guarded(), case.bare()
         seconds = (self.clock(case.guarded) + self.clock(case.bare)) / 1e3
         if perf_counter() + seconds * (self.pairs + WARM_UP + 1) > self.deadline:
             raise OutOfTime
@@ -148,12 +148,18 @@ def run(shapes: tuple[Shape, ...], session: Session, tiny: bool) -> list[Row]:
     """All rows in the order of the plan. The larger model goes first, before time runs out."""
     found: dict[str, Row] = {row.name: row for row in planned(shapes)}
     for shape in reversed(shapes):
-        for row in of_shape(shape, session, tiny):
-            print(*results.cells(row), sep="  ", flush=True)
-            found[row.name] = row
-        if session.device == "cuda":
-            torch.cuda.empty_cache()
+        for found_row in of_shape(shape, session, tiny):
+            print(*results.cells(found_row), sep="  ", flush=True)
+            found[found_row.name] = found_row
+        free_memory(session.device)
     return list(found.values())
+
+
+def free_memory(device: str) -> None:
+    """Engine and model refer to one another, so that they go only when they are collected."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def of_shape(shape: Shape, session: Session, tiny: bool) -> Iterator[Row]:
@@ -163,21 +169,18 @@ def of_shape(shape: Shape, session: Session, tiny: bool) -> Iterator[Row]:
     except torch.OutOfMemoryError:
         yield from (missing(shape, name, "no memory for the model and its copy") for name in NAMES)
         return
-    engine = cases.TransformersEngine(model.model, model.tokenizer, chat_template="builtin:plain")
-    for name, case in zip(NAMES, (*QUICK, *LONG), strict=False):
-        yield tried(shape, name, session, model, case(model, engine))
-    engine.close()
-    yield tried(shape, NAMES[-1], session, model, cases.closed(model))
+    for case in cases.engine_cases(model):
+        yield tried(shape, session, model, case)
 
 
-def tried(shape: Shape, name: str, session: Session, model: Subject, case: cases.Case) -> Row:
+def tried(shape: Shape, session: Session, model: Subject, case: cases.Case) -> Row:
     """The row of one case, with the reason where there are no numbers."""
     try:
         return session.measure(model, case)
     except OutOfTime:
-        return missing(shape, name, "no time left for all pairs")
+        return missing(shape, case.name, "no time left for all pairs")
     except torch.OutOfMemoryError:
-        return missing(shape, name, "no memory")
+        return missing(shape, case.name, "no memory")
 
 
 def made(shape: Shape, device: str, tiny: bool) -> Subject:
@@ -185,13 +188,15 @@ def made(shape: Shape, device: str, tiny: bool) -> Subject:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     sizes = {name: getattr(shape, name) for name in Shape.__slots__ if name != "name"}
-    config = Qwen2Config(**sizes, max_position_embeddings=4096, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    config = Qwen2Config(
+        **sizes, max_position_embeddings=4096, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    )
     torch.manual_seed(0)
     with torch.device(device):
         model: Any = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
     prompt, tokens = (32, 8) if tiny else (PROMPT, NEW_TOKENS)
     return subject(
-        shape.name, model.eval(), NoTokenizer(), prompt, tokens, shape.read, POLICIES, goals=GOALS
+        shape.name, model.eval(), tiny_tokenizer(), prompt, tokens, shape.read, POLICIES, goals=GOALS
     )
 
 
