@@ -149,6 +149,11 @@ def policies(folder: Path, *rules: Mapping[str, object], **keys: object) -> dict
     }
 
 
+def plain_policies(folder: Path) -> dict[str, object]:
+    """One policy that blocks everything."""
+    return policies(folder, policy())
+
+
 @contextmanager
 def guard(
     folder: Path,
