@@ -178,3 +178,27 @@ def test_half_precision_models_are_guarded_and_scored_in_float32(dtype):
     spec = steering("add", (1,))
     assert generate(made, plan((3,), spec), Fixed(("steer",), (spec,)), **batch(1), **GREEDY).passes == {0: 6}
     made.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("bits", ["load_in_8bit", "load_in_4bit"])
+def test_quantised_models_are_guarded_and_steered(bits, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from dataclasses import replace
+
+    from tiny import random_vector
+    from transformers import BitsAndBytesConfig
+
+    tiny_model(d_model=64).save_pretrained(tmp_path)
+    arguments = {"quantization_config": BitsAndBytesConfig(**{bits: True}), "device_map": {"": "cpu"}}
+    model, bare = (AutoModelForCausalLM.from_pretrained(tmp_path, **arguments) for _ in range(2))
+    spec = replace(steering("add", (1,)), directions=(random_vector(2, 64, 3.0),))
+    active = plan((3,), spec)
+    active = replace(active, probes=(replace(active.probes[0], weights=random_vector(1, 64)),))
+    made = TransformersEngine(model, TOKENIZER)
+    output = generate(made, active, Fixed(), **batch(2), **GREEDY).output
+    steered = generate(made, active, Fixed(("steer",), (spec,)), **batch(2), **GREEDY)
+    made.close()
+    assert torch.equal(output, bare.generate(**batch(2), **GREEDY, max_new_tokens=6, pad_token_id=0))
+    assert steered.passes == {0: 6, 1: 6}
+    assert not torch.equal(steered.output, output)
