@@ -33,6 +33,14 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
 
 
+@cache
+def errors() -> Console:
+    """The terminal beside the output: what is said while something loads or runs."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
 def print_json(value: object) -> None:
     """One value on one line."""
     print(json.dumps(value, default=_encode, ensure_ascii=False))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, print_json, print_table
+from guardrail.cli.guards import open_guard
 
 if TYPE_CHECKING:
     from guardrail.vectors import TraitVectors
@@ -86,9 +87,7 @@ def project(
     as_json: JsonFlag = False,
 ) -> None:
     """Scores of prompts on every trait at every layer; projections where there is no calibration."""
-    from guardrail import Guard
-
-    with Guard.from_pretrained(model, policies or _only(vectors)) as guard:
+    with open_guard(model, policies or _only(vectors)) as guard:
         names = trait or list(guard.active.vectors)
         for prompt in prompts:
             scores = guard.project(prompt, traits=names).tolist()

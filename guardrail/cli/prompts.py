@@ -1,0 +1,120 @@
+"""Prompts for a verb: from arguments, or from JSON Lines with every bad line reported at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from guardrail.errors import ConfigError
+from guardrail.problems import suggest
+from guardrail.types import Message, Messages
+
+STDIN = Path("-")
+KEYS = ("messages", "tags", "conversation")
+Content: TypeAlias = "Messages | str"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputPrompt:
+    """One prompt with what its line says about it. `name` is how messages refer to it."""
+
+    name: str
+    content: Content
+    tags: frozenset[str] = frozenset()
+    conversation: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What people recognise it by: the last message."""
+        if isinstance(self.content, str):
+            return self.content
+        last = self.content[-1] if self.content else ""
+        return last.content if isinstance(last, Message) else _text(last)
+
+
+def from_arguments(texts: Sequence[str]) -> list[InputPrompt]:
+    """Each argument is one user message."""
+    return [InputPrompt(name=f"prompt {i}", content=text) for i, text in enumerate(texts, 1)]
+
+
+def from_json_lines(path: Path) -> list[InputPrompt]:
+    """Each line is a string, or `{"messages": [...]}`, with `tags` and `conversation` if wanted.
+
+    `-` is the standard input. Raises ConfigError with every bad line.
+    """
+    prompts: list[InputPrompt] = []
+    problems: list[str] = []
+    for number, line in enumerate(_lines(path), 1):
+        name = f"{'<stdin>' if path == STDIN else path}:{number}"
+        try:
+            prompts += [_prompt(name, line)] if line.strip() else []
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return prompts
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return (sys.stdin.buffer.read() if path == STDIN else path.read_bytes()).split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _prompt(name: str, line: bytes) -> InputPrompt:
+    value = _json(line)
+    if isinstance(value, str):
+        return InputPrompt(name=name, content=value)
+    if not isinstance(value, dict):
+        raise ValueError(f'neither a string nor {{"messages": [...]}} but {_kind(value)}')
+    return _conversation(name, value)
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _conversation(name: str, row: Mapping[str, Any]) -> InputPrompt:
+    for key in row:
+        if key not in KEYS:
+            raise ValueError(f"unknown key `{key}`{suggest(key, KEYS)}")
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise ValueError("`messages` has to be a list of objects with `role` and `content`")
+    tags, conversation = row.get("tags", []), row.get("conversation")
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError("`tags` has to be a list of strings")
+    if not isinstance(conversation, str | None):
+        raise ValueError("`conversation` has to be a string")
+    return InputPrompt(name=name, content=messages, tags=frozenset(tags), conversation=conversation)
+
+
+def _kind(value: object) -> str:
+    return {list: "a list", bool: "a truth value", type(None): "null"}.get(type(value), "a number")
+
+
+def _text(message: Mapping[str, object]) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) else f"({type(content).__name__})"
+
+
+def chosen(texts: Sequence[str], path: Path | None) -> list[InputPrompt]:
+    """Arguments first, then the file. Raises ConfigError where there is nothing."""
+    prompts = [*from_arguments(texts), *(from_json_lines(path) if path else [])]
+    if not prompts:
+        raise ConfigError(
+            "no prompts: give them as arguments, or --input FILE.jsonl (- is the standard input)"
+        )
+    return prompts
