@@ -8,7 +8,7 @@ left and entered again on the rows that go on, with the prefill that was already
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,47 @@ if TYPE_CHECKING:
 
 class _Leave(Exception):
     """Unwinds `generate` after the prefill: no row goes on, or the rows that do are taken up again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefillCall:
+    """One call of the model's own `_prefill`, as `generate` made it. Calling it runs it."""
+
+    original: Callable[..., Any]
+    ids: Tensor
+    config: Any
+    model_kwargs: dict[str, Any]
+    rest: dict[str, Any]
+
+    def __call__(self) -> Any:
+        """The outputs of the prompt's forward pass."""
+        return self.original(self.ids, self.config, self.model_kwargs, **self.rest)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The attention mask over everything so far, None where nothing is padded."""
+        return self.model_kwargs.get("attention_mask")
+
+    @property
+    def cache(self) -> Any:
+        """The key-value cache, filled by earlier turns or not."""
+        return self.model_kwargs.get("past_key_values")
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the ids hold all tokens so far, and not only those that are new."""
+        return self.mask is None or self.mask.shape[1] == self.ids.shape[1]
+
+    @property
+    def columns(self) -> int:
+        """How many positions the forward pass computes."""
+        past = self.cache.get_seq_length() if self.cache is not None and self._whole else 0
+        return self.ids.shape[1] - past
+
+    def again(self, cache: Any) -> PrefillCall:
+        """The same call for what is not in this cache: the last position alone."""
+        ids = self.ids if self._whole else self.ids[:, -1:]
+        return replace(self, ids=ids, model_kwargs={**self.model_kwargs, "past_key_values": cache})
 
 
 @dataclass(kw_only=True)
@@ -79,88 +120,42 @@ class Generation:
             )
         return decisions
 
-    def prefill(
-        self,
-        original: Callable[..., Any],
-        ids: Tensor,
-        config: Any,
-        model_kwargs: dict[str, Any],
-        **rest: Any,
-    ) -> Any:
+    def prefill(self, call: PrefillCall) -> Any:
         """In place of the model's `_prefill`: guarded the first time, the computed outputs the second."""
         if self.resume is not None:
             outputs, self.resume = self.resume, None
             return outputs
         start = perf_counter()
-        guarded, outputs = self._guarded_prefill(original, ids, config, model_kwargs, rest)
-        seconds = perf_counter() - start
-        self.timing = Timing(
-            guard=guarded.guard_seconds * 1e3, prefill=(seconds - guarded.guard_seconds) * 1e3
-        )
+        guarded, outputs = self._guarded_prefill(call)
+        milliseconds, guard = (perf_counter() - start) * 1e3, guarded.guard_seconds * 1e3
+        self.timing = Timing(guard=guard, prefill=milliseconds - guard)
         self.emit(Scored(tuple(guarded.decisions), self.timing))
         if outputs is not None and not guarded.steering and not any(d.stops for d in guarded.decisions):
             return outputs
         self.resume = outputs
         raise _Leave
 
-    def _guarded_prefill(
-        self,
-        original: Callable[..., Any],
-        ids: Tensor,
-        config: Any,
-        model_kwargs: dict[str, Any],
-        rest: dict[str, Any],
-    ) -> tuple[GuardedPrefill, Any]:
-        guarded = self.guarded = self._start(ids, model_kwargs)
+    def _guarded_prefill(self, call: PrefillCall) -> tuple[GuardedPrefill, Any]:
+        reader = self.engine.reader(self.plan)
+        expand = len(call.ids) // self.prompts
+        last = last_positions(call.mask, call.columns)
+        guarded = self.guarded = GuardedPrefill(reader, self.evaluator, self.prompts, expand, last)
         if guarded.stopped:
             return guarded, None
-        cache = model_kwargs.get("past_key_values")
         may_recompute = self.engine.may_recompute(self.plan)
         if may_recompute:
-            record_past(cache)
-        names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
-        outputs = traces.observe(
-            self.engine.instrumented,
-            names,
-            lambda: original(ids, config, model_kwargs, **rest),
-            guarded.visit,
-        )
+            record_past(call.cache)
+        outputs = self._observed(call, guarded.visit)
         if outputs is not None and guarded.needs_recompute:
-            outputs = self._recompute(original, ids, config, model_kwargs, rest, outputs)
+            # the last position again, steered, so that the first token is steered too
+            outputs = self._observed(call.again(cropped(outputs.past_key_values)), guarded.revisit)
         elif outputs is not None and may_recompute:
             stop_recording(outputs.past_key_values)
         return guarded, outputs
 
-    def _start(self, ids: Tensor, model_kwargs: Mapping[str, Any]) -> GuardedPrefill:
-        mask, cache = model_kwargs.get("attention_mask"), model_kwargs.get("past_key_values")
-        past = cache.get_seq_length() if cache is not None else 0
-        columns = ids.shape[1] - past if mask is None or mask.shape[1] == ids.shape[1] else ids.shape[1]
-        last = last_positions(mask, columns)
-        reader = self.engine.reader(self.plan)
-        return GuardedPrefill(reader, self.evaluator, self.prompts, len(ids) // self.prompts, last)
-
-    def _recompute(
-        self,
-        original: Callable[..., Any],
-        ids: Tensor,
-        config: Any,
-        model_kwargs: dict[str, Any],
-        rest: dict[str, Any],
-        outputs: Any,
-    ) -> Any:
-        """Run the last prompt position again, steered, so that the first token is steered too."""
-        assert self.guarded is not None
-        cache = cropped(outputs.past_key_values)
-        mask = model_kwargs.get("attention_mask")
-        whole = mask is None or mask.shape[1] == ids.shape[1]
-        again = {**model_kwargs, "past_key_values": cache}
+    def _observed(self, call: PrefillCall, visit: traces.Visit) -> Any:
         names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
-        return traces.observe(
-            self.engine.instrumented,
-            names,
-            lambda: original(ids if whole else ids[:, -1:], config, again, **rest),
-            self.guarded.revisit,
-        )
+        return traces.observe(self.engine.instrumented, names, call, visit)
 
     def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:
         """Enter `generate` again with the rows that go on, or end where there are none."""

@@ -36,11 +36,11 @@ def _temperature(temperature: float) -> dict[str, Any]:
 
 
 @contextmanager
-def seeded(seed: int | None) -> Generator[None]:
+def seeded(seed: int | None, device: torch.device) -> Generator[None]:
     """Seed what is sampled inside and leave the caller's random state as it was; None does nothing."""
     if seed is None:
         yield
         return
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

@@ -16,7 +16,7 @@ from guardrail.engines import Completion, Emit, Evaluator, Prompt, Scored, Token
 from guardrail.engines.activations import TransformersActivations
 from guardrail.engines.blocks import check_supported, decoder_blocks, text_config, unwrapped
 from guardrail.engines.fingerprint import fingerprint
-from guardrail.engines.generation import Generated, Generation
+from guardrail.engines.generation import Generated, Generation, PrefillCall
 from guardrail.engines.intervene import Reader, last_positions
 from guardrail.engines.prefill import GuardedPrefill, layer_name
 from guardrail.engines.rendering import Renderer
@@ -140,7 +140,7 @@ class TransformersEngine:
         kwargs |= generation_arguments(sampling, self.inner, self.tokenizer)
         if stream:
             kwargs["streamer"] = self._streamer(emit)
-        with seeded(sampling.seed):
+        with seeded(sampling.seed, self.inner.device):
             result = self.generate(plan, evaluator, emit, kwargs)
         return [self._completion(result, row, ids.shape[1]) for row in range(len(prompts))]
 
@@ -203,7 +203,7 @@ class TransformersEngine:
         return self.inner(input_ids=ids, attention_mask=None if whole else mask, use_cache=False, **extra)
 
     def _attach(self) -> None:
-        """Put our `_prefill` and a lock in front of the model's own; other threads wait for a guarded call."""
+        """Put our `_prefill` and a lock in front of the model's own; other threads wait."""
         inner, original = self.inner, self.inner._prefill
         self._before = {
             name: inner.__dict__[name] for name in ("_prefill", "forward") if name in inner.__dict__
@@ -211,9 +211,10 @@ class TransformersEngine:
 
         def _prefill(ids: Tensor, config: Any, model_kwargs: dict[str, Any], **rest: Any) -> Any:
             generation = self._generation if self._owner == threading.get_ident() else None
-            if generation is None:
-                return original(ids, config, model_kwargs, **rest)
-            return generation.prefill(original, ids, config, model_kwargs, **rest)
+            call = PrefillCall(
+                original=original, ids=ids, config=config, model_kwargs=model_kwargs, rest=rest
+            )
+            return call() if generation is None else generation.prefill(call)
 
         inner._prefill = _prefill
         inner.forward = _locked(inner.forward, self.lock)
