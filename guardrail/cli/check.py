@@ -1,11 +1,11 @@
 """`guardrail check`: what the policies say about prompts. Nothing is generated.
 
-Exit codes: 0 nothing was found, 1 an enforced policy fired or an error is no pass, 2 a prompt could not be read.
+Exit codes: 0 all pass, 1 an enforced policy fired or an error is no pass, 2 a prompt could not be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -121,7 +121,7 @@ def _unreadable(guard: Guard, prompt: InputPrompt, error: PromptError) -> Checke
 
 
 @contextmanager
-def _progress(total: int, as_json: bool) -> Iterator[Callable[[], None]]:
+def _progress(total: int, as_json: bool) -> Generator[Callable[[], None]]:
     """A bar for more than one batch, on a terminal, and not in the middle of JSON."""
     from rich.progress import Progress
 
@@ -142,7 +142,7 @@ def _print(number: int, item: Checked, as_json: bool) -> None:
     head = Text(f"{number:>3}  ") + verdict(decision) + "  "
     console().print(head + short(item.prompt.text, max(20, console().width - len(head))), soft_wrap=True)
     if decision.scores:
-        _print_indented(bars([decision]))
+        _print_indented(bars(decision))
     for line in (reason(decision), *notes(decision, item.known)):
         _print_indented(Text(plain(line)))
     if not item.unreadable:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from guardrail.errors import ConfigError
 from guardrail.problems import suggest
-from guardrail.types import Message, Messages
+from guardrail.types import Message, MessageLike, Messages
 
 STDIN = Path("-")
 KEYS = ("messages", "tags", "conversation")
@@ -32,8 +32,7 @@ class InputPrompt:
         """What people recognise it by: the last message."""
         if isinstance(self.content, str):
             return self.content
-        last = self.content[-1] if self.content else ""
-        return last.content if isinstance(last, Message) else _text(last)
+        return _text(self.content[-1]) if self.content else ""
 
 
 def from_arguments(texts: Sequence[str]) -> list[InputPrompt]:
@@ -102,11 +101,11 @@ def _conversation(name: str, row: Mapping[str, Any]) -> InputPrompt:
 
 
 def _kind(value: object) -> str:
-    return {list: "a list", bool: "a truth value", type(None): "null"}.get(type(value), "a number")
+    return "null" if value is None else type(value).__name__
 
 
-def _text(message: Mapping[str, object]) -> str:
-    content = message.get("content")
+def _text(message: MessageLike) -> str:
+    content = message.content if isinstance(message, Message) else message.get("content")
     return content if isinstance(content, str) else f"({type(content).__name__})"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from guardrail.records import SCORE_FIELDS, Json, pick
@@ -75,33 +75,34 @@ def reason(decision: Decision) -> str:
 
 def _scored(decision: Decision, policy: str) -> str:
     found = [score for score in decision.scores if score.policy == policy and score.fired]
-    return " and ".join(f"{s.trait} scored {s.score:.2f}, threshold {s.threshold:.2f}" for s in found) or (
-        "decided without a score"
-    )
+    return " and ".join(map(_against, found)) or "decided without a score"
 
 
-def bars(decisions: Iterable[Decision]) -> Table:
+def _against(score: Score) -> str:
+    where = f" at layer {score.layer}" if score.layer is not None else ""
+    return f"{score.trait} scored {score.score:.2f}{where}, threshold {score.threshold:.2f}"
+
+
+def bars(decision: Decision) -> Table:
     """One bar for each score; the mark in it is the threshold. Fired bars are coloured."""
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("left", "left", "left", "right", "right", "left"):
         table.add_column(justify=column, no_wrap=True)  # pyright: ignore[reportArgumentType]
-    for decision in decisions:
-        for score in decision.scores:
-            table.add_row(*_cells(score))
+    for score in decision.scores:
+        table.add_row(*_cells(score))
     return table
 
 
 def _cells(score: Score) -> Sequence[Text]:
     from rich.text import Text
 
-    at = f"layer {score.layer}" if score.layer is not None else "text"
     state = ("fired" if score.fired else "") + (f" ({score.mode})" if score.mode != "enforce" else "")
     style = _style(score)
     return (
         Text(score.policy),
-        Text(f"{score.trait} ({at})", "bright_black"),
+        Text(score.trait, "bright_black"),
         bar(score),
         Text(f"{score.score:.2f}", style if score.fired else ""),
         Text(f"/ {score.threshold:.2f}", "bright_black"),
