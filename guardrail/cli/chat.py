@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -135,6 +136,8 @@ def chat(
 
 def _heard() -> Iterator[str]:
     """Lines from the terminal, with a prompt and line editing, or from a pipe."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     if not sys.stdin.isatty():
         for line in sys.stdin:
             yield line.rstrip("\n")

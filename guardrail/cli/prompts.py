@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,8 +37,11 @@ class InputPrompt:
 
 
 def from_arguments(texts: Sequence[str]) -> list[InputPrompt]:
-    """Each argument is one user message."""
-    return [InputPrompt(name=f"prompt {i}", content=text) for i, text in enumerate(texts, 1)]
+    """Each argument is one user message. Raises ConfigError where the terminal's bytes are no text."""
+    try:
+        return [InputPrompt(name=f"prompt {i}", content=_unicode(text)) for i, text in enumerate(texts, 1)]
+    except ValueError as error:
+        raise ConfigError(f"an argument is {error}") from error
 
 
 def from_json_lines(path: Path) -> list[InputPrompt]:
@@ -76,13 +80,20 @@ def _prompt(name: str, line: bytes) -> InputPrompt:
 
 def _json(line: bytes) -> Any:
     try:
-        return json.loads(line.decode("utf-8"))
+        return _unicode(json.loads(line.decode("utf-8")))
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def _unicode(value: Any) -> Any:
+    """JSON escapes and odd bytes in arguments can make half a character, which no tokenizer takes."""
+    if re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
+        raise ValueError("not Unicode: half of a surrogate pair")
+    return value
 
 
 def _conversation(name: str, row: Mapping[str, Any]) -> InputPrompt:
