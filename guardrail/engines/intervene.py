@@ -46,13 +46,13 @@ class BatchSteering:
         for i, decision in enumerate(decisions):
             for steering in decision.steering:
                 self._rows.setdefault(steering.policy, (steering, [False] * len(decisions)))[1][i] = True
+        self.layers = tuple(
+            sorted({layer for steering, _ in self._rows.values() for layer in steering.layers})
+        )
+        """The layers that are steered in some row, ascending."""
+        self._steered = [i for i, decision in enumerate(decisions) if decision.steering]
         self._masks = {policy: _expanded(rows, expand) for policy, (_, rows) in self._rows.items()}
         self._cache: dict[tuple[str, int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The layers that are steered in some row, ascending."""
-        return tuple(sorted({layer for steering, _ in self._rows.values() for layer in steering.layers}))
 
     def apply(self, layer: int, hidden: Tensor, weight: Tensor | None = None) -> None:
         """Change hidden [rows, positions, d_model] in place, everywhere or where `weight` is 1."""
@@ -65,8 +65,8 @@ class BatchSteering:
             self._count()
 
     def _count(self) -> None:
-        for i in range(len(self.counts)):
-            self.counts[i] += any(rows[i] for _, rows in self._rows.values())
+        for i in self._steered:
+            self.counts[i] += 1
 
     def _tensors(self, policy: str, steering: Steering, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         key = (policy, layer, hidden.device, hidden.dtype)
