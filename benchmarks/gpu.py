@@ -118,10 +118,13 @@ def main() -> int:
     if not arguments.list and arguments.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device: nothing was measured (`--device cpu --tiny` is a dry run)")
         return 2
-    found = planned(shapes) if arguments.list else run(shapes, session(arguments), arguments.tiny)
-    device = "cpu" if arguments.list else arguments.device
     name = "gpu-dry-run.json" if arguments.tiny else "gpu.json"
-    results.write(results.report(found, device), arguments.out / name)
+    if arguments.list:
+        results.write(results.Report(cases=tuple(planned(shapes))), arguments.out / name)
+        return 0
+    found = run(shapes, session(arguments), arguments.tiny)
+    clock = "events" if arguments.device == "cuda" else "wall"
+    results.write(results.report(found, arguments.device, clock), arguments.out / name)
     print(results.markdown(found))
     return int(any(row.verdict in ("fail", "inconclusive") for row in found) and not arguments.tiny)
 
@@ -129,6 +132,8 @@ def main() -> int:
 def session(arguments: argparse.Namespace) -> Session:
     """What the command line asks for."""
     torch.set_grad_enabled(False)
+    if arguments.device == "cpu":
+        torch.set_num_threads(1)
     clock = cuda_clock if arguments.device == "cuda" else wall_clock
     deadline = perf_counter() + arguments.minutes * 60
     return Session(device=arguments.device, pairs=arguments.pairs, clock=clock, deadline=deadline)

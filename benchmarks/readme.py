@@ -36,15 +36,19 @@ def section(name: str) -> str:
 def provenance(report: Report) -> str:
     """One line about machine, versions and commit."""
     machine = report.machine
-    if len(report.not_measured) == len(report.cases):
+    if machine is None:
         return "Not measured on any machine yet."
     used = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     return (
         f"{machine.processor}, {machine.cores} cores, {machine.threads} thread(s), device {machine.device}; "
-        f"{used}; commit {report.commit}; {report.time}; load {machine.load:.1f}."
+        f"{report.clock} clock; {used}; commit {report.commit}; {report.time}; load {machine.load:.1f}."
     )
 
 
 def read(path: Path) -> Report:
     """A report from its JSON file."""
     return TypeAdapter(Report).validate_python(json.loads(path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    refresh()

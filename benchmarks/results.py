@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -50,15 +50,21 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A run. `commit` ends in `+` where files had changed."""
+    """A run; no machine where nothing was measured. `commit` ends in `+` where files had changed."""
 
     cases: tuple[Row, ...]
-    machine: Machine
-    versions: dict[str, str]
-    commit: str
-    time: str
+    machine: Machine | None = None
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    commit: str = ""
+    time: str = ""
+    clock: str = ""
+    """`wall`, `cpu` (processor time of the process) or `events` (CUDA)."""
     method: str = "medians over alternating pairs with the bare copy; intervals are 95 % bootstrap intervals"
-    not_measured: tuple[str, ...] = field(default=())
+
+    @property
+    def not_measured(self) -> tuple[str, ...]:
+        """The names of the rows without numbers."""
+        return tuple(row.name for row in self.cases if row.ratio is None)
 
 
 def measured(name: str, timings: Timings, goal: Goal | None) -> Row:
@@ -81,15 +87,15 @@ def not_measured(name: str, goal: Goal | None, note: str) -> Row:
     return Row(name=name, verdict="not measured", goal=goal, note=note)
 
 
-def report(rows: Sequence[Row], device: str) -> Report:
+def report(rows: Sequence[Row], device: str, clock: str) -> Report:
     """Rows with where, when and with what they were measured."""
     return Report(
         cases=tuple(rows),
         machine=machine(device),
         versions=versions(),
         commit=commit(),
+        clock=clock,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        not_measured=tuple(row.name for row in rows if row.verdict == "not measured"),
     )
 
 
