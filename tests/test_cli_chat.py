@@ -121,6 +121,15 @@ def test_bytes_that_are_no_text_do_not_end_the_talk(talk, monkeypatch, capsys):
     assert talk.asked == [[("user", "Hel\N{REPLACEMENT CHARACTER}lo.")]]
 
 
+def test_a_terminal_does_not_break_words(monkeypatch):
+    terminal = type("Terminal", (), {"is_terminal": True, "width": 10})
+    monkeypatch.setattr(verb, "console", terminal)
+    text = "".join(verb._wrapped(["one tw", "o three\nfo", "ur two", " six 界界界界"]))
+    assert text.replace(" \n", "\n").rstrip() == "one two\nthree\nfour two\nsix\n界界界界"
+    endless = "x" * 30
+    assert "".join(verb._wrapped([endless])).strip() == endless
+
+
 def test_an_interrupt_is_a_polite_end(talk, monkeypatch):
     def interrupted(self, line):
         raise KeyboardInterrupt

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from io import TextIOWrapper
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, console, print_json
 from guardrail.cli.guards import open_guard
-from guardrail.cli.verdicts import bars, decision_row, is_finding, notes, plain, reason, verdict
+from guardrail.cli.verdicts import bars, decision_rows, is_finding, notes, plain, reason, verdict
 from guardrail.errors import RequestError
 from guardrail.records import Json, new_id
 from guardrail.types import Message
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from guardrail import Guard, Reply
     from guardrail.guard import SamplingOptions
 
-COMMANDS = "/quit ends, /reset forgets the conversation, /system TEXT sets the system prompt"
+LONG_WORD = 24
+COMMANDS = "/quit ends, /reset forgets, /system TEXT sets the system prompt"
 
 
 @dataclass(kw_only=True)
@@ -70,9 +72,9 @@ class Talk:
     def _reply(self, messages: tuple[Message, ...]) -> Reply:
         stream = self.guard.stream(messages, conversation=self.conversation, **self.sampling)
         try:
-            for piece in stream:
+            for piece in _wrapped(map(plain, stream)):
                 if not self.as_json:
-                    print(plain(piece), end="", flush=True)
+                    print(piece, end="", flush=True)
         finally:
             stream.close()
             if not self.as_json:
@@ -134,6 +136,28 @@ def chat(
             print(file=sys.stderr)
 
 
+def _wrapped(pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces that a terminal does not break inside a word; anywhere else as they come."""
+    if not console().is_terminal:
+        yield from pieces
+        return
+    from rich.cells import cell_len
+
+    width, column, word, fresh = console().width, 0, "", False
+    for character in chain(chain.from_iterable(pieces), " "):
+        word += character
+        # scripts without spaces are not held back
+        if character.isspace() or len(word) == LONG_WORD:
+            size = cell_len(word.rstrip())
+            if fresh and column and column + size > width:
+                yield "\n"
+                column = 0
+            yield word
+            fresh = character.isspace()
+            column = 0 if character == "\n" else (column + size + fresh) % width
+            word = ""
+
+
 def _heard() -> Iterator[str]:
     """Lines from the terminal, with a prompt and line editing, or from a pipe."""
     if isinstance(sys.stdin, TextIOWrapper):
@@ -155,11 +179,12 @@ def _heard() -> Iterator[str]:
 
 def _row(text: str, reply: Reply) -> Json:
     """One turn for scripts: the decision as `check --json` has it, and the reply."""
+    *earlier, last = decision_rows(reply)
     return {
         "user": text,
         "reply": reply.text,
-        **decision_row(reply.decision, reply.audit_id, reply.timing),
-        "earlier": [decision_row(d, reply.audit_id, reply.timing) for d in reply.earlier],
+        **last,
+        "earlier": earlier,
         "ticket_id": reply.ticket_id,
         "new_tokens": reply.new_tokens,
         "steered_passes": reply.steered_passes,

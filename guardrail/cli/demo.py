@@ -127,6 +127,7 @@ def _said(stop: Stop, temporary: bool) -> Iterator[tuple[str, str | Text, str]]:
 def _cost(stop: Stop) -> str:
     timing, reply = stop.reply.timing, stop.reply
     what = f"guard {timing.guard:.2f} ms, prefill {timing.prefill:.1f} ms"
+    what += " (of the prompt asked again)" if reply.earlier else ""
     if reply.decision.stops:
         return f"{what}; no token was generated"
     steered = f", {reply.steered_passes} of them steered" if reply.steered_passes else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from guardrail.cli.verdicts import decision_row
+from guardrail.cli.verdicts import decision_rows
 from guardrail.demo.prompts import TOUR, TourPrompt
 from guardrail.records import Json, messages_from_json
 from guardrail.tickets import PATH_VARIABLE
@@ -64,7 +64,7 @@ class Stop:
             "expected": self.prompt.expected,
             "decided": self.decided,
             "as_expected": self.as_expected,
-            "decisions": [decision_row(d, reply.audit_id, reply.timing) for d in self.decisions],
+            "decisions": decision_rows(reply),
             "reply": reply.text,
             "unguarded": self.unguarded,
             "steered_passes": reply.steered_passes,

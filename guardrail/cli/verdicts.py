@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from guardrail.types import Decision, Score, Timing
+    from guardrail.types import Decision, Reply, Score, Timing
 
 BAR = 30
 MARK = 10
@@ -27,16 +27,23 @@ VERDICTS = {
 }
 
 
-def decision_row(decision: Decision, audit_id: str | None, timing: Timing) -> Json:
+def decision_row(decision: Decision, audit_id: str | None, timing: Timing | None) -> Json:
     """The stable JSON of one decision. `latency_ms` is that of the batch the prompt was decided in."""
+    latency = timing and {"guard": round(timing.guard, 4), "prefill": round(timing.prefill, 4)}
     return {
         **pick(decision, BEFORE),
         "scores": [pick(score, SCORE_FIELDS) for score in decision.scores],
         **pick(decision, ("policy_sha256", "vectors_sha256")),
         "audit_id": audit_id,
         **pick(decision, AFTER),
-        "latency_ms": {"guard": round(timing.guard, 4), "prefill": round(timing.prefill, 4)},
+        "latency_ms": latency,
     }
+
+
+def decision_rows(reply: Reply) -> list[Json]:
+    """The decisions behind one reply; only the last one's latency is known."""
+    earlier = [decision_row(decision, reply.audit_id, None) for decision in reply.earlier]
+    return [*earlier, decision_row(reply.decision, reply.audit_id, reply.timing)]
 
 
 def is_finding(decision: Decision) -> bool:
@@ -120,8 +127,8 @@ def bar(score: Score) -> Text:
 
     unit = MARK / max(abs(score.threshold), 1e-6)
     filled = min(BAR, max(0, round(MARK + (score.score - score.threshold) * unit)))
-    text = Text("━" * filled, _style(score)) + Text("─" * (BAR - filled), "bright_black dim")
-    return text[:MARK] + Text("┃", "bold") + text[MARK + 1 :]
+    text = Text.assemble(("━" * filled, _style(score)), ("─" * (BAR - filled), "bright_black dim"))
+    return Text.assemble(text[:MARK], ("┃", "bold"), text[MARK + 1 :])
 
 
 def notes(decision: Decision, known: Sequence[str] = ()) -> list[str]:
