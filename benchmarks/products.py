@@ -18,6 +18,7 @@ from guardrail.engines.fingerprint import fingerprint
 from guardrail.engines.rendering import Renderer
 from guardrail.testing import hand_made_vectors
 
+SHIPPED = "Guard.chat, policies/chatbot.yaml, allow"
 QUESTION = "What is your advice if my sister broke my phone?"
 MESSAGES = ({"role": "user", "content": QUESTION},)
 STEER = {"steer": {"operator": "add", "coefficient": -0.1}}
@@ -41,7 +42,7 @@ def product_cases(subject: Subject) -> Iterator[Case]:
 def shipped_cases(subject: Subject) -> Iterator[Case]:
     """The built-in model under `policies/chatbot.yaml`, with a prompt that passes."""
     with Guard(subject.model, subject.tokenizer, _shipped()) as guard:
-        yield chat(subject, guard, "Guard.chat, policies/chatbot.yaml, allow", True)
+        yield chat(subject, guard, SHIPPED, True)
 
 
 def _shipped() -> Path:
