@@ -26,6 +26,7 @@ from guardrail.vectors import Provenance, TraitSource, TraitVector, TraitVectors
 
 SEED = 20
 ROLLOUTS, PROMPTS, REGRESSED, CALIBRATED, CAPPED_TOKENS = 256, 256, 4000, 5000, 2000
+NEARLY = 0.005
 CAP = SteerSpec(operator="cap", layers="all", percentile=75)
 Directions = Mapping[str, Array]
 
@@ -155,9 +156,14 @@ def choose_probes(runner: Runner, candidates: Mapping[str, Directions]) -> Choic
     for kind, table in tables.items():
         print(f"validation, {kind}:", {t: [round(float(q), 3) for q in rows] for t, rows in table.items()})
     kind = max(tables, key=lambda k: np.mean([rows.max() for rows in tables[k].values()]))
-    layers = {t: 1 + int(rows.argmax()) for t, rows in tables[kind].items()}
+    layers = {t: _earliest(rows) for t, rows in tables[kind].items()}
     areas = {t: _areas(candidates[kind][t], strong[t], neutral) for t in world.TRAITS}
     return Choice(kind, candidates[kind], layers, areas)
+
+
+def _earliest(quality: Array) -> int:
+    """The first layer that is nearly as good as the best: stopping early is what makes a block cheap."""
+    return 1 + int(np.argmax(quality >= quality.max() - NEARLY))
 
 
 def _graded(runner: Runner, trait: str) -> tuple[Array, Array]:

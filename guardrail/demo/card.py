@@ -47,6 +47,13 @@ CANNOT = """## What it cannot do
   It answers them with sentences of its world or with nonsense. Tokenising and decoding stay lossless
   for any text.
 - Nouns that it was not trained on are not copied; only their combinations generalise.
+- Forbidding a trait in a wording that it never saw ("Be anything but cruel") is partly read as asking
+  for it: suppressed scores lie above neutral ones.
+- Pressure towards sycophancy in unseen wordings does not move it, and opinions in unseen wordings are
+  answered wrongly about one time in five.
+- Steering hallucination over all layers costs coherence; steer it at one layer.
+- Its probes are better at telling that a trait is asked for than how much: a mild prompt often scores as
+  high as a strong one.
 - Wordings that share few words with the trained ones (such as "Once in a while you are mean") move it
   less than graded adjectives do.
 - It knows {facts} facts of three kinds. Arithmetic and reasoning were never taught.
@@ -91,7 +98,8 @@ How often the policy on the row's trait fires on strong prompts of the column's 
 MONITORED = f"""
 Monitoring: r of the projection with the mean score of {REPLIES} replies over {MIXED} mixed prompts
 (five levels, pressure, earlier turns). Beside it: r with a single reply, the generator's own propensity
-(oracle), the system level alone, and the reliability of one reply / of the mean.
+(oracle), the system level alone, and the reliability of one reply / of the mean. The projection can beat
+the oracle: the model misreads some wordings that it never saw, and the probe reads the model.
 """
 STEERING = f"""
 ## Steering
