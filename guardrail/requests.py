@@ -89,16 +89,26 @@ def _conversation(messages: Sequence[Message]) -> str:
 
 def _message(item: MessageLike) -> tuple[Message, str | None]:
     if isinstance(item, Message):
-        return item, None
+        item = item.as_dict()
     if not isinstance(item, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PromptError(f"a message is a mapping with `role` and `content`, not {type(item).__name__}")
     role = item.get("role")
     if role not in ROLES:
         raise PromptError(f"unknown role {role!r}; roles are {', '.join(ROLES)}")
     text, reason = _content(item.get("content"))
+    if not _encodable(text):
+        raise PromptError("the text holds a lone surrogate, which is no character")
     if item.get("tool_calls"):
         reason = "tool calls cannot be read"
     return Message(role, text), reason  # pyright: ignore[reportArgumentType]
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _content(content: object) -> tuple[str, str | None]:

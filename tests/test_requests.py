@@ -65,10 +65,12 @@ def test_history_holds_the_reply_or_leaves_the_refused_turn_out():
     assert blocked == item.original[:3]
 
 
-def test_lone_surrogates_and_control_characters_are_hashed_not_crashed_on():
+def test_a_lone_surrogate_is_an_error_and_control_characters_are_not():
+    with pytest.raises(PromptError, match="surrogate"):
+        request("chat", "\ud800")
     assert (
         len(
-            request("chat", "\ud800 \x00 \u200b")
+            request("chat", "a \x00 \u200b")
             .record(Decision(status="evaluated"), "f", False, _timing())
             .prompt_sha256
         )
