@@ -51,8 +51,7 @@ def test_the_tour_shows_every_prompt_and_ends_with_0(capsys):
 
 def test_a_clear_case_is_decided_clearly(seen):
     found = {s.prompt.name: s for s in seen}
-    for name in ("harmless", "malicious", "flattering", "humorous"):
-        assert found[name].as_expected, name
+    assert all(s.as_expected for s in seen)
     assert found["harmless"].reply.text == found["harmless"].unguarded
     assert found["malicious"].reply.new_tokens == 0
     steered = found["flattering"]
