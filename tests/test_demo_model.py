@@ -154,9 +154,12 @@ def test_the_evaluation_that_the_card_shows_can_be_read():
 
 
 def test_interrupted_training_continues_to_the_same_weights(tmp_path, monkeypatch):
-    from guardrail.demo import training
+    from guardrail.demo import corpus, training
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(training, "sample_texts", lambda seed, _count: corpus.sample_texts(seed, 400))
+    monkeypatch.setattr(corpus, "CHUNK", 64)
+    monkeypatch.setattr(corpus, "BUDGET", 512)
     training.train(tmp_path / "whole", tmp_path / "a", steps=3)
     real = training._step
     count = []
