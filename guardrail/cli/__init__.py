@@ -38,7 +38,7 @@ def build() -> typer.Typer:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 success, 1 a finding, 2 a usage or configuration error."""
     try:
-        build()(args=arguments)
+        build()(args=arguments, prog_name="guardrail")
     except GuardrailError as error:
         print(error if isinstance(error, PolicyError) else f"error: {error}", file=sys.stderr)
         return 2
