@@ -67,7 +67,8 @@ def shipped(subject: Subject, pairs: int, clock: Clock) -> Iterator[Row]:
     try:
         yield from rows(subject, shipped_cases(subject), pairs, clock)
     except GuardrailError as error:
-        yield results.not_measured(f"{subject.name}: {SHIPPED}", None, str(error).splitlines()[0])
+        note = f"{type(error).__name__}: vectors or calibration are missing or of another model"
+        yield results.not_measured(f"{subject.name}: {SHIPPED}", None, note)
 
 
 def save(found: list[Row], out: Path, clock: str) -> None:
