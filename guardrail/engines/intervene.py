@@ -42,56 +42,67 @@ class BatchSteering:
     def __init__(self, decisions: Sequence[Decision], expand: int = 1) -> None:
         self.counts = [0] * len(decisions)
         """Forward passes in which each row was steered."""
-        self._rows: dict[str, tuple[Steering, list[bool]]] = {}
+        rows: dict[str, tuple[Steering, list[bool]]] = {}
         for i, decision in enumerate(decisions):
             for steering in decision.steering:
-                self._rows.setdefault(steering.policy, (steering, [False] * len(decisions)))[1][i] = True
-        self.layers = tuple(
-            sorted({layer for steering, _ in self._rows.values() for layer in steering.layers})
-        )
-        """The layers that are steered in some row, ascending."""
+                rows.setdefault(steering.policy, (steering, [False] * len(decisions)))[1][i] = True
+        self._wanted = [(steering, _expanded(mask, expand)) for steering, mask in rows.values()]
+        self._changes: dict[int, list[_Change]] = {}
         self._steered = [i for i, decision in enumerate(decisions) if decision.steering]
-        self._masks = {policy: _expanded(rows, expand) for policy, (_, rows) in self._rows.items()}
-        self._cache: dict[tuple[str, int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self.layers = tuple(sorted({layer for steering, _ in self._wanted for layer in steering.layers}))
+        """The layers that are steered in some row, ascending."""
 
     def apply(self, layer: int, hidden: Tensor, weight: Tensor | None = None) -> None:
         """Change hidden [rows, positions, d_model] in place, everywhere or where `weight` is 1."""
-        for policy, (steering, _) in self._rows.items():
-            if layer in steering.layers:
-                direction, rows = self._tensors(policy, steering, layer, hidden)
-                where = rows if weight is None else rows * weight.to(hidden.dtype)[..., None]
-                _change(hidden, steering, steering.layers.index(layer), direction, where)
-        if self._rows and layer == self.layers[-1]:
+        if layer not in self._changes:
+            self._changes[layer] = [
+                _Change(steering, layer, mask, hidden)
+                for steering, mask in self._wanted
+                if layer in steering.layers
+            ]
+        for change in self._changes[layer]:
+            change.apply(hidden, weight)
+        if layer == self.layers[-1]:
             self._count()
 
     def _count(self) -> None:
         for i in self._steered:
             self.counts[i] += 1
 
-    def _tensors(self, policy: str, steering: Steering, layer: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        key = (policy, layer, hidden.device, hidden.dtype)
-        if key not in self._cache:
-            direction = torch.from_numpy(steering.directions[steering.layers.index(layer)])
-            if steering.operator == "add":
-                direction = direction.to(hidden.dtype)
-            mask = self._masks[policy].to(hidden.device, hidden.dtype)
-            self._cache[key] = (direction.to(hidden.device), mask)
-        return self._cache[key]
+
+def _expanded(rows: Sequence[bool], expand: int) -> Tensor | None:
+    """[rows, 1], None where every row is meant."""
+    return None if all(rows) else torch.tensor(rows).repeat_interleave(expand)[:, None]
 
 
-def _expanded(rows: Sequence[bool], expand: int) -> Tensor:
-    return torch.tensor(rows).repeat_interleave(expand)[:, None, None]
+class _Change:
+    """One policy's steering at one layer, as tensors on the layer's device."""
 
+    def __init__(self, steering: Steering, layer: int, rows: Tensor | None, like: Tensor) -> None:
+        i = steering.layers.index(layer)
+        self.operator, self.floor = steering.operator, steering.floor
+        self.limit = steering.limits[i] if steering.limits else 0.0
+        direction = torch.from_numpy(steering.directions[i]).to(like.device)
+        self.rows = None if rows is None else rows.to(like.device, torch.float32)
+        self.direction = direction
+        self.delta = (direction if self.rows is None else self.rows[..., None] * direction).to(like.dtype)
 
-def _change(hidden: Tensor, steering: Steering, i: int, direction: Tensor, where: Tensor) -> None:
-    if steering.operator == "add":
-        hidden += where * direction
-        return
-    projection = hidden.float() @ direction
-    if steering.operator == "cap":
-        beyond = projection - steering.limits[i]
-        projection = beyond.clamp(max=0) if steering.floor else beyond.clamp(min=0)
-    hidden -= (where.float() * projection[..., None] * direction).to(hidden.dtype)
+    def apply(self, hidden: Tensor, weight: Tensor | None) -> None:
+        """Change hidden in place; weight [rows, positions] limits it to some positions."""
+        if self.operator == "add":
+            hidden += self.delta if weight is None else weight[..., None].to(hidden.dtype) * self.delta
+            return
+        amount = self._amount(hidden.float() @ self.direction)
+        for mask in (self.rows, weight):
+            amount = amount if mask is None else amount * mask
+        hidden -= (amount[..., None] * self.direction).to(hidden.dtype)
+
+    def _amount(self, projection: Tensor) -> Tensor:
+        """How much of the direction is taken away, [rows, positions]."""
+        if self.operator == "ablate":
+            return projection
+        beyond = projection - self.limit
+        return beyond.clamp(max=0) if self.floor else beyond.clamp(min=0)
 
 
 def last_positions(mask: Tensor | None, columns: int) -> Tensor | None:
