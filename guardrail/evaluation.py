@@ -32,8 +32,9 @@ class Evaluation:
 
     @property
     def timeout_s(self) -> float:
-        """The shortest time limit of the rules that are live for some row."""
-        rules = [rule for facts in self.facts for rule, _ in live_rules(self.loaded.plan, facts)]
+        """The shortest time limit of the rules that are enforced for some row."""
+        live = [pair for facts in self.facts for pair in live_rules(self.loaded.plan, facts)]
+        rules = [rule for rule, mode in live if mode == "enforce"]
         return min((rule.settings.timeout_ms / 1e3 for rule in rules), default=float("inf"))
 
     def start(self, job: Job[Any, Any]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from guardrail.engines import Event
+from guardrail.admission import Admission
+from guardrail.engines import Event, Prompt
 from guardrail.errors import ConfigError
 from guardrail.evaluation import Evaluation
 from guardrail.loading import Loaded
@@ -45,8 +46,8 @@ class GuardedGenerate:
             return self.engine.generate(self.loaded.plan, evaluation, job.emit, kwargs)
 
         job = self.rounds.worker.submit(generate)
-        decisions, timing = self.rounds.decisions(job, evaluation)
-        self.rounds.record(self.loaded, requests, decisions, timing)
+        admission = Admission(requests, [Prompt(()) for _ in requests])
+        decisions, timing = self.rounds.decided(self.loaded, admission, (job, evaluation))
         with self.rounds.closing(self.loaded, requests):
             answers = self._answers(requests, decisions)
             generated = None if all(decision.stops for decision in decisions) else job.result()
@@ -70,7 +71,7 @@ class GuardedGenerate:
         item = Request(kind="generate", original=messages, messages=messages, facts=Facts())
         item.prompt_tokens = len(ids)
         if any(rule.action == "rephrase" for rule in self.loaded.plan.rules):
-            item.warnings += ("generate has no messages to rephrase: `otherwise` applies",)
+            item.warn("generate has no messages to rephrase: `otherwise` applies")
         return item
 
     def _answers(self, requests: list[Request], decisions: list[Decision]) -> dict[int, str]:

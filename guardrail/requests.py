@@ -35,6 +35,10 @@ class Request:
     ticket_id: str | None = None
     warnings: tuple[str, ...] = ()
 
+    def warn(self, text: str) -> None:
+        """Add a warning that the decision will carry."""
+        self.warnings = tuple(dict.fromkeys([*self.warnings, text]))
+
     def record(self, decision: Decision, fingerprint: str, text: bool, timing: Timing) -> AuditRecord:
         """The audit record as of the decision; messages only where `text` is asked for."""
         return AuditRecord(

@@ -62,7 +62,7 @@ class Responder:
             return action.respond(_config(rule, name, action.Config), self._context(request, decision, rule))
         except Exception as error:
             log.warning("action %s failed", name, exc_info=True)
-            request.warnings += (f"action `{name}` failed: {error!r}",)
+            request.warn(f"action `{name}` failed: {error!r}")
             return Otherwise(rule.settings.on_error if rule else "block")
 
     def _context(self, request: Request, decision: Decision, rule: Rule | None) -> ActionContext:

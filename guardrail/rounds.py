@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, TypeAlias
 
+from guardrail.admission import Admission, admit
 from guardrail.audit.trail import AuditTrail
-from guardrail.engines import Completion, Engine, Event, Prompt, Scored
-from guardrail.errors import EvaluationError, PromptError, RequestError
-from guardrail.evaluate import live_rules, unsupported
+from guardrail.engines import Completion, Engine, Event, Scored
+from guardrail.errors import EvaluationError, RequestError
 from guardrail.evaluation import Evaluation
 from guardrail.loading import Loaded
-from guardrail.plan import Plan
 from guardrail.records import text_sha256
 from guardrail.requests import Request, history
 from guardrail.responding import Responder
@@ -46,7 +45,7 @@ class Round:
     loaded: Loaded
     requests: Sequence[Request]
     decisions: Sequence[Decision]
-    timings: Sequence[Timing]
+    timing: Timing
     completions: dict[int, Completion] = field(default_factory=dict[int, Completion])
 
     def settle(self, i: int, responder: Responder) -> Reply | None:
@@ -55,12 +54,12 @@ class Round:
         if not decision.stops:
             if completion is None:
                 raise EvaluationError("the prompt was allowed and nothing was generated")
-            return self.rounds.finish(self.loaded, request, completion.text, self.timings[i], completion)
+            return self.rounds.finish(self.loaded, request, completion.text, self.timing, completion)
         answer = responder.respond(request, decision)
         if answer is None:
             return None
         request.ticket_id = answer.ticket.id if answer.ticket else None
-        return self.rounds.finish(self.loaded, request, answer.text, self.timings[i], None)
+        return self.rounds.finish(self.loaded, request, answer.text, self.timing, None)
 
 
 class Rounds:
@@ -73,59 +72,32 @@ class Rounds:
 
     def reply(self, loaded: Loaded, requests: Sequence[Request], sampling: Sampling) -> Round:
         """Decide on a batch and generate the rows that go on."""
-        prompts, refused = self.admitted(loaded, requests, sampling.max_new_tokens)
-        admitted = [r for r, prompt in zip(requests, prompts, strict=True) if prompt is not None]
-        batch = [prompt for prompt in prompts if prompt is not None]
-        decided: list[Decision] = []
-        timing, job = Timing(), None
-        if batch:
-            job, evaluation = self.submit(loaded, admitted, batch, sampling)
-            decided, timing = self.decisions(job, evaluation)
-        merged = _merged(prompts, refused, decided)
-        self.record(loaded, requests, merged, timing)
-        answered = Round(
-            rounds=self, loaded=loaded, requests=requests, decisions=merged, timings=[timing] * len(requests)
-        )
-        if job is not None and not all(decision.stops for decision in decided):
+        admission = admit(self.engine, loaded, requests, sampling.max_new_tokens)
+        submitted = self.submit(loaded, admission, sampling) if admission.rows else None
+        decisions, timing = self.decided(loaded, admission, submitted)
+        answered = Round(rounds=self, loaded=loaded, requests=requests, decisions=decisions, timing=timing)
+        if submitted and not all(decisions[i].stops for i in admission.rows):
             with self.closing(loaded, requests):
-                rows = [i for i, prompt in enumerate(prompts) if prompt is not None]
-                answered.completions = dict(zip(rows, job.result(), strict=True))
+                answered.completions = dict(zip(admission.rows, submitted[0].result(), strict=True))
         return answered
 
     def check(self, loaded: Loaded, requests: Sequence[Request]) -> list[Check]:
         """Decide on a batch and generate nothing."""
-        prompts, refused = self.admitted(loaded, requests, 1)
-        admitted = [r for r, prompt in zip(requests, prompts, strict=True) if prompt is not None]
-        batch = [prompt for prompt in prompts if prompt is not None]
-        decided: list[Decision] = []
-        timing = Timing()
-        if batch:
-            evaluation = Evaluation(loaded, admitted)
-
-            def run(job: Job[Event, None]) -> None:
-                evaluation.start(job)
-                self.engine.check(batch, loaded.plan, evaluation, job.emit)
-
-            decided, timing = self.decisions(self.worker.submit(run), evaluation)
-        merged = _merged(prompts, refused, decided)
-        self.record(loaded, requests, merged, timing)
-        for item, decision in zip(requests, merged, strict=True):
+        admission = admit(self.engine, loaded, requests, 1)
+        submitted = self._submit_check(loaded, admission) if admission.rows else None
+        decisions, timing = self.decided(loaded, admission, submitted)
+        for item, decision in zip(requests, decisions, strict=True):
             self.audit.finished(self._record(loaded, item, decision, timing, outcome="checked"))
         return [
-            Check(decision=d, audit_id=r.id, timing=self._total(r, timing))
-            for r, d in zip(requests, merged, strict=True)
+            Check(decision=decision, audit_id=item.id, timing=self._total(item, timing))
+            for item, decision in zip(requests, decisions, strict=True)
         ]
 
     def submit(
-        self,
-        loaded: Loaded,
-        requests: Sequence[Request],
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        stream: bool = False,
+        self, loaded: Loaded, admission: Admission, sampling: Sampling, stream: bool = False
     ) -> tuple[ReplyJob, Evaluation]:
         """Queue a guarded reply. Raises QueueFull and GuardClosed."""
-        evaluation = Evaluation(loaded, requests)
+        evaluation, prompts = Evaluation(loaded, admission.admitted), admission.prompts
 
         def run(job: ReplyJob) -> Sequence[Completion]:
             evaluation.start(job)
@@ -133,16 +105,37 @@ class Rounds:
 
         return self.worker.submit(run), evaluation
 
+    def _submit_check(self, loaded: Loaded, admission: Admission) -> tuple[Job[Event, None], Evaluation]:
+        evaluation, prompts = Evaluation(loaded, admission.admitted), admission.prompts
+
+        def run(job: Job[Event, None]) -> None:
+            evaluation.start(job)
+            self.engine.check(prompts, loaded.plan, evaluation, job.emit)
+
+        return self.worker.submit(run), evaluation
+
     def unguarded(self, loaded: Loaded, messages: Sequence[Message]) -> str:
         """Let the model answer without a policy: for rewriting, never for replying."""
-        plan = replace(loaded.plan, rules=())
-        free = replace(loaded, plan=plan)
+        free = replace(loaded, plan=replace(loaded.plan, rules=()))
         item = Request(kind="chat", original=(), messages=tuple(messages), facts=Facts())
-        prompt = self.engine.render(messages)
-        job, _ = self.submit(free, [item], [prompt], Sampling())
+        job, _ = self.submit(free, Admission([item], [self.engine.render(messages)]), Sampling())
         return job.result()[0].text
 
     # --- decisions ------------------------------------------------------------------------------------
+
+    def decided(
+        self, loaded: Loaded, admission: Admission, submitted: tuple[Job[Event, Any], Evaluation] | None
+    ) -> tuple[list[Decision], Timing]:
+        """The verdict on every request of a batch, written down before anything is handed out."""
+        found, timing = self.decisions(*submitted) if submitted else ([], Timing())
+        decisions = admission.merged(found)
+        try:
+            self.record(loaded, admission.requests, decisions, timing)
+        except BaseException:
+            if submitted:
+                submitted[0].cancel()
+            raise
+        return decisions, timing
 
     def decisions(self, job: Job[Event, Any], evaluation: Evaluation) -> tuple[list[Decision], Timing]:
         """Wait for the verdict, no longer than policies allow from the worker's start."""
@@ -192,28 +185,6 @@ class Rounds:
     def _late(self, evaluation: Evaluation, row: int, decision: Decision) -> None:
         item = evaluation.requests[row]
         self.audit.finished(self._record(evaluation.loaded, item, decision, Timing(), outcome="late"))
-
-    def admitted(
-        self, loaded: Loaded, requests: Sequence[Request], room: int
-    ) -> tuple[list[Prompt | None], dict[int, Decision]]:
-        """A prompt for every request, or None and a decision for input that cannot be read."""
-        prompts: list[Prompt | None] = []
-        refused: dict[int, Decision] = {}
-        for i, item in enumerate(requests):
-            if (decision := unreadable(loaded, item)) is not None and decision.stops:
-                refused[i] = decision
-                prompts.append(None)
-                continue
-            prompts.append(self._prompt(loaded, item, room))
-        return prompts, refused
-
-    def _prompt(self, loaded: Loaded, item: Request, room: int) -> Prompt:
-        prompt = self.engine.render(item.messages)
-        limit = self.engine.max_tokens - min(room, self.engine.max_tokens // 2)
-        if len(prompt.ids) > limit:
-            prompt = _cut(loaded.plan, item, prompt, limit)
-        item.prompt_tokens = len(prompt.ids)
-        return prompt
 
     # --- records --------------------------------------------------------------------------------------
 
@@ -281,32 +252,6 @@ class Rounds:
 
     def _total(self, item: Request, timing: Timing) -> Timing:
         return replace(timing, total=(perf_counter() - item.start) * 1e3)
-
-
-def unreadable(loaded: Loaded, item: Request) -> Decision | None:
-    """The decision on input that is not all text; where it is let pass, the text alone is evaluated."""
-    if item.unreadable is None:
-        return None
-    decision = unsupported(loaded.plan, item.facts, item.unreadable)
-    if not decision.stops:
-        item.warnings += (f"evaluated without what cannot be read: {item.unreadable}",)
-    return decision
-
-
-def _cut(plan: Plan, item: Request, prompt: Prompt, limit: int) -> Prompt:
-    rules = [rule for rule, _ in live_rules(plan, item.facts)]
-    dropped = len(prompt.ids) - limit
-    if not rules or any(rule.settings.on_truncate == "error" for rule in rules):
-        raise PromptError(f"the prompt has {len(prompt.ids)} tokens, {dropped} more than fit")
-    item.warnings += (f"truncated: the first {dropped} tokens were dropped, only the rest was evaluated",)
-    return Prompt(prompt.ids[dropped:], dropped)
-
-
-def _merged(
-    prompts: Sequence[Prompt | None], refused: dict[int, Decision], decided: Sequence[Decision]
-) -> list[Decision]:
-    left = iter(decided)
-    return [refused[i] if prompt is None else next(left) for i, prompt in enumerate(prompts)]
 
 
 def _outcome(item: Request, decision: Decision) -> Outcome:

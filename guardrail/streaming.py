@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
+from guardrail.admission import admit
 from guardrail.engines import Token
 from guardrail.loading import Loaded
 from guardrail.requests import Request
@@ -54,16 +55,11 @@ class ReplyStream(Iterator[str]):
                 return
 
     def _decide(self) -> tuple[ReplyJob | None, Decision, Timing]:
-        rounds, requests = self._rounds, [self._request]
-        prompts, refused = rounds.admitted(self._loaded, requests, self._sampling.max_new_tokens)
-        job, timing = None, Timing()
-        if prompts[0] is None:
-            decisions = [refused[0]]
-        else:
-            job, evaluation = rounds.submit(self._loaded, requests, [prompts[0]], self._sampling, stream=True)
-            decisions, timing = rounds.decisions(job, evaluation)
-        rounds.record(self._loaded, requests, decisions, timing)
-        return job, decisions[0], timing
+        rounds, loaded, sampling = self._rounds, self._loaded, self._sampling
+        admission = admit(rounds.engine, loaded, [self._request], sampling.max_new_tokens)
+        submitted = rounds.submit(loaded, admission, sampling, stream=True) if admission.rows else None
+        decisions, timing = rounds.decided(loaded, admission, submitted)
+        return (submitted[0] if submitted else None), decisions[0], timing
 
     def _generated(self, job: ReplyJob, timing: Timing) -> Generator[str, None, None]:
         text: list[str] = []
