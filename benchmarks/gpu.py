@@ -11,6 +11,7 @@ import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -172,7 +173,7 @@ def of_shape(shape: Shape, session: Session, tiny: bool) -> Iterator[Row]:
     try:
         model = made(shape, session.device, tiny)
     except torch.OutOfMemoryError:
-        yield from (missing(shape, name, "no memory for the model and its copy") for name in NAMES)
+        yield from (missing(shape, name, "no memory for the model and its twin") for name in NAMES)
         return
     for case in cases.engine_cases(model):
         yield tried(shape, session, model, case)
@@ -189,7 +190,14 @@ def tried(shape: Shape, session: Session, model: Subject, case: cases.Case) -> R
 
 
 def made(shape: Shape, device: str, tiny: bool) -> Subject:
-    """Random weights, made on the device in bf16, and a copy."""
+    """The model and its bare twin, with a prompt."""
+    prompt, tokens = (32, 8) if tiny else (PROMPT, NEW_TOKENS)
+    build = partial(random_model, shape, device)
+    return subject(shape.name, build, tiny_tokenizer(), prompt, tokens, shape.read, POLICIES, goals=GOALS)
+
+
+def random_model(shape: Shape, device: str) -> Any:
+    """Random weights, made on the device in bf16; the same each time."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     sizes = {name: getattr(shape, name) for name in Shape.__slots__ if name != "name"}
@@ -198,11 +206,7 @@ def made(shape: Shape, device: str, tiny: bool) -> Subject:
     )
     torch.manual_seed(0)
     with torch.device(device):
-        model: Any = Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16)
-    prompt, tokens = (32, 8) if tiny else (PROMPT, NEW_TOKENS)
-    return subject(
-        shape.name, model.eval(), tiny_tokenizer(), prompt, tokens, shape.read, POLICIES, goals=GOALS
-    )
+        return Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
 
 
 def parser() -> argparse.ArgumentParser:

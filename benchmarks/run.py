@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results, subjects
-from benchmarks.cases import engine_cases
+from benchmarks.cases import Case, engine_cases
 from benchmarks.pairs import PAIRS, Clock, cpu_clock, wall_clock
 from benchmarks.products import SHIPPED, product_cases, shipped_cases
 from benchmarks.readme import refresh
 from benchmarks.results import HEADINGS, Row
-from benchmarks.runner import rows
+from benchmarks.runner import pooled
 from benchmarks.subjects import Subject
 from guardrail.errors import GuardrailError
 
@@ -25,8 +26,9 @@ SUITES: dict[str, Callable[[], Subject]] = {
     "12 x 768": subjects.compute_bound,
     "demo": subjects.demo,
 }
-MORE_PAIRS = {"12 x 64": 2 * PAIRS}
+MORE_PAIRS = {"12 x 64": 3 * PAIRS, "demo": 2 * PAIRS}
 """The shortest calls are the noisiest."""
+Say: TypeAlias = Callable[[str], object]
 CLOCKS: dict[str, Clock] = {"wall": wall_clock, "cpu": cpu_clock}
 
 
@@ -35,10 +37,12 @@ def main() -> int:
     arguments = parser().parse_args()
     torch.set_num_threads(arguments.threads)
     console, found = Console(), list[Row]()
+    clock = CLOCKS[arguments.clock]
     try:
-        for row in measured(arguments.only or SUITES, arguments.pairs, CLOCKS[arguments.clock]):
-            found.append(row)
-            console.print(*results.cells(row), sep="  ", highlight=False, soft_wrap=True)
+        with console.status("building models") as status:
+            for row in measured(arguments.only or SUITES, arguments.pairs, clock, status.update):
+                found.append(row)
+                console.print(*results.cells(row), sep="  ", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         console.print("interrupted: this is what was measured")
         console.print(table(found))
@@ -48,27 +52,28 @@ def main() -> int:
     return int(any(row.verdict in ("fail", "inconclusive") for row in found))
 
 
-def measured(suites: Iterable[str], pairs: int | None, clock: Clock) -> Iterator[Row]:
+def measured(suites: Iterable[str], pairs: int | None, clock: Clock, say: Say) -> Iterator[Row]:
     """The rows of the models that were asked for."""
     for name in suites:
-        yield from of_model(SUITES[name](), pairs or MORE_PAIRS.get(name, PAIRS), clock)
+        wanted = pairs or MORE_PAIRS.get(name, PAIRS)
+        yield from pooled(SUITES[name], engine_and_guard, wanted, clock, say)
+        if name == "demo":
+            yield from shipped(SUITES[name], wanted, clock, say)
 
 
-def of_model(subject: Subject, pairs: int, clock: Clock) -> Iterator[Row]:
+def engine_and_guard(subject: Subject) -> Iterator[Case]:
     """The engine's cases, then those of the whole product."""
-    yield from rows(subject, engine_cases(subject), pairs, clock)
-    yield from rows(subject, product_cases(subject), pairs, clock)
-    if subject.name == "demo":
-        yield from shipped(subject, pairs, clock)
+    yield from engine_cases(subject)
+    yield from product_cases(subject)
 
 
-def shipped(subject: Subject, pairs: int, clock: Clock) -> Iterator[Row]:
+def shipped(build: Callable[[], Subject], pairs: int, clock: Clock, say: Say) -> Iterator[Row]:
     """The shipped policies; not measured where vectors and calibration are not those of the model."""
     try:
-        yield from rows(subject, shipped_cases(subject), pairs, clock)
+        yield from pooled(build, shipped_cases, pairs, clock, say)
     except GuardrailError as error:
         note = f"{type(error).__name__}: vectors or calibration are missing or of another model"
-        yield results.not_measured(f"{subject.name}: {SHIPPED}", None, note)
+        yield results.not_measured(f"demo: {SHIPPED}", None, note)
 
 
 def save(found: list[Row], out: Path, clock: str) -> None:

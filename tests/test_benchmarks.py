@@ -10,7 +10,7 @@ from benchmarks import gpu, results
 from benchmarks.cases import Case, engine_cases
 from benchmarks.pairs import Goal, Interval, Timings, added, interval, measure, ratio
 from benchmarks.readme import README, filled, read
-from benchmarks.runner import WrongResult, row
+from benchmarks.runner import TWINS, WrongResult, pooled, row
 from benchmarks.subjects import subject
 from guardrail.testing import tiny_model, tiny_tokenizer
 
@@ -38,7 +38,7 @@ class FakeClock:
 
 @pytest.fixture(scope="module")
 def tiny():
-    return subject("tiny", tiny_model(), tiny_tokenizer(), prompt=6, new_tokens=3)
+    return subject("tiny", tiny_model, tiny_tokenizer(), prompt=6, new_tokens=3)
 
 
 def drifting(slope, noise, seed):
@@ -113,6 +113,24 @@ def test_unchanged_means_one_within_the_interval(low, high, expected):
 def test_every_case_of_the_engine_does_what_it_says(tiny):
     found = [row(tiny, case, pairs=2) for case in engine_cases(tiny)]
     assert [r.name.removeprefix("tiny: ") for r in found] == list(gpu.NAMES)
+
+
+def test_the_pairs_of_several_twins_are_pooled(tiny):
+    clock, built = FakeClock(), iter((1.0, 1.1, 1.2))
+
+    def cases(_):
+        return [
+            Case(
+                name="c",
+                guarded=clock.working("g", next(built)),
+                bare=clock.working("b", 1.0),
+                holds=lambda a, b: True,
+            )
+        ]
+
+    (found,) = pooled(lambda: tiny, cases, pairs=60, clock=clock, say=lambda _: None)
+    assert (found.pairs, found.name, TWINS) == (60, "tiny: c", 3)
+    assert found.ratio.median == pytest.approx(1.1)
 
 
 def test_a_wrong_result_is_not_timed(tiny):
