@@ -72,7 +72,7 @@ class Rounds:
 
     def reply(self, loaded: Loaded, requests: Sequence[Request], sampling: Sampling) -> Round:
         """Decide on a batch and generate the rows that go on."""
-        admission = admit(self.engine, loaded, requests, sampling.max_new_tokens)
+        admission = self.admit(loaded, requests, sampling.max_new_tokens)
         submitted = self.submit(loaded, admission, sampling) if admission.rows else None
         decisions, timing = self.decided(loaded, admission, submitted)
         answered = Round(rounds=self, loaded=loaded, requests=requests, decisions=decisions, timing=timing)
@@ -83,7 +83,7 @@ class Rounds:
 
     def check(self, loaded: Loaded, requests: Sequence[Request]) -> list[Check]:
         """Decide on a batch and generate nothing."""
-        admission = admit(self.engine, loaded, requests, 1)
+        admission = self.admit(loaded, requests, 1)
         submitted = self._submit_check(loaded, admission) if admission.rows else None
         decisions, timing = self.decided(loaded, admission, submitted)
         for item, decision in zip(requests, decisions, strict=True):
@@ -92,6 +92,11 @@ class Rounds:
             Check(decision=decision, audit_id=item.id, timing=self._total(item, timing))
             for item, decision in zip(requests, decisions, strict=True)
         ]
+
+    def admit(self, loaded: Loaded, requests: Sequence[Request], room: int) -> Admission:
+        """Render a batch. Raises PromptError, with an audit record of what could not be evaluated."""
+        with self.closing(loaded, requests):
+            return admit(self.engine, loaded, requests, room)
 
     def submit(
         self, loaded: Loaded, admission: Admission, sampling: Sampling, stream: bool = False
@@ -225,7 +230,8 @@ class Rounds:
 
     def ended(self, loaded: Loaded, item: Request, outcome: Outcome, error: str | None = None) -> None:
         """Close a request that got no reply."""
-        decision = item.decisions[-1] if item.decisions else Decision(status="not_evaluated")
+        unread = Decision(status="not_evaluated", action="block", would_action="block", error=error)
+        decision = item.decisions[-1] if item.decisions else unread
         self.audit.finished(self._record(loaded, item, decision, Timing(), outcome=outcome, error=error))
 
     @contextmanager

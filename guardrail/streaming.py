@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from guardrail.admission import admit
 from guardrail.engines import Token
 from guardrail.loading import Loaded
 from guardrail.requests import Request
@@ -56,7 +55,7 @@ class ReplyStream(Iterator[str]):
 
     def _decide(self) -> tuple[ReplyJob | None, Decision, Timing]:
         rounds, loaded, sampling = self._rounds, self._loaded, self._sampling
-        admission = admit(rounds.engine, loaded, [self._request], sampling.max_new_tokens)
+        admission = rounds.admit(loaded, [self._request], sampling.max_new_tokens)
         submitted = rounds.submit(loaded, admission, sampling, stream=True) if admission.rows else None
         decisions, timing = rounds.decided(loaded, admission, submitted)
         return (submitted[0] if submitted else None), decisions[0], timing

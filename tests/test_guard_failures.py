@@ -171,8 +171,14 @@ def test_a_score_that_is_not_a_number_is_an_error(tmp_path):
 
 def test_a_prompt_that_is_too_long_is_an_error_unless_every_policy_allows_cutting_it(tmp_path):
     long = "many words " * 100
-    with guard(tmp_path, policy(threshold=NEVER)) as made, pytest.raises(PromptError, match="more than fit"):
-        made.chat(long)
+    log = tmp_path / "audit.jsonl"
+    with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)}) as made:
+        for ask in (made.chat, made.check, lambda text: next(made.stream(text))):
+            with pytest.raises(PromptError, match="more than fit"):
+                ask(long)
+    assert [(r.outcome, r.decision.status, r.decision.action) for r in read(log)] == [
+        ("error", "not_evaluated", "block")
+    ] * 3
     with guard(tmp_path, policy(threshold=NEVER, on_truncate="score_tail")) as made:
         reply = made.chat(long, **GREEDY)
     assert any("truncated" in warning for warning in reply.decision.warnings)
