@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from benchmarks.cases import Case
 from benchmarks.pairs import PAIRS, WARM_UP, Clock, Timings, measure, wall_clock
 from benchmarks.results import Row, measured
 from benchmarks.subjects import Subject
 
-TWINS = 3
+COUPLES = 4
 
 
 class WrongResult(AssertionError):
@@ -23,19 +24,24 @@ def pooled(
     clock: Clock = wall_clock,
     say: Callable[[str], object] = print,
 ) -> Iterator[Row]:
-    """The pairs of several models built alike, together.
+    """The pairs of several couples of models built alike, together; every other couple changes its roles.
 
-    Where a model happens to lie in memory makes it up to a percent faster or slower than its twin, and
-    pairs of the same two models cannot tell that from the guard.
+    Where a model happens to lie in memory makes it a percent faster or slower than its twin: on average the
+    one that was built first is slower. Pairs of the same two models cannot tell that from the guard.
     """
     found: dict[str, list[Timings]] = {}
-    for twin in range(TWINS):
-        subject = build()
+    for couple in range(COUPLES):
+        subject = build() if couple % 2 else swapped(build())
         for case in cases(subject):
-            say(f"{subject.name}: {case.name} ({twin + 1} of {TWINS})")
-            found.setdefault(case.name, []).append(timed(subject, case, -(-pairs // TWINS), clock))
+            say(f"{subject.name}: {case.name} ({couple + 1} of {COUPLES})")
+            found.setdefault(case.name, []).append(timed(subject, case, -(-pairs // COUPLES), clock))
     for name, timings in found.items():
         yield measured(f"{subject.name}: {name}", _together(timings), subject.goals.get(name))
+
+
+def swapped(subject: Subject) -> Subject:
+    """The couple with the other model under guard."""
+    return replace(subject, model=subject.bare, bare=subject.model)
 
 
 def row(subject: Subject, case: Case, pairs: int = PAIRS, clock: Clock = wall_clock) -> Row:

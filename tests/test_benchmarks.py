@@ -10,7 +10,7 @@ from benchmarks import gpu, results
 from benchmarks.cases import Case, engine_cases
 from benchmarks.pairs import Goal, Interval, Timings, added, interval, measure, ratio
 from benchmarks.readme import README, filled, read
-from benchmarks.runner import TWINS, WrongResult, pooled, row
+from benchmarks.runner import COUPLES, WrongResult, pooled, row
 from benchmarks.subjects import subject
 from guardrail.testing import tiny_model, tiny_tokenizer
 
@@ -115,10 +115,11 @@ def test_every_case_of_the_engine_does_what_it_says(tiny):
     assert [r.name.removeprefix("tiny: ") for r in found] == list(gpu.NAMES)
 
 
-def test_the_pairs_of_several_twins_are_pooled(tiny):
-    clock, built = FakeClock(), iter((1.0, 1.1, 1.2))
+def test_the_pairs_of_several_couples_are_pooled_and_roles_change(tiny):
+    clock, models, built = FakeClock(), [], iter((1.0, 1.1, 1.1, 1.2))
 
-    def cases(_):
+    def cases(couple):
+        models.append(couple.model is tiny.model)
         return [
             Case(
                 name="c",
@@ -129,8 +130,9 @@ def test_the_pairs_of_several_twins_are_pooled(tiny):
         ]
 
     (found,) = pooled(lambda: tiny, cases, pairs=60, clock=clock, say=lambda _: None)
-    assert (found.pairs, found.name, TWINS) == (60, "tiny: c", 3)
+    assert (found.pairs, found.name, COUPLES) == (60, "tiny: c", 4)
     assert found.ratio.median == pytest.approx(1.1)
+    assert models == [False, True, False, True]
 
 
 def test_a_wrong_result_is_not_timed(tiny):
