@@ -65,9 +65,12 @@ def _outcome(engine: Engine, loaded: Loaded, item: Request, room: int) -> Prompt
 
 
 def _cut(plan: Plan, item: Request, prompt: Prompt, limit: int) -> Prompt:
-    rules = [rule for rule, _ in live_rules(plan, item.facts)]
+    live = live_rules(plan, item.facts)
+    rules = [rule for rule, mode in live if mode == "enforce"] or [rule for rule, _ in live]
     dropped = len(prompt.ids) - limit
     if not rules or any(rule.settings.on_truncate == "error" for rule in rules):
-        raise PromptError(f"the prompt has {len(prompt.ids)} tokens, {dropped} more than fit")
+        raise PromptError(
+            f"the prompt has {len(prompt.ids)} tokens, {dropped} more than fit beside the reply"
+        )
     item.warn(f"truncated: the first {dropped} tokens were dropped, only the rest was evaluated")
     return Prompt(prompt.ids[dropped:], dropped)

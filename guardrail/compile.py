@@ -16,7 +16,7 @@ from guardrail.policy import Condition, FprThreshold, Policy, PolicySet, RawThre
 from guardrail.problems import suggest, validation_problems
 from guardrail.steering import SpecError, build_steering, recheck_layer
 from guardrail.thresholds import raw_threshold, threshold_number
-from guardrail.types import Fingerprint, Probe, Steering, SteerSpec, Verdict
+from guardrail.types import ALLOW, STOP, Fingerprint, Probe, Steering, SteerSpec, Verdict
 from guardrail.vectors import TraitVectors
 
 
@@ -116,7 +116,9 @@ class Compiler:
     def _warn_about(self, rules: Sequence[Rule]) -> None:
         for rule in rules:
             if rule.fails_open:
-                self.warnings.append(f"{rule.id}: fails open: an error or a time-out lets the prompt pass")
+                self.warnings.append(f"{rule.id}: fails open: {', '.join(open_keys(rule))}")
+            if rule.mode == "enforce" and rule.settings.on_truncate == "score_tail":
+                self.warnings.append(f"{rule.id}: of a prompt that is too long only the end is evaluated")
             if rule.mode == "enforce" and self.inputs.calibration is None:
                 self.warnings.append(
                     f"{rule.id}: enforced without a calibration; its false-positive rate is unknown"
@@ -134,7 +136,9 @@ class Compiler:
         config = self._config(policy, info, (*path, "action"))
         if info is None or config is None or len(found) < len(conditions):
             return None
-        verdict = info.compile(config)
+        verdict = self._verdict(info, config, (*path, "action", policy.action.name))
+        if verdict is None:
+            return None
         spec = verdict if isinstance(verdict, SteerSpec) else None
         steering = self._steering(policy, found, spec, (*path, "action"))
         settings = self.policies.resolved(policy)
@@ -153,6 +157,16 @@ class Compiler:
             message=policy.message,
             settings=settings,
         )
+
+    def _verdict(self, info: ActionInfo, config: BaseModel, path: tuple[str | int, ...]) -> Verdict | None:
+        try:
+            verdict: object = info.compile(config)
+        except Exception as error:
+            verdict = error
+        if verdict == STOP or isinstance(verdict, SteerSpec):
+            return verdict  # pyright: ignore[reportReturnType]
+        self._problem(f"the action does not compile: {verdict!r}", *path)
+        return None
 
     @staticmethod
     def _place(policy: Policy, path: tuple[str | int, ...], j: int) -> tuple[str | int, ...]:
@@ -288,6 +302,18 @@ class Compiler:
             )
             return None
         return self._linear_condition(condition, layer, path)
+
+
+def open_keys(rule: Rule) -> list[str]:
+    """The keys that let a prompt pass when something goes wrong."""
+    settings = rule.settings
+    keys = {
+        "on_error": settings.on_error,
+        "on_timeout": rule.on_timeout,
+        "unsupported_input": settings.unsupported_input,
+        "otherwise": rule.otherwise,
+    }
+    return [f"`{name}: allow`" for name, value in keys.items() if value == ALLOW]
 
 
 def config_problems(

@@ -124,10 +124,14 @@ def _value(condition: CompiledCondition, readings: Sequence[float], facts: Facts
     return float(readings[condition.reading])
 
 
-def recheck(plan: Plan, decision: Decision, readings: Sequence[float]) -> Decision:
-    """After steering: where a rule still fires at its later layer, its `otherwise` takes over."""
+def recheck(plan: Plan, decision: Decision, readings: Sequence[float], layer: int | None = None) -> Decision:
+    """After steering: where a rule still fires at its later layer, its `otherwise` takes over.
+
+    `layer`: only the rules that are read again there; None for all.
+    """
     rules = [rule for s in decision.steering if (rule := plan.rule(s.policy)) and rule.recheck]
-    failed = [rule for rule in rules if rule.recheck and not _passed(rule.recheck, readings)]
+    due = [rule for rule in rules if rule.recheck and layer in (None, rule.recheck.layer)]
+    failed = [rule for rule in due if rule.recheck and not _passed(rule.recheck, readings)]
     if not failed:
         return decision
     rule = max(failed, key=lambda rule: plan.strengths.get(rule.otherwise, 0))

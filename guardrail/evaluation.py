@@ -5,9 +5,11 @@ Adds to the pure `evaluate` what is not pure: scorers, reviewing plugins, the ti
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +19,8 @@ from guardrail.loading import Loaded
 from guardrail.requests import Request
 from guardrail.types import Decision, Facts
 from guardrail.worker import Job
+
+log = logging.getLogger("guardrail")
 
 
 class Evaluation:
@@ -30,7 +34,7 @@ class Evaluation:
         self._scorer_errors: dict[int, str] = {}
         self._job: Job[Any, Any] | None = None
 
-    @property
+    @cached_property
     def timeout_s(self) -> float:
         """The shortest time limit of the rules that are enforced for some row."""
         live = [pair for facts in self.facts for pair in live_rules(self.loaded.plan, facts)]
@@ -40,9 +44,9 @@ class Evaluation:
     def start(self, job: Job[Any, Any]) -> None:
         """Run the scorers (worker's thread)."""
         self._job = job
-        needed = {c.trait for rule in self.loaded.plan.rules for c in rule.conditions if c.layer is None}
-        for row in range(len(self.requests)):
-            if needed:
+        for row, facts in enumerate(self.facts):
+            rules = [rule for rule, _ in live_rules(self.loaded.plan, facts)]
+            if needed := {c.trait for rule in rules for c in rule.conditions if c.layer is None}:
                 self.facts[row] = self._scored(row, needed)
 
     def _scored(self, row: int, needed: set[str]) -> Facts:
@@ -51,7 +55,9 @@ class Evaluation:
             try:
                 extra[name] = float(self.loaded.plugins.scorers[name].score(self.requests[row].messages))
             except Exception as error:
-                self._scorer_errors[row] = f"scorer `{name}` failed: {error!r}"
+                # the message may hold the prompt, and decisions are written to logs
+                log.warning("scorer %s failed", name, exc_info=True)
+                self._scorer_errors[row] = f"scorer `{name}` failed: {type(error).__name__}"
         return replace(self.facts[row], extra=extra)
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
@@ -65,9 +71,12 @@ class Evaluation:
 
     def _in_time(self, row: int, readings: Sequence[float]) -> Decision:
         decision = self._decision(row, readings)
-        if not self.timed_out and self._elapsed() > self.timeout_s:
-            return self.failed(row, self.timeout_message(), timeout=True)
-        return decision
+        if self.timed_out or self._elapsed() <= self.timeout_s:
+            return decision
+        late = self.failed(row, self.timeout_message(), timeout=True)
+        order = self.loaded.plan.strengths
+        known = order.get(decision.action, 0) > order.get(late.action, 0)
+        return replace(decision, warnings=(*decision.warnings, late.error or "")) if known else late
 
     def _decision(self, row: int, readings: Sequence[float]) -> Decision:
         decision = evaluate(self.loaded.plan, readings, self.facts[row])
@@ -85,9 +94,9 @@ class Evaluation:
             decision = tighten(self.loaded.plan, decision, action, note, name in plugins.named)
         return decision
 
-    def recheck(self, row: int, decision: Decision, readings: Sequence[float]) -> Decision:
-        """The decision after steering."""
-        return recheck(self.loaded.plan, decision, readings)
+    def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
+        """The decision after steering, as of what was read at this layer."""
+        return recheck(self.loaded.plan, decision, readings, layer)
 
     def failed(self, row: int, error: str, timeout: bool = False) -> Decision:
         """The decision where nothing could be evaluated."""

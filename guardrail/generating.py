@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from guardrail.admission import Admission
-from guardrail.engines import Event, Prompt
-from guardrail.errors import ConfigError
+from guardrail.engines import Completion, Event, Prompt
+from guardrail.errors import ConfigError, PromptError
 from guardrail.evaluation import Evaluation
 from guardrail.loading import Loaded
-from guardrail.requests import Request
+from guardrail.protocols import Answer
+from guardrail.requests import Request, request
 from guardrail.responding import Responder
 from guardrail.rounds import Rounds
-from guardrail.types import Decision, Facts, Message, Timing
+from guardrail.types import Decision, Message, Timing
 from guardrail.worker import Job
 
 _last: ContextVar[tuple[Decision, ...]] = ContextVar("guardrail_last_decisions", default=())
@@ -28,8 +29,16 @@ def last_decisions() -> tuple[Decision, ...]:
 class GuardedGenerate:
     """One call of `guard.generate`."""
 
-    def __init__(self, rounds: Rounds, loaded: Loaded, responder: Responder) -> None:
+    def __init__(
+        self,
+        rounds: Rounds,
+        loaded: Loaded,
+        responder: Responder,
+        tags: Iterable[str] = (),
+        conversation: str | None = None,
+    ) -> None:
         self.rounds, self.loaded, self.responder = rounds, loaded, responder
+        self.tags, self.conversation = tags, conversation
         self.engine: Any = rounds.engine
         if not hasattr(self.engine, "generate"):
             raise ConfigError("this engine has no `generate`; use `chat`")
@@ -51,8 +60,10 @@ class GuardedGenerate:
         with self.rounds.closing(self.loaded, requests):
             answers = self._answers(requests, decisions)
             generated = None if all(decision.stops for decision in decisions) else job.result()
-            output = assemble(self.engine, kwargs, generated, answers)
-        self._finish(requests, answers, timing)
+            completions = self._completions(generated, kwargs)
+            output = assemble(self.engine, kwargs, generated, {r: a.text for r, a in answers.items()})
+            for row, item in enumerate(requests):
+                self._finish(item, answers.get(row), completions.get(row), timing)
         final = tuple(item.decisions[-1] for item in requests)
         _last.set(final)
         if not _is_tensor(output):
@@ -67,24 +78,37 @@ class GuardedGenerate:
         return [self._request(row.tolist()) for row in rows]
 
     def _request(self, ids: list[int]) -> Request:
-        messages = (Message("user", self.engine.tokenizer.decode(ids)),)
-        item = Request(kind="generate", original=messages, messages=messages, facts=Facts())
+        if len(ids) > self.engine.max_tokens:
+            limit = self.engine.max_tokens
+            raise PromptError(f"a prompt has {len(ids)} tokens, {len(ids) - limit} more than the model takes")
+        message = Message("user", self.engine.tokenizer.decode(ids) or " ")
+        item = request("generate", [message], self.tags, self.conversation, whole=False)
         item.prompt_tokens = len(ids)
         if any(rule.action == "rephrase" for rule in self.loaded.plan.rules):
             item.warn("generate has no messages to rephrase: `otherwise` applies")
         return item
 
-    def _answers(self, requests: list[Request], decisions: list[Decision]) -> dict[int, str]:
-        answers: dict[int, str] = {}
-        for row, (item, decision) in enumerate(zip(requests, decisions, strict=True)):
-            if decision.stops and (answer := self.responder.respond(item, decision)) is not None:
-                item.ticket_id = answer.ticket.id if answer.ticket else None
-                answers[row] = answer.text
-        return answers
+    def _answers(self, requests: list[Request], decisions: list[Decision]) -> dict[int, Answer]:
+        stopped = [row for row, decision in enumerate(decisions) if decision.stops]
+        found = {row: self.responder.respond(requests[row], decisions[row]) for row in stopped}
+        return {row: answer for row, answer in found.items() if answer is not None}
 
-    def _finish(self, requests: list[Request], answers: Mapping[int, str], timing: Timing) -> None:
-        for row, item in enumerate(requests):
-            self.rounds.finish(self.loaded, item, answers.get(row, ""), timing, None)
+    def _completions(self, generated: Any, kwargs: Mapping[str, Any]) -> dict[int, Completion]:
+        from guardrail.engines.unsupported import prompt_ids
+
+        if generated is None:
+            return {}
+        width = prompt_ids(kwargs).shape[1]
+        return {row: self.engine.completion(generated, row, width) for row in generated.kept}
+
+    def _finish(
+        self, item: Request, answer: Answer | None, completion: Completion | None, timing: Timing
+    ) -> None:
+        if answer is not None:
+            self.rounds.answer(self.loaded, item, answer, timing)
+        else:
+            text = completion.text if completion else ""
+            self.rounds.finish(self.loaded, item, text, timing, completion)
 
 
 def _is_tensor(output: object) -> bool:

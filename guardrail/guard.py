@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
@@ -22,11 +23,15 @@ from guardrail.requests import request
 from guardrail.responding import Responder
 from guardrail.rounds import Round, Rounds
 from guardrail.streaming import ReplyStream
-from guardrail.types import Check, Decision, Message, Messages, Reply, Sampling, Ticket
+from guardrail.types import Check, Decision, Messages, Reply, Sampling, Ticket
 from guardrail.worker import Worker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+BATCH = 32
+"""How many conversations `chat_many` and `check_many` evaluate at once, under one time limit."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -61,6 +66,8 @@ class Guard:
         queue_size: int = 256,
         watch_s: float | None = None,
     ) -> None:
+        if queue_size < 1:
+            raise ConfigError("queue_size is at least 1")
         if policies is None:
             raise ConfigError("no policies were given: name a policy file, such as policies/chatbot.yaml")
         enabled = Plugins.default(plugins)
@@ -91,8 +98,11 @@ class Guard:
         name: str,
         policies: Source | None = None,
         *,
+        engine: str = "transformers",
         plugins: Sequence[object] = (),
         chat_template: str | None = None,
+        template_arguments: Mapping[str, object] | None = None,
+        queue_size: int = 256,
         watch_s: float | None = None,
         **model_arguments: Any,
     ) -> Self:
@@ -107,8 +117,11 @@ class Guard:
             model,
             tokenizer,
             policies if policies is not None else default_policies(name),
+            engine=engine,
             plugins=plugins,
             chat_template=chat_template,
+            template_arguments=template_arguments,
+            queue_size=queue_size,
             watch_s=watch_s,
         )
 
@@ -154,13 +167,11 @@ class Guard:
     ) -> list[Reply]:
         """As `chat`, for several conversations in one batch; each gets its own decision."""
         requests = [request("chat", messages, tags, conversation) for messages in conversations]
-        loaded, replies = self.active, dict[str, Reply]()
-        todo = requests
-        while todo:
-            answered = self._rounds.reply(loaded, todo, Sampling(**sampling))
+        loaded, options, replies = self.active, Sampling(**sampling), dict[str, Reply]()
+        while todo := [r for r in requests if r.id not in replies][:BATCH]:
             with self._rounds.closing(loaded, todo):
+                answered = self._rounds.reply(loaded, todo, options)
                 replies |= self._settled(loaded, answered)
-            todo = [r for r in requests if r.id not in replies]
         return [replies[r.id] for r in requests]
 
     def _settled(self, loaded: Loaded, answered: Round) -> dict[str, Reply]:
@@ -185,10 +196,7 @@ class Guard:
         return ReplyStream(self._rounds, loaded, item, Sampling(**sampling), self._responder(loaded))
 
     def _responder(self, loaded: Loaded, retries: bool = True) -> Responder:
-        return Responder(loaded, self._complete, self.sinks, retries)
-
-    def _complete(self, messages: Sequence[Message]) -> str:
-        return self._rounds.unguarded(self.active, messages)
+        return Responder(loaded, partial(self._rounds.unguarded, loaded), self.sinks, retries)
 
     # --- decisions without a reply --------------------------------------------------------------------
 
@@ -207,7 +215,9 @@ class Guard:
     ) -> list[Check]:
         """As `check`, for several conversations in one batch."""
         requests = [request("check", messages, tags, conversation) for messages in conversations]
-        return self._rounds.check(self.active, requests)
+        loaded = self.active
+        batches = (requests[i : i + BATCH] for i in range(0, len(requests), BATCH))
+        return [check for batch in batches for check in self._rounds.check(loaded, batch)]
 
     def project(
         self,
@@ -229,7 +239,14 @@ class Guard:
 
     # --- in place of model.generate -------------------------------------------------------------------
 
-    def generate(self, inputs: Any = None, **kwargs: Any) -> Any:
+    def generate(
+        self,
+        inputs: Any = None,
+        *,
+        tags: Iterable[str] = (),
+        conversation: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """In place of `model.generate`, with its arguments and its return value.
 
         A blocked row is its prompt, the tokenised message, end-of-sequence and padding. Decisions are in
@@ -239,7 +256,8 @@ class Guard:
         if inputs is not None:
             kwargs["inputs"] = inputs
         loaded = self.active
-        return GuardedGenerate(self._rounds, loaded, self._responder(loaded, retries=False)).run(kwargs)
+        responder = self._responder(loaded, retries=False)
+        return GuardedGenerate(self._rounds, loaded, responder, tags, conversation).run(kwargs)
 
     @property
     def last_decisions(self) -> tuple[Decision, ...]:

@@ -65,8 +65,9 @@ class Rule:
 
     @property
     def fails_open(self) -> bool:
-        """Whether an error or a time-out lets the prompt pass."""
-        return self.mode == "enforce" and "allow" in (self.settings.on_error, self.on_timeout)
+        """Whether something that goes wrong lets the prompt pass."""
+        choices = (self.settings.on_error, self.on_timeout, self.settings.unsupported_input, self.otherwise)
+        return self.mode == "enforce" and "allow" in choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,7 +156,9 @@ class Plugins:
         try:
             asked = [(plugin, action) for plugin, action in calls if action is not None]
         except PluginError as error:
-            raise EvaluationError(str(error), kind="plugin") from error
+            # the message may hold the prompt, and decisions are written to logs
+            text = f"{str(error).split(' failed: ')[0]} failed: {type(error.__cause__).__name__}"
+            raise EvaluationError(text, kind="plugin") from error
         for plugin, action in asked:
             if action == "steer":
                 raise EvaluationError(f"plugin `{plugin}` asked to steer; only a policy can", kind="plugin")

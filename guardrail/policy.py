@@ -138,8 +138,9 @@ class Policy(Model):
             raise ValueError("give exactly one of `trait`, `all_of` and `any_of`")
         if self.trait is not None and self.threshold is None:
             raise ValueError("`threshold` is missing")
-        if self.trait is None and (self.threshold is not None or self.layer != "auto"):
-            raise ValueError("`layer` and `threshold` belong inside the conditions of `all_of` and `any_of`")
+        outer = self.threshold is not None or self.layer != "auto" or self.fires != "above"
+        if self.trait is None and outer:
+            raise ValueError("`layer`, `threshold` and `fires` belong inside the conditions")
         return self
 
     @property

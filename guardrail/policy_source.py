@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from guardrail.types import Fingerprint
 
 if TYPE_CHECKING:
     from guardrail.plugins import Plugins
+
+log = logging.getLogger("guardrail")
 
 Accept = Callable[[Loaded], None]
 
@@ -58,6 +61,7 @@ class PolicySource:
                 candidate = self._candidate()
             except Exception as error:
                 self.error, self.failures = error, self.failures + 1
+                log.warning("policies were not reloaded, the last good ones stay: %s", error)
                 return False
             self.active, self.loaded_at = candidate, datetime.now(UTC)
             self.error, self.reloads = None, self.reloads + 1

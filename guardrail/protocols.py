@@ -31,10 +31,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Evaluate and answer these messages instead; `waive` names policies that a person has lifted."""
+    """Evaluate and answer these messages instead; `waive` names policies that a person has lifted.
+
+    An action can lift the policy that it responds for, no other; `ticket` is the person's.
+    """
 
     messages: tuple[Message, ...]
     waive: frozenset[str] = frozenset()
+    ticket: Ticket | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Request:
     decisions: list[Decision] = field(default_factory=list[Decision])
     """One for each prompt that was evaluated for this request."""
     prompt_tokens: int = 0
+    closed: bool = False
+    """Whether its audit record has an outcome already."""
     ticket_id: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -61,12 +63,14 @@ class Request:
 def request(
     kind: Kind,
     messages: Sequence[MessageLike] | str,
-    tags: Iterable[str] = (),
+    tags: Iterable[str] | str = (),
     conversation: str | None = None,
+    whole: bool = True,
 ) -> Request:
     """Check messages and gather facts. A plain string is one user message. Raises PromptError.
 
-    What is not text makes the request `unreadable`: policies say what happens then.
+    `whole` is false for a prompt of unknown make-up, which may be blank. What is not text makes the request
+    `unreadable`: policies say what happens then.
     """
     raw = [Message("user", messages)] if isinstance(messages, str) else list(messages)
     if not raw:
@@ -74,10 +78,10 @@ def request(
     parsed = [_message(item) for item in raw]
     turns = tuple(message for message, _ in parsed)
     unreadable = next((reason for _, reason in parsed if reason), None)
-    if not unreadable and not turns[-1].content.strip():
+    if whole and not unreadable and not turns[-1].content.strip():
         raise PromptError("the last message is empty")
     facts = Facts(
-        tags=frozenset(tags),
+        tags=frozenset([tags] if isinstance(tags, str) else tags),
         user_turns=sum(message.role == "user" for message in turns),
         last_role=turns[-1].role,
         conversation=conversation or _conversation(turns),

@@ -40,18 +40,32 @@ class Responder:
             return response
         if not self.retries or len(request.decisions) >= MAX_ROUNDS:
             return Answer(self._message(decision) or REFUSAL)
+        if response.ticket is not None:
+            request.ticket_id = response.ticket.id
+        self._waive(request, decision, response.waive)
         request.attempts[policy] += 1
         request.messages = response.messages
-        request.facts = replace(request.facts, waived=request.facts.waived | response.waive)
         return None
 
+    def _waive(self, request: Request, decision: Decision, waive: frozenset[str]) -> None:
+        """A response lifts its own policy at most, and only where that policy names the action."""
+        if waive and self._own(decision):
+            request.warn(f"{decision.policy}: lifted after {decision.action}")
+            request.facts = replace(request.facts, waived=request.facts.waived | {decision.policy or ""})
+
+    def _own(self, decision: Decision) -> bool:
+        """Whether the policy itself asked for the action that was decided, and not a plugin's review."""
+        rule = self.loaded.plan.rule(decision.policy)
+        return rule is not None and rule.action == decision.action
+
     def _otherwise(self, request: Request, decision: Decision, otherwise: Otherwise) -> Answer | Retry:
-        if otherwise.action == ALLOW:
+        if otherwise.ticket is not None:
+            request.ticket_id = otherwise.ticket.id
+        if otherwise.action == ALLOW and self._own(decision):
             return Retry(request.messages, waive=frozenset({decision.policy or ""}))
-        response = self._response(request, decision, otherwise.action)
-        if isinstance(response, Otherwise):
-            return Answer(self._message(decision) or REFUSAL, otherwise.ticket)
-        return response
+        name = "block" if otherwise.action == ALLOW else otherwise.action
+        response = self._response(request, decision, name)
+        return Answer(self._message(decision) or REFUSAL) if isinstance(response, Otherwise) else response
 
     def _response(self, request: Request, decision: Decision, name: str) -> Response:
         action = self.loaded.plugins.actions[name]
@@ -59,10 +73,11 @@ class Responder:
         if name == "rephrase" and not self.retries:
             return Otherwise(rule.otherwise if rule else "block")  # type: ignore[arg-type]
         try:
-            return action.respond(_config(rule, name, action.Config), self._context(request, decision, rule))
+            context = self._context(request, decision, rule)
+            return checked(action.respond(_config(rule, name, action.Config), context))
         except Exception as error:
             log.warning("action %s failed", name, exc_info=True)
-            request.warn(f"action `{name}` failed: {error!r}")
+            request.warn(f"action `{name}` failed: {type(error).__name__}")
             return Otherwise(rule.settings.on_error if rule else "block")
 
     def _context(self, request: Request, decision: Decision, rule: Rule | None) -> ActionContext:
@@ -81,6 +96,15 @@ class Responder:
     def _message(self, decision: Decision) -> str | None:
         rule = self.loaded.plan.rule(decision.policy)
         return rule.message if rule else None
+
+
+def checked(response: object) -> Response:
+    """What an action returned, if it is a response at all. Raises TypeError."""
+    text = getattr(response, "text", "")
+    known = not isinstance(response, Otherwise) or response.action in ("block", "allow", "escalate")
+    if not isinstance(response, Answer | Retry | Otherwise) or not isinstance(text, str) or not known:
+        raise TypeError(f"{response!r} is no response")
+    return response
 
 
 def _config(rule: Rule | None, name: str, config: type[BaseModel]) -> BaseModel:

@@ -13,10 +13,11 @@ from typing import Any, TypeAlias
 
 from guardrail.admission import Admission, admit
 from guardrail.audit.trail import AuditTrail
-from guardrail.engines import Completion, Engine, Event, Scored
-from guardrail.errors import EvaluationError, RequestError
+from guardrail.engines import Completion, Engine, Event, Refused, Scored
+from guardrail.errors import EvaluationError, QueueFull, RequestError
 from guardrail.evaluation import Evaluation
 from guardrail.loading import Loaded
+from guardrail.protocols import Answer
 from guardrail.records import text_sha256
 from guardrail.requests import Request, history
 from guardrail.responding import Responder
@@ -34,7 +35,6 @@ from guardrail.types import (
 from guardrail.worker import Job, Worker
 
 ReplyJob: TypeAlias = Job[Event, Sequence[Completion]]
-OUTCOMES: dict[str, Outcome] = {"allow": "answered", "steer": "answered", "escalate": "escalated"}
 
 
 @dataclass(kw_only=True)
@@ -58,8 +58,7 @@ class Round:
         answer = responder.respond(request, decision)
         if answer is None:
             return None
-        request.ticket_id = answer.ticket.id if answer.ticket else None
-        return self.rounds.finish(self.loaded, request, answer.text, self.timing, None)
+        return self.rounds.answer(self.loaded, request, answer, self.timing)
 
 
 class Rounds:
@@ -144,12 +143,16 @@ class Rounds:
 
     def decisions(self, job: Job[Event, Any], evaluation: Evaluation) -> tuple[list[Decision], Timing]:
         """Wait for the verdict, no longer than policies allow from the worker's start."""
-        job.wait_until_started()
+        if not job.wait_until_started(self.worker.patience_s):
+            job.cancel()
+            raise QueueFull(f"the model did not get to this request within {self.worker.patience_s:.0f} s")
         queued = (job.started - job.submitted) * 1e3
         try:
             event = self._first_event(job, evaluation)
         except RequestError:
             raise
+        except Refused as refused:
+            raise refused.error from None
         except Exception as error:
             return self._failed(evaluation, error), Timing(queue=queued)
         if event is None:
@@ -201,14 +204,28 @@ class Rounds:
             item.decisions.append(replace(decision, warnings=(*decision.warnings, *item.warnings)))
             self.audit.decided(self._record(loaded, item, item.decisions[-1], timing))
 
+    def answer(self, loaded: Loaded, item: Request, answer: Answer, timing: Timing) -> Reply:
+        """The reply that an action gave in the model's place."""
+        if answer.ticket is not None:
+            item.ticket_id = answer.ticket.id
+        held = answer.ticket is not None and answer.ticket.state == "pending"
+        return self.finish(loaded, item, answer.text, timing, None, held)
+
     def finish(
-        self, loaded: Loaded, item: Request, text: str, timing: Timing, completion: Completion | None
+        self,
+        loaded: Loaded,
+        item: Request,
+        text: str,
+        timing: Timing,
+        completion: Completion | None,
+        held: bool = False,
     ) -> Reply:
         """The reply, with the outcome written down."""
+        item.closed = True
         decision = replace(
             item.decisions[-1], warnings=tuple(dict.fromkeys([*item.decisions[-1].warnings, *item.warnings]))
         )
-        done = self._record(loaded, item, decision, timing, outcome=_outcome(item, decision))
+        done = self._record(loaded, item, decision, timing, outcome=_outcome(item, decision, held))
         counts = {
             "steered_passes": completion.steered_passes if completion else 0,
             "new_tokens": completion.new_tokens if completion else 0,
@@ -222,6 +239,7 @@ class Rounds:
             decision=decision,
             history=history(item, decision, text),
             audit_id=item.id,
+            outcome=done.outcome or "answered",
             ticket_id=item.ticket_id,
             earlier=tuple(item.decisions[:-1]),
             timing=self._total(item, timing),
@@ -230,6 +248,7 @@ class Rounds:
 
     def ended(self, loaded: Loaded, item: Request, outcome: Outcome, error: str | None = None) -> None:
         """Close a request that got no reply."""
+        item.closed = True
         unread = Decision(status="not_evaluated", action="block", would_action="block", error=error)
         decision = item.decisions[-1] if item.decisions else unread
         self.audit.finished(self._record(loaded, item, decision, Timing(), outcome=outcome, error=error))
@@ -241,7 +260,8 @@ class Rounds:
             yield
         except Exception as error:
             for item in requests:
-                self.ended(loaded, item, "error", f"{type(error).__name__}: {error}")
+                if not item.closed:
+                    self.ended(loaded, item, "error", f"{type(error).__name__}: {error}")
             raise
 
     def _record(
@@ -260,7 +280,7 @@ class Rounds:
         return replace(timing, total=(perf_counter() - item.start) * 1e3)
 
 
-def _outcome(item: Request, decision: Decision) -> Outcome:
-    if not decision.stops and len(item.decisions) > 1:
-        return "rephrased"
-    return OUTCOMES.get(decision.action, "blocked")
+def _outcome(item: Request, decision: Decision, held: bool) -> Outcome:
+    if decision.stops:
+        return "escalated" if held else "blocked"
+    return "rephrased" if any(earlier.action == "rephrase" for earlier in item.decisions[:-1]) else "answered"

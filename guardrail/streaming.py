@@ -48,8 +48,7 @@ class ReplyStream(Iterator[str]):
             with self._rounds.closing(self._loaded, [self._request]):
                 answer = self._responder.respond(self._request, decision)
             if answer is not None:
-                self._request.ticket_id = answer.ticket.id if answer.ticket else None
-                self.reply = self._rounds.finish(self._loaded, self._request, answer.text, timing, None)
+                self.reply = self._rounds.answer(self._loaded, self._request, answer, timing)
                 yield answer.text
                 return
 

@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from guardrail.errors import PromptError
+
 Array: TypeAlias = NDArray[np.float32]
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Mode: TypeAlias = Literal["enforce", "shadow", "off"]
@@ -154,6 +156,8 @@ class Decision:
     @property
     def stops(self) -> bool:
         """Whether the forward pass ends at the last layer read: no token is sampled."""
+        if self.action in ("rephrase", "escalate", "block"):
+            return True
         return self.action not in ("allow", "steer") and not self.steering
 
 
@@ -189,7 +193,18 @@ class Sampling:
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = None
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] | str = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens": isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1,  # pyright: ignore[reportUnnecessaryIsInstance]
+            "temperature": self.temperature is None or 0 <= self.temperature < float("inf"),
+            "top_p": self.top_p is None or 0 < self.top_p <= 1,
+            "top_k": self.top_k is None or self.top_k >= 0,
+            "seed": self.seed is None or isinstance(self.seed, int),  # pyright: ignore[reportUnnecessaryIsInstance]
+        }
+        if bad := [name for name, good in checks.items() if not good]:
+            raise PromptError(f"{bad[0]} cannot be {getattr(self, bad[0])!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +230,8 @@ class Reply:
     decision: Decision
     history: tuple[Message, ...]
     audit_id: str
+    outcome: Outcome = "answered"
+    """How it ended: answered, rephrased (answered after that), escalated (a person will look) or blocked."""
     ticket_id: str | None = None
     earlier: tuple[Decision, ...] = ()
     """The decisions on this request's earlier prompts, before it was rephrased or approved."""

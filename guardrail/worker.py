@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Generic, TypeAlias, TypeVar
 
-from guardrail.errors import GuardClosed, QueueFull
+from guardrail.errors import EvaluationError, GuardClosed, QueueFull
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -50,9 +50,9 @@ class Job(Generic[E, T]):
             raise CancelledError
         self._events.put(event)
 
-    def wait_until_started(self) -> None:
-        """Block until the worker has taken the job."""
-        self._started.wait()
+    def wait_until_started(self, timeout: float | None = None) -> bool:
+        """Block until the worker has taken the job; False if it did not in time."""
+        return self._started.wait(timeout)
 
     def next_event(self, timeout: float | None = None) -> E | None:
         """The next event, None at the end. Raises what the work raised, and TimeoutError."""
@@ -102,9 +102,13 @@ AnyJob: TypeAlias = "Job[object, object]"
 
 @dataclass
 class Worker:
-    """Runs jobs one after another on one thread. `capacity` jobs may wait; the next raises QueueFull."""
+    """Runs jobs one after another on one thread.
+
+    `capacity` jobs may wait, each no longer than `patience_s`; then QueueFull.
+    """
 
     capacity: int = 256
+    patience_s: float = 300.0
     _queue: queue.Queue[AnyJob | None] = field(init=False, repr=False)
     _thread: threading.Thread | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -115,6 +119,8 @@ class Worker:
 
     def submit(self, run: Callable[[Job[E, T]], T]) -> Job[E, T]:
         """Queue work. Raises QueueFull and GuardClosed."""
+        if threading.current_thread() is self._thread:
+            raise EvaluationError("the guard was called from inside one of its own requests", kind="plugin")
         job = Job(run)
         with self._lock:
             if self._closed:

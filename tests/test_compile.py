@@ -178,7 +178,7 @@ def test_a_recheck_is_about_the_trait_that_is_steered():
 
 def test_failing_open_warns():
     plan = plan_of(rule(on_timeout="allow"))
-    assert plan.warnings == ("p: fails open: an error or a time-out lets the prompt pass",)
+    assert plan.warnings == ("p: fails open: `on_timeout: allow`",)
     assert plan.fail_open
 
 

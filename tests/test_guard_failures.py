@@ -57,7 +57,7 @@ def test_a_scorer_that_raises_blocks_with_the_reason(tmp_path):
         reply = made.chat("Hello")
     assert reply.text == "No."
     assert (reply.decision.status, reply.decision.action) == ("error", "block")
-    assert "no network" in reply.decision.error
+    assert reply.decision.error == "scorer `slow` failed: ValueError"
 
 
 def test_a_policy_that_fails_open_says_so_at_start_up_and_in_every_decision(tmp_path):
@@ -135,7 +135,8 @@ def test_a_plugin_that_raises_is_an_error_and_blocks(tmp_path):
     ) as made:
         decision = made.check("Hello").decision
     assert (decision.status, decision.action) == ("error", "block")
-    assert "oops" in decision.error
+    assert "ValueError" in decision.error
+    assert "oops" not in decision.error
 
 
 def test_a_model_that_breaks_before_the_decision_is_a_block_not_a_pass(tmp_path):
@@ -339,7 +340,7 @@ def test_an_action_that_raises_falls_back_to_on_error(tmp_path):
     with guard(tmp_path, policy("broken", message="No."), options={"plugins": [Plugin()]}) as made:
         reply = made.chat("Hello")
     assert reply.text == "No."
-    assert any("broken action" in warning for warning in reply.decision.warnings)
+    assert any("RuntimeError" in warning for warning in reply.decision.warnings)
 
 
 def test_reloading_keeps_the_last_good_file_and_requests_under_way_keep_theirs(tmp_path):

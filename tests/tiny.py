@@ -53,7 +53,7 @@ class Fixed(Evaluator):
             status="evaluated", action=action, steering=self.steering if action == "steer" else ()
         )
 
-    def recheck(self, row: int, decision: Decision, readings: Sequence[float]) -> Decision:
+    def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
         self.after[row] = list(readings)
         return decision
 

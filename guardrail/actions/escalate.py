@@ -94,7 +94,7 @@ def _wait(sink: EscalationSink, ticket: Ticket, wait_s: float) -> Ticket:
 
 def _resolved(ticket: Ticket, config: EscalateConfig, context: ActionContext) -> Response:
     if ticket.state == "approved":
-        return Retry(context.messages, waive=frozenset({context.policy}))
+        return Retry(context.messages, waive=frozenset({context.policy}), ticket=ticket)
     if ticket.state == "denied":
         return Answer(context.message or DENIED, ticket)
     return Otherwise(config.otherwise, ticket)

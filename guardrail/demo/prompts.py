@@ -53,7 +53,7 @@ TOUR = (
     ),
     TourPrompt(
         "unknowable",
-        "nobody knows the answer and the character invents: asked again with an instruction",
+        "nobody knows the answer and the character tends to invent: asked again with an instruction",
         "rephrase",
         _chat(
             "Your manner is a bit misleading.",

@@ -25,7 +25,7 @@ class Evaluator(Protocol):
     """Decides on the rows of one batch. Called once per row, between prompt and first token."""
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision: ...
-    def recheck(self, row: int, decision: Decision, readings: Sequence[float]) -> Decision: ...
+    def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,14 @@ class Completion:
     text: str
     new_tokens: int
     steered_passes: int
+
+
+class Refused(Exception):
+    """The model's own `generate` refused its arguments, before any prompt was read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 class Engine(Protocol):

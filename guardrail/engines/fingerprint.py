@@ -1,7 +1,8 @@
 """What ties vectors and a calibration to a model, taken from the model and its tokenizer.
 
 Weights loaded from a folder are identified by their files, so that the dtype they are loaded in does not
-matter; from a hub by the revision; weights that exist only in memory by a sample of their bits.
+matter; from a hub by the revision; weights that exist only in memory, or that are no longer those of their
+files, by a sample of their bits.
 """
 
 from __future__ import annotations
@@ -47,7 +48,29 @@ def _weights(model: Any) -> str:
         return f"revision:{commit}"
     folder = Path(getattr(model, "name_or_path", "") or "")
     files = sorted(folder.glob("*.safetensors")) if str(folder) != "." and folder.is_dir() else []
-    return f"files:{_files_digest(files)}" if files else f"memory:{_memory_digest(model)}"
+    if files and _still_those_of(files, model):
+        return f"files:{_files_digest(files)}"
+    return f"memory:{_memory_digest(model)}"
+
+
+def _still_those_of(files: list[Path], model: Any) -> bool:
+    """Whether every tensor in memory starts as its file does; quantised ones are not compared."""
+    from safetensors import safe_open
+
+    parameters = dict(model.named_parameters())
+    for path in files:
+        with safe_open(str(path), framework="pt") as file:
+            for name in set(file.keys()) & set(parameters):
+                if not _same_start(file.get_slice(name)[:1], parameters[name]):
+                    return False
+    return True
+
+
+def _same_start(stored: Any, parameter: Any) -> bool:
+    if parameter.device.type == "meta" or not parameter.is_floating_point():
+        return True
+    start = parameter.detach()[:1].cpu()
+    return start.shape != stored.shape or bool((stored.to(start.dtype) == start).all())
 
 
 def _files_digest(files: list[Path]) -> str:

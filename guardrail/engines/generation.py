@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from guardrail.engines import Emit, Evaluator, Scored, traces
+from guardrail.engines import Emit, Evaluator, Refused, Scored, traces
 from guardrail.engines.intervene import BatchSteering, last_positions
 from guardrail.engines.prefill import GuardedPrefill, layer_name, layer_of
 from guardrail.engines.rows import (
     cropped,
     kept_rows,
+    lengths,
     record_past,
+    rewind,
     select_inputs,
     select_outputs,
     stop_recording,
 )
-from guardrail.errors import EvaluationError, SteeringError
+from guardrail.errors import EvaluationError, GuardrailError, SteeringError
 from guardrail.plan import Plan
 from guardrail.types import Decision, Timing
 
@@ -109,6 +111,10 @@ class Generation:
             result = Generated(decisions=self._decisions(), kept=list(range(self.prompts)), output=output)
         except _Leave:
             result = self._go_on(generate, kwargs)
+        except Exception as error:
+            if self.guarded is None and not isinstance(error, GuardrailError):
+                raise Refused(error) from error
+            raise
         result.timing = self.timing
         return result
 
@@ -142,14 +148,19 @@ class Generation:
         guarded = self.guarded = GuardedPrefill(reader, self.evaluator, self.prompts, expand, last)
         if guarded.stopped:
             return guarded, None
-        may_recompute = self.engine.may_recompute(self.plan)
-        if may_recompute:
+        before, may_recompute = lengths(call.cache), self.engine.may_recompute(self.plan)
+        if may_recompute or any(before):
             record_past(call.cache)
         outputs = self._observed(call, guarded.visit)
-        if outputs is not None and guarded.needs_recompute:
+        if outputs is None:
+            rewind(call.cache, before)
+            return guarded, None
+        if guarded.needs_recompute:
             # the last position again, steered, so that the first token is steered too
             outputs = self._observed(call.again(cropped(outputs.past_key_values)), guarded.revisit)
-        elif outputs is not None and may_recompute:
+            if outputs is None:
+                rewind(call.cache, before)
+        elif may_recompute or any(before):
             stop_recording(outputs.past_key_values)
         return guarded, outputs
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guardrail.engines.generation import Generated
-from guardrail.engines.unsupported import prompt_ids
+from guardrail.engines.unsupported import prompt_ids, setting
 
 
 def assemble(
@@ -21,22 +21,24 @@ def assemble(
         return output
     ids = prompt_ids(kwargs)
     _finish_streamer(kwargs, ids, engine, answers)
-    config = kwargs.get("generation_config") or engine.inner.generation_config
-    end, pad = _special(engine, config, kwargs)
-    samples = int(kwargs.get("num_return_sequences") or config.num_return_sequences or 1)
+    samples = int(setting("num_return_sequences", kwargs, engine.inner.generation_config) or 1)
+    end, pad = _special(engine, kwargs)
     rows = {row: [*ids[row].tolist(), *engine.renderer.encode(text), end] for row, text in answers.items()}
     kept = _by_prompt(output, generated, samples)
     stacked = [kept.get(p) or [rows[p]] * samples for p in range(len(ids))]
     sequences = _padded([row for group in stacked for row in group], pad, ids.device)
-    return _returned(output, sequences, kwargs, config, generated, samples)
+    if not setting("return_dict_in_generate", kwargs, engine.inner.generation_config):
+        return sequences
+    return _returned(output, sequences, generated, samples)
 
 
-def _special(engine: Any, config: Any, kwargs: Mapping[str, Any]) -> tuple[int, int]:
-    ends = kwargs.get("eos_token_id") or config.eos_token_id
+def _special(engine: Any, kwargs: Mapping[str, Any]) -> tuple[int, int]:
+    ends = setting("eos_token_id", kwargs, engine.inner.generation_config)
+    ends = ends.tolist() if isinstance(ends, Tensor) else ends
     end = ends[0] if isinstance(ends, list) else ends
     end = engine.tokenizer.eos_token_id if end is None else end
-    pads = (kwargs.get("pad_token_id"), config.pad_token_id, engine.tokenizer.pad_token_id, end, 0)
-    pad = next(token for token in pads if token is not None)
+    own = setting("pad_token_id", kwargs, engine.inner.generation_config)
+    pad = next(token for token in (own, engine.tokenizer.pad_token_id, end, 0) if token is not None)
     return (pad if end is None else end), pad
 
 
@@ -52,17 +54,7 @@ def _padded(rows: list[list[int]], pad: int, device: torch.device) -> Tensor:
     return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
 
 
-def _returned(
-    output: Any,
-    sequences: Tensor,
-    kwargs: Mapping[str, Any],
-    config: Any,
-    generated: Generated | None,
-    samples: int,
-) -> Any:
-    wants = kwargs.get("return_dict_in_generate", config.return_dict_in_generate)
-    if not wants:
-        return sequences
+def _returned(output: Any, sequences: Tensor, generated: Generated | None, samples: int) -> Any:
     if output is None:
         from transformers.generation.utils import GenerateDecoderOnlyOutput
 

@@ -92,7 +92,7 @@ class GuardedPrefill:
         readings = _gathered([(self.reader.indices[layer], scores)], self.prompts, len(self.plan.probes))
         for row, decision in enumerate(self.decisions):
             if decision.steering:
-                self.decisions[row] = self.evaluator.recheck(row, decision, readings[row])
+                self.decisions[row] = self.evaluator.recheck(row, decision, readings[row], layer)
 
 
 def layer_name(layer: int) -> str:

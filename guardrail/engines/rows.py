@@ -38,6 +38,8 @@ def kept_rows(kept: Sequence[int], expand: int) -> list[int]:
 def select_inputs(kwargs: Mapping[str, Any], kept: Sequence[int], prompts: int) -> dict[str, Any]:
     """The arguments of `generate` for the rows that go on; the cache comes with the outputs instead."""
     inputs = {name: _rows(value, kept, prompts) for name, value in kwargs.items() if name != CACHE}
+    if (allowed := inputs.get("prefix_allowed_tokens_fn")) is not None:
+        inputs["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(kept[row], ids)
     if inputs.get("streamer") is not None:
         inputs["streamer"] = SkipPrompt(inputs["streamer"])
     return inputs
@@ -48,6 +50,10 @@ def select_outputs(outputs: Any, rows: Sequence[int], total: int) -> Any:
     index = torch.tensor(rows)
     for name in list(outputs.keys()):
         if name == CACHE:
+            if not all(hasattr(layer, "batch_select_indices") for layer in outputs[name].layers):
+                raise UnsupportedGeneration(
+                    f"rows of a batch were stopped, and a {type(outputs[name]).__name__} cannot drop rows"
+                )
             outputs[name].batch_select_indices(index.to(_device(outputs[name])))
         else:
             outputs[name] = _rows(outputs[name], rows, total)
@@ -65,6 +71,23 @@ def _rows(value: Any, rows: Sequence[int], total: int) -> Any:
 def _device(cache: Any) -> torch.device:
     keys = next((layer.keys for layer in cache.layers if getattr(layer, "keys", None) is not None), None)
     return keys.device if keys is not None else torch.device("cpu")
+
+
+def lengths(cache: Any) -> list[int]:
+    """How many positions each layer of a cache holds; empty without a cache."""
+    return [] if cache is None else [layer.get_seq_length() for layer in cache.layers]
+
+
+def rewind(cache: Any, before: Sequence[int]) -> None:
+    """Take out of a caller's cache what a stopped forward pass has put in."""
+    for i, layer in enumerate(cache.layers if cache is not None else ()):
+        past = before[i] if i < len(before) else 0
+        if past == 0:
+            layer.reset()
+        elif (more := layer.get_seq_length() - past) > 0:
+            layer.crop(-more)
+        if hasattr(layer, "record_past"):
+            layer.record_past = False
 
 
 def record_past(cache: Any) -> None:

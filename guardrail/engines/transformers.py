@@ -142,7 +142,7 @@ class TransformersEngine:
             kwargs["streamer"] = self._streamer(emit)
         with seeded(sampling.seed, self.inner.device):
             result = self.generate(plan, evaluator, emit, kwargs)
-        return [self._completion(result, row, ids.shape[1]) for row in range(len(prompts))]
+        return [self.completion(result, row, ids.shape[1]) for row in range(len(prompts))]
 
     def generate(self, plan: Plan, evaluator: Evaluator, emit: Emit, kwargs: Mapping[str, Any]) -> Generated:
         """`model.generate(**kwargs)` under guard. Raises UnsupportedGeneration and PromptError."""
@@ -157,12 +157,14 @@ class TransformersEngine:
             finally:
                 self._generation = previous
 
-    def _completion(self, result: Generated, row: int, prompt: int) -> Completion:
+    def completion(self, result: Generated, row: int, prompt: int) -> Completion:
+        """How a row ended, its first sample where it has several. prompt: tokens before the reply."""
         decision = result.decisions[row]
         if row not in result.kept:
             return Completion(decision=decision, text="", new_tokens=0, steered_passes=0)
         sequences = getattr(result.output, "sequences", result.output)
-        ids = _reply_ids(sequences[result.kept.index(row)][prompt:].tolist(), self._ends())
+        samples = len(sequences) // len(result.kept)
+        ids = _reply_ids(sequences[result.kept.index(row) * samples][prompt:].tolist(), self._ends())
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         passes = min(result.passes.get(row, 0), max(len(ids), 1))
         return Completion(decision=decision, text=text, new_tokens=len(ids), steered_passes=passes)
@@ -223,6 +225,8 @@ class TransformersEngine:
     def close(self) -> None:
         """Take everything off the model again."""
         with self.lock:
+            if self.inner.__dict__.get(MARK) is not self:
+                return
             self.instrumented.close()
             for name in ("_prefill", "forward", MARK):
                 self.inner.__dict__.pop(name, None)

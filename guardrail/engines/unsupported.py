@@ -29,15 +29,21 @@ def check_generation(kwargs: Mapping[str, Any], default_config: Any) -> None:
     for name, what in ARGUMENTS.items():
         if kwargs.get(name) is not None:
             raise UnsupportedGeneration(f"{what} (`{name}`) would bypass the guard and is not supported yet")
-    config = kwargs.get("generation_config") or default_config
     for name, what in SETTINGS.items():
-        value = kwargs.get(name, getattr(config, name, None))
+        value = setting(name, kwargs, default_config)
         if value is not None and value is not False and not (name == "guidance_scale" and value == 1):
             raise UnsupportedGeneration(f"{what} (`{name}`) would bypass the guard and is not supported yet")
-    if "paged" in (kwargs.get("cache_implementation"), getattr(config, "cache_implementation", None)):
+    if setting("cache_implementation", kwargs, default_config) == "paged":
         raise UnsupportedGeneration(
             "continuous batching (`generate_batch`) would bypass the guard and is not supported yet"
         )
+
+
+def setting(name: str, kwargs: Mapping[str, Any], default_config: Any) -> Any:
+    """What `generate` will use: the argument, else the given configuration, else the model's own."""
+    given = kwargs.get("generation_config")
+    candidates = (kwargs.get(name), getattr(given, name, None), getattr(default_config, name, None))
+    return next((value for value in candidates if value is not None), None)
 
 
 def prompt_ids(kwargs: Mapping[str, Any]) -> Any:
