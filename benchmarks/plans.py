@@ -25,7 +25,7 @@ class PlanEvaluator:
         """The decision on one row."""
         return evaluate(self.plan, readings, Facts())
 
-    def recheck(self, row: int, decision: Decision, readings: Sequence[float]) -> Decision:
+    def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
         """The decision after steering."""
         return recheck(self.plan, decision, readings)
 
