@@ -27,7 +27,7 @@ class PlanEvaluator:
 
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
         """The decision after steering."""
-        return recheck(self.plan, decision, readings)
+        return recheck(self.plan, decision, readings, layer)
 
 
 def allowing(d_model: int, layers: Sequence[int], policies: int) -> Plan:
