@@ -26,8 +26,8 @@ def pooled(
 ) -> Iterator[Row]:
     """The pairs of several couples of models built alike, together; every other couple changes its roles.
 
-    Where a model happens to lie in memory makes it a percent faster or slower than its twin: on average the
-    one that was built first is slower. Pairs of the same two models cannot tell that from the guard.
+    Where a model happens to lie in memory makes it up to a percent faster or slower than its twin, and pairs
+    of the same two models cannot tell that from the guard.
     """
     found: dict[str, list[Timings]] = {}
     for couple in range(COUPLES):
