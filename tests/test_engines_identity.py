@@ -1,8 +1,10 @@
 """Allowed prompts: what comes out is what the model that was never wrapped gives, token for token."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny import TOKENIZER, Fixed, batch, engine, generate, plan
+from tiny import TOKENIZER, Fixed, batch, engine, generate, plan, random_vector
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -13,6 +15,7 @@ from transformers import (
 
 from guardrail.engines.blocks import decoder_blocks
 from guardrail.testing import ARCHITECTURES
+from guardrail.types import Message
 
 MODES = {
     "greedy": {"do_sample": False},
@@ -81,8 +84,6 @@ def test_check_reads_the_same_scores_as_generate():
 
 
 def _messages():
-    from guardrail.types import Message
-
     return [Message("user", text) for text in ("short", "a much longer message than that", "x")]
 
 
@@ -188,3 +189,27 @@ def test_only_the_layers_that_are_read_are_instrumented():
         ]
     assert touched == [2]
     assert inside == []
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sampled"])
+def test_the_built_in_models_allowed_output_is_token_identical(mode):
+    import copy
+
+    from guardrail.demo.prompts import TOUR
+    from guardrail.engines.transformers import TransformersEngine
+    from guardrail.pretrained import load_pretrained
+    from guardrail.types import Probe
+
+    model, tokenizer = load_pretrained("demo", {"dtype": torch.float32})
+    bare = copy.deepcopy(model)
+    width = model.config.hidden_size
+    probes = tuple(Probe(trait="evil", layer=n, weights=random_vector(n, width)) for n in (2, 3))
+    active = replace(plan((2, 3)), probes=probes)
+    made = TransformersEngine(model, tokenizer)
+    texts = [made.render([Message(**turn) for turn in prompt.messages]) for prompt in TOUR]
+    for rows in ([texts[0]], texts):
+        ids, mask = made.batch(rows)
+        kwargs = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": 24, **MODES[mode]}
+        expected, output = both(made, bare, active, Fixed(), **kwargs)
+        assert torch.equal(output, expected)
+    made.close()
