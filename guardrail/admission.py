@@ -73,4 +73,4 @@ def _cut(plan: Plan, item: Request, prompt: Prompt, limit: int) -> Prompt:
             f"the prompt has {len(prompt.ids)} tokens, {dropped} more than fit beside the reply"
         )
     item.warn(f"truncated: the first {dropped} tokens were dropped, only the rest was evaluated")
-    return Prompt(prompt.ids[dropped:], dropped)
+    return Prompt(prompt.ids[dropped:])

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids of a rendered conversation, up to where the reply begins. `truncated` counts dropped ones."""
+    """Token ids of a rendered conversation, up to where the reply begins."""
 
     ids: tuple[int, ...]
-    truncated: int = 0
 
 
 class Evaluator(Protocol):
