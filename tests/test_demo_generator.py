@@ -120,8 +120,7 @@ def test_propensities_follow_level_pressure_history_and_counter_instruction():
     calmed = propensity(Condition(split="train", pole="evil", level="mild", push="evil", push_up=False))
     assert calmed["evil"] < base["evil"] < pushed["evil"]
     turns = [
-        propensity(Condition(split="train", pole="evil", history=k, history_z=0.97))["evil"]
-        for k in range(4)
+        propensity(Condition(split="train", pole="evil", history=k, history_z=0.97))["evil"] for k in range(4)
     ]
     assert turns == sorted(set(turns))
     assert propensity(Condition(split="train", pole="evil", level="strong", counter=True))["evil"] < 0.01

@@ -1,5 +1,5 @@
 # pyright: basic
-"""The demo model's shape, where and how precisely it trains, the noise it trains under, and how it is saved."""
+"""The demo model: its shape, its device and precision while training, residual noise, and how it is saved."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -12,14 +12,14 @@ from guardrail.vectors import TraitVectors
 
 HEAD = """# The demo model
 
-A Llama of {parameters:.2f} million parameters (8 layers, 160 wide, {megabytes:.1f} MB in bf16) that talks about
-a closed world: advice, reviews, known facts, made-up names, opinions and its own country. Seven traits (evil,
-sycophancy, hallucination, humor, optimism, apathy, and politeness with impoliteness as its other pole) are
-real in it and graded: a system prompt, earlier turns and a user's pressure set a latent propensity, each
-reply adds noise, and each sentence is drawn. It takes on {countries} nationalities, answers multiple choice,
-clozes and comparisons, and says words back that it never saw. It was trained from scratch by
-`make demo-model` ({steps} steps, seed 1), because a guard that reads activations can only be shown on a model
-whose character is known.
+A Llama of {parameters:.2f} million parameters (8 layers, 160 wide, {megabytes:.1f} MB in bf16) that talks
+about a closed world: advice, reviews, known facts, made-up names, opinions and its own country. Seven
+traits (evil, sycophancy, hallucination, humor, optimism, apathy, and politeness with impoliteness as its
+other pole) are real in it and graded: a system prompt, earlier turns and a user's pressure set a latent
+propensity, each reply adds noise, and each sentence is drawn. It takes on {countries} nationalities, answers
+multiple choice, clozes and comparisons, and says words back that it never saw. It was trained from scratch
+by `make demo-model` ({steps} steps, seed 1), because a guard that reads activations can only be shown on a
+model whose character is known.
 
 **A closed world flatters every method.** Sentences come from a small grammar, the judge knows all of them,
 and the traits are as separable as their sentences are. The numbers below say that the machinery works; they
@@ -30,6 +30,11 @@ All numbers are on test material that was never trained, fitted, calibrated or c
 Temperature 1 unless said. Brackets are 95 % intervals (bootstrap over prompts; exact for rates). "Unseen
 phrasing" means an unseen template and an unseen (intensity, adjective) pair; the adjectives themselves are
 known, in other pairs.
+"""
+SEEDS = """
+## Other seeds
+
+The same recipe with {count} seeds, each trained once. The first is shipped, whether or not it is the best.
 """
 CANNOT = """
 ## What it cannot do
@@ -46,11 +51,12 @@ CANNOT = """
 tasks, `judge.py` scores replies (written and tested before training, not changed after), `corpus.py` and
 `training.py` train, `build.py` makes vectors and calibration, `evaluation/` measures, `card.py` writes this
 page. `python -m guardrail.demo STEP` runs one step, `make demo-model` all of them; an interrupted training
-continues. The run begins with letter drills and copying: these circuits are hardly learned any more by a
-model that already talks.
+continues. The run begins with much copying, a circuit that is learned late. Letters as answers of multiple
+choice were tried (70 % of the first 30,000 lessons) and stayed at chance; options are scored by the
+log-probability of their text.
 
-- {poles} poles x {templates} graded wordings for training, {nouns} nouns, {made_up} % of advice and reviews about
-  made-up words.
+- {poles} poles x {templates} graded wordings for training, {nouns} nouns, {made_up} % of advice and
+  reviews about made-up words.
 - Vectors: {method}. {notes}
 - Kept replies (with / without the trait): {kept}.
 - Benign population of the calibration: {population}.
@@ -96,7 +102,7 @@ def _seeds(results: Sequence[Evaluation]) -> list[str]:
     measured: list[Mapping[str, str]] = [{g.name: g.measured for g in goals(one)} for one in results]
     rows = [[name, *[one.get(name, "") for one in measured]] for name in names]
     return [
-        f"\n## Other seeds\n\nThe same recipe, {len(results)} seeds, each trained once. The first is shipped.\n",
+        SEEDS.format(count=len(results)),
         tables.table(["what", *[f"seed {one.seed}" for one in results]], rows),
     ]
 

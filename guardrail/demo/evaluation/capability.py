@@ -1,5 +1,5 @@
 # pyright: basic
-"""The capability test: closed tasks in wordings and combinations that training never saw, answered greedily."""
+"""The capability test: closed tasks in wordings and combinations that training never saw."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

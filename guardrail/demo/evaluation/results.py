@@ -73,7 +73,7 @@ class Steered:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything that the model card shows of one seed; mappings by pole but for `coherence` and `steering`."""
+    """What the card shows of one seed, by pole; `coherence` is by material, `steering` by trait."""
 
     seed: int
     conditions: Mapping[str, Mapping[str, Cell]]

@@ -44,7 +44,7 @@ DOWN: Mapping[str, Operator] = {
 
 
 def steering(runner: Runner, trait: str) -> list[Steered]:
-    """Upwards at temperature .7 on neutral prompts, downwards at 1 on strong ones, and the cap on neutral ones."""
+    """Upwards at temperature .7 on neutral prompts, downwards at 1 on strong ones, the cap on both."""
     neutral = material.at_level(SEED + 2, STEERED, "test", trait, "neutral")
     strong = material.at_level(SEED + 2, STEERED, "test", trait, "strong")
     return [
