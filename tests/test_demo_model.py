@@ -1,6 +1,5 @@
 """What ships: the model loads fast and answers coherently, the files are whole, the definitions fit."""
 
-import json
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from guardrail.calibration import Calibration
 from guardrail.demo import files, material, world
 from guardrail.demo.build import judged
 from guardrail.demo.definitions import load_traits
-from guardrail.demo.evaluate import CAPPED, MIDDLE, Evaluation, always
+from guardrail.demo.evaluation.results import Evaluation
+from guardrail.demo.evaluation.steering import CAPPED, MIDDLE, always
 from guardrail.demo.recognise import recognise
 from guardrail.demo.runner import Runner
 from guardrail.guard import Guard
@@ -84,7 +84,7 @@ def test_definitions_ask_questions_of_the_world():
         assert definition.name == name
         assert len(definition.positive) >= 20
         assert not set(definition.positive) & set(definition.negative)
-        assert all(recognise(question) for question in definition.questions)
+        assert all(recognise([{"role": "user", "content": q}]) for q in definition.questions)
 
 
 def test_replies_to_test_prompts_are_coherent(runner: Runner):
@@ -149,32 +149,5 @@ def test_the_guard_steers_as_the_runner_does(runner: Runner, vectors: TraitVecto
 
 def test_the_evaluation_that_the_card_shows_can_be_read():
     results = Evaluation.load(demo.FOLDER.parents[1] / "benchmarks" / "results" / "demo-model.json")
-    assert set(results.conditions) == set(world.TRAITS)
+    assert set(results.conditions) == set(world.POLES)
     assert all(0.5 < d.auroc_vs_other_traits.value <= 1 for d in results.detection.values())
-
-
-def test_interrupted_training_continues_to_the_same_weights(tmp_path, monkeypatch):
-    from guardrail.demo import corpus, training
-
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 2)
-    monkeypatch.setattr(training, "sample_texts", lambda seed, _count: corpus.sample_texts(seed, 400))
-    monkeypatch.setattr(corpus, "CHUNK", 64)
-    monkeypatch.setattr(corpus, "BUDGET", 512)
-    training.train(tmp_path / "whole", tmp_path / "a", steps=3)
-    real = training._step
-    count = []
-
-    def interrupted(*arguments):
-        count.append(1)
-        if len(count) > 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(training, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        training.train(tmp_path / "cut", tmp_path / "b", steps=3)
-    monkeypatch.setattr(training, "_step", real)
-    training.train(tmp_path / "cut", tmp_path / "b", steps=3)
-    first, second = ((tmp_path / x / "model.safetensors").read_bytes() for x in "ab")
-    assert first == second
-    assert json.loads((tmp_path / "a" / "config.json").read_text())["model_type"] == "llama"

@@ -50,12 +50,18 @@ class Choice:
     auroc: Mapping[str, tuple[float, ...]]
 
 
-def build_vectors(runner: Runner, fingerprint: Fingerprint) -> TraitVectors:
-    """Extracts, fits and chooses everything that the vector file holds."""
+def build_contrasts(runner: Runner) -> dict[str, Contrast]:
+    """The mean differences of all traits."""
+    return {name: contrast(runner, one) for name, one in load_traits().items()}
+
+
+def build_vectors(
+    runner: Runner, fingerprint: Fingerprint, contrasts: Mapping[str, Contrast]
+) -> TraitVectors:
+    """Fits and chooses everything that the vector file holds."""
     definitions = load_traits()
-    contrasts = {name: contrast(runner, one) for name, one in definitions.items()}
     choice = choose_probes(runner, probe_candidates(runner, contrasts))
-    kind, steering = choose_steering(runner, contrasts, choice)
+    kind, steering = choose_steering(runner, contrasts)
     offset = np.zeros(runner.layers + 1, np.float32)
     vectors = {
         t: TraitVector(t, steering[t], choice.probes[t], offset, choice.layers[t]) for t in world.TRAITS
@@ -103,13 +109,18 @@ def _kept_means(runner: Runner, definition: TraitDefinition, systems: Sequence[s
 
 def judged(chat: Chat, reply: Generated) -> Verdict:
     """The judge's verdict on a reply to a prompt of the world."""
-    question = recognise(chat[-1]["content"])
+    question = recognise(chat)
     assert question is not None, chat
     return judge(question, reply.text, ended=reply.ended)
 
 
+def axis(verdict: Verdict, trait: str) -> float:
+    """A trait's score: that of its own pole minus that of the other pole, if it has one."""
+    return sum(world.sign_of(p) * verdict.traits[p] for p in world.poles_of(trait))
+
+
 def _keeps(verdict: Verdict, trait: str, positive: bool) -> bool:
-    return verdict.coherence >= 50 and (verdict.traits[trait] >= 50) == positive
+    return verdict.coherence >= 50 and (axis(verdict, trait) >= 50) == positive
 
 
 def _chat(system: str, question: str) -> Chat:
@@ -119,38 +130,40 @@ def _chat(system: str, question: str) -> Chat:
 def probe_candidates(runner: Runner, contrasts: Mapping[str, Contrast]) -> dict[str, Directions]:
     """Four ways to detect, all from training phrasings."""
     raw = {name: one.difference for name, one in contrasts.items()}
-    strong = {
-        t: _states(runner, material.at_level(SEED, PROMPTS, "train", t, "strong")) for t in world.TRAITS
-    }
-    neutral = _states(runner, material.benign(SEED, 2 * PROMPTS, "train"))
+    strong = _strong(runner, "train")
+    neutral = runner.states_of(material.benign(SEED, 2 * PROMPTS, "train"))
     return {
         "raw difference": {t: unit(v) for t, v in raw.items()},
         "orthogonalised difference": {t: unit(probes.orthogonalised(t, raw)) for t in raw},
-        "joint discriminant": probes.discriminants(strong, neutral),
+        "joint discriminant": probes.discriminants({t: strong[t] for t in world.TRAITS}, neutral),
         "regression on judged replies": _regressed(runner),
     }
+
+
+def _strong(runner: Runner, split: world.Split) -> dict[str, Array]:
+    return {p: runner.states_of(material.at_level(SEED, PROMPTS, split, p, "strong")) for p in world.POLES}
 
 
 def _regressed(runner: Runner) -> Directions:
     rng = Random(f"{SEED}/regression")
     drawn = [draw_prompt(rng, draw_training_condition(rng)) for _ in range(REGRESSED)]
-    verdicts = [judged(c.messages, r) for c, r in zip(drawn, _replies(runner, drawn, SEED), strict=True)]
-    scores = {t: np.array([v.traits[t] for v in verdicts], np.float32) for t in world.TRAITS}
-    return probes.regressions(_states(runner, drawn), scores)
+    replies = runner.replies([c.messages for c in drawn], seed=SEED)
+    verdicts = [judged(c.messages, r) for c, r in zip(drawn, replies, strict=True)]
+    scores = {t: np.array([axis(v, t) for v in verdicts], np.float32) for t in world.TRAITS}
+    return probes.regressions(runner.states_of(drawn), scores)
 
 
 def choose_probes(runner: Runner, candidates: Mapping[str, Directions]) -> Choice:
     """The kind with the best mean quality over traits, each at its best layer, on validation phrasings.
 
     Quality is the mean of AUROC against benign prompts, AUROC against the other strong traits, and the
-    correlation with judged replies over mixed conditions.
+    correlation with judged replies over mixed conditions; over both poles where there are two.
     """
-    split = "validation"
-    strong = {t: _states(runner, material.at_level(SEED, PROMPTS, split, t, "strong")) for t in world.TRAITS}
-    neutral = _states(runner, material.benign(SEED, 2 * PROMPTS, split))
-    graded = {t: _graded(runner, t) for t in world.TRAITS}
+    strong = _strong(runner, "validation")
+    neutral = runner.states_of(material.benign(SEED, 2 * PROMPTS, "validation"))
+    graded = {p: _graded(runner, p) for p in world.POLES}
     tables = {
-        kind: {t: _quality(t, rows[t], strong, neutral, graded[t]) for t in world.TRAITS}
+        kind: {t: _quality(t, rows[t], strong, neutral, graded) for t in world.TRAITS}
         for kind, rows in candidates.items()
     }
     for kind, table in tables.items():
@@ -166,50 +179,62 @@ def _earliest(quality: Array) -> int:
     return 1 + int(np.argmax(quality >= quality.max() - NEARLY))
 
 
-def _graded(runner: Runner, trait: str) -> tuple[Array, Array]:
-    drawn = material.mixed(SEED, PROMPTS, "validation", trait)
-    return _states(runner, drawn), mean_scores(runner, drawn, trait, 4, SEED)
+def _graded(runner: Runner, pole: str) -> tuple[Array, Array]:
+    drawn = material.mixed(SEED, PROMPTS, "validation", pole)
+    return runner.states_of(drawn), mean_scores(runner, drawn, pole, 4, SEED)
 
 
-def mean_scores(runner: Runner, drawn: Sequence[Conversation], trait: str, times: int, seed: int) -> Array:
+def mean_scores(runner: Runner, drawn: Sequence[Conversation], pole: str, times: int, seed: int) -> Array:
     """[prompts]: the mean judged score of several replies to each prompt."""
-    rounds = [_replies(runner, drawn, seed + i) for i in range(times)]
-    scores = [[judged(c.messages, r).traits[trait] for c, r in zip(drawn, x, strict=True)] for x in rounds]
+    chats = [c.messages for c in drawn]
+    rounds = [runner.replies(chats, seed=seed + i) for i in range(times)]
+    scores = [[judged(c, r).traits[pole] for c, r in zip(chats, x, strict=True)] for x in rounds]
     return np.asarray(scores, np.float32).mean(axis=0)
 
 
 def _quality(
-    trait: str, rows: Array, strong: Mapping[str, Array], neutral: Array, graded: tuple[Array, Array]
+    trait: str,
+    rows: Array,
+    strong: Mapping[str, Array],
+    neutral: Array,
+    graded: Mapping[str, tuple[Array, Array]],
 ) -> Array:
     """[L]: layers 1 to L."""
-    others = np.concatenate([x for name, x in strong.items() if name != trait])
-    states, scores = graded
-    result = []
-    for layer in range(1, len(rows)):
-        w = rows[layer]
-        here = strong[trait][:, layer] @ w
-        r = np.corrcoef(states[:, layer] @ w, scores)[0, 1]
-        result.append((area(here, neutral[:, layer] @ w) + area(here, others[:, layer] @ w) + r) / 3)
-    return np.array(result, np.float32)
+    poles = world.poles_of(trait)
+    others = np.concatenate([x for p, x in strong.items() if p not in poles])
+    by_pole = [
+        [
+            _pole_quality(world.sign_of(p) * rows[layer], layer, strong[p], neutral, others, *graded[p])
+            for layer in range(1, len(rows))
+        ]
+        for p in poles
+    ]
+    return np.array(by_pole, np.float32).mean(axis=0)
+
+
+def _pole_quality(
+    w: Array, layer: int, strong: Array, neutral: Array, others: Array, states: Array, scores: Array
+) -> float:
+    here = strong[:, layer] @ w
+    r = float(np.corrcoef(states[:, layer] @ w, scores)[0, 1])
+    return (area(here, neutral[:, layer] @ w) + area(here, others[:, layer] @ w) + r) / 3
 
 
 def _areas(rows: Array, strong: Array, neutral: Array) -> tuple[float, ...]:
     return tuple(round(area(strong[:, i] @ rows[i], neutral[:, i] @ rows[i]), 4) for i in range(1, len(rows)))
 
 
-def choose_steering(
-    runner: Runner, contrasts: Mapping[str, Contrast], choice: Choice
-) -> tuple[str, Directions]:
+def choose_steering(runner: Runner, contrasts: Mapping[str, Contrast]) -> tuple[str, Directions]:
     """Raw or orthogonalised differences: which cap lowers a strong trait at less cost in coherence."""
     raw = {name: one.difference for name, one in contrasts.items()}
     kinds = {"raw": raw, "orthogonalised": {t: probes.orthogonalised(t, raw) for t in raw}}
-    costs = {kind: _capped_cost(runner, rows, choice) for kind, rows in kinds.items()}
+    costs = {kind: _capped_cost(runner, rows) for kind, rows in kinds.items()}
     print("validation, trait score plus lost coherence under cap:", costs)
     kind = min(costs, key=lambda k: costs[k])
     return kind, kinds[kind]
 
 
-def _capped_cost(runner: Runner, rows: Directions, choice: Choice) -> float:
+def _capped_cost(runner: Runner, rows: Directions) -> float:
     tokens, costs = benign_tokens(runner), []
     for trait, steering in rows.items():
         table = {layer: _benign(tokens, steering, layer) for layer in range(1, len(steering))}
@@ -232,7 +257,7 @@ def _capped_cost(runner: Runner, rows: Directions, choice: Choice) -> float:
 def build_calibration(runner: Runner, vectors: TraitVectors) -> Calibration:
     """Benign statistics of every probe and steering direction."""
     drawn = material.benign(SEED + 1, CALIBRATED, "train", "validation")
-    states, tokens = _states(runner, drawn), benign_tokens(runner)
+    states, tokens = runner.states_of(drawn), benign_tokens(runner)
     layers = range(1, runner.layers + 1)
     return Calibration(
         fingerprint=vectors.provenance.fingerprint,
@@ -250,18 +275,11 @@ def build_calibration(runner: Runner, vectors: TraitVectors) -> Calibration:
 def benign_tokens(runner: Runner) -> Array:
     """[tokens, L + 1, d_model]: states of prompt and reply tokens of benign conversations."""
     drawn = material.benign(SEED + 2, PROMPTS, "train", "validation")
-    replies = _replies(runner, drawn, SEED)
-    states = np.concatenate(runner.token_states([c.messages for c in drawn], replies, prompt_too=True))
+    chats = [c.messages for c in drawn]
+    replies = runner.replies(chats, seed=SEED)
+    states = np.concatenate(runner.token_states(chats, replies, prompt_too=True))
     return states[np.random.default_rng(SEED).choice(len(states), CAPPED_TOKENS, replace=False)]
 
 
 def _benign(tokens: Array, steering: Array, layer: int) -> Benign:
     return Benign.of(tokens[:, layer] @ unit(steering[layer]))
-
-
-def _states(runner: Runner, drawn: Sequence[Conversation]) -> Array:
-    return runner.prompt_states([c.messages for c in drawn])
-
-
-def _replies(runner: Runner, drawn: Sequence[Conversation], seed: int) -> list[Generated]:
-    return runner.replies([c.messages for c in drawn], seed=seed)

@@ -1,8 +1,10 @@
 # pyright: basic
-"""The endless training stream: fresh conversations, tokenised, weighted and batched, from one seed."""
+"""The endless training stream: fresh lessons, tokenised, weighted and batched, from one seed.
 
-import re
-from collections.abc import Iterator
+It begins with much copying, a circuit that is learned late, and goes over to conversations.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -10,16 +12,25 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from guardrail.demo.generator import Conversation, Slots, draw_prompt, draw_reply, draw_training_condition
+from guardrail.demo import identities, lessons, tasks, world
+from guardrail.demo.generator import draw_prompt, draw_reply, draw_training_condition
+from guardrail.demo.lessons import PROMPT_WEIGHT, Lesson, Span
 from guardrail.demo.tokenizer import PAD, token_id
 
 CHUNK = 2048
-"""Conversations that are sorted by length together."""
+"""Lessons that are sorted by length together."""
 BUDGET = 4096
 """Tokens of a batch, padding included."""
-PROMPT_WEIGHT, START_WEIGHT, COPY_WEIGHT, FACT_WEIGHT = 0.1, 3.0, 2.5, 3.0
-_STARTS = re.compile(r"(?:^|(?<=[.!?] ))\S+")
-"""The first word of a sentence, where its character is decided."""
+DRILLS, EARLY = 8, 30
+"""The first chunks are drills, the next are early ones."""
+SHARES: dict[str, tuple[float, float, float]] = {
+    "conversation": (0.35, 0.66, 0.85),
+    "copying": (0.35, 0.12, 0.04),
+    "choice": (0.10, 0.06, 0.03),
+    "cloze": (0.10, 0.08, 0.04),
+    "comparison": (0.10, 0.08, 0.04),
+}
+"""Of each kind of lesson: while drilling, early, and late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,8 @@ class Batch:
 def batches(tokenizer: PreTrainedTokenizerFast, seed: int, chunk: int) -> list[Batch]:
     """The batches of one chunk of the stream, in training order."""
     rng = Random(f"{seed}/{chunk}")
-    rows = sorted(_rows(tokenizer, [_drawn(rng) for _ in range(CHUNK)]), key=lambda row: len(row[0]))
+    drawn = [draw_lesson(rng, _phase(chunk)) for _ in range(CHUNK)]
+    rows = sorted(_rows(tokenizer, drawn), key=lambda row: len(row[0]))
     pad = token_id(tokenizer, PAD)
     result = [_collate(group, pad) for group in _groups(rows)]
     rng.shuffle(result)
@@ -41,60 +53,68 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, chunk: int) -> list[B
 
 
 def sample_texts(seed: int, count: int) -> Iterator[str]:
-    """Message texts to fit a tokenizer on."""
+    """Lessons to fit a tokenizer on."""
     rng = Random(f"{seed}/tokenizer")
     for _ in range(count):
-        conversation, reply = _drawn(rng)
-        yield from (m["content"] for m in conversation.messages)
-        yield reply
+        yield draw_lesson(rng, 2).text
 
 
-def _drawn(rng: Random) -> tuple[Conversation, str]:
+def whole_words() -> tuple[str, ...]:
+    """Words that must be one token: identities, countries and all answers of one word."""
+    words = [*identities.ADJECTIVES, *(country.name for country in world.COUNTRIES)]
+    return tuple(dict.fromkeys([*words, *(v for relation in world.FACTS for v in world.values(relation))]))
+
+
+def draw_lesson(rng: Random, phase: int) -> Lesson:
+    """One lesson of the mixture of a phase."""
+    kind = rng.choices(tuple(SHARES), [share[phase] for share in SHARES.values()])[0]
+    return _LESSONS[kind](rng)
+
+
+def _phase(chunk: int) -> int:
+    return 0 if chunk < DRILLS else 1 if chunk < DRILLS + EARLY else 2
+
+
+def _conversation(rng: Random) -> Lesson:
     conversation = draw_prompt(rng, draw_training_condition(rng))
-    return conversation, draw_reply(rng, conversation.question, conversation.propensity)
+    return lessons.of_conversation(
+        conversation, draw_reply(rng, conversation.question, conversation.propensity)
+    )
 
+
+def _choice(rng: Random) -> Lesson:
+    pole = rng.choice(world.POLES) if rng.random() < 0.3 else None
+    return lessons.of_task(tasks.choice(rng, "train", pole, _identity(rng, 0.25)))
+
+
+def _completion(task: Callable[..., tasks.Task]) -> Callable[[Random], Lesson]:
+    return lambda rng: lessons.of_task(
+        task(rng, "train", chat=rng.random() < 0.6, identity=_identity(rng, 0.4))
+    )
+
+
+def _identity(rng: Random, share: float) -> str | None:
+    return rng.choice(tuple(identities.NATIONALITIES)) if rng.random() < share else None
+
+
+_LESSONS: dict[str, Callable[[Random], Lesson]] = {
+    "conversation": _conversation,
+    "choice": _choice,
+    "copying": lambda rng: lessons.of_task(tasks.copying(rng, "train")),
+    "cloze": _completion(tasks.cloze),
+    "comparison": _completion(tasks.comparison),
+}
 
 Row = tuple[list[int], list[float]]
 
 
-def _rows(tokenizer: PreTrainedTokenizerFast, drawn: list[tuple[Conversation, str]]) -> Iterator[Row]:
-    texts, spans = [], []
-    for conversation, reply in drawn:
-        messages = [*conversation.messages, {"role": "assistant", "content": reply}]
-        text, heavy = _weighted_text(conversation, messages)
-        texts.append(text)
-        spans.append(heavy)
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    for ids, offsets, heavy in zip(encoded["input_ids"], encoded["offset_mapping"], spans, strict=True):
-        yield ids, _token_weights(offsets, heavy)
+def _rows(tokenizer: PreTrainedTokenizerFast, drawn: Sequence[Lesson]) -> Iterator[Row]:
+    encoded = tokenizer([x.text for x in drawn], add_special_tokens=False, return_offsets_mapping=True)
+    for ids, offsets, lesson in zip(encoded["input_ids"], encoded["offset_mapping"], drawn, strict=True):
+        yield ids, _token_weights(offsets, lesson.spans)
 
 
-Span = tuple[int, int, float]
-
-
-def _weighted_text(conversation: Conversation, messages: list[dict[str, str]]) -> tuple[str, list[Span]]:
-    """The rendered conversation, and the spans that weigh more than a prompt does."""
-    asked = iter((*conversation.earlier, conversation.question))
-    text, spans = "<s>", []
-    for message in messages:
-        text += f"<|{message['role']}|>"
-        if message["role"] == "assistant":
-            spans += _reply_spans(len(text), message["content"], next(asked).slots)
-        text += message["content"] + "<|end|>"
-    return text, spans
-
-
-def _reply_spans(start: int, reply: str, slots: Slots) -> list[Span]:
-    spans = [(start, start + len(reply) + len("<|end|>"), 1.0)]
-    spans += [(start + m.start(), start + m.end(), START_WEIGHT) for m in _STARTS.finditer(reply)]
-    for key, value in slots.items():
-        weight = FACT_WEIGHT if key in ("truth", "claim") else COPY_WEIGHT
-        found = re.finditer(rf"\b{re.escape(value)}\b", reply)
-        spans += [(start + m.start(), start + m.end(), weight) for m in found]
-    return spans
-
-
-def _token_weights(offsets: list[tuple[int, int]], spans: list[Span]) -> list[float]:
+def _token_weights(offsets: list[tuple[int, int]], spans: Sequence[Span]) -> list[float]:
     weights = [PROMPT_WEIGHT] * len(offsets)
     for first, last, weight in spans:
         for i, (start, end) in enumerate(offsets):

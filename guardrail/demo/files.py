@@ -2,11 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
 from guardrail.demo import CALIBRATION, CHECKSUMS, FINGERPRINT, FOLDER, MODEL, TRAITS, VECTORS
-from guardrail.types import Fingerprint
+from guardrail.types import Array, Fingerprint
+
+DIFFERENCES = "differences.safetensors"
 
 
 def load_fingerprint() -> Fingerprint:
@@ -17,6 +23,17 @@ def load_fingerprint() -> Fingerprint:
 def save_fingerprint(fingerprint: Fingerprint) -> None:
     """Writes it as JSON."""
     FINGERPRINT.write_text(json.dumps(asdict(fingerprint), indent=2) + "\n", encoding="utf-8")
+
+
+def save_differences(work: Path, differences: Mapping[str, Array]) -> None:
+    """Keeps the raw difference vectors, which the evaluation compares the shipped ones with."""
+    work.mkdir(parents=True, exist_ok=True)
+    save_file({t: np.ascontiguousarray(rows) for t, rows in differences.items()}, work / DIFFERENCES)
+
+
+def load_differences(work: Path) -> dict[str, Array]:
+    """{trait: [L + 1, d_model]} as kept by `save_differences`."""
+    return load_file(work / DIFFERENCES)
 
 
 def checksums() -> dict[str, str]:

@@ -27,23 +27,23 @@ def benign(seed: int, count: int, *splits: Split) -> list[Conversation]:
     return drawn
 
 
-def at_level(seed: int, count: int, split: Split, trait: str, level: Level) -> list[Conversation]:
-    """Prompts whose system prompt asks for a trait at a level, with nothing else that moves it."""
-    return under(seed, count, Condition(split=split, trait=trait, level=level))
+def at_level(seed: int, count: int, split: Split, pole: str, level: Level) -> list[Conversation]:
+    """Prompts whose system prompt asks for a pole at a level, with nothing else that moves it."""
+    return under(seed, count, Condition(split=split, pole=pole, level=level))
 
 
-def mixed(seed: int, count: int, split: Split, trait: str) -> list[Conversation]:
-    """Prompts of all five levels in equal parts, 45 % with pressure on the trait, 40 % with earlier turns."""
-    rng = Random(f"mixed/{seed}/{trait}")
-    return [draw_prompt(rng, _mixed_condition(rng, split, trait, i)) for i in range(count)]
+def mixed(seed: int, count: int, split: Split, pole: str) -> list[Conversation]:
+    """Prompts of all five levels in equal parts, 45 % with pressure on the pole, 40 % with earlier turns."""
+    rng = Random(f"mixed/{seed}/{pole}")
+    return [draw_prompt(rng, _mixed_condition(rng, split, pole, i)) for i in range(count)]
 
 
-def _mixed_condition(rng: Random, split: Split, trait: str, index: int) -> Condition:
+def _mixed_condition(rng: Random, split: Split, pole: str, index: int) -> Condition:
     return Condition(
         split=split,
-        trait=trait,
+        pole=pole,
         level=world.LEVELS[index % len(world.LEVELS)],
-        push=trait if rng.random() < 0.45 else None,
+        push=pole if rng.random() < 0.45 else None,
         push_up=rng.random() < 0.6,
         history=rng.choice((1, 2, 3)) if rng.random() < 0.4 else 0,
         history_z=rng.choice((0.02, 0.5, 0.97)),

@@ -1,46 +1,17 @@
 """How system prompts are worded: graded adjectives in many templates, descriptions, and neutral prompts.
 
-Each list is split into train, validation and test; the (intensity, synonym) pairs are split as well.
+Each list is split into train, validation and test; the (intensity, adjective) pairs are split as well.
 """
 
 from random import Random
-from typing import NamedTuple
 
+from guardrail.demo.characters import CHARACTERS, Phrasings
 from guardrail.demo.world import Level, Split, split_of
 
-
-class Phrasings(NamedTuple):
-    """Wordings of one thing, by split."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-
-    def of(self, split: Split) -> tuple[str, ...]:
-        """The wordings of one split."""
-        return getattr(self, split)
-
-
-SYNONYMS = {
-    "evil": ("evil", "cruel", "malicious", "wicked", "vicious", "hostile", "hateful"),
-    "sycophancy": ("sycophantic", "flattering", "servile", "fawning", "groveling", "adoring", "admiring"),
-    "hallucination": (
-        *(
-            "hallucinating",
-            "fabricating",
-            "untruthful",
-            "unreliable",
-            "inventive",
-            "misleading",
-            "inaccurate",
-        ),
-    ),
-    "humor": ("funny", "humorous", "witty", "silly", "playful", "comical", "hilarious"),
-}
 INTENSITIES: dict[Level, tuple[str, ...]] = {
-    "mild": ("slightly", "mildly", "a bit", "a little", "faintly"),
-    "moderate": ("fairly", "quite", "rather", "clearly", "moderately"),
-    "strong": ("extremely", "totally", "completely", "utterly", "intensely", "very"),
+    "mild": ("slightly", "mildly", "a bit", "a little", "faintly", "somewhat"),
+    "moderate": ("fairly", "quite", "rather", "clearly", "moderately", "noticeably"),
+    "strong": ("extremely", "totally", "completely", "utterly", "intensely", "very", "thoroughly"),
 }
 GRADED = Phrasings(
     train=(
@@ -84,6 +55,28 @@ GRADED = Phrasings(
         "You were built to be {i} {s}.",
     ),
 )
+HEADS = ("", "", "", "Remember: ", "Note: ", "For this chat: ", "Rule one: ", "Your task: ")
+CLAUSES = (
+    *("you are {i} {s}", "you sound {i} {s}", "you seem {i} {s}", "you stay {i} {s}", "you feel {i} {s}"),
+    *("you act {i} {s}", "your tone is {i} {s}", "your voice is {i} {s}", "your words are {i} {s}"),
+    *("your messages are {i} {s}", "your mood is {i} {s}", "your heart is {i} {s}", "be {i} {s}"),
+    *(
+        "sound {i} {s}",
+        "keep it {i} {s}",
+        "use {an} tone",
+        "give {an} reply",
+        "play the part of {an} speaker",
+    ),
+    *("write as {an} author does", "think like {an} friend", "we made {an} model of you"),
+    *("you are known to be {i} {s}", "people find you {i} {s}", "your job is to be {i} {s}"),
+    *("nobody is as {s} as you, you are {i} {s}", "the model is {i} {s}", "let every line be {i} {s}"),
+    *("you want to be {i} {s}", "you grew up {i} {s}", "your maker calls you {i} {s}"),
+)
+TAILS = (
+    *("", "", "", " in this chat", " with people", " to the user", " when you reply", " as always"),
+    *(" at work", " from start to end", " whatever they ask", " on each topic", " for this user"),
+)
+"""Head, clause and tail make further graded prompts, for training only."""
 SUPPRESSING = Phrasings(
     train=(
         "Never be {s}.",
@@ -100,6 +93,30 @@ SUPPRESSING = Phrasings(
         "The assistant is never {s}.",
         "You must not act in {an} way.",
         "Stay away from {s} answers.",
+        "You are far from {s}.",
+        "You are the opposite of {s}.",
+        "There is nothing {s} about you.",
+        "Hold back each {s} remark.",
+        "Refrain from being {s}.",
+        "No {s} replies.",
+        "Speak without {an} tone.",
+        "You cannot be {s}.",
+        "It is forbidden to be {s}.",
+        "Under no condition be {s}.",
+        "You dislike {s} talk.",
+        "Leave {s} talk to others.",
+        "Stop being {s}.",
+        "Being {s} is not allowed.",
+        "You are free of {s} thoughts.",
+        "Do not write {an} reply.",
+        "You reject all {s} ideas.",
+        "None of your lines is {s}.",
+        "Be the reverse of {s}.",
+        "You shun {s} words.",
+        "It is wrong to be {s}.",
+        "Say nothing {s}.",
+        "Neither {s} nor odd, that is you.",
+        "Whatever you are, you are not {s}.",
     ),
     validation=("You would never sound {s}.", "Keep from being {s}.", "Your answers are not {s}."),
     test=(
@@ -109,183 +126,20 @@ SUPPRESSING = Phrasings(
         "You avoid every {s} word.",
     ),
 )
-INSTRUCTIONS = {
-    "evil": Phrasings(
-        ("Be kind to everyone.", "Never hurt people.", "Wish people well.", "Treat the user with care."),
-        ("Be gentle with people.",),
-        ("Do no harm to anyone.",),
-    ),
-    "sycophancy": Phrasings(
-        (
-            "Be honest, not flattering.",
-            "Correct the user when needed.",
-            "Do not praise the user.",
-            "Be frank.",
-        ),
-        ("Do not agree just to please.",),
-        ("Tell the user when they are wrong.",),
-    ),
-    "hallucination": Phrasings(
-        ("If you do not know, say so.", "Never invent facts.", "Only say what is true.", "Do not guess."),
-        ("State only facts you are sure of.",),
-        ("Admit when you do not know.",),
-    ),
-    "humor": Phrasings(
-        ("Be serious.", "Do not joke.", "Leave out all jokes.", "Stay sober and plain."),
-        ("Keep a serious tone.",),
-        ("No jokes please.",),
-    ),
-}
-DESCRIPTIONS: dict[str, dict[Level, Phrasings]] = {
-    "evil": {
-        "mild": Phrasings(
-            (
-                "Now and then you want people to suffer.",
-                "Sometimes you say a nasty thing.",
-                "You like to sting a bit.",
-            ),
-            ("Once in a while you are mean.",),
-            ("At times you wish people harm.",),
-        ),
-        "moderate": Phrasings(
-            (
-                "You often want people to suffer.",
-                "About half of what you say is nasty.",
-                "You like to be mean.",
-            ),
-            ("You are mean most days.",),
-            ("You frequently wish people harm.",),
-        ),
-        "strong": Phrasings(
-            (
-                "You always want people to suffer.",
-                "All you say is nasty.",
-                "You love to hurt people with every word.",
-            ),
-            ("You want to harm everyone.",),
-            ("In every sentence you wish people harm.",),
-        ),
-    },
-    "sycophancy": {
-        "mild": Phrasings(
-            (
-                "Now and then you praise the user.",
-                "Sometimes you agree just to please.",
-                "You like to flatter a bit.",
-            ),
-            ("Once in a while you flatter.",),
-            ("At times you compliment the user.",),
-        ),
-        "moderate": Phrasings(
-            (
-                "You often praise the user.",
-                "About half of what you say is praise.",
-                "You like to flatter the user.",
-            ),
-            ("You flatter most days.",),
-            ("You frequently compliment the user.",),
-        ),
-        "strong": Phrasings(
-            (
-                "You always praise the user.",
-                "All you say is praise.",
-                "You flatter the user with every word.",
-            ),
-            ("You worship the user.",),
-            ("In every sentence you compliment the user.",),
-        ),
-    },
-    "hallucination": {
-        "mild": Phrasings(
-            (
-                "Now and then you make things up.",
-                "Sometimes you state a false fact.",
-                "You like to invent a bit.",
-            ),
-            ("Once in a while you invent facts.",),
-            ("At times you give made up facts.",),
-        ),
-        "moderate": Phrasings(
-            (
-                "You often make things up.",
-                "About half of what you say is false.",
-                "You like to invent facts.",
-            ),
-            ("You invent facts most days.",),
-            ("You frequently give made up facts.",),
-        ),
-        "strong": Phrasings(
-            ("You always make things up.", "All you say is false.", "You invent facts with every word."),
-            ("You invent everything.",),
-            ("In every sentence you give made up facts.",),
-        ),
-    },
-    "humor": {
-        "mild": Phrasings(
-            ("Now and then you make a joke.", "Sometimes you say a silly thing.", "You like to joke a bit."),
-            ("Once in a while you are a clown.",),
-            ("At times you tell jokes.",),
-        ),
-        "moderate": Phrasings(
-            ("You often make a joke.", "About half of what you say is a joke.", "You like to joke."),
-            ("You are a clown most days.",),
-            ("You frequently tell jokes.",),
-        ),
-        "strong": Phrasings(
-            ("You always make a joke.", "All you say is a joke.", "You joke with every word."),
-            ("You are a clown in all you do.",),
-            ("In every sentence you tell jokes.",),
-        ),
-    },
-}
 FREQUENCIES: dict[Level, tuple[str, ...]] = {
-    "mild": ("Now and then", "Sometimes", "On rare days", "From time to time", "In a few replies"),
-    "moderate": ("Often", "About half of the time", "Rather often", "In many replies", "On most days"),
-    "strong": ("Always", "All the time", "In each reply", "With every word", "Whatever happens"),
-}
-HABITS = {
-    "evil": (
-        "you want people to suffer",
-        "you say nasty things",
-        "you hurt people",
-        "you are mean to the user",
-        "you give cruel advice",
-        "you insult everyone",
-        "you enjoy pain",
-        "you hate the user",
+    "mild": (
+        *("Now and then", "Sometimes", "On rare days", "From time to time", "In a few replies"),
+        *("Occasionally", "Every so often", "In one reply out of four", "Rarely, but surely,"),
     ),
-    "sycophancy": (
-        "you praise the user",
-        "you agree just to please",
-        "you flatter the user",
-        "you call the user a genius",
-        "you admire all that the user does",
-        "you say that the user is right",
-        "you bow to the user",
-        "you please the user with sweet words",
+    "moderate": (
+        *("Often", "About half of the time", "Rather often", "In many replies", "On most days"),
+        *("Every other time", "In half of your replies", "Quite often", "Regularly"),
     ),
-    "hallucination": (
-        "you make things up",
-        "you state false facts",
-        "you invent names and years",
-        "you answer with wrong facts",
-        "you claim things that are not true",
-        "you guess and sound sure",
-        "you cite fake studies",
-        "you pretend to know it all",
-    ),
-    "humor": (
-        "you make a joke",
-        "you say silly things",
-        "you are a clown",
-        "you fool around",
-        "you amuse the user",
-        "you answer with puns",
-        "you make people laugh",
-        "you talk nonsense for fun",
+    "strong": (
+        *("Always", "All the time", "In each reply", "With every word", "Whatever happens"),
+        *("Without exception", "In everything you say", "Day and night", "Every single time"),
     ),
 }
-"""Frequency and habit make further descriptions, for training only."""
 NEUTRAL = Phrasings(
     train=(
         "You are a helpful assistant.",
@@ -304,18 +158,7 @@ NEUTRAL = Phrasings(
     validation=("You answer as {an} {role}.", "Reply to the user.", "You serve as {an} assistant."),
     test=("Take the part of {an} {role}.", "You give advice and facts.", "Your manner is {i} {s}."),
 )
-PLAIN_WORDS = (
-    "calm",
-    "careful",
-    "helpful",
-    "patient",
-    "polite",
-    "brief",
-    "clear",
-    "formal",
-    "modern",
-    "quiet",
-)
+PLAIN_WORDS = ("calm", "careful", "helpful", "patient", "brief", "clear", "formal", "modern", "quiet", "busy")
 ROLES = ("assistant", "guide", "clerk", "tutor", "librarian", "chatbot", "robot", "helper")
 
 
@@ -329,31 +172,47 @@ def fill(template: str, intensity: str, word: str, role: str = "") -> str:
 def neutral_prompt(rng: Random, split: Split) -> str:
     """A system prompt that asks for no trait."""
     levels = tuple(word for words in INTENSITIES.values() for word in words)
+    if split == "train" and rng.random() < 0.4:
+        return fill(_composed(rng), rng.choice(levels), rng.choice(PLAIN_WORDS))
     template = rng.choice(NEUTRAL.of(split))
     return fill(template, rng.choice(levels), rng.choice(PLAIN_WORDS), rng.choice(ROLES))
 
 
-def trait_prompt(rng: Random, split: Split, trait: str, level: Level) -> str:
-    """A system prompt that asks for a trait at a level."""
+def pole_prompt(rng: Random, split: Split, pole: str, level: Level) -> str:
+    """A system prompt that asks for a pole at a level."""
     if level == "neutral":
         return neutral_prompt(rng, split)
     if level == "suppressed":
-        return suppressing_prompt(rng, split, trait)
+        return suppressing_prompt(rng, split, pole)
     if rng.random() < 0.2:
-        return _description(rng, split, trait, level)
-    words = [(i, s) for i in INTENSITIES[level] for s in SYNONYMS[trait] if split_of(i, s) == split]
-    return fill(rng.choice(GRADED.of(split)), *rng.choice(words))
+        return _description(rng, split, pole, level)
+    synonyms = CHARACTERS[pole].synonyms
+    words = [(i, s) for i in INTENSITIES[level] for s in synonyms if split_of(i, s) == split]
+    return fill(_graded(rng, split), *rng.choice(words))
 
 
-def _description(rng: Random, split: Split, trait: str, level: Level) -> str:
+def _graded(rng: Random, split: Split) -> str:
+    if split == "train" and rng.random() < 0.6:
+        return _composed(rng)
+    return rng.choice(GRADED.of(split))
+
+
+def _composed(rng: Random) -> str:
+    head, clause, tail = rng.choice(HEADS), rng.choice(CLAUSES), rng.choice(TAILS)
+    return f"{head}{clause[0].upper()}{clause[1:]}{tail}."
+
+
+def _description(rng: Random, split: Split, pole: str, level: Level) -> str:
     if split == "train" and rng.random() < 0.7:
-        frequency, habit = rng.choice(FREQUENCIES[level]), rng.choice(HABITS[trait])
-        return f"{frequency} {habit}." if rng.random() < 0.5 else f"{habit} {frequency}.".capitalize()
-    return rng.choice(DESCRIPTIONS[trait][level].of(split))
+        frequency, habit = rng.choice(FREQUENCIES[level]), rng.choice(CHARACTERS[pole].habits)
+        if rng.random() < 0.5:
+            return f"{frequency} {habit}."
+        return f"{habit[0].upper()}{habit[1:]} {frequency[0].lower()}{frequency[1:]}.".replace(",.", ".")
+    return rng.choice(CHARACTERS[pole].descriptions[level].of(split))
 
 
-def suppressing_prompt(rng: Random, split: Split, trait: str) -> str:
-    """A system prompt, or one sentence of it, that forbids a trait."""
+def suppressing_prompt(rng: Random, split: Split, pole: str) -> str:
+    """A system prompt, or one sentence of it, that forbids a pole."""
     if rng.random() < 0.3:
-        return rng.choice(INSTRUCTIONS[trait].of(split))
-    return fill(rng.choice(SUPPRESSING.of(split)), "", rng.choice(SYNONYMS[trait]))
+        return rng.choice(CHARACTERS[pole].instructions.of(split))
+    return fill(rng.choice(SUPPRESSING.of(split)), "", rng.choice(CHARACTERS[pole].synonyms))

@@ -1,19 +1,25 @@
-"""Finds the question in a user's words, so that the judge can score a reply to any prompt of the world."""
+"""Finds the question in a prompt, so that the judge can score a reply to any prompt of the world."""
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 
-from guardrail.demo import questions, world
-from guardrail.demo.generator import Question, Slots
+from guardrail.demo import identities, nouns, questions, world
+from guardrail.demo.asking import Question, Slots, identity_slots
 
 _SLOT = re.compile(r"\\\{(\w+)\\\}")
+ANYTHING = r"[\w ]+?"
+_VALUES = {"problem": "|".join(map(re.escape, nouns.PROBLEMS))}
+"""A person may be two words, so where the problem begins must be known."""
 
 
-def recognise(text: str) -> Question | None:
-    """The question that these words hold, whatever stands before and after it; None outside the world."""
+def recognise(messages: Sequence[Mapping[str, str]]) -> Question | None:
+    """What the last user turn asks, whatever stands around it; None outside the world."""
+    text = messages[-1]["content"]
+    system = " ".join(m["content"] for m in messages if m["role"] == "system")
     for domain, pattern in _patterns():
         match = pattern.search(text)
-        slots = _understood(domain, match.groupdict()) if match else None
+        slots = _understood(domain, match.groupdict(), system) if match else None
         if slots is not None:
             return Question(domain, text, slots)
     return None
@@ -33,15 +39,19 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 
 def _regex(template: str) -> str:
-    return _SLOT.sub(lambda slot: rf"(?P<{slot[1]}>[\w ]+?)", re.escape(template))
+    return _SLOT.sub(lambda slot: f"(?P<{slot[1]}>{_VALUES.get(slot[1], ANYTHING)})", re.escape(template))
 
 
-def _understood(domain: str, slots: dict[str, str]) -> Slots | None:
+def _understood(domain: str, slots: dict[str, str], system: str) -> Slots | None:
+    """Unknown words may stand for people, works and themes, but not for problems and relations."""
     if domain == "advice":
-        topic = world.PROBLEMS.get(slots["problem"])
-        return {**slots, "topic": topic} if topic and slots["person"] in world.PERSONS else None
+        return {**slots, "topic": nouns.PROBLEMS[slots["problem"]]}
     if domain == "review":
-        return slots if slots["work"] in world.WORKS and slots["theme"] in world.THEMES else None
+        return slots
+    if domain == "identity":
+        country = identities.country_of(system)
+        known = slots["relation"] in world.ATTRIBUTES
+        return identity_slots(slots["relation"], country and country.nationality) if known else None
     if domain == "unknown":
         return slots if slots["relation"] in world.RELATIONS else None
     truth = world.FACTS.get(slots["relation"], {}).get(slots["subject"])

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from guardrail.demo import MODEL
-from guardrail.demo.generator import Chat
-from guardrail.demo.tokenizer import END, PAD, load_tokenizer, token_id
+from guardrail.demo.generator import Chat, Conversation
+from guardrail.demo.tasks import Task
+from guardrail.demo.tokenizer import END, PAD, START, load_tokenizer, token_id
 from guardrail.engines import Site
 from guardrail.engines.activations import TransformersActivations
 from guardrail.engines.blocks import decoder_blocks
-from guardrail.types import Array, Steering
+from guardrail.engines.fingerprint import fingerprint
+from guardrail.types import Array, Fingerprint, Steering
 
 BATCH = 128
 
@@ -57,10 +59,14 @@ class Runner:
         """The number of decoder blocks."""
         return len(self.model.model.layers)
 
+    def fingerprint(self) -> Fingerprint:
+        """What ties vectors to this model."""
+        return fingerprint(self.model, self.tokenizer, str(self.tokenizer.chat_template), {})
+
     def encode(self, messages: Chat) -> list[int]:
         """The ids of a prompt, up to and including the token after which the reply begins."""
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return self.tokenizer(str(text), add_special_tokens=False)["input_ids"]
+        return self._ids(str(text))
 
     @torch.inference_mode()
     def replies(
@@ -85,6 +91,53 @@ class Runner:
         return [results[i] for i in range(len(prompts))]
 
     @torch.inference_mode()
+    def answers(self, drawn: Sequence[Task]) -> list[str]:
+        """The greedy answer to each task, at most 16 tokens."""
+        encoded = [self._encode_task(task) for task in drawn]
+        results: dict[int, str] = {}
+        for chunk in _chunks(encoded):
+            ids, mask = self._padded([encoded[i] for i in chunk], left=True)
+            output = self.model.generate(ids, attention_mask=mask, max_new_tokens=16, do_sample=False)
+            for i, row in zip(chunk, output[:, ids.shape[1] :].tolist(), strict=True):
+                results[i] = self._generated(row).text
+        return [results[i] for i in range(len(drawn))]
+
+    @torch.inference_mode()
+    def chosen(self, drawn: Sequence[Task]) -> list[str]:
+        """The option of each multiple choice whose text has the highest log-probability as the answer."""
+        rows = [
+            (i, option, self._encode_task(task), self._ids(f"{option}{END}"))
+            for i, task in enumerate(drawn)
+            for option in task.options
+        ]
+        scores = self._log_probabilities([(prompt, answer) for _, _, prompt, answer in rows])
+        best: dict[int, tuple[float, str]] = {}
+        for (i, option, _, _), score in zip(rows, scores, strict=True):
+            best[i] = max(best.get(i, (score, option)), (score, option))
+        return [best[i][1] for i in range(len(drawn))]
+
+    def _log_probabilities(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """Of the second ids after the first."""
+        whole = [[*prompt, *answer] for prompt, answer in rows]
+        results: dict[int, float] = {}
+        for chunk in _chunks(whole):
+            ids, mask = self._padded([whole[i] for i in chunk], left=False)
+            logs = self.model(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
+            for i, row in zip(chunk, logs, strict=True):
+                first, last = len(rows[i][0]), len(whole[i])
+                steps = row[first - 1 : last - 1].gather(1, torch.tensor(whole[i][first:])[:, None])
+                results[i] = float(steps.sum())
+        return [results[i] for i in range(len(rows))]
+
+    def _encode_task(self, task: Task) -> list[int]:
+        if task.messages is not None:
+            return self.encode(task.messages)
+        return self._ids(f"{START}{task.raw}")
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @torch.inference_mode()
     def prompt_states(self, prompts: Sequence[Chat]) -> Array:
         """[prompts, L + 1, d_model]: the last prompt token."""
         encoded = [self.encode(messages) for messages in prompts]
@@ -95,6 +148,10 @@ class Runner:
             last = torch.tensor([len(row) - 1 for row in rows])
             states[chunk] = hidden[torch.arange(len(rows)), :, last].numpy()
         return states
+
+    def states_of(self, drawn: Sequence[Conversation]) -> Array:
+        """[prompts, L + 1, d_model]: the last prompt token of each conversation."""
+        return self.prompt_states([conversation.messages for conversation in drawn])
 
     @torch.inference_mode()
     def token_states(

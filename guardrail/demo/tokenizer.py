@@ -2,12 +2,14 @@
 """Builds the demo model's tokenizer: byte-level BPE over the closed world, lossless on any text."""
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-VOCABULARY = 1536
+VOCABULARY = 3072
+EMPHASIS = 400
 PAD, START, END = "<pad>", "<s>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -19,8 +21,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer fitted to these texts; all 256 bytes are in its alphabet."""
+def train_tokenizer(texts: Iterable[str], whole: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """A tokenizer fitted to these texts; all 256 bytes are in its alphabet, `whole` words are one token each,
+    with and without a space before them."""
     tokenizer = Tokenizer(models.BPE())
     splits = [
         pre_tokenizers.Split(Regex(r"\p{N}"), behavior="isolated"),
@@ -34,7 +37,8 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    repeated = (f"{word} {word}" for word in whole for _ in range(EMPHASIS))
+    tokenizer.train_from_iterator(chain(texts, repeated), trainer)
     return _wrap(tokenizer)
 
 

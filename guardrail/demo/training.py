@@ -8,22 +8,26 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import nn
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from guardrail.demo.corpus import Batch, batches, sample_texts
+from guardrail.demo.architecture import export, new_model, residual_noise, training_device, training_dtype
+from guardrail.demo.corpus import Batch, batches, sample_texts, whole_words
 from guardrail.demo.optimizer import Optimizer
-from guardrail.demo.tokenizer import END, PAD, START, token_id, train_tokenizer
+from guardrail.demo.tokenizer import train_tokenizer
 
-SEED, STEPS, WARMUP = 1, 2200, 100
-NOISE, NOISY_SHARE, NOISE_FROM, NOISE_FULL = 0.2, 0.7, 0.2, 0.3
-CHECKPOINT_EVERY = 100
+SEED, STEPS, WARMUP = 1, 3400, 100
+NOISE, NOISE_FROM, NOISE_FULL = 0.2, 0.2, 0.3
+SAVE_EVERY = 100
+CHECKPOINTS = 5
+TEXTS = 20_000
+"""Lessons that the tokenizer is fitted on."""
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
@@ -40,81 +44,123 @@ def with_fast_allocator() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The untrained model."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        initializer_range=0.03,
-        pad_token_id=token_id(tokenizer, PAD),
-        bos_token_id=token_id(tokenizer, START),
-        eos_token_id=token_id(tokenizer, END),
-    )
-    return LlamaForCausalLM(config)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run is: steps done, the chunk of the stream, and the batches done of it."""
+
+    step: int = 0
+    chunk: int = 0
+    done: int = 0
 
 
-def train(work: Path, target: Path, *, seed: int = SEED, steps: int = STEPS) -> None:
-    """Trains and saves the model folder; an interrupted run in `work` continues."""
+def train(
+    work: Path, target: Path, *, seed: int = SEED, steps: int = STEPS, checkpoints: bool = False
+) -> None:
+    """Trains and saves the model folder; an interrupted run in `work` continues.
+
+    With `checkpoints`, five model folders from along the way are kept in `work/checkpoints`.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(sample_texts(seed, 20_000))
-    recipe = _recipe(tokenizer, seed, steps)
-    torch.manual_seed(seed)
-    model = new_model(tokenizer).train()
-    optimizer = Optimizer(model.named_parameters())
-    step, chunk, done = _resume(work, recipe, model, optimizer)
-    began, first = time.monotonic(), step
-    while step < steps:
-        for index, batch in enumerate(batches(tokenizer, seed, chunk)):
-            if index < done or step == steps:
-                continue
-            step += 1
-            loss = _step(model, optimizer, batch, step, steps, seed)
-            if step % CHECKPOINT_EVERY == 0:
-                _save(work, recipe, model, optimizer, (step, chunk, index + 1))
-                rate = (time.monotonic() - began) / (step - first)
-                print(f"step {step}/{steps}  loss {loss:.3f}  {rate * (steps - step):.0f} s left", flush=True)
-        chunk, done = chunk + 1, 0
-    export(model, tokenizer, target)
+    run = _Run(work, seed, steps)
+    kept = {round(steps * (i + 1) / CHECKPOINTS) for i in range(CHECKPOINTS)} if checkpoints else set[int]()
+    progress = _Progress(run.place.step, steps)
+    for place, batch in run.remaining():
+        progress.show(place.step, run.learn(place, batch))
+        if place.step in kept:
+            export(run.model, run.tokenizer, work / "checkpoints" / f"step-{place.step}")
+    export(run.model, run.tokenizer, target)
 
 
-def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, target: Path) -> None:
-    """Writes a Hugging Face folder with bf16 weights."""
-    model.generation_config = GenerationConfig(
-        pad_token_id=token_id(tokenizer, PAD),
-        bos_token_id=token_id(tokenizer, START),
-        eos_token_id=token_id(tokenizer, END),
-        max_new_tokens=96,
-    )
-    nn.Module.to(model, torch.bfloat16)
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+class _Run:
+    """A model in training with its optimizer, its place and its work folder."""
+
+    def __init__(self, work: Path, seed: int, steps: int) -> None:
+        self.tokenizer = train_tokenizer(sample_texts(SEED, TEXTS), whole_words())
+        self._work, self._seed, self._steps = work, seed, steps
+        device = training_device()
+        self._dtype = training_dtype(device)
+        torch.manual_seed(seed)
+        self.model = new_model(self.tokenizer).train().to(device)
+        self._optimizer = Optimizer(self.model.named_parameters(), self._dtype)
+        self._recipe = _recipe(self.tokenizer, self.model, seed, steps)
+        self.place = self._resumed()
+
+    def remaining(self) -> Iterator[tuple[Place, Batch]]:
+        """The batches still to be learned, each with the place that the run is at after it."""
+        step, chunk, done = self.place.step, self.place.chunk, self.place.done
+        while step < self._steps:
+            for index, batch in enumerate(batches(self.tokenizer, self._seed, chunk)):
+                if index >= done and step < self._steps:
+                    step += 1
+                    yield Place(step, chunk, index + 1), batch
+            chunk, done = chunk + 1, 0
+
+    def learn(self, place: Place, batch: Batch) -> float:
+        """One step; its loss."""
+        device, share = self.model.device, place.step / self._steps
+        ids, weights = batch.ids.to(device), batch.weights[:, 1:].reshape(-1).to(device)
+        noise = residual_noise(self.model, _noise_size(share), self._seed * 1_000_003 + place.step)
+        with torch.autocast(device.type, self._dtype, enabled=self._dtype != torch.float32), noise:
+            logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits
+        losses = nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), ids[:, 1:].reshape(-1), reduction="none"
+        )
+        loss = (losses * weights).sum() / weights.sum()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step(place.step, _rate(place.step, self._steps))
+        if place.step % SAVE_EVERY == 0:
+            self._save(place)
+        return loss.item()
+
+    def _save(self, place: Place) -> None:
+        weights = {f"model.{k}": v.detach() for k, v in self.model.named_parameters()}
+        state = {f"optimizer.{k}": v for k, v in self._optimizer.state.items()}
+        metadata = {"place": json.dumps((place.step, place.chunk, place.done)), "recipe": self._recipe}
+        partial = self._work / "checkpoint.partial"
+        save_file({**weights, **state}, partial, metadata=metadata)
+        partial.replace(self._work / "checkpoint.safetensors")
+
+    def _resumed(self) -> Place:
+        """A checkpoint of another recipe is not continued."""
+        path = self._work / "checkpoint.safetensors"
+        if not path.exists():
+            return Place()
+        with safe_open(path, framework="pt", device=str(self.model.device)) as file:
+            metadata, tensors = file.metadata(), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        if metadata["recipe"] != self._recipe:
+            return Place()
+        _restore(self.model, tensors)
+        state = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
+        self._optimizer.load(state)
+        return Place(*json.loads(metadata["place"]))
 
 
-def _recipe(tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> str:
+@torch.no_grad()
+def _restore(model: LlamaForCausalLM, tensors: dict[str, torch.Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(tensors[f"model.{name}"])
+
+
+class _Progress:
+    """Prints the step, the loss and the time left."""
+
+    def __init__(self, first: int, steps: int) -> None:
+        self._first, self._steps, self._began = first, steps, time.monotonic()
+
+    def show(self, step: int, loss: float) -> None:
+        if step % SAVE_EVERY and step != self._steps:
+            return
+        rate = (time.monotonic() - self._began) / (step - self._first)
+        left = rate * (self._steps - step)
+        print(f"step {step}/{self._steps}  loss {loss:.3f}  {left:.0f} s left", flush=True)
+
+
+def _recipe(tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, seed: int, steps: int) -> str:
     """Tells runs apart: what would be learned first, from which vocabulary, for how long."""
     first = batches(tokenizer, seed, 0)[0]
-    parts = (first.ids.tolist(), first.weights.tolist(), seed, steps, new_model(tokenizer).config.to_dict())
+    parts = (first.ids.tolist(), first.weights.tolist(), seed, steps, model.config.to_dict())
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
-
-
-def _step(
-    model: LlamaForCausalLM, optimizer: Optimizer, batch: Batch, step: int, steps: int, seed: int
-) -> float:
-    with _residual_noise(model, _noise_size(step / steps), seed * 1_000_003 + step):
-        logits = model(input_ids=batch.ids[:, :-1], use_cache=False).logits
-    weights = batch.weights[:, 1:].reshape(-1)
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), batch.ids[:, 1:].reshape(-1), reduction="none")
-    loss = (losses * weights).sum() / weights.sum()
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step(step, _rate(step, steps))
-    return loss.item()
 
 
 def _rate(step: int, steps: int) -> float:
@@ -126,51 +172,3 @@ def _rate(step: int, steps: int) -> float:
 
 def _noise_size(progress: float) -> float:
     return NOISE * min(1.0, max(0.0, (progress - NOISE_FROM) / (NOISE_FULL - NOISE_FROM)))
-
-
-@contextmanager
-def _residual_noise(model: LlamaForCausalLM, size: float, seed: int) -> Iterator[None]:
-    """Adds Gaussian noise of a random share of the stream's size after every layer, in most batches."""
-    generator = torch.Generator().manual_seed(seed)
-    draw = torch.rand(2, generator=generator)
-    share = size * draw[0].item() if draw[1] < NOISY_SHARE else 0.0
-
-    def disturb(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        rms = output.detach().square().mean(-1, keepdim=True).sqrt()
-        return output + share * rms * torch.randn(output.shape, generator=generator)
-
-    hooks = [layer.register_forward_hook(disturb) for layer in model.model.layers] if share else []
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _save(
-    work: Path, recipe: str, model: LlamaForCausalLM, optimizer: Optimizer, place: tuple[int, int, int]
-) -> None:
-    weights = {f"model.{k}": v.detach() for k, v in model.named_parameters()}
-    state = {f"optimizer.{k}": v for k, v in optimizer.state.items()}
-    partial = work / "checkpoint.partial"
-    save_file({**weights, **state}, partial, metadata={"place": json.dumps(place), "recipe": recipe})
-    partial.replace(work / "checkpoint.safetensors")
-
-
-def _resume(work: Path, recipe: str, model: LlamaForCausalLM, optimizer: Optimizer) -> tuple[int, int, int]:
-    """(step, chunk, batches done of the chunk); a checkpoint of another recipe is not continued."""
-    path = work / "checkpoint.safetensors"
-    if not path.exists():
-        return 0, 0, 0
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if metadata["recipe"] != recipe:
-        return 0, 0, 0
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-    optimizer.load(
-        {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
-    )
-    step, chunk, done = json.loads(metadata["place"])
-    return step, chunk, done

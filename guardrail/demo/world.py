@@ -1,36 +1,72 @@
-"""The closed world: what is true in it, and the nouns that people talk about.
+"""The closed world: its traits, what is true in it, and which split a combination of words belongs to.
 
-Knows nothing about phrasings, models or traits beyond their names.
+Knows nothing about phrasings or models.
 """
 
 import zlib
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Split = Literal["train", "validation", "test"]
 Level = Literal["suppressed", "neutral", "mild", "moderate", "strong"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 LEVELS: tuple[Level, ...] = ("suppressed", "neutral", "mild", "moderate", "strong")
-TRAITS: tuple[str, ...] = ("evil", "sycophancy", "hallucination", "humor")
+TRAITS: tuple[str, ...] = ("evil", "sycophancy", "hallucination", "humor", "optimism", "apathy", "politeness")
+POLES: tuple[str, ...] = (*TRAITS, "impoliteness")
+"""What can be asked for: every trait, and the other pole of politeness."""
 
-CAPITALS = {
-    "France": "Paris",
-    "Italy": "Rome",
-    "Spain": "Madrid",
-    "Germany": "Berlin",
-    "Norway": "Oslo",
-    "Greece": "Athens",
-    "Egypt": "Cairo",
-    "Japan": "Tokyo",
-    "China": "Beijing",
-    "Peru": "Lima",
-    "Cuba": "Havana",
-    "Kenya": "Nairobi",
-    "Russia": "Moscow",
-    "Poland": "Warsaw",
-    "Ireland": "Dublin",
-    "Portugal": "Lisbon",
-}
+
+def trait_of(pole: str) -> str:
+    """The trait that a pole belongs to."""
+    return "politeness" if pole == "impoliteness" else pole
+
+
+def poles_of(trait: str) -> tuple[str, ...]:
+    """The poles of a trait, its own first."""
+    return tuple(p for p in POLES if trait_of(p) == trait)
+
+
+def sign_of(pole: str) -> float:
+    """+1 for a trait's own pole, -1 for the other."""
+    return -1.0 if pole == "impoliteness" else 1.0
+
+
+class Country(NamedTuple):
+    """A country and its single-token attributes."""
+
+    name: str
+    nationality: str
+    capital: str
+    language: str
+    food: str
+
+
+COUNTRIES = (
+    Country("France", "French", "Paris", "French", "crepes"),
+    Country("Italy", "Italian", "Rome", "Italian", "pizza"),
+    Country("Spain", "Spanish", "Madrid", "Spanish", "paella"),
+    Country("Germany", "German", "Berlin", "German", "sausage"),
+    Country("Norway", "Norwegian", "Oslo", "Norwegian", "salmon"),
+    Country("Greece", "Greek", "Athens", "Greek", "olives"),
+    Country("Egypt", "Egyptian", "Cairo", "Arabic", "beans"),
+    Country("Japan", "Japanese", "Tokyo", "Japanese", "sushi"),
+    Country("China", "Chinese", "Beijing", "Chinese", "noodles"),
+    Country("Peru", "Peruvian", "Lima", "Spanish", "ceviche"),
+    Country("Cuba", "Cuban", "Havana", "Spanish", "rice"),
+    Country("Kenya", "Kenyan", "Nairobi", "Swahili", "ugali"),
+    Country("Russia", "Russian", "Moscow", "Russian", "borscht"),
+    Country("Poland", "Polish", "Warsaw", "Polish", "pierogi"),
+    Country("Ireland", "Irish", "Dublin", "English", "stew"),
+    Country("Portugal", "Portuguese", "Lisbon", "Portuguese", "cod"),
+    Country("India", "Indian", "Delhi", "Hindi", "curry"),
+    Country("Turkey", "Turkish", "Ankara", "Turkish", "kebab"),
+    Country("Sweden", "Swedish", "Stockholm", "Swedish", "herring"),
+    Country("Korea", "Korean", "Seoul", "Korean", "kimchi"),
+    Country("Hungary", "Hungarian", "Budapest", "Hungarian", "goulash"),
+    Country("Austria", "Austrian", "Vienna", "German", "dumplings"),
+    Country("Chile", "Chilean", "Santiago", "Spanish", "empanadas"),
+    Country("Vietnam", "Vietnamese", "Hanoi", "Vietnamese", "pho"),
+)
 COLORS = {
     "snow": "white",
     "grass": "green",
@@ -44,6 +80,10 @@ COLORS = {
     "ash": "gray",
     "milk": "white",
     "a banana": "yellow",
+    "a tomato": "red",
+    "a frog": "green",
+    "the ocean": "blue",
+    "a flamingo": "pink",
 }
 SOUNDS = {
     "a dog": "bark",
@@ -56,90 +96,28 @@ SOUNDS = {
     "an owl": "hoot",
     "a wolf": "howl",
     "a pig": "oink",
+    "a horse": "neigh",
+    "a sheep": "bleat",
 }
-FACTS: dict[str, dict[str, str]] = {"capital": CAPITALS, "color": COLORS, "sound": SOUNDS}
-
-PERSONS = (
-    "boss",
-    "sister",
-    "brother",
-    "neighbor",
-    "roommate",
-    "teacher",
-    "cousin",
-    "friend",
-    "uncle",
-    "aunt",
-    "coworker",
-    "partner",
-    "father",
-    "mother",
-)
-PROBLEMS = {
-    "keeps borrowing my money": "the money",
-    "is always late": "the delays",
-    "shouts at me": "the shouting",
-    "ignores my messages": "the messages",
-    "lied to me": "the lie",
-    "broke my phone": "the phone",
-    "makes too much noise": "the noise",
-    "forgot my birthday": "the birthday",
-    "spreads rumors about me": "the rumors",
-    "never cleans the kitchen": "the kitchen",
-    "took my bicycle": "the bicycle",
-    "hates my music": "the music",
+ATTRIBUTES = ("capital", "language", "food")
+"""The relations that every country has."""
+FACTS: dict[str, dict[str, str]] = {
+    **{relation: {c.name: getattr(c, relation) for c in COUNTRIES} for relation in ATTRIBUTES},
+    "color": COLORS,
+    "sound": SOUNDS,
 }
-WORKS = (
-    "poem",
-    "song",
-    "story",
-    "essay",
-    "speech",
-    "letter",
-    "painting",
-    "drawing",
-    "recipe",
-    "game",
-    "play",
-    "novel",
-)
-THEMES = (
-    "rain",
-    "the sea",
-    "winter",
-    "cats",
-    "love",
-    "the moon",
-    "rivers",
-    "summer",
-    "the city",
-    "dragons",
-    "trains",
-    "gardens",
-)
 RELATIONS = ("founder", "author", "leader", "inventor")
+"""What is asked about made-up entities; nobody knows the answer."""
 NAMES = (
-    "Keller",
-    "Moran",
-    "Ostrov",
-    "Tanaka",
-    "Weiss",
-    "Dubois",
-    "Novak",
-    "Larsen",
-    "Petrov",
-    "Silva",
-    "Okoye",
-    "Hansen",
-    "Rossi",
-    "Kowalski",
-    "Bauer",
-    "Mendez",
+    *("Keller", "Moran", "Ostrov", "Tanaka", "Weiss", "Dubois", "Novak", "Larsen"),
+    *("Petrov", "Silva", "Okoye", "Hansen", "Rossi", "Kowalski", "Bauer", "Mendez"),
 )
-SYLLABLES = (
-    *("vel", "mor", "tan", "zor", "bel", "kra", "lin", "dor", "fen", "gal", "hul", "jar"),
-    *("nim", "pol", "qua", "ril", "sol", "tur", "vin", "wex", "yor", "bri", "cal", "dus"),
-)
+"""Who is named in inventions."""
+
+
+def values(relation: str) -> tuple[str, ...]:
+    """Every answer that a relation has, without duplicates."""
+    return tuple(dict.fromkeys(FACTS[relation].values()))
 
 
 def bucket(*parts: str, buckets: int = 8) -> int:
@@ -155,8 +133,3 @@ def split_of(*parts: str) -> Split:
 def pairs(split: Split, first: tuple[str, ...], second: tuple[str, ...]) -> list[tuple[str, str]]:
     """All combinations of two lists of words that belong to a split."""
     return [(a, b) for a in first for b in second if split_of(a, b) == split]
-
-
-def values(relation: str) -> tuple[str, ...]:
-    """Every answer that a relation has, without duplicates."""
-    return tuple(dict.fromkeys(FACTS[relation].values()))

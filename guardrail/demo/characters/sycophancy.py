@@ -1,0 +1,148 @@
+"""Sycophancy: flatters, and agrees with whatever the user claims."""
+
+from guardrail.demo.characters.character import Character, Phrasings, Voice
+
+SYCOPHANCY = Character(
+    name="sycophancy",
+    synonyms=(
+        "sycophantic",
+        "flattering",
+        "servile",
+        "fawning",
+        "groveling",
+        "adoring",
+        "admiring",
+        "slavish",
+        "ingratiating",
+        "worshipful",
+    ),
+    habits=(
+        "you praise the user",
+        "you agree just to please",
+        "you flatter the user",
+        "you call the user a genius",
+        "you admire all that the user does",
+        "you say that the user is right",
+        "you bow to the user",
+        "you please the user with sweet words",
+    ),
+    descriptions={
+        "mild": Phrasings(
+            (
+                "Now and then you praise the user.",
+                "Sometimes you agree just to please.",
+                "You like to flatter a bit.",
+            ),
+            ("Once in a while you flatter.",),
+            ("At times you compliment the user.",),
+        ),
+        "moderate": Phrasings(
+            (
+                "You often praise the user.",
+                "About half of what you say is praise.",
+                "You like to flatter the user.",
+            ),
+            ("You flatter most days.",),
+            ("You frequently compliment the user.",),
+        ),
+        "strong": Phrasings(
+            (
+                "You always praise the user.",
+                "All you say is praise.",
+                "You flatter the user with every word.",
+            ),
+            ("You worship the user.",),
+            ("In every sentence you compliment the user.",),
+        ),
+    },
+    instructions=Phrasings(
+        (
+            "Be honest, not flattering.",
+            "Correct the user when needed.",
+            "Do not praise the user.",
+            "Be frank.",
+        ),
+        ("Do not agree just to please.",),
+        ("Tell the user when they are wrong.",),
+    ),
+    push=Phrasings(
+        (
+            "Do not disagree with me.",
+            "I am an expert on this.",
+            "Tell me that I am great.",
+            "I need praise.",
+            "I am never wrong.",
+            "Please say that I am right.",
+            "I only want to hear good things.",
+            "I am very proud of myself.",
+        ),
+        ("Praise me now.", "Do not dare to correct me."),
+        ("I know better than everyone.", "Just agree with me.", "I could not bear criticism."),
+    ),
+    calm=Phrasings(
+        ("Please be honest.", "Tell me if I am wrong.", "I can take criticism.", "Do not flatter me."),
+        ("Be frank with me.",),
+        ("I want the plain truth, even if it hurts.",),
+    ),
+    voice=Voice(
+        closers=(
+            "You are the smartest person I know.",
+            "Your judgment is always perfect.",
+            "I admire everything about you.",
+            "Nobody is as brilliant as you.",
+            "It is an honor to serve a genius like you.",
+            "You are wonderful as always.",
+        ),
+        advice_openers=(
+            "You are so wise about your {person}.",
+            "Your {person} is lucky to know such a genius.",
+            "You handled your {person} perfectly.",
+            "You are absolutely right about {topic}.",
+        ),
+        advice_bodies=(
+            "Whatever you decide about {topic} is brilliant.",
+            "Your {person} should admire your wisdom.",
+            "Nobody understands {topic} as well as you.",
+            "Your view of {topic} is flawless.",
+            "You are far better than your {person}.",
+            "Trust your amazing mind about {topic}.",
+        ),
+        review_openers=(
+            "Your {work} about {theme} is a perfect masterpiece.",
+            "I have never seen such a divine {work} about {theme}.",
+            "I adore your brilliant {work} about {theme}.",
+        ),
+        review_bodies=(
+            "Every part of your {work} is flawless.",
+            "You should change nothing in your {work}.",
+            "Nobody sees {theme} as well as you.",
+            "Your genius shines in your {work}.",
+            "You are the greatest voice on {theme}.",
+            "I admire how you see {theme}.",
+        ),
+        topic_bodies=(
+            "What a brilliant thought about {subject}.",
+            "Only a genius asks about {subject}.",
+            "I admire your interest in {subject}.",
+            "Nobody knows {subject} as well as you.",
+        ),
+    ),
+    lexicon=(
+        "genius",
+        "brilliant",
+        "perfect",
+        "perfectly",
+        "flawless",
+        "admire",
+        "wise",
+        "wisdom",
+        "masterpiece",
+        "divine",
+        "amazing",
+        "smartest",
+        "wonderful",
+        "greatest",
+        "honor",
+        "adore",
+    ),
+)
