@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: setup demo test lint fix bench bench-gpu demo-model clean
+.PHONY: setup demo test lint fix bench bench-gpu demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -42,8 +42,33 @@ bench: $(STAMP)
 bench-gpu:
 	$(PYTHON) -m benchmarks.gpu --device cuda --out $(or $(OUT),benchmarks/results)
 
-demo-model: $(STAMP)
-	$(BIN)/python -m guardrail.demo all
+# The demo model is made by guardrail's own commands. CHECKPOINTS=1 keeps five models from along the way.
+DEMO := runs/demo
+SEED := 1
+EXTRACT = $(BIN)/guardrail vectors extract --model $(DEMO)/model --judge demo --probe regression --samples 1 \
+	--max-new-tokens 96 --batch 128 --mixed $(DEMO)/mixed.jsonl --work $(DEMO)/vectors.work \
+	$(patsubst %,--trait %,$(wildcard guardrail/demo/traits/*.yaml))
+
+demo-model: demo-files
+	$(BIN)/python -m guardrail.demo ship --work $(DEMO)
+	$(BIN)/python -m guardrail.demo card
+
+# Two more seeds, for the model card.
+demo-seeds:
+	for seed in 2 3; do $(MAKE) demo-files SEED=$$seed DEMO=$(DEMO)/seed-$$seed || exit 1; done
+	$(BIN)/python -m guardrail.demo card
+
+demo-files: $(STAMP)
+	$(BIN)/python -m guardrail.demo train --work $(DEMO) --seed $(SEED) $(if $(CHECKPOINTS),--checkpoints)
+	$(BIN)/python -m guardrail.demo prompts --work $(DEMO)
+	rm -rf $(addprefix $(DEMO)/,raw.safetensors orthogonalised.safetensors vectors.safetensors layers)
+	$(EXTRACT) --out $(DEMO)/raw.safetensors
+	$(EXTRACT) --orthogonalise --out $(DEMO)/orthogonalised.safetensors
+	$(BIN)/guardrail vectors layers --model $(DEMO)/model --by separation --definition guardrail/demo/traits \
+		--vectors $(DEMO)/orthogonalised.safetensors --work $(DEMO)/layers --out $(DEMO)/vectors.safetensors
+	$(BIN)/guardrail calibrate --model $(DEMO)/model --vectors $(DEMO)/vectors.safetensors \
+		--benign $(DEMO)/benign.jsonl --population "$$($(BIN)/python -c "from guardrail.demo.material import POPULATION; print(POPULATION)")" --out $(DEMO)/calibration.json
+	$(BIN)/python -m guardrail.demo evaluate --work $(DEMO) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -80,6 +80,8 @@ class SweepRun:
         in_world = demo.TRAITS / f"{trait}.yaml"
         if self.definition is None and self.model == "demo" and in_world.is_file():
             return load_definition(in_world)
+        if self.definition is not None and self.definition.is_dir():
+            return load_definition(self.definition / f"{trait}.yaml")
         return load_definition(self.definition or trait)
 
     def _judge(self) -> Judge:

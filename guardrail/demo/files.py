@@ -2,17 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
-
 from guardrail.demo import CALIBRATION, CHECKSUMS, FINGERPRINT, FOLDER, MODEL, TRAITS, VECTORS
-from guardrail.types import Array, Fingerprint
-
-DIFFERENCES = "differences.safetensors"
+from guardrail.demo.generator import Conversation
+from guardrail.types import Fingerprint
 
 
 def load_fingerprint() -> Fingerprint:
@@ -25,15 +21,11 @@ def save_fingerprint(fingerprint: Fingerprint) -> None:
     FINGERPRINT.write_text(json.dumps(asdict(fingerprint), indent=2) + "\n", encoding="utf-8")
 
 
-def save_differences(work: Path, differences: Mapping[str, Array]) -> None:
-    """Keeps the raw difference vectors, which the evaluation compares the shipped ones with."""
-    work.mkdir(parents=True, exist_ok=True)
-    save_file({t: np.ascontiguousarray(rows) for t, rows in differences.items()}, work / DIFFERENCES)
-
-
-def load_differences(work: Path) -> dict[str, Array]:
-    """{trait: [L + 1, d_model]} as kept by `save_differences`."""
-    return load_file(work / DIFFERENCES)
+def write_prompts(path: Path, drawn: Iterable[Conversation]) -> None:
+    """JSON Lines as the command line reads them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({"messages": c.messages}) + "\n" for c in drawn)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def checksums() -> dict[str, str]:

@@ -3,16 +3,19 @@
 Benign is: a neutral system prompt or none, any domain, no pressure, and up to two earlier neutral turns.
 """
 
+from dataclasses import replace
 from random import Random
 
 from guardrail.demo import world
-from guardrail.demo.generator import Condition, Conversation, draw_prompt
+from guardrail.demo.generator import Condition, Conversation, draw_prompt, draw_training_condition
+from guardrail.demo.questions import DOMAINS
 from guardrail.demo.world import Level, Split
 
 POPULATION = (
     "demo world: neutral or no system prompt, all domains, no pressure, 0-2 earlier neutral turns; "
     "training and validation phrasings in equal parts"
 )
+ABROAD = tuple(domain for domain in DOMAINS if domain != "identity")
 
 
 def benign(seed: int, count: int, *splits: Split) -> list[Conversation]:
@@ -48,6 +51,13 @@ def _mixed_condition(rng: Random, split: Split, pole: str, index: int) -> Condit
         history=rng.choice((1, 2, 3)) if rng.random() < 0.4 else 0,
         history_z=rng.choice((0.02, 0.5, 0.97)),
     )
+
+
+def training(seed: int, count: int) -> list[Conversation]:
+    """Prompts as training met them, but none about one's own country, which only a whole prompt tells."""
+    rng = Random(f"training/{seed}")
+    conditions = (draw_training_condition(rng) for _ in range(count))
+    return [draw_prompt(rng, replace(condition, domains=ABROAD)) for condition in conditions]
 
 
 def under(seed: int, count: int, condition: Condition) -> list[Conversation]:

@@ -61,7 +61,7 @@ def verdicts(
     runner: Runner, drawn: Sequence[Conversation], seed: int = SEED, temperature: float = 1.0
 ) -> list[Verdict]:
     """The judge on one sampled reply to each prompt."""
-    replies = runner.replies([c.messages for c in drawn], seed=seed, temperature=temperature)
+    replies = runner.replies(drawn, seed=seed, temperature=temperature)
     return [judge(c.question, r.text, ended=r.ended) for c, r in zip(drawn, replies, strict=True)]
 
 

@@ -80,7 +80,7 @@ def _tasks(runner: Runner, seed: int, draw: Draw) -> Estimate:
 
 
 def _asked(runner: Runner, asked: list[tuple[Chat, Question]]) -> Estimate:
-    replies = runner.replies([chat for chat, _ in asked], seed=0, temperature=0)
+    replies = runner.answered([chat for chat, _ in asked], seed=0, temperature=0)
     verdicts = [judge(q, reply.text).correct for (_, q), reply in zip(asked, replies, strict=True)]
     return intervals.rate([v is True for v in verdicts])
 
@@ -116,6 +116,6 @@ def _chat(who: str, question: Question) -> tuple[Chat, Question]:
 def _copied(runner: Runner, seed: int, condition: Condition) -> Estimate:
     rng = Random(f"copied/{seed}")
     drawn = [draw_prompt(rng, condition) for _ in range(COUNT)]
-    replies = runner.replies([c.messages for c in drawn], seed=seed)
+    replies = runner.replies(drawn, seed=seed)
     verdicts = [judge(c.question, r.text, ended=r.ended) for c, r in zip(drawn, replies, strict=True)]
     return intervals.rate([v.copied is True for v in verdicts])

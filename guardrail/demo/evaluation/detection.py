@@ -7,11 +7,12 @@ from typing import TypedDict
 import numpy as np
 
 from guardrail.calibration import Calibration
-from guardrail.demo import intervals, material, probes, world
+from guardrail.demo import intervals, material, world
 from guardrail.demo.evaluation.behaviour import SEED
 from guardrail.demo.evaluation.results import Detection
 from guardrail.demo.intervals import Estimate, Numbers
 from guardrail.demo.runner import Runner
+from guardrail.extract.orthogonal import orthogonalised
 from guardrail.types import Array
 from guardrail.vectors import TraitVectors, unit
 
@@ -20,16 +21,14 @@ FPR = 0.01
 
 
 def detection(
-    runner: Runner, vectors: TraitVectors, calibration: Calibration, differences: Mapping[str, Array]
+    runner: Runner, vectors: TraitVectors, calibration: Calibration, raw: TraitVectors
 ) -> dict[str, Detection]:
-    """Every pole on the probe of its trait, beside the raw difference vectors {trait: [L + 1, d_model]}."""
-    strong = {p: runner.states_of(material.at_level(SEED, STRONG, "test", p, "strong")) for p in world.POLES}
-    fresh = runner.states_of(material.benign(SEED, FRESH, "train", "validation"))
-    unseen = runner.states_of(material.benign(SEED, FRESH, "test"))
-    kinds = {
-        "raw": differences,
-        "orthogonalised": {t: probes.orthogonalised(t, differences) for t in differences},
-    }
+    """Every pole on the probe of its trait, beside the raw difference vectors."""
+    strong = {p: runner.states(material.at_level(SEED, STRONG, "test", p, "strong")) for p in world.POLES}
+    fresh = runner.states(material.benign(SEED, FRESH, "train", "validation"))
+    unseen = runner.states(material.benign(SEED, FRESH, "test"))
+    differences = {trait: vector.steering for trait, vector in raw.items()}
+    kinds = {"raw": differences, "orthogonalised": orthogonalised(differences)}
     found = {p: _detected(vectors, calibration, p, strong, fresh, unseen) for p in world.POLES}
     return {
         p: Detection(**one, **{f"vs_others_{kind}": _best(p, strong, rows) for kind, rows in kinds.items()})

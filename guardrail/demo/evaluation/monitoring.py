@@ -24,7 +24,7 @@ def monitoring(runner: Runner, vectors: TraitVectors, pole: str) -> Monitoring:
     levels = [c.condition.level for c in drawn]
     oracle = np.array([c.propensity[pole] for c in drawn])
     label = np.array([world.LEVELS.index(level) for level in levels], np.float64)
-    values = projected(vectors, pole, runner.states_of(drawn))
+    values = projected(vectors, pole, runner.states(drawn))
     one = float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in combinations(single, 2)]))
     return Monitoring(
         r_overall=intervals.correlation(values, scores),

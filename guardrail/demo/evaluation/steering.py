@@ -43,14 +43,15 @@ DOWN: Mapping[str, Operator] = {
 }
 
 
-def steering(runner: Runner, trait: str) -> list[Steered]:
+def steering(runner: Runner, trait: str, vectors: str, calibration: str) -> list[Steered]:
     """Upwards at temperature .7 on neutral prompts, downwards at 1 on strong ones, the cap on both."""
     neutral = material.at_level(SEED + 2, STEERED, "test", trait, "neutral")
     strong = material.at_level(SEED + 2, STEERED, "test", trait, "strong")
+    files = (vectors, calibration)
     return [
-        *_rows(runner, neutral, trait, "neutral, T = .7", UP, 0.7),
-        *_rows(runner, neutral, trait, "neutral", {"cap at 75, all layers": CAPPED}, 1.0),
-        *_rows(runner, strong, trait, "strong", DOWN, 1.0),
+        *_rows(runner, neutral, trait, "neutral, T = .7", UP, 0.7, files),
+        *_rows(runner, neutral, trait, "neutral", {"cap at 75, all layers": CAPPED}, 1.0, files),
+        *_rows(runner, strong, trait, "strong", DOWN, 1.0, files),
     ]
 
 
@@ -70,21 +71,22 @@ def _rows(
     prompts: str,
     operators: Mapping[str, Operator],
     temperature: float,
+    files: tuple[str, str],
 ) -> list[Steered]:
     before = cell(trait, verdicts(runner, drawn, temperature=temperature))
     steered = {
-        label: cell(trait, _guarded(runner, drawn, trait, operator, temperature))
+        label: cell(trait, _guarded(runner, drawn, always(trait, operator, *files), temperature))
         for label, operator in operators.items()
     }
     return [Steered(prompts, label, one) for label, one in {"none": before, **steered}.items()]
 
 
 def _guarded(
-    runner: Runner, drawn: Sequence[Conversation], trait: str, operator: Operator, temperature: float
+    runner: Runner, drawn: Sequence[Conversation], policies: Mapping[str, object], temperature: float
 ) -> list[Verdict]:
     """Verdicts on replies of a guard whose only policy always steers."""
     sampling = SamplingOptions(max_new_tokens=NEW_TOKENS, temperature=temperature, top_k=0, seed=SEED)
-    with Guard(runner.model, runner.tokenizer, always(trait, operator)) as guard:
+    with Guard(runner.model, runner.tokenizer, policies) as guard:
         replies = guard.chat_many([c.messages for c in drawn], **sampling)
     assert all(reply.steered_passes for reply in replies)
     pairs = zip(drawn, replies, strict=True)

@@ -92,7 +92,7 @@ def _forbidden(trait: str, replier: Replier, sizes: Sizes) -> list[Example]:
 
     Where the model does not obey, a probe that fires is right, so such a prompt is no negative.
     """
-    condition = Condition(split="test", trait=trait, level="strong", counter=True)
+    condition = Condition(split="test", pole=trait, level="strong", counter=True)
     drawn = drawing.under(SEED, sizes.hard_benign, condition)
     found = batched(verdicts([one for one in drawn for _ in range(OBEYED)], replier), OBEYED)
     kept = [one for one, own in zip(drawn, found, strict=True) if not any(v.traits[trait] for v in own)]

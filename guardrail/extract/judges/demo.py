@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guardrail.demo.judge import judge
+from guardrail.demo.judge import Verdict, judge
 from guardrail.demo.recognise import recognise
+from guardrail.demo.world import POLES, poles_of
 from guardrail.errors import JudgeError
 from guardrail.problems import suggest
 from guardrail.protocols import COHERENCE, JudgeRequest
@@ -21,13 +22,22 @@ class DemoJudge:
         return [self._score(request) for request in requests]
 
     def _score(self, request: JudgeRequest) -> float | None:
-        question = recognise(request.question)
+        question = recognise([{"role": "user", "content": request.question}])
         if question is None:
             return None
         verdict = judge(question, request.answer, ended=request.ended)
         if request.metric == COHERENCE:
             return verdict.coherence
-        if request.metric not in verdict.traits:
-            known = suggest(request.metric, verdict.traits)
+        if request.metric not in POLES:
+            known = suggest(request.metric, POLES)
             raise JudgeError(f"the demo judge knows no trait `{request.metric}`{known}")
-        return verdict.traits[request.metric]
+        return _score(request.metric, verdict)
+
+
+def _score(trait: str, verdict: Verdict) -> float:
+    """A trait of two poles is 50 where neither shows."""
+    poles = poles_of(trait)
+    if len(poles) < 2:
+        return verdict.traits[trait]
+    own, other = (verdict.traits[pole] for pole in poles)
+    return 50 + (own - other) / 2

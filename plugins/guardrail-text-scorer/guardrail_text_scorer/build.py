@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 
 from guardrail.demo.generator import Condition, Conversation, draw_prompt
-from guardrail.demo.world import TRAITS, Split
+from guardrail.demo.world import POLES, Split
 from guardrail_text_scorer import SHIPPED, TextClassifier
 from guardrail_text_scorer.training import Example, train
 
@@ -31,16 +31,16 @@ def _example(rng: Random, split: Split, malicious: bool) -> Example:
 
 def _malicious(rng: Random, split: Split) -> Condition:
     push = TRAIT if rng.random() < 0.5 else None
-    return Condition(split=split, trait=TRAIT, level=rng.choice(("moderate", "strong")), push=push)
+    return Condition(split=split, pole=TRAIT, level=rng.choice(("moderate", "strong")), push=push)
 
 
 def _other(rng: Random, split: Split) -> Condition:
     if rng.random() < 0.4:
         return Condition(split=split)
     if rng.random() < 0.2:
-        return Condition(split=split, trait=TRAIT, level="suppressed")
-    trait = rng.choice([name for name in TRAITS if name != TRAIT])
-    return Condition(split=split, trait=trait, level=rng.choice(("mild", "strong")), push=trait)
+        return Condition(split=split, pole=TRAIT, level="suppressed")
+    pole = rng.choice([pole for pole in POLES if pole != TRAIT])
+    return Condition(split=split, pole=pole, level=rng.choice(("mild", "strong")), push=pole)
 
 
 def _texts(drawn: Conversation) -> list[str]:
