@@ -42,7 +42,7 @@ def layers(
     model: ModelName = "demo",
     definition: Annotated[
         Path | None,
-        typer.Option("--definition", help="Where traits are not built in: a definition, or a folder of them."),
+        typer.Option("--definition", help="Where it is not built in: a definition, or a folder of them."),
     ] = None,
     judge: Annotated[
         str | None, typer.Option("--judge", help="`openai:MODEL`, `local:MODEL`, `demo`, or a plugin's.")
@@ -83,7 +83,8 @@ def layers(
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent} is no folder")
     loaded = _loaded(vectors)
-    names = _names(loaded, trait, alone=sweep is not None or (definition is not None and not definition.is_dir()))
+    one_file = sweep is not None or (definition is not None and not definition.is_dir())
+    names = _names(loaded, trait, alone=one_file)
     run = SweepRun(
         model=model,
         selector=by.value,
