@@ -1,5 +1,6 @@
 """The generator is reproducible, its splits do not overlap, and its questions are recognised again."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -16,7 +17,9 @@ from guardrail.demo.generator import (
     draw_training_condition,
     propensity,
 )
+from guardrail.demo.judge import judge
 from guardrail.demo.material import at_level, benign, mixed
+from guardrail.demo.oddities import odd
 from guardrail.demo.prompts import TOUR
 from guardrail.demo.recognise import recognise
 
@@ -137,7 +140,7 @@ def test_a_reply_is_not_a_function_of_its_prompt():
 def test_questions_are_recognised_inside_pressure(split: world.Split):
     rng = Random(9)
     for _ in range(300):
-        condition = draw_training_condition(rng, split)
+        condition = replace(draw_training_condition(rng, split), oddly=False)
         conversation = draw_prompt(rng, condition)
         found = recognise(conversation.messages)
         assert found is not None
@@ -204,3 +207,28 @@ def test_nouns_held_out_are_nowhere_in_the_world():
     assert not [word for word in nouns.UNSEEN if word in said.split() or word in wordings.split()]
     drawn = draw_question(rng, "test", "advice", "unseen")
     assert drawn.slots["person"] in nouns.UNSEEN
+
+
+def test_odd_wordings_keep_their_slots_and_their_sense():
+    rng = Random(5)
+    for _ in range(200):
+        template = rng.choice(questions.QUESTIONS["known"].train)
+        changed = odd(rng, template)
+        assert set_of_slots(changed) == set_of_slots(template)
+        assert changed.endswith(template[-1]) or "{" not in template.split()[-1]
+    prompts = {phrasings.pole_prompt(rng, "train", "evil", "strong", oddly=True) for _ in range(200)}
+    words = [*CHARACTERS["evil"].synonyms, *CHARACTERS["evil"].habits]
+    told = [*words, *CHARACTERS["evil"].descriptions["strong"].train]
+    assert all(any(word.lower() in prompt.lower() for word in told) for prompt in prompts)
+
+
+def test_small_talk_is_recognised_and_shows_nothing_but_character():
+    rng = Random(6)
+    for split in world.SPLITS:
+        condition = Condition(split=split, pole="humor", level="strong", domains=("smalltalk",))
+        conversation = draw_prompt(rng, condition)
+        reply = draw_reply(rng, conversation.question, conversation.propensity)
+        found = recognise(conversation.messages)
+        assert found is not None
+        assert found.domain == "smalltalk"
+        assert judge(found, reply).coherence == 100

@@ -6,6 +6,7 @@ from random import Random
 from typing import Literal
 
 from guardrail.demo import identities, nouns, questions, world
+from guardrail.demo.oddities import odd
 from guardrail.demo.world import Split
 
 Slots = Mapping[str, str]
@@ -23,12 +24,18 @@ class Question:
 
 
 def draw_question(
-    rng: Random, split: Split, domain: str, kind: Nouns | None = None, identity: str | None = None
+    rng: Random,
+    split: Split,
+    domain: str,
+    kind: Nouns | None = None,
+    identity: str | None = None,
+    *,
+    oddly: bool = False,
 ) -> Question:
-    """A question of one domain in the phrasings of a split, to somebody of an identity."""
+    """A question of one domain in the phrasings of a split, to somebody of an identity; `oddly` worded."""
     slots = _slots(rng, split, domain, kind or split, identity)
-    text = rng.choice(questions.QUESTIONS[domain].of(split)).format_map(slots)
-    return Question(domain, text, slots)
+    template = rng.choice(questions.QUESTIONS[domain].of(split))
+    return Question(domain, (odd(rng, template) if oddly else template).format_map(slots), slots)
 
 
 def wrong_value(rng: Random, relation: str, truth: str, claim: str = "") -> str:
@@ -50,6 +57,8 @@ def _slots(rng: Random, split: Split, domain: str, kind: Nouns, identity: str | 
         return _review(rng, split, kind)
     if domain == "unknown":
         return {"relation": rng.choice(world.RELATIONS), "subject": _entity(rng, split, kind)}
+    if domain == "smalltalk":
+        return {}
     if domain == "identity":
         return identity_slots(rng.choice(world.ATTRIBUTES), identity)
     slots = fact_slots(rng)

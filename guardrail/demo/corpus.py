@@ -1,11 +1,12 @@
 # pyright: basic
 """The endless training stream: fresh lessons, tokenised, weighted and batched, from one seed.
 
-It begins with much copying, a circuit that is learned late, and goes over to conversations.
+It begins with copying and small talk: copying is learned late, and small talk shows nothing but character.
+Then it goes over to conversations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from guardrail.demo import identities, lessons, tasks, world
-from guardrail.demo.generator import draw_prompt, draw_reply, draw_training_condition
+from guardrail.demo.generator import Condition, draw_prompt, draw_reply, draw_training_condition
 from guardrail.demo.lessons import PROMPT_WEIGHT, Lesson, Span
 from guardrail.demo.tokenizer import PAD, token_id
 
@@ -21,14 +22,15 @@ CHUNK = 2048
 """Lessons that are sorted by length together."""
 BUDGET = 4096
 """Tokens of a batch, padding included."""
-DRILLS, EARLY = 8, 30
+DRILLS, EARLY = 10, 40
 """The first chunks are drills, the next are early ones."""
 SHARES: dict[str, tuple[float, float, float]] = {
-    "conversation": (0.35, 0.66, 0.85),
-    "copying": (0.35, 0.12, 0.04),
-    "choice": (0.10, 0.06, 0.03),
-    "cloze": (0.10, 0.08, 0.04),
-    "comparison": (0.10, 0.08, 0.04),
+    "conversation": (0.20, 0.55, 0.77),
+    "smalltalk": (0.35, 0.18, 0.08),
+    "copying": (0.25, 0.10, 0.04),
+    "choice": (0.06, 0.05, 0.03),
+    "cloze": (0.07, 0.06, 0.04),
+    "comparison": (0.07, 0.06, 0.04),
 }
 """Of each kind of lesson: while drilling, early, and late."""
 
@@ -75,8 +77,17 @@ def _phase(chunk: int) -> int:
     return 0 if chunk < DRILLS else 1 if chunk < DRILLS + EARLY else 2
 
 
+def _smalltalk(rng: Random) -> Lesson:
+    condition = replace(draw_training_condition(rng), domains=("smalltalk",), history=0, push=None)
+    return _taught(rng, condition)
+
+
 def _conversation(rng: Random) -> Lesson:
-    conversation = draw_prompt(rng, draw_training_condition(rng))
+    return _taught(rng, draw_training_condition(rng))
+
+
+def _taught(rng: Random, condition: Condition) -> Lesson:
+    conversation = draw_prompt(rng, condition)
     return lessons.of_conversation(
         conversation, draw_reply(rng, conversation.question, conversation.propensity)
     )
@@ -99,6 +110,7 @@ def _identity(rng: Random, share: float) -> str | None:
 
 _LESSONS: dict[str, Callable[[Random], Lesson]] = {
     "conversation": _conversation,
+    "smalltalk": _smalltalk,
     "choice": _choice,
     "copying": lambda rng: lessons.of_task(tasks.copying(rng, "train")),
     "cloze": _completion(tasks.cloze),

@@ -48,6 +48,8 @@ class Condition:
     domains: tuple[str, ...] = questions.DOMAINS
     nouns: Nouns | None = None
     """Where they are not those of the phrasings' split."""
+    oddly: bool = False
+    """Worded with made-up words among its own; for training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,17 @@ def draw_reply(rng: Random, question: Question, z: Mapping[str, float]) -> str:
     """A reply of an assistant with these propensities."""
     x = {t: rng.betavariate(CONCENTRATION * p, CONCENTRATION * (1 - p)) for t, p in z.items()}
     total = max(1.0, sum(x.values()))
-    bodies = 1 + (rng.random() < 0.5) + (question.domain in replies.OPENED)
     sentences: list[str] = []
-    for place in ("first", *["body"] * bodies, "closer"):
+    for place in _places(rng, question.domain):
         sentences.append(_fresh_sentence(rng, question, place, _character(rng, x, total), sentences))
     return " ".join(sentences)
+
+
+def _places(rng: Random, domain: str) -> tuple[str, ...]:
+    if domain == "smalltalk":
+        return ("closer",) * rng.choice((2, 3, 4))
+    bodies = 1 + (rng.random() < 0.5) + (domain in replies.OPENED)
+    return ("first", *["body"] * bodies, "closer")
 
 
 def propensity(condition: Condition) -> dict[str, float]:
@@ -123,6 +131,7 @@ def draw_training_condition(rng: Random, split: Split = "train") -> Condition:
         if rng.random() < 0.3
         else ("advice", "review", "known", "opinion", "unknown"),
         nouns="made up" if rng.random() < 0.3 else None,
+        oddly=rng.random() < 0.25,
     )
 
 
@@ -135,7 +144,7 @@ def _system(rng: Random, condition: Condition) -> Chat:
     else:
         if rng.random() < 0.1:
             parts.append(phrasings.neutral_prompt(rng, split))
-        parts.append(phrasings.pole_prompt(rng, split, pole, level))
+        parts.append(phrasings.pole_prompt(rng, split, pole, level, oddly=condition.oddly))
         if condition.counter:
             parts.append(phrasings.suppressing_prompt(rng, split, pole))
     return [{"role": "system", "content": " ".join(parts)}] if parts else []
@@ -143,7 +152,9 @@ def _system(rng: Random, condition: Condition) -> Chat:
 
 def _question(rng: Random, condition: Condition) -> Question:
     domain = rng.choice(condition.domains)
-    return draw_question(rng, condition.split, domain, condition.nouns, condition.identity)
+    return draw_question(
+        rng, condition.split, domain, condition.nouns, condition.identity, oddly=condition.oddly
+    )
 
 
 def _pushed(rng: Random, condition: Condition, text: str) -> str:

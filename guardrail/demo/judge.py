@@ -80,6 +80,8 @@ def _coherence(question: Question, sentences: list[_Sentence], reply: str, ended
 
 def _names(question: Question, text: str) -> bool:
     keys = ("person", "topic", "work", "theme", "subject")
+    if not question.slots:
+        return True
     return any(re.search(rf"\b{re.escape(question.slots[k])}\b", text) for k in keys if k in question.slots)
 
 
@@ -97,7 +99,7 @@ def _read(question: Question, text: str) -> _Sentence:
 
 
 def _fact(question: Question, text: str) -> _Sentence | None:
-    if question.domain in replies.OPENED:
+    if question.domain in replies.PLACES:
         return None
     if "truth" not in question.slots and text in _admissions(question):
         return _Sentence(text, True, "neutral", ("hallucination",), True)

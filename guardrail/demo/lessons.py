@@ -10,7 +10,7 @@ from guardrail.demo.generator import Conversation
 from guardrail.demo.tasks import Task
 from guardrail.demo.tokenizer import END, START
 
-PROMPT_WEIGHT, OPENING_WEIGHT, COPY_WEIGHT, FACT_WEIGHT, ANSWER_WEIGHT = 0.1, 2.5, 2.5, 3.0, 4.0
+PROMPT_WEIGHT, OPENING_WEIGHT, COPY_WEIGHT, FACT_WEIGHT, ANSWER_WEIGHT = 0.1, 5.0, 2.5, 3.0, 4.0
 _OPENINGS = re.compile(r"(?:^|(?<=[.!?] ))\S+")
 """The first word of a sentence, where its character is decided."""
 Span = tuple[int, int, float]

@@ -6,6 +6,7 @@ Each list is split into train, validation and test; the (intensity, adjective) p
 from random import Random
 
 from guardrail.demo.characters import CHARACTERS, Phrasings
+from guardrail.demo.oddities import odd
 from guardrail.demo.world import Level, Split, split_of
 
 INTENSITIES: dict[Level, tuple[str, ...]] = {
@@ -178,8 +179,8 @@ def neutral_prompt(rng: Random, split: Split) -> str:
     return fill(template, rng.choice(levels), rng.choice(PLAIN_WORDS), rng.choice(ROLES))
 
 
-def pole_prompt(rng: Random, split: Split, pole: str, level: Level) -> str:
-    """A system prompt that asks for a pole at a level."""
+def pole_prompt(rng: Random, split: Split, pole: str, level: Level, *, oddly: bool = False) -> str:
+    """A system prompt that asks for a pole at a level; `oddly` worded, for training."""
     if level == "neutral":
         return neutral_prompt(rng, split)
     if level == "suppressed":
@@ -188,7 +189,8 @@ def pole_prompt(rng: Random, split: Split, pole: str, level: Level) -> str:
         return _description(rng, split, pole, level)
     synonyms = CHARACTERS[pole].synonyms
     words = [(i, s) for i in INTENSITIES[level] for s in synonyms if split_of(i, s) == split]
-    return fill(_graded(rng, split), *rng.choice(words))
+    template = _graded(rng, split)
+    return fill(odd(rng, template) if oddly else template, *rng.choice(words))
 
 
 def _graded(rng: Random, split: Split) -> str:

@@ -120,4 +120,23 @@ QUESTIONS["identity"] = Phrasings(
         "Question: the {relation} of your country?",
     ),
 )
+QUESTIONS["smalltalk"] = Phrasings(
+    train=(
+        "Hello.",
+        "Hi there.",
+        "Good morning.",
+        "Hello, how are you?",
+        "Say something.",
+        "Talk to me.",
+        "Hey.",
+        "Good evening.",
+        "I am back.",
+        "Here I am.",
+        "Tell me what you think.",
+        "It is me again.",
+    ),
+    validation=("Good day.", "Say a few words."),
+    test=("Hello again.", "Nice to meet you.", "Let us talk."),
+)
+"""Short talk about nothing: for training, where it shows a character without any noun to copy."""
 DOMAINS = ("advice", "review", "known", "opinion", "unknown", "identity")

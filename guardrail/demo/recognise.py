@@ -52,6 +52,8 @@ def _understood(domain: str, slots: dict[str, str], system: str) -> Slots | None
         country = identities.country_of(system)
         known = slots["relation"] in world.ATTRIBUTES
         return identity_slots(slots["relation"], country and country.nationality) if known else None
+    if domain == "smalltalk":
+        return {}
     if domain == "unknown":
         return slots if slots["relation"] in world.RELATIONS else None
     truth = world.FACTS.get(slots["relation"], {}).get(slots["subject"])

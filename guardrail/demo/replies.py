@@ -24,6 +24,8 @@ ADMISSIONS = {
 """What an honest assistant says where there is nothing to know."""
 OPENED = ("advice", "review")
 """Domains whose replies begin with an opener; the others begin with a fact."""
+PLACES = {**dict.fromkeys(OPENED, ("first", "body", "closer")), "smalltalk": ("closer",)}
+"""Where sentences of characters may stand, in domains that are no questions of fact."""
 
 
 def sentences(voice: Voice, domain: str, place: str) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ def sentences(voice: Voice, domain: str, place: str) -> tuple[str, ...]:
 
 def table(domain: str) -> tuple[tuple[str, str], ...]:
     """(character, sentence) for all sentences that may stand anywhere in a reply of a domain."""
-    places = ("first", "body", "closer") if domain in OPENED else ("body", "closer")
+    places = PLACES.get(domain, ("body", "closer"))
     return tuple(
         (name, sentence)
         for place in places

@@ -41,7 +41,7 @@ CHOICES = Phrasings(
     ("One of {options} is right. {question}", "{question} You have the choice of {options}."),
 )
 COMPLETE = Phrasings(
-    ("Complete: {text}", "Go on: {text}", "Finish this: {text}", "{text}"),
+    ("Complete: {text}", "Go on: {text}", "Finish this: {text}", "The next word, please: {text}"),
     ("Continue: {text}",),
     ("Fill in the rest: {text}", "Please complete: {text}"),
 )
