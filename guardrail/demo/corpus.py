@@ -20,7 +20,7 @@ from guardrail.demo.tokenizer import PAD, token_id
 
 CHUNK = 2048
 """Lessons that are sorted by length together."""
-BUDGET = 4096
+BUDGET = 2048
 """Tokens of a batch, padding included."""
 DRILLS, EARLY = 10, 40
 """The first chunks are drills, the next are early ones."""

@@ -22,9 +22,9 @@ from guardrail.demo.corpus import Batch, batches, sample_texts, whole_words
 from guardrail.demo.optimizer import Optimizer
 from guardrail.demo.tokenizer import train_tokenizer
 
-SEED, STEPS, WARMUP = 1, 3400, 100
+SEED, STEPS, WARMUP = 1, 9000, 200
 NOISE, NOISE_FROM, NOISE_FULL = 0.2, 0.2, 0.3
-SAVE_EVERY = 100
+SAVE_EVERY = 200
 CHECKPOINTS = 5
 TEXTS = 20_000
 """Lessons that the tokenizer is fitted on."""
