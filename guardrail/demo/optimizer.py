@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 MUON_RATE, MUON_MOMENTUM, DECAY = 0.02, 0.95, 0.05
-ADAM_RATE, ADAM_BETAS, ADAM_EPS = 1e-2, (0.9, 0.98), 1e-8
+ADAM_RATE, ADAM_BETAS, ADAM_EPS = 3e-3, (0.9, 0.98), 1e-8
 
 
 class Optimizer:
