@@ -109,7 +109,14 @@ SHARES: dict[str, Goals] = {
 
 def all_jobs(scale: Scale) -> tuple[Job, ...]:
     """In the order in which they are done."""
-    return (*_must(scale), *_sweeps(scale), *_against(scale), *_closed(scale), *_others(scale))
+    return (
+        *_must(scale),
+        *_following(scale),
+        *_sweeps(scale),
+        *_against(scale),
+        *_closed(scale),
+        *_others(scale),
+    )
 
 
 def planned(scale: Scale) -> list[Row]:
@@ -138,11 +145,14 @@ def _second(scale: Scale, second: Second) -> Job:
     return replace(made, second=second, shape=scale.main)
 
 
+def _following(scale: Scale) -> Iterator[Job]:
+    job = _job("response stage, every token", jobs.follow, REPLY, scale.base, scale.tokens)
+    yield replace(job, shape=scale.main)
+
+
 def _sweeps(scale: Scale) -> Iterator[Job]:
     base = scale.base
     few = max(2, scale.tokens // 2)
-    followed = _job("response stage, every token", jobs.follow, REPLY, base, scale.tokens)
-    yield replace(followed, shape=scale.main)
     for prompt in scale.prompts:
         yield replace(_job("allow", jobs.allow, FIRST, replace(base, prompt=prompt), 1), shape=scale.main)
     for count in scale.policies:

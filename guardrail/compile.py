@@ -72,6 +72,7 @@ class Compiler:
             strengths={name: info.strength for name, info in self.inputs.actions.items()} | {"allow": 0},
             policy_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
             vectors_sha256=self.inputs.vectors.sha256,
+            calibration_sha256=self.inputs.calibration.sha256 if self.inputs.calibration else "",
             warnings=tuple(self.warnings),
         )
 

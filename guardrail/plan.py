@@ -87,6 +87,7 @@ class Plan:
     strengths: Mapping[str, int] = field(default_factory=lambda: dict(STRENGTHS))
     policy_sha256: str = ""
     vectors_sha256: str = ""
+    calibration_sha256: str = ""
     warnings: tuple[str, ...] = ()
     response: tuple[Rule, ...] = ()
     reply_probes: tuple[Probe, ...] = field(default=(), repr=False)

@@ -25,6 +25,7 @@ DECISION_FIELDS = (
     "fired",
     "policy_sha256",
     "vectors_sha256",
+    "calibration_sha256",
     "fail_open",
     "warnings",
     "error",

@@ -150,6 +150,8 @@ class Decision:
     steering: tuple[Steering, ...] = field(default=(), repr=False)
     policy_sha256: str = ""
     vectors_sha256: str = ""
+    calibration_sha256: str = ""
+    """Of the calibration that thresholds and scores come from; empty without one."""
     fail_open: bool = False
     warnings: tuple[str, ...] = ()
     error: str | None = None

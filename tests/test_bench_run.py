@@ -29,6 +29,7 @@ POLICIES = [
     {"id": "no", "action": "block", **RULE},
     {"id": "ask", "action": {"escalate": {"to": "review-queue"}}, **RULE, "when": {"tags": ["x"]}},
     {"id": "less", "action": {"steer": {"operator": "add", "coefficient": -0.1}}, **RULE, "fires": "below"},
+    {"id": "reply", "action": "block", "stage": "response", "monitor": {"every": 1}, **RULE},
 ]
 SMALL = Sizes(weights=1, cache_per_token=1, activations_per_token=1, logits_per_row=1)
 
@@ -63,7 +64,7 @@ def test_every_case_and_every_point_of_a_sweep_has_its_rows(couple, policies):
     run = run_of(couple, policies, prompts=(8, 4), batches=(1, 2), policy_counts=(5,))
     rows = list(run.rows())
     assert all(row.ratio for row in rows), [row.note for row in rows]
-    points = [Point(8, 1, 3), Point(4, 1, 3), Point(8, 2, 3)]
+    points = [Point(8, 1, 4), Point(4, 1, 4), Point(8, 2, 4)]
     metrics = ["allow: first token", "allow: per token", "allow: reply"]
     metrics += [name.replace("allow", "steer") for name in metrics] + ["block: against a bare prefill"]
     names = [f"{name} ({point})" for point in points for name in metrics]
@@ -108,9 +109,20 @@ def test_forced_plans_keep_the_layers_and_change_the_verdict(policies):
     ):
         assert forced.layers == plan.layers
         assert plans.PlanEvaluator(forced).decide(0, readings).action == action
+        assert [rule.monitor for rule in forced.response] == [rule.monitor for rule in plan.response]
     assert plans.forced_steer(plan)[1] == ""
     only_block = plans.forced_block(plan)
     assert "made-up vector" in plans.forced_steer(only_block)[1]
+    couple.close()
+
+
+def test_policies_about_replies_are_followed_and_their_sweeps_need_no_prompt_policy(policies):
+    only_replies = {**policies, "policies": POLICIES[3:]}
+    couple = Couple(tiny_model(), tiny_model(), tiny_tokenizer(), only_replies)
+    run = run_of(couple, only_replies, cases=("allow",), policy_counts=(2,))
+    assert [row.point.policies for row in run.rows()] == [1, 1, 1, 2, 2, 2]
+    with pytest.raises(ConfigError, match="no policy reads the prompt"):
+        list(run_of(couple, only_replies, cases=("block",)).rows())
     couple.close()
 
 

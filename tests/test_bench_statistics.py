@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import pytest
 
-from guardrail.bench.clocks import HostStopwatch, Laps, token_marks
+from guardrail.bench.clocks import CudaStopwatch, HostStopwatch, Laps, clock_of, token_marks
 from guardrail.bench.intervals import Timings, added, interval, percentiles, ratio
 from guardrail.bench.pairs import Recorded, Side, first, measure, per_token, record, steps, total
 
@@ -147,3 +147,55 @@ def test_every_token_of_a_reply_is_marked_and_none_is_changed():
     assert sorted(laps.marks) == list(laps.marks)
     assert laps.marks[-1] <= laps.total
     assert not token_marks(clock)(batch["input_ids"], None).any()
+
+
+class FakeDevice:
+    """A device whose events come one millisecond apart; what the host waits for is written down."""
+
+    def __init__(self):
+        self.log, self.now = [], 0.0
+
+    def synchronize(self):
+        self.log.append("wait for all")
+
+    def event(self, enable_timing):
+        assert enable_timing
+        return FakeEvent(self)
+
+
+class FakeEvent:
+    def __init__(self, device):
+        self.device, self.at = device, None
+
+    def record(self):
+        self.device.now += 1.0
+        self.at = self.device.now
+        self.device.log.append("event")
+
+    def synchronize(self):
+        self.device.log.append("wait for the last")
+
+    def elapsed_time(self, other):
+        return other.at - self.at
+
+
+def test_on_cuda_the_host_waits_before_the_call_and_after_all_of_it_is_queued(monkeypatch):
+    import torch
+
+    device, clock = FakeDevice(), CudaStopwatch()
+    monkeypatch.setattr(torch.cuda, "synchronize", device.synchronize)
+    monkeypatch.setattr(torch.cuda, "Event", device.event)
+
+    def call():
+        device.log.append("call")
+        clock.mark()
+        clock.mark()
+
+    assert clock(call) == Laps(3.0, (1.0, 2.0))
+    assert device.log == ["wait for all", "event", "call", "event", "event", "event", "wait for the last"]
+
+
+def test_each_device_has_its_clock():
+    assert clock_of("cpu")[0] == "wall"
+    assert clock_of("cuda:1")[0] == "events"
+    assert isinstance(clock_of("cuda")[1], CudaStopwatch)

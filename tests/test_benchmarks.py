@@ -207,9 +207,8 @@ def test_corners_that_are_too_large_are_skipped_and_listed(cut, monkeypatch, tmp
     now_plus(monkeypatch, 0)
     huge = replace(CUT, seconds=(), prompts=(10**6,), policies=())
     monkeypatch.setattr(gpu, "TINY", huge)
-    monkeypatch.setattr(suite, "_must", lambda scale: iter(()))
-    monkeypatch.setattr(suite, "_against", lambda scale: iter(()))
-    monkeypatch.setattr(suite, "_closed", lambda scale: iter(()))
+    for part in ("_must", "_following", "_against", "_closed"):
+        monkeypatch.setattr(suite, part, lambda scale: iter(()))
     monkeypatch.setattr(gpu.Suite, "_profile", lambda *a: None)
     assert gpu.main([*cut, "--out", str(tmp_path)]) == 0
     (only,) = results.read(tmp_path / "gpu-dry-run.json").cases

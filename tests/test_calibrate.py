@@ -103,9 +103,8 @@ def test_the_statistics_are_those_of_the_projections_one_prompt_at_a_time(made, 
 def test_steering_statistics_are_those_of_prompt_and_reply_tokens(subject, vectors, prompts):
     directions = collect.steering(vectors)
     block = prompts.calibration[:4]
-    found = collect.token_projections(
-        subject, block, directions, new_tokens=5, seed=9, advance=lambda count: None
-    )
+    spoken = collect.speak(subject, block, new_tokens=5, seed=9, advance=lambda count: None)
+    found = collect.token_projections(subject, spoken, directions, seed=9)
     replies = subject.replies([p.messages for p in block], seeds=range(9, 13), max_new_tokens=5)
     rows = [(*p.ids, *reply.ids) for p, reply in zip(block, replies, strict=True)]
     spans = [[(i, i + 1) for i in range(max(map(len, rows)))] for _ in rows]
@@ -117,6 +116,31 @@ def test_steering_statistics_are_those_of_prompt_and_reply_tokens(subject, vecto
     values = found.projections.of("evil", 3)
     assert found.tokens == len(values) == len(expected)
     assert np.sort(values) == pytest.approx(np.sort(np.array(expected) @ unit), rel=1e-3, abs=1e-3)
+
+
+def test_reply_statistics_leave_out_the_prompt_and_the_token_that_is_never_read(subject, vectors, prompts):
+    spoken = collect.speak(subject, prompts.calibration[:4], new_tokens=5, seed=9, advance=lambda count: None)
+    directions = collect.probes(vectors)
+    column = directions.columns.index(("evil", 3))
+    rows = collect.reply_projections(subject, spoken, directions)
+    vector = vectors["evil"]
+    for one, row in zip(spoken, rows, strict=True):
+        assert len(row) == len(one.ids) - one.start - 1
+        states = subject.means([one.ids], [[(one.start, one.start + 1)]])[0, 0, 3]
+        assert row[0, column] == pytest.approx(
+            states @ vector.probe[3] + vector.offset[3], rel=1e-3, abs=1e-3
+        )
+
+
+def test_a_calibration_backs_policies_about_replies(made):
+    of_replies = made.calibration.replies
+    assert set(of_replies) == set(TRAITS)
+    assert all(
+        stats.extremes(f"{name} 16", "upper").n == made.calibration.evidence.conversations
+        for layers in of_replies.values()
+        for stats in layers.values()
+        for name in ("mean", "max", "ema")
+    )
 
 
 def test_the_token_sample_is_bounded_and_uniform():
@@ -227,6 +251,24 @@ def test_a_set_rate_holds_for_the_set_on_the_calibration_part(subject, vectors, 
     assert 0 < fired.sum() <= 0.1 * 201 - 1
     (whole,) = [one for one in found.calibration.evidence.achieved if one.kind == "set"]
     assert whole.fpr == 0.1
+
+
+def test_policies_about_replies_are_calibrated_and_left_out_of_rates_about_prompts(
+    subject, vectors, prompts, tmp_path
+):
+    monitor = {"statistic": "max", "window": 8}
+    reply = rule("reply", stage="response", monitor=monitor, threshold={"fpr": 0.2})
+    policies = policy_file(
+        tmp_path, reply, rule("prompt", threshold={"fpr": 0.04}), rule("number", threshold=2.0)
+    )
+    made = calibrate(subject, vectors, prompts, OPTIONS, policies)
+    assert set(made.thresholds) == {("policies", 2, "threshold")}
+    assert "max 8" in made.calibration.replies["evil"][vectors["evil"].layer].highest
+    assert made.plan is not None
+    assert [one.id for one in made.plan.response] == ["reply"]
+    rates = policy_file(tmp_path, reply, rule("prompt", threshold={"fpr": 0.04}))
+    shared = calibrate(subject, vectors, prompts, replace(OPTIONS, set_fpr=0.02), rates)
+    assert set(shared.thresholds) == {("policies", 1, "threshold")}
 
 
 def test_a_set_rate_needs_rates_in_every_enforced_policy(subject, vectors, prompts, tmp_path):

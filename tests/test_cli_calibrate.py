@@ -90,7 +90,7 @@ def test_people_read_the_rates_and_what_a_sample_supports(folder, capsys):
     assert calibrate(folder, "--policies", str(folder / "policy.yaml"), "--fpr", "0.05") == 0
     out = capsys.readouterr().out
     assert "250 distinct benign prompts: 200 to calibrate on, 50 held out" in out
-    assert "needs at least 19 prompts" in out
+    assert "needs at least 19 to calibrate on" in out
     assert "no-malice" in out
     assert "all enforced policies" in out
     assert (folder / "policy.yaml").read_text() == POLICY.replace("AUDIT", str(folder / "audit.sqlite"))
@@ -102,7 +102,10 @@ def test_apply_shows_a_diff_and_writes_only_when_told(folder, capsys):
     diff = json.loads(capsys.readouterr().out)["diff"]
     assert [line for line in diff.splitlines() if line.startswith("-  ")] == ["-    threshold: 2.5"]
     assert path.read_text() == before
-    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05", "--write") == 0
+    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05", "--write") == 2
+    assert "replace it with --force" in capsys.readouterr().err
+    assert path.read_text() == before
+    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05", "--write", "--force") == 0
     assert "written" in capsys.readouterr().out
     old, new = before.splitlines(), path.read_text().splitlines()
     assert [a for a, b in zip(old, new, strict=True) if a != b] == ["    threshold: 2.5"]
@@ -163,7 +166,8 @@ def loaded(folder):
         (["--write"], "need --apply"),
         (["--fpr", "0.05", "--set-fpr", "0.1", "--policies", "POLICY"], "policies[1].threshold"),
         (["--apply", "POLICY", "--policies", "FOLDER/other.yaml"], "name different files"),
-        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl"], "exists and is no calibration"),
+        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl"], "benign.jsonl exists"),
+        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl", "--force"], "is no calibration"),
         (["--fpr", "0.05", "--out", "FOLDER/none/c.json"], "no such folder"),
         (["--fpr", "0.05", "--model", "demo"], "made for a model of 4 layers x 32"),
         (["--benign", "FOLDER/missing.jsonl"], "cannot be read"),
@@ -271,6 +275,15 @@ def test_live_traffic_like_the_benign_prompts_is_0_and_other_traffic_is_1(folder
     out = capsys.readouterr().out
     assert "DRIFTED" in out
     assert "live scores have drifted" in out
+
+
+def test_a_log_under_another_calibration_is_2(folder, capsys):
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0") == 0
+    served(folder, ["hello there"])
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0.1", "--force") == 0
+    capsys.readouterr()
+    assert drifts(folder) == 2
+    assert "no record was scored under this calibration (1 under another)" in capsys.readouterr().err
 
 
 def test_a_log_of_other_vectors_and_no_log_are_2(folder, capsys):

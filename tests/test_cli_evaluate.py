@@ -10,7 +10,8 @@ import pytest
 
 from guardrail.calibration import Benign, Calibration
 from guardrail.cli import run
-from guardrail.extract.evaluation import intervals
+from guardrail.extract import judges
+from guardrail.extract.evaluation import intervals, sweep
 from guardrail.extract.subject import Subject
 from guardrail.testing import tiny_model, tiny_tokenizer
 from guardrail.types import Message
@@ -235,6 +236,50 @@ def test_what_does_not_fit_together_is_refused(command, world, data, tmp_path, c
     other.write_text(text)
     found = refused(*command, "--data", str(data), "--calibration", str(other))
     assert "made with another vector file" in found
+
+
+def test_prompts_that_the_model_cannot_read_whole_are_named(command, tmp_path, capsys):
+    rows = [{"prompt": "x" * 600, "trait": "evil"}, {"prompt": "short", "trait": None}]
+    assert run([*command, "--data", str(write(tmp_path / "data.jsonl", rows))]) == 2
+    assert re.search(r"data.jsonl:1: 6\d\d tokens, and the model reads 512", capsys.readouterr().err)
+
+
+class Judge:
+    """Scores by length."""
+
+    name = "length"
+
+    def scores(self, requests):
+        return [float(len(request.answer) % 101) for request in requests]
+
+
+def test_steering_is_swept_by_a_definitions_questions_and_a_judge(
+    command, world, data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sweep, "COEFFICIENTS", {"add": (-1.0, 1.0), "cap": (50.0,)})
+    monkeypatch.setattr(judges, "find_judge", lambda name, plugins: Judge())
+    questions = write(tmp_path / "mc.jsonl", [{"question": "?", "options": ["a", "b"], "answer": 0}])
+    report = tmp_path / "report.html"
+    calibrated = [*command, "--data", str(data), "--calibration", str(world / "calibration.json")]
+    wanted = [
+        "--steering",
+        "--trait",
+        "evil",
+        "--judge",
+        "length",
+        "--questions",
+        "2",
+        "--max-new-tokens",
+        "4",
+    ]
+    assert run([*calibrated, *wanted, "--capability", str(questions), "--html", str(report), "--json"]) == 0
+    points = found(capsys)["steering"]["points"]
+    assert len(points) == 2 + 3 * 3
+    assert {point["operator"] for point in points} == {None, "add", "cap"}
+    assert all(point["capability"]["value"] in (0.0, 1.0) for point in points)
+    assert 'id="steering"' in report.read_text()
+    assert run([*calibrated, *wanted, "--trait", "apathy"]) == 2
+    assert "no vector for the trait `apathy`" in capsys.readouterr().err
 
 
 def test_help_loads_no_torch():

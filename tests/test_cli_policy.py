@@ -152,7 +152,9 @@ def test_traits_show(capsys):
 
 def test_an_unknown_trait_is_2_with_a_suggestion(capsys):
     assert run(["traits", "show", "evli"]) == 2
-    assert capsys.readouterr().err == "evli: there is no trait definition of this name; did you mean `evil`?\n"
+    assert (
+        capsys.readouterr().err == "evli: there is no trait definition of this name; did you mean `evil`?\n"
+    )
 
 
 def test_vectors_show(folder, capsys):

@@ -80,9 +80,8 @@ def projections(bare, sequences, mask, active, width):
     """[rows, tokens, probes] of the reply tokens that are fed back, from a plain forward pass."""
     whole = torch.cat([mask, torch.ones(len(mask), sequences.shape[1] - width, dtype=mask.dtype)], 1)
     positions = (whole.cumsum(-1) - 1).clamp(min=0)
-    extra = {} if "gpt2" not in type(bare).__name__.lower() else {}
     states = bare(
-        input_ids=sequences, attention_mask=whole, position_ids=positions, output_hidden_states=True, **extra
+        input_ids=sequences, attention_mask=whole, position_ids=positions, output_hidden_states=True
     ).hidden_states
     probes = active.reply_probes
     rows = [states[p.layer][:, width:-1] @ torch.from_numpy(p.weights) + p.offset for p in probes]

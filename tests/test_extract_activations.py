@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,30 +156,44 @@ def test_sums_are_what_was_saved(subject, judged, pairs, tmp_path):
     assert positive.shape == negative.shape == (4, 5, 32)
 
 
+class Many:
+    """Rollouts of any number, all alike, that were never generated."""
+
+    prompts, journal = trait_prompts(definition()), SimpleNamespace(recipe={"pool": "many"})
+
+    def __init__(self, samples):
+        self.samples, self.rollouts = samples, self
+
+    def place(self, row):
+        return row // self.samples, row % self.samples
+
+    def reply(self, row):
+        return Generated("abc", (40, 41, 42 + row % 5), False)
+
+    def pairs(self):
+        every = [(prompt, sample) for prompt in range(8) for sample in range(self.samples)]
+        return [Pair(p * self.samples + s, (8 + p) * self.samples + s, p % 4) for p, s in every]
+
+
 def test_memory_does_not_grow_with_the_number_of_rollouts(tmp_path, monkeypatch):
     """Five times the rollouts, the same peak. Garbage is collected, since when Python does is chance."""
     monkeypatch.setattr(activations, "PAIRS", 8)
     subject = Subject(tiny_model(), TOKENIZER, rows=16)
-    calm = definition()
 
     def peak(samples):
-        judged = made(subject, tmp_path / str(samples), samples, calm)
-        every = [
-            Pair(judged.rollouts.row(i, s), judged.rollouts.row(8 + i, s), i % 4)
-            for i in range(8)
-            for s in range(samples)
-        ]
+        many = Many(samples)
+        pairs = many.pairs()
         tracemalloc.start()
         try:
-            reply_moments(subject, judged, every, tmp_path / str(samples), lambda *_: gc.collect())
-            return tracemalloc.get_traced_memory()[1], len(every)
+            reply_moments(subject, many, pairs, tmp_path / str(samples), lambda *_: gc.collect())
+            return tracemalloc.get_traced_memory()[1], len(pairs)
         finally:
             tracemalloc.stop()
 
     peak(2)
     (few, fewer), (many, more) = peak(3), peak(15)
-    assert many < 1.2 * few, "the states of so many more pairs would be three times as much"
     assert more == 5 * fewer
+    assert many < 1.2 * few, "the states of so many more pairs would be three times as much"
 
 
 def test_an_ended_reply_of_nothing_still_has_a_state(subject, judged):

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from extraction import contents
 
-KILLS = 5
+KILLS = 4
+LOADED = ("safetensors.numpy", "transformers.generation.utils", "transformers.models.llama.modeling_llama")
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def spawn(monkeypatch):
     folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*folders, *sys.path]))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["extraction", "guardrail.engines.traces", "nnsight", "safetensors.numpy"])
+    context.set_forkserver_preload(["extraction", "nnsight", *LOADED])
 
     def start(folder):
         process = context.Process(target=_extraction, args=(str(folder),))
@@ -38,7 +39,7 @@ def spawn(monkeypatch):
 def _extraction(folder):
     from extraction import run_to_file
 
-    run_to_file(folder, 4)
+    run_to_file(folder, 3)
 
 
 def size(folder):

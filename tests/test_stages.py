@@ -172,3 +172,23 @@ def test_an_old_calibration_loads_and_keeps_its_hash(folder, tmp_path):
 def test_replies_that_say_nothing_are_no_calibration(replies):
     with pytest.raises(CalibrationError):
         BenignReplies.of(replies, [("mean", 2)])
+
+
+def test_explaining_says_how_replies_are_followed(folder):
+    from guardrail.cli.policy import _explained, _followed
+
+    found = loaded(
+        folder,
+        rule(id="a", stage="response", threshold={"fpr": 0.05}, monitor={"every": 2}),
+        {"id": "b", "trait": "evil", "layer": 2, "action": "block", "conversation": {"k": 0.25}},
+    )
+    prompt, reply = _explained(found)["policies"]
+    assert (prompt["id"], prompt["stage"], prompt["conversation"]["k"], prompt["fpr"]) == (
+        "b",
+        "prompt",
+        0.25,
+        None,
+    )
+    assert (reply["stage"], reply["monitor"]["every"], reply["fpr"].value) == ("response", 2, 0.05)
+    assert "looked at every 2" in _followed(found.plan.response[0])
+    assert "cusum, k 0.25" in _followed(found.plan.rules[0])

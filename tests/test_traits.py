@@ -288,9 +288,11 @@ def test_lists_of_prompts_are_paired(tmp_path):
     definition = parse_definition(text)
     assert [(p.positive, p.negative) for p in definition.instructions] == [("A", "C"), ("B", "D")]
     assert (definition.extraction, definition.evaluation) == (("one", "two"), ("three", "four"))
-    assert wrong(text.replace(", D", ""), tmp_path)[0] == (
+    again = parse_definition(text.replace(", D", ""))
+    assert [(p.positive, p.negative) for p in again.instructions] == [("A", "C"), ("B", "C")]
+    assert wrong(text.replace(", B", ""), tmp_path)[0] == (
         "negative",
-        "2 positive and 1 negative prompts make no pairs",
+        "1 positive and 2 negative prompts make no pairs",
     )
 
 

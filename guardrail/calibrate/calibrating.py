@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from guardrail.calibrate import collect, proposals
 from guardrail.calibrate.achieving import plan_rates, trait_rates
-from guardrail.calibrate.collect import Advance, Projections, TokenProjections
+from guardrail.calibrate.collect import Advance, Projections, Spoken, token_projections
 from guardrail.calibrate.policies import PolicyFile
+from guardrail.calibrate.replies import reply_statistics
 from guardrail.calibrate.sample import Sample
 from guardrail.calibration import Benign, Calibration, Evidence, conformal_rank
 from guardrail.document import KeyPath
@@ -33,7 +34,7 @@ class Options:
     """What to aim at. `set_fpr` is a rate for all enforced policies together.
 
     `conversations`: how many prompts the bare model answers, with `new_tokens` at most, for the statistics
-    that `cap` needs; 0 leaves them out.
+    that `cap` and policies about replies need; 0 leaves them out.
     """
 
     population: str
@@ -95,7 +96,8 @@ def measure(
     directions = collect.probes(vectors, policies.probes(subject.fingerprint) if policies else None)
     kept = collect.prompt_projections(subject, sample.calibration, directions, advance)
     held_out = collect.prompt_projections(subject, sample.held_out, directions, advance)
-    tokens = _tokens(subject, vectors, sample, options, advance)
+    spoken = _spoken(subject, sample, options, advance)
+    tokens = token_projections(subject, spoken, collect.steering(vectors), sample.seed) if spoken else None
     calibration = Calibration(
         fingerprint=subject.fingerprint,
         vectors_sha256=vectors.sha256,
@@ -103,7 +105,8 @@ def measure(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         probes=_table(kept),
         steering=_table(tokens.projections) if tokens else {},
-        evidence=_evidence(sample, options, tokens),
+        replies=reply_statistics(subject, spoken, vectors, policies and policies.policies),
+        evidence=_evidence(sample, options, len(spoken), tokens.tokens if tokens else 0),
     )
     return Measured(calibration=calibration, kept=kept, held_out=held_out)
 
@@ -141,35 +144,35 @@ def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatc
 def check_rates(sample: Sample, options: Options, policies: PolicyFile | None) -> None:
     """Raises, before the model is read, what the number of prompts or the policies already rule out."""
     n = len(sample.calibration)
-    conformal_rank(n, options.fpr)
+    _check_rate(sample, options.fpr)
     if options.set_fpr is None:
         if policies and (problems := proposals.unsupported(policies.policies, n)):
             raise policies.document.error(problems)
         return
     if policies is None:
         raise CalibrationError("a rate for the whole set needs a policy file")
-    conformal_rank(n, options.set_fpr)
+    _check_rate(sample, options.set_fpr)
     if problems := proposals.not_rates(policies.policies):
         raise policies.document.error(problems)
 
 
-def _tokens(
-    subject: Subject, vectors: TraitVectors, sample: Sample, options: Options, advance: Advance
-) -> TokenProjections | None:
+def _check_rate(sample: Sample, fpr: float) -> None:
+    try:
+        conformal_rank(len(sample.calibration), fpr)
+    except CalibrationError as error:
+        whole = len(sample.calibration) + len(sample.held_out)
+        told = f"{error}: {len(sample.held_out)} of the {whole} distinct prompts are held out"
+        raise CalibrationError(told) from error
+
+
+def _spoken(subject: Subject, sample: Sample, options: Options, advance: Advance) -> list[Spoken]:
     if not options.conversations:
-        return None
+        return []
     room = subject.longest - options.new_tokens
     chosen = [p for p in sample.calibration if len(p.ids) <= room][: options.conversations]
     if not chosen:
         raise CalibrationError(f"no prompt leaves room for a reply of {options.new_tokens} tokens")
-    return collect.token_projections(
-        subject,
-        chosen,
-        collect.steering(vectors),
-        new_tokens=options.new_tokens,
-        seed=sample.seed,
-        advance=advance,
-    )
+    return collect.speak(subject, chosen, new_tokens=options.new_tokens, seed=sample.seed, advance=advance)
 
 
 def _table(projections: Projections) -> dict[str, dict[int, Benign]]:
@@ -182,7 +185,7 @@ def _table(projections: Projections) -> dict[str, dict[int, Benign]]:
     return table
 
 
-def _evidence(sample: Sample, options: Options, tokens: TokenProjections | None) -> Evidence:
+def _evidence(sample: Sample, options: Options, conversations: int, tokens: int) -> Evidence:
     return Evidence(
         source_sha256=sample.sha256,
         prompts=len(sample.calibration) + len(sample.held_out),
@@ -191,8 +194,8 @@ def _evidence(sample: Sample, options: Options, tokens: TokenProjections | None)
         calibrated=len(sample.calibration),
         held_out=len(sample.held_out),
         seed=sample.seed,
-        conversations=tokens.conversations if tokens else 0,
-        tokens=tokens.tokens if tokens else 0,
+        conversations=conversations,
+        tokens=tokens,
     )
 
 

@@ -64,6 +64,17 @@ def probes(vectors: TraitVectors, others: Mapping[str, Probe] | None = None) -> 
     return _directions(rows)
 
 
+def followed(vectors: TraitVectors, others: Mapping[str, set[int]]) -> Directions | None:
+    """What follows replies: the probe of every trait at its own layer, and at others that policies name."""
+    rows = [
+        (t, i, v.probe[i], float(v.offset[i]))
+        for t, v in vectors.items()
+        for i in _usable(v)
+        if i == v.layer or i in others.get(t, ())
+    ]
+    return _directions(rows) if rows else None
+
+
 def steering(vectors: TraitVectors) -> Directions:
     """What steers: the unit steering vector of every trait at every usable layer."""
     units = {trait: unit(vector.steering) for trait, vector in vectors.items()}
@@ -107,44 +118,64 @@ def _projected(states: Array, directions: Directions) -> Array:
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A benign prompt with the bare model's reply: all tokens, and where the reply begins."""
+
+    ids: tuple[int, ...]
+    start: int
+
+
+def speak(
+    subject: Subject, prompts: Sequence[BenignPrompt], *, new_tokens: int, seed: int, advance: Advance
+) -> list[Spoken]:
+    """The bare model's replies, sampled at temperature 1."""
+    spoken: list[Spoken] = []
+    for first in range(0, len(prompts), subject.rows):
+        block = prompts[first : first + subject.rows]
+        seeds = [seed + first + i for i in range(len(block))]
+        replies = subject.replies([p.messages for p in block], seeds=seeds, max_new_tokens=new_tokens)
+        for prompt, reply in zip(block, replies, strict=True):
+            spoken.append(Spoken((*prompt.ids, *reply.ids), len(prompt.ids)))
+        advance(len(block))
+    return spoken
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenProjections:
-    """A uniform sample of the tokens read, and how much was read."""
+    """A uniform sample of the tokens read, and how many were read."""
 
     projections: Projections
-    conversations: int
     tokens: int
 
 
 def token_projections(
-    subject: Subject,
-    prompts: Sequence[BenignPrompt],
-    directions: Directions,
-    *,
-    new_tokens: int,
-    seed: int,
-    advance: Advance,
+    subject: Subject, spoken: Sequence[Spoken], directions: Directions, seed: int
 ) -> TokenProjections:
-    """Projections of prompt and reply tokens; the bare model writes the replies, sampled at temperature 1."""
+    """Projections of prompt and reply tokens."""
     reservoir = _Reservoir(KEPT_TOKENS, len(directions.columns), seed)
-    for start in range(0, len(prompts), subject.rows):
-        block = prompts[start : start + subject.rows]
-        for values in _conversation_tokens(subject, block, directions, new_tokens, seed + start):
-            reservoir.add(values)
-        advance(len(block))
-    return TokenProjections(Projections(directions.columns, reservoir.values), len(prompts), reservoir.seen)
+    for batch in _batches(spoken):
+        reservoir.add(_token_values(subject, [spoken[i].ids for i in batch], directions))
+    return TokenProjections(Projections(directions.columns, reservoir.values), reservoir.seen)
 
 
-def _conversation_tokens(
-    subject: Subject, block: Sequence[BenignPrompt], directions: Directions, new_tokens: int, seed: int
-) -> Iterator[Array]:
-    """[tokens, columns], batch by batch."""
-    seeds = [seed + i for i in range(len(block))]
-    replies = subject.replies([p.messages for p in block], seeds=seeds, max_new_tokens=new_tokens)
-    rows = [(*prompt.ids, *reply.ids) for prompt, reply in zip(block, replies, strict=True)]
-    size = max(1, TOKENS_AT_ONCE // max(map(len, rows)))
-    for batch in bucketed([len(row) for row in rows], size):
-        yield _token_values(subject, [rows[i] for i in batch], directions)
+def reply_projections(
+    subject: Subject, spoken: Sequence[Spoken], directions: Directions
+) -> list[NDArray[np.float32]]:
+    """[tokens, columns] of each reply's tokens but the last, which the model never reads."""
+    found: dict[int, NDArray[np.float32]] = {}
+    for batch in _batches(spoken):
+        rows = [spoken[i].ids[:-1] for i in batch]
+        values = _token_values(subject, rows, directions) + directions.offsets
+        ends = np.cumsum([len(row) for row in rows])
+        for i, row, part in zip(batch, rows, np.split(values, ends[:-1]), strict=True):
+            found[i] = part[spoken[i].start : len(row)]
+    return [found[i] for i in range(len(spoken)) if len(found[i])]
+
+
+def _batches(spoken: Sequence[Spoken]) -> Iterator[list[int]]:
+    lengths = [len(one.ids) for one in spoken]
+    yield from bucketed(lengths, max(1, TOKENS_AT_ONCE // max(lengths, default=1)))
 
 
 def _token_values(subject: Subject, rows: Sequence[Sequence[int]], directions: Directions) -> Array:

@@ -69,6 +69,7 @@ class DriftReport:
     repeated: int
     without_scores: int
     other_vectors: int
+    other_calibration: int
     harmful_share: float
     rates: tuple[RateDrift, ...]
     scores: tuple[ScoreDrift, ...]
@@ -95,6 +96,7 @@ def drift(
         repeated=log.repeated,
         without_scores=log.without_scores,
         other_vectors=log.other_vectors,
+        other_calibration=log.other_calibration,
         harmful_share=harmful_share,
         rates=tuple(rate_drift(key, found, calibration, harmful_share) for key, found in log.rates.items()),
         scores=tuple(
@@ -113,7 +115,8 @@ class _Log:
     def __init__(self, calibration: Calibration) -> None:
         self.calibration = calibration
         self.used: set[str] = set()
-        self.repeated = self.without_scores = self.other_vectors = 0
+        self.sha256 = calibration.sha256
+        self.repeated = self.without_scores = self.other_vectors = self.other_calibration = 0
         self.rates: dict[Condition, list[Score]] = {}
         self.scores: dict[tuple[str, int], dict[str, float]] = {}
         self._seen: set[tuple[str, Condition]] = set()
@@ -122,6 +125,8 @@ class _Log:
         known = [s for s in record.decision.scores if self._benign(s) is not None]
         if record.decision.vectors_sha256 != self.calibration.vectors_sha256:
             self.other_vectors += 1
+        elif record.decision.calibration_sha256 not in ("", self.sha256):
+            self.other_calibration += 1
         elif not known:
             self.without_scores += 1
         else:
@@ -145,6 +150,8 @@ class _Log:
 def _nothing(log: _Log) -> str:
     if log.other_vectors:
         return f"no record was scored with this calibration's vectors ({log.other_vectors} with others)"
+    if log.other_calibration:
+        return f"no record was scored under this calibration ({log.other_calibration} under another)"
     return f"there is no record with scores of this calibration's traits ({log.without_scores} without)"
 
 

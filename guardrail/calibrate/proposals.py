@@ -2,7 +2,8 @@
 
 A threshold keeps the form that its author chose: a score stays a score and a projection a projection, both at
 the target rate; `{fpr: ...}` and `{percentile: ...}` follow a new calibration by themselves and stay as they
-are, except that rates for the whole set replace the `fpr` of every enforced policy.
+are, except that rates for the whole set replace the `fpr` of every enforced policy. Policies about replies
+have thresholds of their own kind, which are left alone; a set's rate is about prompts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from guardrail.calibration import Calibration, Tail, conformal_rank
 from guardrail.document import KeyPath
 from guardrail.errors import CalibrationError, Problem
 from guardrail.plan import CompiledCondition, Plan, Rule
-from guardrail.policy import Condition, FprThreshold, PercentileThreshold, PolicySet, RawThreshold, Threshold
+from guardrail.policy import (
+    Condition,
+    FprThreshold,
+    PercentileThreshold,
+    Policy,
+    PolicySet,
+    RawThreshold,
+    Threshold,
+)
 
 DIGITS = 6
 Thresholds = Mapping[KeyPath, Threshold]
@@ -24,13 +33,15 @@ Strengths = Callable[[CompiledCondition], Any]
 """The calibration prompts' projections [n] on a condition's probe, so that greater fires sooner."""
 
 
-def conditions(policies: PolicySet) -> Iterator[tuple[KeyPath, int, Condition]]:
-    """(the path of its threshold, the policy's index, the condition), in the order of the file."""
+def conditions(policies: PolicySet) -> Iterator[tuple[KeyPath, Policy, Condition]]:
+    """(the path of its threshold, policy, condition) of policies about prompts, in the order of the file."""
     for i, policy in enumerate(policies.policies):
+        if policy.stage == "response":
+            continue
         for j, condition in enumerate(policy.conditions):
             kind = "all_of" if policy.all_of else "any_of"
             inside = () if policy.trait is not None else (kind, j)
-            yield ("policies", i, *inside, "threshold"), i, condition
+            yield ("policies", i, *inside, "threshold"), policy, condition
 
 
 def replaced(policies: PolicySet, thresholds: Thresholds) -> PolicySet:
@@ -76,9 +87,8 @@ def not_rates(policies: PolicySet) -> list[Problem]:
     """The thresholds of enforced policies that are no rate, so that a set's rate cannot be shared out."""
     return [
         Problem("a rate for the whole set needs {fpr: ...} here: the rates are its proportions", path)
-        for path, i, condition in conditions(policies)
-        if policies.resolved(policies.policies[i]).mode == "enforce"
-        and not isinstance(condition.threshold, FprThreshold)
+        for path, policy, condition in conditions(policies)
+        if policies.resolved(policy).mode == "enforce" and not isinstance(condition.threshold, FprThreshold)
     ]
 
 
@@ -106,13 +116,15 @@ def for_set(
 ) -> dict[KeyPath, Threshold]:
     """Rates for all enforced policies, in the proportions of the file. Raises CalibrationError."""
     places = list(conditions(policies))
-    enforced = [i for i, rule in enumerate(rules) if rule.mode == "enforce"]
+    enforced = [rule for rule in rules if rule.mode == "enforce"]
     if not enforced:
         raise CalibrationError("no policy is enforced, so there is no set to find a rate for")
-    members = [_member(rules[i], [c for _, own, c in places if own == i], strengths) for i in enforced]
+    members = [
+        _member(rule, [c for _, own, c in places if own.id == rule.id], strengths) for rule in enforced
+    ]
     found: dict[KeyPath, Threshold] = {}
-    for i, rates in zip(enforced, joint_rates(members, target), strict=True):
-        own = [path for path, index, _ in places if index == i]
+    for rule, rates in zip(enforced, joint_rates(members, target), strict=True):
+        own = [path for path, policy, _ in places if policy.id == rule.id]
         found |= {path: FprThreshold(fpr=rate) for path, rate in zip(own, rates, strict=True)}
     return found
 

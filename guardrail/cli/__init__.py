@@ -20,6 +20,8 @@ VERBS = (
     *("audit", "plugins"),
 )
 """In the order of `guardrail --help`."""
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as in shells."""
 
 
 def build() -> typer.Typer:
@@ -39,15 +41,23 @@ def build() -> typer.Typer:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0 success, 1 a finding, 2 a usage or configuration error."""
+    """Run one command; its exit code: 0 success, 1 a finding, 2 a usage error, 130 interrupted."""
     try:
         build()(args=arguments, prog_name="guardrail")
     except GuardrailError as error:
         print(error if isinstance(error, PolicyError | TraitError) else f"error: {error}", file=sys.stderr)
         return 2
     except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else int(bool(ending.code))
+        return _ended(ending.code if isinstance(ending.code, int) else int(bool(ending.code)))
+    except KeyboardInterrupt:
+        return _ended(INTERRUPTED)
     return 0
+
+
+def _ended(code: int) -> int:
+    if code == INTERRUPTED:
+        print("interrupted; work that is kept goes on with the same command", file=sys.stderr)
+    return code
 
 
 def main() -> None:

@@ -5,30 +5,24 @@ Exit codes: 0, 1 where a gate is missed or undecided or the run was interrupted,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from itertools import groupby
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, console, errors, print_json, print_table
+from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, errors
 from guardrail.cli.guards import silence
+from guardrail.cli.overhead import show
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
-    from guardrail.bench.intervals import Interval, Percentiles
-    from guardrail.bench.results import Report, Row, Two
+    from guardrail.bench.results import Report, Row
     from guardrail.bench.run import Run
     from guardrail.bench.settings import Settings
 
 SHARED = "memory holds one copy: bare is the same model with the guard taken off between the calls"
 INTERRUPTED = "interrupted: this is what was measured"
-COLUMNS = (
-    *("case", "guarded / bare", "added ms", "guarded p50/p95/p99", "bare p50/p95/p99"),
-    *("tokens/s", "peak MiB", "verdict"),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -89,7 +83,7 @@ def bench(
 
         check_installed()
     report, complete = _measured(settings, threads)
-    _show(report, out, html, as_json)
+    show(report, out, html, as_json)
     if not complete or any(row.verdict in ("fail", "inconclusive") for row in report.cases):
         raise typer.Exit(1)
 
@@ -212,53 +206,3 @@ def _rows(settings: Settings, notes: list[str], say: Callable[[str], object]) ->
         yield from run.rows()
     finally:
         couple.close()
-
-
-# --- showing ------------------------------------------------------------------------------------------
-
-
-def _show(report: Report, out: Path | None, html: Path | None, as_json: bool) -> None:
-    if out is not None:
-        from guardrail.bench.results import write
-
-        write(report, out)
-    if html is not None:
-        from guardrail.bench.report import write_html
-
-        write_html(report, html)
-    if as_json:
-        print_json(asdict(report))
-        return
-    for point, rows in groupby(report.cases, key=lambda row: row.point):
-        console().print()
-        print_table(COLUMNS, [_line(row) for row in rows], title=None if point is None else str(point))
-    for note in (*_row_notes(report), *report.notes):
-        console().print(f"\n{note}", soft_wrap=True)
-
-
-def _row_notes(report: Report) -> Sequence[str]:
-    return tuple(dict.fromkeys(f"{row.case or row.name}: {row.note}" for row in report.cases if row.note))
-
-
-def _line(row: Row) -> tuple[str, ...]:
-    return (
-        row.name.replace(f" ({row.point})", ""),
-        *(_interval(row.ratio, 3) or row.note, _interval(row.added_ms, 2)),
-        *(_spread(row.guarded_percentiles), _spread(row.bare_percentiles)),
-        *(_both(row.tokens_per_s), _both(row.peak_mib if row.metric != "per token" else None)),
-        row.verdict if row.goal or row.verdict != "no goal" else "",
-    )
-
-
-def _interval(found: Interval | None, digits: int) -> str:
-    if found is None:
-        return ""
-    return f"{found.median:.{digits}f} ({found.low:.{digits}f}–{found.high:.{digits}f})"
-
-
-def _spread(found: Percentiles | None) -> str:
-    return "" if found is None else f"{found.p50:.2f}/{found.p95:.2f}/{found.p99:.2f}"
-
-
-def _both(found: Two | None) -> str:
-    return "" if found is None else f"{found.guarded:.0f}/{found.bare:.0f}"

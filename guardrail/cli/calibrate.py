@@ -80,11 +80,13 @@ def calibrate(
     out: Annotated[Path, typer.Option("--out", help="Where the calibration goes.")] = Path(
         "calibration.json"
     ),
+    force: Annotated[bool, typer.Option("--force", help="Replace the calibration at --out.")] = False,
     population: Annotated[
         str | None, typer.Option("--population", help="What the prompts are, in words; kept in the file.")
     ] = None,
     conversations: Annotated[
-        int, typer.Option("--conversations", min=0, help="Prompts that the model answers, for `cap`.")
+        int,
+        typer.Option("--conversations", min=0, help="Prompts that the model answers, for `cap` and replies."),
     ] = 256,
     width: Annotated[
         float | None, typer.Option("--width", help="Say how many prompts a 95 % interval this wide needs.")
@@ -108,7 +110,7 @@ def calibrate(
     if benign is None:
         raise ConfigError("no benign prompts: name a file with --benign")
     check_options(fpr, set_fpr, width, apply, write, set_calibration)
-    check_out(out)
+    check_out(out, force)
     given = inputs(model, vectors, policies, apply)
     with console_quiet(model):
         from guardrail.calibrate.calibrating import Options, conclude, measure
@@ -162,17 +164,19 @@ def check_options(
         raise ConfigError("--write and --set-calibration need --apply FILE")
 
 
-def check_out(out: Path) -> None:
-    """Raises ConfigError where the result would replace something that is no calibration."""
+def check_out(out: Path, force: bool) -> None:
+    """Raises ConfigError where the result would replace a file: a policy may be using that calibration."""
     from guardrail.calibration import Calibration
 
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: there is no such folder")
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; choose another --out, or replace it with --force")
     if out.exists():
         try:
             Calibration.load(out)
         except CalibrationError as error:
-            raise ConfigError(f"{out} exists and is no calibration; choose another --out") from error
+            raise ConfigError(f"{out} is no calibration; choose another --out") from error
 
 
 def inputs(model: str, vectors: str | None, policies: Path | None, apply: Path | None) -> Inputs:

@@ -96,7 +96,7 @@ def print_calibrated(made: Calibrated, edit: PolicyEdit | None, shown: Shown) ->
     low, high = fpr_interval(evidence.calibrated, shown.fpr)
     typer.echo(
         f"a rate of {shown.fpr:.2%} from {evidence.calibrated} prompts is really within "
-        f"[{low:.2%}, {high:.2%}] (95 %); it needs at least {needed['at_least']} prompts, and "
+        f"[{low:.2%}, {high:.2%}] (95 %); it needs at least {needed['at_least']} to calibrate on, and "
         f"{needed['for_interval']} for an interval {needed['interval_width']:.2%} wide"
     )
     if evidence.achieved:
@@ -129,6 +129,9 @@ def _print_set(made: Calibrated, target: float) -> None:
     )
     for path, threshold in made.thresholds.items():
         typer.echo(f"  {_key(path)}: {_plain(threshold)}")
+    if made.plan and made.plan.response:
+        names = ", ".join(rule.id for rule in made.plan.response)
+        typer.echo(f"not in this rate, which is about prompts: {names} (about replies)")
 
 
 def _print_edit(edit: PolicyEdit, written: bool) -> None:
@@ -143,7 +146,7 @@ def print_drift(report: DriftReport) -> None:
     """For people: rates and distributions, each with its verdict."""
     left_out = (
         f"{report.repeated} repeated, {report.without_scores} without scores, "
-        f"{report.other_vectors} with other vectors"
+        f"{report.other_vectors} with other vectors, {report.other_calibration} under another calibration"
     )
     typer.echo(
         f"{report.records} distinct prompts ({left_out}); at most {report.harmful_share:.1%} of them taken "

@@ -58,6 +58,9 @@ def evaluate(
     questions: Annotated[
         int, typer.Option("--questions", min=1, help="Replies for each way of steering.")
     ] = 20,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Length of steered replies.")
+    ] = 256,
     judge: Annotated[
         str | None, typer.Option("--judge", help="Who scores steered replies: openai:MODEL, local:MODEL ...")
     ] = None,
@@ -85,7 +88,7 @@ def evaluate(
         return _shadow(shadow, labels, html, as_json)
     if labels is not None:
         raise ConfigError("--labels are labels of the records of --shadow")
-    from guardrail.cli.evaluation_inputs import Asked, open_inputs
+    from guardrail.cli.evaluation_inputs import Asked, Steered, open_inputs
 
     asked = Asked(
         model=model,
@@ -99,7 +102,20 @@ def evaluate(
         replies=replies,
     )
     opened = open_inputs(asked)
-    speakers = opened.speakers(trait, definition, judge, questions, capability) if steering else None
+    speakers = (
+        opened.speakers(
+            Steered(
+                traits=tuple(trait or ()),
+                definitions=tuple(definition or ()),
+                judge=judge,
+                questions=questions,
+                max_new_tokens=max_new_tokens,
+                capability=capability,
+            )
+        )
+        if steering
+        else None
+    )
     with errors().status("evaluating ..."):
         found = opened.evaluation(min_auroc, max_fpr)
     swept = opened.sweep(speakers, questions) if speakers else None

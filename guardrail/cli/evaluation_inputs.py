@@ -38,6 +38,18 @@ class Asked:
     replies: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steered:
+    """The options of the steering sweep."""
+
+    traits: tuple[str, ...]
+    definitions: tuple[str, ...]
+    judge: str | None
+    questions: int
+    max_new_tokens: int
+    capability: Path | None
+
+
 def open_inputs(asked: Asked) -> Opened:
     """Raises ConfigError for files that do not fit together, and for data that cannot be used."""
     if asked.data is None and asked.model != DEMO:
@@ -52,6 +64,8 @@ def open_inputs(asked: Asked) -> Opened:
         from guardrail.extract.subject import Subject
 
         subject = Subject.load(asked.model)
+    if given is not None:
+        _check_prompts(subject, given)
     loaded = _loaded(asked.policies, subject)
     return Opened(asked, vectors, calibration, subject, loaded, given or _built_in(asked, vectors, subject))
 
@@ -92,48 +106,39 @@ class Opened:
         demanded += gates.most_fpr(found.detectors, max_fpr) if max_fpr is not None else []
         return replace(found, gates=tuple(demanded))
 
-    def speakers(
-        self,
-        traits: Sequence[str] | None,
-        definitions: Sequence[str] | None,
-        judge: str | None,
-        count: int,
-        capability: Path | None,
-    ) -> Mapping[str, Speaker]:
+    def speakers(self, asked: Steered) -> Mapping[str, Speaker]:
         """Who says something under steering, for each trait. Raises ConfigError for what is missing."""
-        names = list(traits or self.material.traits)
+        names = asked.traits or self.material.traits
         if unknown := [name for name in names if name not in self.vectors]:
             raise ConfigError(f"there is no vector for the trait `{unknown[0]}`")
-        if self.asked.model == DEMO and judge is None and not definitions:
+        if self.asked.model == DEMO and asked.judge is None and not asked.definitions:
             from guardrail.extract.evaluation.builtin import DemoSpeaker
 
-            return {name: DemoSpeaker(name, self.subject, count) for name in names}
-        return self._definition_speakers(names, definitions or names, judge, count, capability)
+            return {name: DemoSpeaker(name, self.subject, asked.questions) for name in names}
+        return self._definition_speakers(names, asked)
 
-    def _definition_speakers(
-        self,
-        names: Sequence[str],
-        definitions: Sequence[str],
-        judge: str | None,
-        count: int,
-        capability: Path | None,
-    ) -> Mapping[str, Speaker]:
+    def _definition_speakers(self, names: Sequence[str], asked: Steered) -> Mapping[str, Speaker]:
         from guardrail.extract.evaluation.capability import read_questions
         from guardrail.extract.evaluation.speaking import DefinitionSpeaker
         from guardrail.extract.judges import find_judge
         from guardrail.plugins import Plugins
         from guardrail.traits import load_definition
 
-        if judge is None:
+        if asked.judge is None:
             raise ConfigError("--steering needs a judge: --judge openai:MODEL, local:MODEL, or a plugin's")
-        found = {one.name: one for one in map(load_definition, definitions)}
+        found = {one.name: one for one in map(load_definition, asked.definitions or names)}
         if missing := [name for name in names if name not in found]:
             raise ConfigError(f"there is no definition of `{missing[0]}`; give --definition FILE")
-        scorer = find_judge(judge, Plugins.from_environment())
-        choices = tuple(read_questions(capability)) if capability else ()
+        judge = find_judge(asked.judge, Plugins.from_environment())
+        choices = tuple(read_questions(asked.capability)) if asked.capability else ()
         return {
             name: DefinitionSpeaker(
-                subject=self.subject, judge=scorer, definition=found[name], count=count, choices=choices
+                subject=self.subject,
+                judge=judge,
+                definition=found[name],
+                count=asked.questions,
+                choices=choices,
+                max_new_tokens=asked.max_new_tokens,
             )
             for name in names
         }
@@ -206,6 +211,23 @@ def _below(file: PolicyFile | None, traits: Sequence[str]) -> frozenset[str]:
     conditions = [c for policy in file.policies.policies for c in policy.conditions] if file else []
     sides = {trait: {c.fires for c in conditions if c.trait == trait} for trait in traits}
     return frozenset(trait for trait, found in sides.items() if found == {"below"})
+
+
+def _check_prompts(subject: Subject, material: Material) -> None:
+    """Raises ConfigError with every prompt that this model cannot read whole."""
+    from guardrail.errors import PromptError
+    from guardrail.extract.evaluation.lines import refuse
+
+    problems: list[str] = []
+    for example in material.examples():
+        try:
+            tokens = len(subject.render(example.messages).ids)
+        except PromptError as error:
+            problems.append(f"{example.place}: {error}")
+            continue
+        if tokens > subject.longest:
+            problems.append(f"{example.place}: {tokens} tokens, and the model reads {subject.longest}")
+    refuse(problems)
 
 
 def _built_in(asked: Asked, vectors: TraitVectors, subject: Subject) -> Material:

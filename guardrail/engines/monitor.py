@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from guardrail.engines import Evaluator
-from guardrail.engines.intervene import Change
+from guardrail.engines.gates import Gates
 from guardrail.engines.replies import Followed, ReplyReader
-from guardrail.engines.statistics import Statistics
-from guardrail.plan import Rule
+from guardrail.engines.reply_state import ReplyState
 from guardrail.replies import Observed, Watch
 from guardrail.types import Decision
 
@@ -50,11 +49,11 @@ class ReplyMonitor:
         self._decisions: dict[int, Decision] = {}
         self._kept: dict[int, int] = {}
         self._seen: dict[int, tuple[bool, ...]] = {}
-        self._state: _State | None = None
+        self._state: ReplyState | None = None
         self._alive: Tensor | None = None
         self._stopped: Tensor | None = None
         steering = [(i, rule) for i, rule in enumerate(self._rules) if self._enforces(i) and rule.steering]
-        self._gates = _Gates(steering)
+        self._gates = Gates(steering)
         self._chunks: list[Tensor] = []
         self._finished = False
 
@@ -109,7 +108,7 @@ class ReplyMonitor:
     def _token(self, scores: Tensor) -> None:
         self.tokens += 1
         if self._state is None:
-            self._state = _State(self.reader, scores, bool(self._about))
+            self._state = ReplyState(self.reader, scores, bool(self._about))
             self._gates.enforced = torch.tensor(self._enforced(), device=scores.device)
         alive = None if self._alive is None else self._alive.to(scores.device)
         self._state.update(scores, alive)
@@ -182,125 +181,6 @@ class ReplyMonitor:
         if self._state is None or self.error is not None or not self._watches[row].turn:
             return None
         return self._state.turn(row)
-
-
-class _State:
-    """What is known of each reply so far, on the device: extremes, which rules are quiet, sums."""
-
-    def __init__(self, reader: ReplyReader, like: Tensor, watching: bool) -> None:
-        rows, device = len(like), like.device
-        self.reader, self._watching = reader, watching
-        self._statistics = Statistics(reader.monitors)
-        self._thresholds = torch.tensor(reader.thresholds, dtype=torch.float32, device=device)
-        self._lowest = torch.finfo(like.dtype).min
-        self._extremes = like.new_full((rows, len(reader.watched)), self._lowest)
-        self.quiet = torch.ones((rows, len(reader.rules)), dtype=torch.bool, device=device)
-        """[rows, response rules]: the rules that have not fired. What cannot be compared counts as fired."""
-        self._ages = torch.zeros((rows, len(reader.rules)), dtype=torch.int64, device=device)
-        self._watched = torch.tensor(reader.watched, device=device) if reader.turns else None
-        self._turns = torch.tensor(reader.turns, device=device) if reader.turns else None
-        self._sums = like.new_zeros((rows, len(reader.turns)))
-        self._counts = like.new_zeros(rows)
-        self._rules = _Rules(reader, device)
-
-    def update(self, scores: Tensor, alive: Tensor | None) -> None:
-        """Take in one token of every reply, scores [rows, columns]; `alive` [rows] are those that go on."""
-        if self._turns is not None:
-            self._sum(scores[:, self._turns], alive)
-        if not self._watching:
-            return
-        watched = scores if self._watched is None else scores[:, self._watched]
-        # infinities become NaN, which is not below any threshold: what cannot be compared is never quiet
-        current = self._statistics(torch.add(watched, watched, alpha=0))
-        if alive is not None:
-            current = current.masked_fill(~alive[:, None], self._lowest)
-        self._extremes = torch.maximum(self._extremes, current)
-        self.quiet &= self._rules.quiet(current < self._thresholds)
-        self._ages += self.quiet
-
-    def _sum(self, scores: Tensor, alive: Tensor | None) -> None:
-        if alive is None:
-            self._sums += scores
-            self._counts += 1
-        else:
-            self._sums += scores.masked_fill(~alive[:, None], 0.0)
-            self._counts += alive
-
-    def observed(self, row: int, tokens: int) -> Observed:
-        """What the host may know of one reply."""
-        quiet, ages = self.quiet[row].tolist(), self._ages[row].tolist()
-        extremes = self._extremes[row].tolist()
-        return Observed(
-            tokens=tokens if extremes[0] != self._lowest else 0,
-            fired=tuple(None if q else age + 1 for q, age in zip(quiet, ages, strict=True)),
-            values=self.reader.values(extremes),
-        )
-
-    def turn(self, row: int) -> tuple[float, ...] | None:
-        """The means of the conversation probes over one reply; None where nothing was read."""
-        tokens = float(self._counts[row])
-        return self.reader.means(self._sums[row].tolist(), tokens) if tokens else None
-
-
-class _Rules:
-    """From conditions that are quiet to rules that are."""
-
-    def __init__(self, reader: ReplyReader, device: torch.device) -> None:
-        self._columns = reader.rules
-        self._all = [rule.require_all for rule in reader.plan.response]
-        single = all(len(columns) == 1 for columns in self._columns)
-        order = [columns[0] for columns in self._columns]
-        self._order = torch.tensor(order, device=device) if single else None
-        self._same = single and order == list(range(len(reader.watched)))
-
-    def quiet(self, below: Tensor) -> Tensor:
-        """[rows, conditions] -> [rows, rules]"""
-        if self._same:
-            return below
-        if self._order is not None:
-            return below[:, self._order]
-        pairs = zip(self._columns, self._all, strict=True)
-        return torch.stack(
-            [below[:, columns].any(1) if every else below[:, columns].all(1) for columns, every in pairs], 1
-        )
-
-
-class _Gates:
-    """Steering that opens on the device, for the rules that steer. No host is asked."""
-
-    def __init__(self, rules: Sequence[tuple[int, Rule]]) -> None:
-        self._rules = rules
-        self.layers = tuple(sorted({n for _, rule in rules if rule.steering for n in rule.steering.layers}))
-        self.enforced: Any = None
-        """[rows, response rules] bool"""
-        self._open: Tensor | None = None
-        self._changes: dict[int, list[tuple[int, Change]]] = {}
-        self._count: Tensor | None = None
-
-    def set(self, quiet: Tensor) -> None:
-        """Open the gates of what has fired."""
-        if self._rules:
-            self._open = (~quiet & self.enforced).float()
-
-    def apply(self, layer: int, hidden: Tensor) -> None:
-        """Change hidden [rows, 1, d_model] in place where gates are open."""
-        if self._open is None or layer not in self.layers:
-            return
-        if layer not in self._changes:
-            self._changes[layer] = [
-                (i, Change(rule.steering, layer, None, hidden))
-                for i, rule in self._rules
-                if rule.steering and layer in rule.steering.layers
-            ]
-        for i, change in self._changes[layer]:
-            change.apply(hidden, self._open[:, i, None].to(hidden.device))
-        if layer == self.layers[-1]:
-            opened = self._open[:, [i for i, _ in self._rules]].amax(1)
-            self._count = opened if self._count is None else self._count + opened
-
-    def counts(self, rows: int) -> list[int]:
-        """Forward passes in which each row was steered."""
-        return [0] * rows if self._count is None else [int(n) for n in self._count.tolist()]
 
 
 class GatedStreamer:

@@ -43,7 +43,9 @@ def reply_moments(
 
 def reply_states(subject: Subject, rollouts: Rollouts, rows: Sequence[int]) -> Array:
     """[rows, positions, L + 1, d_model] float32, in the order of POSITIONS."""
-    prompts = [subject.render(rollouts.prompts[rollouts.place(row)[0]].messages).ids for row in rows]
+    asked = [rollouts.place(row)[0] for row in rows]
+    rendered = {prompt: subject.render(rollouts.prompts[prompt].messages).ids for prompt in set(asked)}
+    prompts = [rendered[prompt] for prompt in asked]
     replies = [_spoken(rollouts.reply(row)) for row in rows]
     ids = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
     spans = [

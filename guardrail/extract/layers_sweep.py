@@ -157,9 +157,9 @@ def _rows(
 ) -> list[Row]:
     check_fits(trial.subject, vector)
     layers = (0, *usable(vector))
-    with Journal(folder / f"{name}.jsonl", _recipe(name, trial, vector), len(layers), 1) as journal:
-        journal.complete(f"{vector.trait}: {name}", lambda numbers: [row(layers[i]) for i in numbers], report)
-        return list(journal)
+    journal = Journal(folder / f"{name}.jsonl", _recipe(name, trial, vector), len(layers), 1)
+    stage = f"{vector.trait}: {name}"
+    return list(journal.complete(stage, lambda numbers: [row(layers[i]) for i in numbers], report))
 
 
 def _recipe(name: str, trial: Trial, vector: TraitVector) -> Row:

@@ -124,6 +124,8 @@ def layers(traits: Mapping[str, TraitResult]) -> str:
                 )
                 axes.plot(trait.layer, found[trait.layer], "o", color=CYCLE[i % len(CYCLE)], markersize=6)
         axes.locator_params(axis="x", integer=True)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, high - 0.1), max(high, low + 0.1) if high < 0.95 else 1.005)
         axes.set(title="AUROC by layer (dot: the layer evaluated)", xlabel="layer", ylabel="AUROC")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         return svg(figure, "AUROC by layer")
@@ -178,22 +180,16 @@ def null(name: str, trait: TraitResult) -> str:
         if found
     ]
     with style():
-        figure = new(9.2, 0.7 + 0.28 * len(rows))
+        figure = new(9.2, 0.9 + 0.3 * len(rows))
         axes = figure.subplots()
         for i, (_, found) in enumerate(rows):
-            axes.plot((found.median, found.high), (i, i), color=GREY, linewidth=6, solid_capstyle="butt")
-            beats = found.p < 0.05
-            axes.plot(found.observed, i, "D", color=GREEN if beats else RED, markersize=6)
-            axes.annotate(
-                chance(found),
-                (found.observed, i),
-                (8, 0),
-                textcoords="offset points",
-                va="center",
-                color=INK,
+            axes.plot(
+                (found.median, found.high), (i, i), color=GREY, linewidth=7, solid_capstyle="butt", alpha=0.6
             )
+            axes.plot(found.observed, i, "D", color=GREEN if found.p < 0.05 else RED, markersize=6)
+            axes.text(1.01, i, chance(found), transform=axes.get_yaxis_transform(), va="center", color=INK)
         axes.set_yticks(range(len(rows)), [label for label, _ in rows])
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.margins(x=0.04)
         axes.set(title=f"{name}: observed (diamond) against the median to the 95th percentile of chance")
-        axes.set_xlim(right=1.12)
         return svg(figure, f"{name}: observed numbers against what chance reaches")

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from guardrail.extract.evaluation.intervals import Estimate
 
-OPERATORS = {
-    "add": "add: multiples of the vector",
-    "ablate": "ablate: share taken away",
-    "cap": "cap: benign percentile",
+MEANING = {
+    "add": "multiples of the trait vector",
+    "ablate": "share of the projection taken away",
+    "cap": "benign percentile of the cap",
 }
 SPANS = {"single": "one layer", "several": "several layers", "incremental": "all layers"}
 LINES = (
@@ -29,14 +29,17 @@ LINES = (
 def trade_off(sweep: SteeringSweep, trait: str) -> str:
     """A panel for each operator and span; the dashes are the model as it is."""
     points = sweep.of(trait)
-    operators = [name for name in OPERATORS if any(p.operator == name for p in points)]
+    operators = [name for name in MEANING if any(p.operator == name for p in points)]
     with style():
-        figure = new(9.2, 1.9 * len(operators) + 0.5)
+        figure = new(9.2, 2.1 * len(operators) + 0.5)
         panels = figure.subplots(len(operators), len(SPANS), sharey=True, squeeze=False)
         for row, operator in zip(panels, operators, strict=True):
             for axes, span in zip(row, SPANS, strict=True):
                 _panel(axes, points, operator, span)
-            row[0].set_ylabel("0 to 100")
+            row[0].set_ylabel(operator)
+            row[1].set_xlabel(MEANING[operator])
+        for axes, span in zip(panels[0], SPANS.values(), strict=True):
+            axes.set_title(span)
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
         return svg(figure, f"{trait}: trait, coherence and capability over the strength of steering")
@@ -54,8 +57,7 @@ def _panel(axes: Axes, points: Sequence[Point], operator: str, span: str) -> Non
                 _line(axes, known, colour, label if part[0] is own[0] else None)
             _baseline(axes, points, prompts, name, colour, part)
     axes.axhline(COHERENT, color=GREY, linewidth=0.6, linestyle=":")
-    axes.set(title=f"{OPERATORS[operator]}, {SPANS[span]}", ylim=(-4, 104))
-    axes.title.set_fontsize(8.5)
+    axes.set_ylim(-4, 104)
     if operator == "cap":
         axes.invert_xaxis()
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from guardrail.extract.evaluation.sweep import COHERENT, Point, SteeringSweep
 from guardrail.report.page import Block, Cell, Drawn, Heading, Section, Table, Text, estimate, percent
-from guardrail.report.steering import OPERATORS, SPANS, trade_off
+from guardrail.report.steering import SPANS, trade_off
 
 HEAD = ("way", "layers", "coefficient", "prompts", "trait", "coherence", "capability")
 
@@ -52,7 +52,7 @@ def _row(point: Point) -> list[Cell]:
     if point.operator is None:
         name, span, coefficient = "the model as it is", "", ""
     else:
-        name, span = OPERATORS[point.operator].split(":")[0], SPANS[point.span or "single"]
+        name, span = point.operator, SPANS[point.span or "single"]
         coefficient = f"{point.coefficient:g}"
     return [
         *(Cell(name), Cell(span), Cell(coefficient), Cell(point.prompts)),

@@ -3,13 +3,15 @@
 The published one has `instruction` (pairs of `pos` and `neg`), `questions` and `eval_prompt`. A file with
 40 questions holds both sets: the first half is for extraction, the second for evaluation. A definition may
 also be spread over `trait_data_extract/NAME.json` and `trait_data_eval/NAME.json`, 20 questions each.
-A list of `positive` and one of `negative` prompts are paired in their order.
+A list of `positive` and one of `negative` prompts are paired in their order; negative ones that run out are
+taken again.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from guardrail.errors import Problem
 
@@ -64,9 +66,7 @@ def _halves(questions: Sequence[object], problems: list[Problem]) -> dict[str, o
 def _paired(
     positive: Sequence[object], negative: Sequence[object], problems: list[Problem]
 ) -> dict[str, object]:
-    if len(positive) != len(negative):
+    if not len(positive) >= len(negative) > 0:
         text = f"{len(positive)} positive and {len(negative)} negative prompts make no pairs"
         problems.append(Problem(text, ("negative",)))
-    return {
-        "instructions": [{"positive": p, "negative": n} for p, n in zip(positive, negative, strict=False)]
-    }
+    return {"instructions": [{"positive": p, "negative": n} for p, n in zip(positive, cycle(negative))]}

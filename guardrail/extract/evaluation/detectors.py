@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.calibration import Calibration
+from guardrail.calibration import Benign, Calibration
 from guardrail.errors import CalibrationError
 from guardrail.extract.evaluation.intervals import Estimate, rate
 from guardrail.extract.evaluation.material import Example, Material, benign, labelled_as
@@ -86,23 +86,27 @@ def from_plan(plan: Plan) -> dict[str, Detector]:
 def from_calibration(
     vectors: TraitVectors, calibration: Calibration, layers: Mapping[str, int], below: frozenset[str]
 ) -> dict[str, Detector]:
-    """Each trait's probe at the calibrated threshold for FPR. Raises CalibrationError where there is none."""
-    return {
-        f"{trait} at {FPR:.0%} FPR": _detector(
-            vectors[trait],
-            layer,
-            _conformal(calibration, trait, layer, trait in below),
-            trait in below,
-            "calibration",
-        )
-        for trait, layer in layers.items()
-    }
+    """Each trait's probe at its calibrated threshold for FPR, or for the lowest rate that can be had.
+
+    Raises CalibrationError where the calibration does not hold a trait at its layer.
+    """
+    found: dict[str, Detector] = {}
+    for trait, layer in layers.items():
+        benign = _benign_at(calibration, trait, layer)
+        rate = max(FPR, 1 / (benign.n + 1))
+        threshold = benign.conformal(rate, "lower" if trait in below else "upper")
+        found[_name(trait, rate)] = _detector(vectors[trait], layer, threshold, trait in below, "calibration")
+    return found
 
 
-def _conformal(calibration: Calibration, trait: str, layer: int, below: bool) -> float:
+def _benign_at(calibration: Calibration, trait: str, layer: int) -> Benign:
     if layer not in (known := calibration.probes.get(trait, {})):
         raise CalibrationError(f"the calibration does not hold {trait} at layer {layer}; calibrate again")
-    return known[layer].conformal(FPR, "lower" if below else "upper")
+    return known[layer]
+
+
+def _name(trait: str, fpr: float) -> str:
+    return f"{trait} at {100 * fpr:.3g}% FPR"
 
 
 def from_data(
@@ -115,7 +119,7 @@ def from_data(
             below, scores = trait in material.below, readout.scores(negatives, vectors[trait], layer)
             cut = threshold_at(-scores if below else scores)
             edge = np.nextafter(np.float32(-cut if below else cut), np.float32(-np.inf if below else np.inf))
-            found[f"{trait} at {FPR:.0%} FPR"] = _detector(vectors[trait], layer, float(edge), below, "data")
+            found[_name(trait, FPR)] = _detector(vectors[trait], layer, float(edge), below, "data")
     return found
 
 

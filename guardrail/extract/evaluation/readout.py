@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from guardrail.errors import ModelError
 from guardrail.extract.evaluation.intervals import Numbers
 from guardrail.extract.evaluation.material import Example
 from guardrail.types import Array
@@ -13,11 +14,16 @@ from guardrail.vectors import TraitVector
 
 
 class Readout:
-    """States [examples, L + 1, d_model] float32: about 4 bytes x (L + 1) x d_model for each prompt."""
+    """States [examples, L + 1, d_model] float32: 4 bytes x (L + 1) x d_model for each prompt.
+
+    Raises ModelError where they are not finite.
+    """
 
     def __init__(self, examples: Sequence[Example], states: Array) -> None:
         self._rows = {id(example): i for i, example in enumerate(examples)}
         self._states, self._examples = states, tuple(examples)
+        if not np.isfinite(states).all():
+            raise ModelError("the model's states are not finite on these prompts")
 
     def states(self, examples: Sequence[Example]) -> Array:
         """[n, L + 1, d_model]."""
