@@ -32,12 +32,15 @@ ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "20000",
 }
 
 
 def with_fast_allocator() -> None:
-    """Starts this process again with the allocator settings that make CPU training fourfold faster."""
+    """Starts this process again with settings that make CPU training fourfold faster.
+
+    Large blocks stay with the process, and threads spin briefly between operations instead of sleeping.
+    """
     if all(os.environ.get(k) == v for k, v in ALLOCATOR.items()):
         return
     sys.stdout.flush()
