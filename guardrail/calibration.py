@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -253,7 +254,7 @@ class Evidence:
     achieved: tuple[Achieved, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """A calibration file. `probes` and `steering` map trait to layer to what benign text projects to.
 
@@ -274,9 +275,9 @@ class Calibration:
     evidence: Evidence | None = None
     """None in files that older versions wrote, and in ones made without `guardrail calibrate`."""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Identifies the content."""
+        """Identifies the content; every decision carries it."""
         return hashlib.sha256(self._json().encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
@@ -303,5 +304,7 @@ class Calibration:
             return TypeAdapter(cls).validate_python(header)
         except CalibrationError as error:
             raise CalibrationError(f"{path}: {error}") from error
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path}: cannot be read as a calibration: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from guardrail.calibration import Benign, BenignReplies, Tail
 from guardrail.errors import CalibrationError
 from guardrail.policy import Condition, FprThreshold, Monitor, PercentileThreshold, RawThreshold
@@ -23,12 +25,7 @@ def raw_threshold(condition: Condition, benign: Benign | None) -> float:
     if benign is None:
         missing = f"needs a calibration of `{condition.trait}` at this layer"
         raise CalibrationError(f"{missing}: set `calibration`, or write {{raw: ...}}")
-    tail: Tail = "upper" if condition.fires == "above" else "lower"
-    if isinstance(value, FprThreshold):
-        return benign.conformal(value.fpr, tail)
-    if isinstance(value, PercentileThreshold):
-        return benign.percentile(value.percentile if tail == "upper" else 100 - value.percentile)
-    return benign.mean + float(value) * benign.sd
+    return _projection(condition, benign.mean, benign.sd, lambda _: benign)
 
 
 def raw_reply_threshold(condition: Condition, monitor: Monitor, replies: BenignReplies | None) -> float:
@@ -44,10 +41,16 @@ def raw_reply_threshold(condition: Condition, monitor: Monitor, replies: BenignR
     if replies is None:
         missing = f"needs a calibration with benign replies of `{condition.trait}` at this layer"
         raise CalibrationError(f"{missing}, which `calibration` lacks; write {{raw: ...}} without one")
+    return _projection(condition, replies.mean, replies.sd, lambda tail: replies.extremes(monitor.key, tail))
+
+
+def _projection(condition: Condition, mean: float, sd: float, spread: Callable[[Tail], Benign]) -> float:
+    """A number in standard deviations from the mean; a rate or a percentile of what `spread` gives."""
+    value = condition.threshold
     tail: Tail = "upper" if condition.fires == "above" else "lower"
     if isinstance(value, FprThreshold):
-        return replies.extremes(monitor.key, tail).conformal(value.fpr, tail)
+        return spread(tail).conformal(value.fpr, tail)
     if isinstance(value, PercentileThreshold):
-        percent = value.percentile if tail == "upper" else 100 - value.percentile
-        return replies.extremes(monitor.key, tail).percentile(percent)
-    return replies.mean + float(value) * replies.sd
+        return spread(tail).percentile(value.percentile if tail == "upper" else 100 - value.percentile)
+    assert isinstance(value, int | float), value
+    return mean + float(value) * sd

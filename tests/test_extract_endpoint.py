@@ -81,6 +81,15 @@ def test_what_may_pass_is_tried_again(bad):
     assert len(seen.bodies) == 3
 
 
+def test_every_pause_is_told(caplog):
+    with server(script(failed(500, "oops"), said("fine"))) as (url, _), endpoint(url) as client:
+        client.complete(ASK)
+    (told,) = [r.getMessage() for r in caplog.records if r.name == "guardrail"]
+    assert "500" in told
+    assert told.endswith("trying again in 0 s (2 of 4)")
+    assert KEY not in told
+
+
 def test_the_pauses_grow():
     bad = failed(500)
     with server(script(bad, bad, bad, said("fine"))) as (url, seen), endpoint(url, backoff_s=0.1) as client:

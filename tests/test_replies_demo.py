@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from guardrail import Guard, demo
+from guardrail.calibrate.collect import Spoken
+from guardrail.calibrate.replies import reply_statistics
 from guardrail.calibration import Calibration
 from guardrail.demo.prompts import TOUR
-from guardrail.reply_calibration import benign_replies
+from guardrail.extract.subject import Subject
 from guardrail.types import Message
+from guardrail.vectors import TraitVectors
 
 PROMPTS = {stop.name: [Message(m["role"], m["content"]) for m in stop.messages] for stop in TOUR}
 SAMPLED = {"temperature": 1.0, "max_new_tokens": 40}
@@ -27,8 +30,13 @@ def calibrated(tmp_path_factory):
     path = tmp_path_factory.mktemp("demo") / "calibration.json"
     watching = {**FILE, "policies": [], "allow_empty": True}
     with Guard.from_pretrained("demo", watching) as guard:
-        histories = [reply.history for reply in replies(guard, "harmless", BENIGN)]
-        table = benign_replies(guard.engine, guard.active.vectors, histories)
+        texts = [reply.text for reply in replies(guard, "harmless", BENIGN)]
+    subject = Subject.load("demo")
+    start = subject.render(PROMPTS["harmless"]).ids
+    encoded = subject.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    # the end token is never read
+    spoken = [Spoken((*start, *ids, subject.tokenizer.eos_token_id), len(start)) for ids in encoded]
+    table = reply_statistics(subject, spoken, TraitVectors.load(demo.VECTORS), None)
     replace(Calibration.load(demo.CALIBRATION), replies=table).save(path)
     return str(path)
 

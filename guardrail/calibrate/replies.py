@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from guardrail.calibrate.collect import Spoken, followed, reply_projections
 from guardrail.calibration import BenignReplies
 from guardrail.policy import PolicySet
-from guardrail.reply_calibration import STATISTICS
 from guardrail.running import Statistic
 from guardrail.vectors import TraitVectors
 
 if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
+
+STATISTICS: tuple[tuple[Statistic, int], ...] = (("mean", 16), ("max", 16), ("ema", 16))
+"""What is calibrated unless policies ask for more: the default window of every statistic."""
 
 
 def reply_statistics(

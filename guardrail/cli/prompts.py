@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from guardrail.errors import ConfigError
+from guardrail.json_line import decoded, proper
 from guardrail.problems import suggest
 from guardrail.types import Message, MessageLike, Messages
 
@@ -39,7 +38,7 @@ class InputPrompt:
 def from_arguments(texts: Sequence[str]) -> list[InputPrompt]:
     """Each argument is one user message. Raises ConfigError where the terminal's bytes are no text."""
     try:
-        return [InputPrompt(name=f"prompt {i}", content=_unicode(text)) for i, text in enumerate(texts, 1)]
+        return [InputPrompt(name=f"prompt {i}", content=proper(text)) for i, text in enumerate(texts, 1)]
     except ValueError as error:
         raise ConfigError(f"an argument is {error}") from error
 
@@ -72,30 +71,12 @@ def lines(path: Path) -> list[bytes]:
 
 def parsed(name: str, line: bytes) -> InputPrompt:
     """One line of JSON as a prompt. Raises ValueError that says what is wrong with it."""
-    value = _json(line)
+    value = decoded(line)
     if isinstance(value, str):
         return InputPrompt(name=name, content=value)
     if not isinstance(value, dict):
         raise ValueError(f'neither a string nor {{"messages": [...]}} but {_kind(value)}')
     return _conversation(name, value)
-
-
-def _json(line: bytes) -> Any:
-    try:
-        return _unicode(json.loads(line.decode("utf-8")))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def _unicode(value: Any) -> Any:
-    """JSON escapes and odd bytes in arguments can make half a character, which no tokenizer takes."""
-    if re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
-        raise ValueError("not Unicode: half of a surrogate pair")
-    return value
 
 
 def _conversation(name: str, row: Mapping[str, Any]) -> InputPrompt:

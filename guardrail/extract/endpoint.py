@@ -7,6 +7,7 @@ rate limit. The key goes into the header of requests and nowhere else.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -24,6 +25,7 @@ from guardrail.extract.endpoint_messages import ChatAnswer, ChatRequest, Nonsens
 from guardrail.extract.endpoint_refusals import Failure, Transient, failure_of, key_from, shown_url
 from guardrail.extract.endpoint_settings import EndpointSettings as EndpointSettings
 
+log = logging.getLogger("guardrail")
 MAX_BYTES = 16_000_000
 
 
@@ -162,6 +164,8 @@ class Endpoint:
         seconds = min(self.settings.max_wait_s, max(backoff, failure.retry_after or 0.0))
         if failure.retry_after:
             self._gate.pause(seconds)
+        again = f"trying again in {seconds:.0f} s ({attempt + 2} of {self.settings.attempts})"
+        log.warning("%s; %s", self._error(failure), again)
         stop.wait(seconds)
 
     def _error(self, failure: Failure) -> EndpointError:

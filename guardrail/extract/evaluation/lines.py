@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from guardrail.errors import ConfigError
+from guardrail.json_line import decoded
 from guardrail.problems import suggest
 
 M = TypeVar("M", bound=BaseModel)
@@ -66,21 +67,6 @@ def parsed(text: bytes, model: type[M]) -> M:
         return model.model_validate(value)
     except ValidationError as error:
         raise ValueError(_described(error)) from error
-
-
-def decoded(text: bytes) -> Any:
-    """JSON of proper Unicode. Raises ValueError."""
-    try:
-        value = json.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
-        raise ValueError("not Unicode: half of a surrogate pair")
-    return value
 
 
 def _described(error: ValidationError) -> str:

@@ -17,8 +17,9 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from guardrail.errors import ConfigError
-from guardrail.extract.evaluation.lines import decoded, parse_lines, parsed, raw_lines, refuse
+from guardrail.extract.evaluation.lines import parse_lines, parsed, raw_lines, refuse
 from guardrail.extract.evaluation.material import Example
+from guardrail.json_line import decoded
 from guardrail.problems import suggest
 from guardrail.types import Message
 

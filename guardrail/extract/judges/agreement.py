@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from guardrail.extract.evaluation.intervals import Estimate
+
 YES = 50.0
 """A score at or above it says that the trait is there (arXiv 2507.21509, section 2.2)."""
 Z = 1.959963984540054
@@ -19,15 +21,6 @@ CELLS = 1_000_000
 """Drawn at once, which bounds the memory."""
 Statistic: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """From scores [..., n, 2] of a judge and of people to one number for each sample."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A number and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
