@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from guardrail.demo import world
 from guardrail.demo.evaluation.results import Cell, Evaluation
-from guardrail.demo.intervals import Estimate
+from guardrail.extract.evaluation.intervals import Estimate
 
 
 @dataclass(frozen=True, slots=True)

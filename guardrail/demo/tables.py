@@ -12,7 +12,7 @@ from guardrail.demo.evaluation.monitoring import MIXED, REPLIES
 from guardrail.demo.evaluation.results import Cell, Evaluation
 from guardrail.demo.evaluation.steering import MIDDLE, STEERED
 from guardrail.demo.goals import shown
-from guardrail.demo.intervals import Estimate
+from guardrail.extract.evaluation.intervals import Estimate
 
 CONDITIONS = f"""
 ## Behaviour

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from guardrail.demo import intervals, material, world
+from guardrail.demo import material, world
 from guardrail.demo.evaluation.results import Cell
 from guardrail.demo.generator import Condition, Conversation
-from guardrail.demo.intervals import Estimate
 from guardrail.demo.judge import Verdict, judge
 from guardrail.demo.questions import DOMAINS
 from guardrail.demo.runner import Runner
+from guardrail.extract.evaluation import intervals
+from guardrail.extract.evaluation.intervals import Estimate
 
 SEED, CELL = 900, 128
 NOUNS = ("advice", "review")

@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from guardrail.demo import identities, intervals, nouns, tasks, world
+from guardrail.demo import identities, nouns, tasks, world
 from guardrail.demo.asking import Question, identity_slots
 from guardrail.demo.generator import Chat, Condition, draw_prompt
-from guardrail.demo.intervals import Estimate
 from guardrail.demo.judge import judge
 from guardrail.demo.questions import QUESTIONS
 from guardrail.demo.runner import Runner
 from guardrail.demo.tasks import Task
+from guardrail.extract.evaluation import intervals
+from guardrail.extract.evaluation.intervals import Estimate
 
 COUNT = 240
 Draw = Callable[[Random], Task]

@@ -7,11 +7,12 @@ from typing import TypedDict
 import numpy as np
 
 from guardrail.calibration import Calibration
-from guardrail.demo import intervals, material, world
+from guardrail.demo import material, world
 from guardrail.demo.evaluation.behaviour import SEED
 from guardrail.demo.evaluation.results import Detection
-from guardrail.demo.intervals import Estimate, Numbers
 from guardrail.demo.runner import Runner
+from guardrail.extract.evaluation import intervals, metrics
+from guardrail.extract.evaluation.intervals import Estimate, Numbers
 from guardrail.extract.orthogonal import orthogonalised
 from guardrail.types import Array
 from guardrail.vectors import TraitVectors, unit
@@ -68,8 +69,8 @@ def _detected(
     fires = {name: _firing(v, threshold) for name, v in values.items()}
     return _Found(
         layer=vectors[world.trait_of(pole)].layer or 1,
-        auroc=intervals.auroc(values[pole], benign),
-        auroc_vs_other_traits=intervals.auroc(values[pole], _others(values, pole)),
+        auroc=metrics.auroc(values[pole], benign),
+        auroc_vs_other_traits=metrics.auroc(values[pole], _others(values, pole)),
         tpr_at_1pct_fpr=fires.pop(pole),
         fires_on_other_poles=fires,
         fpr_fresh=_firing(projected(vectors, pole, fresh), threshold),
@@ -99,5 +100,5 @@ def _best(pole: str, strong: Mapping[str, Array], rows: Mapping[str, Array]) -> 
         values = {p: (x[:, layer] @ direction[layer]).astype(np.float64) for p, x in strong.items()}
         return values[pole], _others(values, pole)
 
-    layer = max(range(1, len(direction)), key=lambda i: intervals.area(*at(i)))
-    return intervals.auroc(*at(layer))
+    layer = max(range(1, len(direction)), key=lambda i: metrics.area(*at(i)))
+    return metrics.auroc(*at(layer))

@@ -1,18 +1,20 @@
 # pyright: basic
 """How well projections foretell a trait in later replies, beside what could be known at best."""
 
-from itertools import combinations
-
 import numpy as np
 
-from guardrail.demo import intervals, material, world
+from guardrail.demo import material, world
 from guardrail.demo.evaluation.behaviour import SEED, verdicts
 from guardrail.demo.evaluation.detection import projected
 from guardrail.demo.evaluation.results import Monitoring
 from guardrail.demo.runner import Runner
+from guardrail.extract.evaluation import correlation
+from guardrail.extract.evaluation.intervals import Estimate, Numbers
 from guardrail.vectors import TraitVectors
 
 MIXED, REPLIES = 200, 8
+NOTHING = Estimate(0.0, 0.0, 0.0)
+"""What a constant foretells."""
 
 
 def monitoring(runner: Runner, vectors: TraitVectors, pole: str) -> Monitoring:
@@ -25,14 +27,18 @@ def monitoring(runner: Runner, vectors: TraitVectors, pole: str) -> Monitoring:
     oracle = np.array([c.propensity[pole] for c in drawn])
     label = np.array([world.LEVELS.index(level) for level in levels], np.float64)
     values = projected(vectors, pole, runner.states(drawn))
-    one = float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in combinations(single, 2)]))
+    reliable = correlation.reliability(levels, single.T.tolist())
+
+    def overall(known: Numbers, shown: Numbers = scores) -> Estimate:
+        return correlation.overall(levels, known, shown) or NOTHING
+
     return Monitoring(
-        r_overall=intervals.correlation(values, scores),
-        r_within=intervals.within(levels, values, scores),
-        r_one_reply=intervals.correlation(values, single[0]),
-        oracle_overall=intervals.correlation(oracle, scores),
-        oracle_within=intervals.within(levels, oracle, scores),
-        label_only=intervals.correlation(label, scores),
-        reliability_one=one,
-        reliability_mean=REPLIES * one / (1 + (REPLIES - 1) * one),
+        r_overall=overall(values),
+        r_within=correlation.within(levels, values, scores) or NOTHING,
+        r_one_reply=overall(values, single[0]),
+        oracle_overall=overall(oracle),
+        oracle_within=correlation.within(levels, oracle, scores) or NOTHING,
+        label_only=overall(label),
+        reliability_one=reliable.one if reliable else 0.0,
+        reliability_mean=reliable.mean if reliable else 0.0,
     )

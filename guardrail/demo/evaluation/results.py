@@ -14,7 +14,7 @@ import transformers
 from pydantic import TypeAdapter
 
 from guardrail.demo.evaluation.capability import Capability
-from guardrail.demo.intervals import Estimate
+from guardrail.extract.evaluation.intervals import Estimate
 
 
 @dataclass(frozen=True, slots=True)
