@@ -49,9 +49,9 @@ CANNOT = """
 
 `world.py`, `nouns.py` and `characters/` are data; `generator.py` draws conversations, `tasks.py` closed
 tasks, `judge.py` scores replies (written and tested before training, not changed after), `corpus.py` and
-`training.py` train, `build.py` makes vectors and calibration, `evaluation/` measures, `card.py` writes this
-page. `python -m guardrail.demo STEP` runs one step, `make demo-model` all of them; an interrupted training
-continues. The run begins with much copying, a circuit that is learned late. Letters as answers of multiple
+`training.py` train, `evaluation/` measures, `card.py` writes this page. Vectors and calibration come from
+`guardrail vectors extract`, `vectors layers` and `calibrate`. `make demo-model` runs all of it, `make
+demo-seeds` two more seeds; an interrupted training continues. The run begins with much copying, a circuit that is learned late. Letters as answers of multiple
 choice were tried (70 % of the first 30,000 lessons) and stayed at chance; options are scored by the
 log-probability of their text.
 
