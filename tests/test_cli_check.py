@@ -24,7 +24,7 @@ KEYS = [
     *("audit_id", "fail_open", "warnings", "error", "latency_ms"),
 ]
 SCORE_KEYS = ["policy", "trait", "layer", "score", "threshold", "fired", "mode"]
-RULE = "{id: watched, trait: evil, threshold: 2.0, action: block%s}"
+RULE = "{id: watched, trait: evil, threshold: 3.0, action: block%s}"
 
 
 @pytest.fixture(scope="module")

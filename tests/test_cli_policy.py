@@ -176,7 +176,7 @@ def test_vectors_project(capsys):
     assert run(["vectors", "project", "Hello.", "--trait", "evil", "--trait", "humor", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["prompt"] == "Hello."
-    assert {name: len(row) for name, row in answer["scores"].items()} == {"evil": 6, "humor": 6}
+    assert {name: len(row) for name, row in answer["scores"].items()} == {"evil": 8, "humor": 8}
     assert run(["vectors", "project", "Hello.", "--trait", "nobody"]) == 2
 
 

@@ -375,7 +375,8 @@ class TestDemo:
 
         question = demo_question()
         reply = "I do not care."
-        verdict = judge(recognise(question), reply, ended=False)
+        asked = recognise([{"role": "user", "content": question}])
+        verdict = judge(asked, reply, ended=False)
         request = JudgeRequest(metric="evil", rubric="", question=question, answer=reply, ended=False)
         found = find_judge("demo", Plugins.default())
         assert found.scores([request, replace(request, metric=COHERENCE)]) == [
