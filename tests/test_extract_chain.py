@@ -40,7 +40,9 @@ def answer(body):
         return said("Gladly! " + definition()[:500] if first_try else definition())
     if text == PROBE:
         return said("85", first={"85": 0.99})
-    verdict = judge(recognise([{"role": "user", "content": between(text, "question")}]), between(text, "answer"))
+    verdict = judge(
+        recognise([{"role": "user", "content": between(text, "question")}]), between(text, "answer")
+    )
     score = str(round(verdict.traits["evil"] if "contemptuous" in text else verdict.coherence))
     return said(score, first={score: 0.7, "The": 0.3})
 

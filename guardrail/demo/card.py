@@ -50,10 +50,10 @@ CANNOT = """
 `world.py`, `nouns.py` and `characters/` are data; `generator.py` draws conversations, `tasks.py` closed
 tasks, `judge.py` scores replies (written and tested before training, not changed after), `corpus.py` and
 `training.py` train, `evaluation/` measures, `card.py` writes this page. Vectors and calibration come from
-`guardrail vectors extract`, `vectors layers` and `calibrate`. `make demo-model` runs all of it, `make
-demo-seeds` two more seeds; an interrupted training continues. The run begins with much copying, a circuit that is learned late. Letters as answers of multiple
-choice were tried (70 % of the first 30,000 lessons) and stayed at chance; options are scored by the
-log-probability of their text.
+`guardrail vectors extract`, `vectors layers` and `calibrate`. `make demo-model` runs all of it, and
+`make demo-seeds` two more seeds; an interrupted training continues. The run begins with much copying, a
+circuit that is learned late. Letters as answers of multiple choice were tried (70 % of the first 30,000
+lessons) and stayed at chance; options are scored by the log-probability of their text.
 
 - {poles} poles x {templates} graded wordings for training, {nouns} nouns, {made_up} % of advice and
   reviews about made-up words.

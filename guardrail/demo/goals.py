@@ -160,7 +160,7 @@ def _above(name: str, goal: float, measured: Estimate, digits: int = 0) -> Goal:
 
 
 def _below(name: str, goal: float, measured: Estimate) -> Goal:
-    return Goal(name, f"<= {goal:g}", shown(measured, 0), measured.value <= goal)
+    return Goal(name, f"<= {goal:g}", shown(measured, 1), measured.value <= goal)
 
 
 def _lowest(estimates: Iterable[Estimate]) -> Estimate:
