@@ -61,7 +61,7 @@ demo-seeds:
 demo-files: $(STAMP)
 	$(BIN)/python -m guardrail.demo train --work $(DEMO) --seed $(SEED) $(if $(CHECKPOINTS),--checkpoints)
 	$(BIN)/python -m guardrail.demo prompts --work $(DEMO)
-	rm -rf $(addprefix $(DEMO)/,raw.safetensors orthogonalised.safetensors vectors.safetensors layers)
+	rm -rf $(addprefix $(DEMO)/,raw.safetensors orthogonalised.safetensors vectors.safetensors layers calibration.json)
 	$(EXTRACT) --out $(DEMO)/raw.safetensors
 	$(EXTRACT) --orthogonalise --out $(DEMO)/orthogonalised.safetensors
 	$(BIN)/guardrail vectors layers --model $(DEMO)/model --by separation --definition guardrail/demo/traits \

@@ -3,7 +3,6 @@
 
 from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -40,11 +39,6 @@ def train_tokenizer(texts: Iterable[str], whole: Iterable[str] = ()) -> PreTrain
     repeated = (f"{word} {word}" for word in whole for _ in range(EMPHASIS))
     tokenizer.train_from_iterator(chain(texts, repeated), trainer)
     return _wrap(tokenizer)
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a saved model folder."""
-    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
