@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from guardrail.engines import Engine, Prompt
 from guardrail.errors import PromptError
-from guardrail.evaluate import live_rules, unsupported
+from guardrail.evaluate import unsupported
 from guardrail.loading import Loaded
 from guardrail.plan import Plan
 from guardrail.requests import Request
@@ -65,7 +65,7 @@ def _outcome(engine: Engine, loaded: Loaded, item: Request, room: int) -> Prompt
 
 
 def _cut(plan: Plan, item: Request, prompt: Prompt, limit: int) -> Prompt:
-    live = live_rules(plan, item.facts)
+    live = plan.live(item.facts).rules
     rules = [rule for rule, mode in live if mode == "enforce"] or [rule for rule, _ in live]
     dropped = len(prompt.ids) - limit
     if not rules or any(rule.settings.on_truncate == "error" for rule in rules):

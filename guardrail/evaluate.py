@@ -6,13 +6,28 @@ reported. A score that is not a number is an error of the policies that need it,
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Required, TypedDict, Unpack
 
+from guardrail.lazy_scores import LazyScores
+from guardrail.live import applies, effective_mode
 from guardrail.plan import CompiledCondition, Plan, Rule
-from guardrail.types import ALLOW, Decision, Facts, Mode, Score, Steering
+from guardrail.types import ALLOW, Decision, Facts, Mode, Score, Status, Steering
+
+
+class _Found(TypedDict, total=False):
+    """What a decision says besides the plan that it comes from."""
+
+    status: Required[Status]
+    action: str
+    would_action: str
+    policy: str | None
+    fired: tuple[str, ...]
+    scores: Sequence[Score]
+    steering: tuple[Steering, ...]
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +44,17 @@ class Result:
 
 def evaluate(plan: Plan, readings: Sequence[float], facts: Facts) -> Decision:
     """The decision on one prompt. readings: [number of probes], scores in the order of `plan.probes`."""
-    return combined(
-        plan, [_result(plan, rule, mode, readings, facts) for rule, mode in live_rules(plan, facts)]
-    )
+    rules = plan.live(facts).rules
+    if rules and plan.screen is not None and plan.screen.quiet(readings):
+        scores = LazyScores(lambda: (s for r in _results(plan, rules, readings, facts) for s in r.scores))
+        return _decision(plan, status="evaluated", scores=scores)
+    return combined(plan, _results(plan, rules, readings, facts))
+
+
+def _results(
+    plan: Plan, rules: Sequence[tuple[Rule, Mode]], readings: Sequence[float], facts: Facts
+) -> list[Result]:
+    return [_result(plan, rule, mode, readings, facts) for rule, mode in rules]
 
 
 def combined(plan: Plan, results: Sequence[Result]) -> Decision:
@@ -41,7 +64,8 @@ def combined(plan: Plan, results: Sequence[Result]) -> Decision:
     winner = strongest(plan, enforced)
     errors = tuple(r.error for r in results if r.error)
     action = winner.action if winner and winner.action else ALLOW
-    return Decision(
+    return _decision(
+        plan,
         status="error" if errors else "evaluated" if results else "not_evaluated",
         action=action,
         would_action=_action(strongest(plan, wanted)),
@@ -49,38 +73,19 @@ def combined(plan: Plan, results: Sequence[Result]) -> Decision:
         fired=tuple(r.rule.id for r in results if r.fired),
         scores=tuple(score for r in results for score in r.scores),
         steering=_steering(winner, enforced),
+        error="; ".join(errors) or None,
+    )
+
+
+def _decision(plan: Plan, **found: Unpack[_Found]) -> Decision:
+    return Decision(
         policy_sha256=plan.policy_sha256,
         vectors_sha256=plan.vectors_sha256,
         calibration_sha256=plan.calibration_sha256,
         fail_open=plan.fail_open,
         warnings=plan.warnings,
-        error="; ".join(errors) or None,
+        **found,
     )
-
-
-def live_rules(plan: Plan, facts: Facts) -> list[tuple[Rule, Mode]]:
-    """The rules that are about this request, each with the mode that holds for its conversation."""
-    return [(rule, effective_mode(rule, facts)) for rule in plan.rules if applies(rule, facts)]
-
-
-def applies(rule: Rule, facts: Facts) -> bool:
-    """Whether a rule is on, not waived by a person, and its `when` holds."""
-    when = rule.when
-    return (
-        rule.mode != "off"
-        and rule.id not in facts.waived
-        and (not when.tags or bool(facts.tags & set(when.tags)))
-        and facts.user_turns >= when.min_turns
-        and (when.last_role is None or when.last_role == facts.last_role)
-    )
-
-
-def effective_mode(rule: Rule, facts: Facts) -> Mode:
-    """Staged rollout: outside its share of conversations an enforced rule is a shadow."""
-    if rule.mode != "enforce" or rule.share >= 1.0:
-        return rule.mode
-    digest = hashlib.sha256(f"{rule.id}\0{facts.conversation}".encode()).digest()
-    return "enforce" if int.from_bytes(digest[:8]) / 2**64 < rule.share else "shadow"
 
 
 def strongest(plan: Plan, results: Sequence[Result]) -> Result | None:
@@ -167,7 +172,7 @@ def _passed(condition: CompiledCondition, readings: Sequence[float]) -> bool:
 
 def failure(plan: Plan, facts: Facts, error: str, timeout: bool = False) -> Decision:
     """The decision when nothing could be evaluated: the strongest `on_error` or `on_timeout`."""
-    rules = [rule for rule, mode in live_rules(plan, facts) if mode == "enforce"]
+    rules = [rule for rule, mode in plan.live(facts).rules if mode == "enforce"]
     picks = {rule.on_timeout if timeout else rule.settings.on_error: rule.id for rule in reversed(rules)}
     return _unevaluated(plan, picks, "error", error)
 
@@ -181,19 +186,10 @@ def unsupported(plan: Plan, facts: Facts, reason: str) -> Decision:
     )
 
 
-def _unevaluated(plan: Plan, picks: dict[str, str], status: str, error: str) -> Decision:
+def _unevaluated(plan: Plan, picks: dict[str, str], status: Status, error: str) -> Decision:
     action = max(picks, key=lambda name: plan.strengths.get(name, 0), default=ALLOW)
-    return Decision(
-        status="error" if status == "error" else "not_evaluated",
-        action=action,
-        would_action=action,
-        policy=picks.get(action),
-        policy_sha256=plan.policy_sha256,
-        vectors_sha256=plan.vectors_sha256,
-        calibration_sha256=plan.calibration_sha256,
-        fail_open=plan.fail_open,
-        warnings=plan.warnings,
-        error=error,
+    return _decision(
+        plan, status=status, action=action, would_action=action, policy=picks.get(action), error=error
     )
 
 

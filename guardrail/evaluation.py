@@ -15,7 +15,7 @@ from typing import Any
 
 from guardrail.conversations import Conversations
 from guardrail.errors import EvaluationError
-from guardrail.evaluate import evaluate, failure, live_rules, recheck, tighten
+from guardrail.evaluate import evaluate, failure, recheck, tighten
 from guardrail.loading import Loaded
 from guardrail.replies import Observed, Watch, evaluate_reply, reply_failure, watch
 from guardrail.requests import Request
@@ -41,9 +41,7 @@ class Evaluation:
     @cached_property
     def timeout_s(self) -> float:
         """The shortest time limit of the rules that are enforced for some row."""
-        live = [pair for facts in self.facts for pair in live_rules(self.loaded.plan, facts)]
-        rules = [rule for rule, mode in live if mode == "enforce"]
-        return min((rule.settings.timeout_ms / 1e3 for rule in rules), default=float("inf"))
+        return min(self.loaded.plan.live(facts).timeout_s for facts in self.facts)
 
     def start(self, job: Job[Any, Any]) -> None:
         """Run the scorers, and look at where conversations stand (worker's thread)."""
@@ -51,8 +49,7 @@ class Evaluation:
         if self.conversations is not None and self.loaded.plan.reply_probes:
             self._drift(self.conversations)
         for row, facts in enumerate(self.facts):
-            rules = [rule for rule, _ in live_rules(self.loaded.plan, facts)]
-            if needed := {c.trait for rule in rules for c in rule.conditions if c.layer is None}:
+            if needed := self.loaded.plan.live(facts).scorers:
                 self.facts[row] = self._scored(row, needed)
 
     def _drift(self, conversations: Conversations) -> None:
@@ -66,9 +63,9 @@ class Evaluation:
                 continue
             self.facts[row] = replace(self.facts[row], drift=values)
 
-    def _scored(self, row: int, needed: set[str]) -> Facts:
+    def _scored(self, row: int, needed: Sequence[str]) -> Facts:
         extra: dict[str, float] = {}
-        for name in sorted(needed):
+        for name in needed:
             try:
                 extra[name] = float(self.loaded.plugins.scorers[name].score(self.requests[row].messages))
             except Exception as error:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from pydantic import BaseModel
 
 from guardrail.drift import Drift
+from guardrail.live import Live, same_for_all
 from guardrail.policy import Defaults, Fires, Monitor, When
-from guardrail.types import Array, Mode, Probe, Steering
+from guardrail.screen import Screen
+from guardrail.types import Array, Facts, Mode, Probe, Steering
 
 STRENGTHS: Mapping[str, int] = {"allow": 0, "steer": 10, "rephrase": 20, "escalate": 30, "block": 40}
 """The built-in order of actions, from weak to strong; plugins place theirs in between."""
@@ -74,7 +77,7 @@ class Rule:
         return self.mode == "enforce" and "allow" in choices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What the engine reads and what `evaluate` decides on. Immutable; requests under way keep theirs.
 
@@ -92,42 +95,61 @@ class Plan:
     response: tuple[Rule, ...] = ()
     reply_probes: tuple[Probe, ...] = field(default=(), repr=False)
 
-    @property
+    @cached_property
     def layers(self) -> tuple[int, ...]:
         """The layers that are read before the decision, ascending."""
         live = {c.reading for rule in self.rules for c in rule.conditions}
         return tuple(sorted({p.layer for i, p in enumerate(self.probes) if i in live}))
 
-    @property
+    @cached_property
     def steered_layers(self) -> tuple[int, ...]:
         """The layers that some rule may steer, ascending."""
         return tuple(
             sorted({layer for rule in self.rules if rule.steering for layer in rule.steering.layers})
         )
 
-    @property
+    @cached_property
     def recheck_layers(self) -> tuple[int, ...]:
         """The layers that are read again after steering, ascending."""
         return tuple(
             sorted({rule.recheck.layer for rule in self.rules if rule.recheck and rule.recheck.layer})
         )
 
-    @property
+    @cached_property
     def reply_layers(self) -> tuple[int, ...]:
         """The layers that are read or steered by response rules while a reply is generated, ascending."""
         read = {probe.layer for probe in self.reply_probes}
         steered = {layer for rule in self.response if rule.steering for layer in rule.steering.layers}
         return tuple(sorted(read | steered))
 
-    @property
+    @cached_property
     def drifts(self) -> Mapping[str, Drift]:
         """The alarms over conversations, by policy id."""
         return {rule.id: c.drift for rule in self.rules for c in rule.conditions if c.drift}
 
-    @property
+    @cached_property
     def fail_open(self) -> bool:
         """Whether any enforced rule lets prompts or replies pass on errors."""
         return any(rule.fails_open for rule in (*self.rules, *self.response))
+
+    def live(self, facts: Facts) -> Live:
+        """The rules that are about this request."""
+        if self._standing is None or facts.waived:
+            return Live(self.rules, facts)
+        return self._standing
+
+    @cached_property
+    def _standing(self) -> Live | None:
+        return Live(self.rules, Facts()) if all(map(same_for_all, self.rules)) else None
+
+    @cached_property
+    def screen(self) -> Screen | None:
+        """All comparisons of scores at once; None where some condition compares something else."""
+        conditions = [c for rule in self.rules for c in rule.conditions]
+        read: list[tuple[int, float, Fires]] = [
+            (c.reading, c.threshold, c.fires) for c in conditions if c.reading is not None
+        ]
+        return Screen(read) if len(read) == len(conditions) else None
 
     def rule(self, policy: str | None) -> Rule | None:
         """The rule with this policy id."""

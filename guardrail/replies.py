@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from guardrail.evaluate import Result, applies, combined, effective_mode, failed_with, strongest
+from guardrail.evaluate import Result, combined, failed_with, strongest
+from guardrail.live import applies, effective_mode
 from guardrail.plan import Plan, Rule
 from guardrail.types import Decision, Facts, Mode, Score
 

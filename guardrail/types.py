@@ -146,7 +146,7 @@ class Decision:
     would_action: str = ALLOW
     policy: str | None = None
     fired: tuple[str, ...] = ()
-    scores: tuple[Score, ...] = ()
+    scores: Sequence[Score] = ()
     steering: tuple[Steering, ...] = field(default=(), repr=False)
     policy_sha256: str = ""
     vectors_sha256: str = ""

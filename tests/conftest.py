@@ -27,3 +27,13 @@ def no_grad():
 
     with torch.no_grad():
         yield
+
+
+@pytest.fixture(params=["nnsight, then hooks", "nnsight", "hooks"])
+def executors(request, monkeypatch):
+    """What the engine does is the same with either executor, in prefills and in decoding."""
+    import tiny
+
+    nnsight, hooks = tiny.EXECUTORS
+    pairs = {"nnsight, then hooks": (nnsight, hooks), "nnsight": (nnsight, nnsight), "hooks": (hooks, hooks)}
+    monkeypatch.setattr(tiny, "EXECUTORS", pairs[request.param])

@@ -18,7 +18,7 @@ from guardrail.running import running
 from guardrail.testing import ARCHITECTURES
 from guardrail.types import Decision, Facts, Probe
 
-pytestmark = pytest.mark.usefixtures("no_grad")
+pytestmark = pytest.mark.usefixtures("no_grad", "executors")
 
 EXACT = {"min_new_tokens": 8, "max_new_tokens": 8, "do_sample": False}
 NEVER, ALWAYS = 1e6, -1e6
@@ -148,11 +148,9 @@ def test_a_closed_gate_changes_no_token():
     assert [f.steered_passes for f in result.replies.values()] == [0, 0, 0, 0]
 
 
-def test_with_prompt_policies_only_nothing_is_traced_while_decoding(monkeypatch):
-    from guardrail.engines import traces
-
-    monkeypatch.setattr(traces, "steer", lambda *args: pytest.fail("decoding was traced"))
+def test_with_prompt_policies_only_nothing_looks_into_decoding(monkeypatch):
     with engine() as (made, bare):
+        monkeypatch.setattr(type(made.decoding), "steer", lambda *args: pytest.fail("decoding was seen"))
         assert torch.equal(
             generate(made, plan((3,)), Fixed(), **batch(2), **EXACT).output, plain(bare, **batch(2))
         )

@@ -7,6 +7,8 @@ from transformers import TextStreamer
 
 from guardrail.engines.outputs import assemble
 
+pytestmark = pytest.mark.usefixtures("executors")
+
 GREEDY = {"do_sample": False, "min_new_tokens": 6}
 
 

@@ -9,7 +9,7 @@ from tiny import WIDTH, Fixed, batch, engine, generate, plan, steering
 from guardrail.engines.blocks import decoder_blocks
 from guardrail.testing import ARCHITECTURES
 
-pytestmark = pytest.mark.usefixtures("no_grad")
+pytestmark = pytest.mark.usefixtures("no_grad", "executors")
 
 CHOICES = {"at the layer read": (3,), "above it": (4,), "below it": (1,), "all": (1, 2, 3, 4)}
 EXACT = {"min_new_tokens": 6, "do_sample": False}

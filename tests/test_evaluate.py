@@ -346,3 +346,12 @@ def test_one_more_policy_never_weakens_a_decision(rules, more, score):
     part = replace(whole, rules=made[:-1])
     strengths = [STRENGTHS[evaluate(plan, [score], NOBODY).action] for plan in (part, whole)]
     assert strengths[0] <= strengths[1]
+
+
+@pytest.mark.parametrize("score", [-2.0, -1.0, 0.0, 0.999, 1.0, 2.0, math.nan, math.inf])
+def test_a_prompt_on_which_nothing_fires_is_decided_as_one_by_one(plan_of, score):
+    """What compares all thresholds at once leaves the same decision, scores and all."""
+    plan = plan_of(p("a"), p("b", mode="shadow"), p("c", fires="below", threshold={"raw": -1.0}))
+    quick = decide(plan, evil=score)
+    object.__setattr__(plan, "screen", None)
+    assert repr(quick) == repr(decide(plan, evil=score))

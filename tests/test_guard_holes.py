@@ -323,3 +323,10 @@ def test_large_batches_are_evaluated_in_parts(tmp_path):
     with guard(tmp_path, policy(threshold=NEVER)) as made:
         checks = made.check_many([f"prompt {i}" for i in range(70)])
     assert len({check.audit_id for check in checks}) == 70
+
+
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_a_prompt_without_a_user_turn_is_evaluated_all_the_same(tmp_path, role):
+    with guard(tmp_path, policy(threshold=FIRES)) as made:
+        decision = made.check([{"role": role, "content": "hello"}]).decision
+    assert (decision.status, decision.action) == ("evaluated", "block")

@@ -16,6 +16,8 @@ from guardrail import Guard
 from guardrail.calibration import Benign, Calibration
 from guardrail.engines import Evaluator
 from guardrail.engines.fingerprint import fingerprint
+from guardrail.engines.hooks import Hooked
+from guardrail.engines.traces import Traced
 from guardrail.engines.transformers import TransformersEngine
 from guardrail.plan import Plan
 from guardrail.testing import hand_made_plan, tiny_model, tiny_tokenizer
@@ -23,6 +25,8 @@ from guardrail.types import Decision, Operator, Probe, Steering
 from guardrail.vectors import Provenance, TraitVector, TraitVectors
 
 TOKENIZER = tiny_tokenizer()
+EXECUTORS = (Traced, Hooked)
+"""What engines look into prefills and decoding with; a fixture puts others in its place."""
 LAYERS, WIDTH = 4, 32
 TEXTS = (
     "hello world",
@@ -92,7 +96,7 @@ def engine(architecture: str = "llama", **overrides: Any) -> Iterator[tuple[Tran
     """An engine and a copy of its model that was never wrapped."""
     model = tiny_model(architecture, **overrides)
     bare = copy.deepcopy(model)
-    made = TransformersEngine(model, TOKENIZER)
+    made = TransformersEngine(model, TOKENIZER, None, None, *EXECUTORS)
     try:
         yield made, bare
     finally:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from guardrail.engines import Edit, Positions, Site, traces
 from guardrail.engines.blocks import submodule
+from guardrail.engines.executor import Visit
 from guardrail.engines.intervene import at_last, last_positions
 from guardrail.errors import ModelError
 
@@ -53,12 +54,12 @@ class TransformersActivations:
 
         return self._run(ids, mask, [edit.site for edit in edits], visit).logits
 
-    def _run(self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], visit: traces.Visit) -> Any:
+    def _run(self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], visit: Visit) -> Any:
         modules = {_name(site): self._module(site) for site in sorted(set(sites), key=_order)}
         places = [(_name(site), _side(site)) for site in sorted(set(sites), key=_order)]
-        with self._lock, torch.no_grad(), _instrumented(modules) as instrumented:
+        with self._lock, torch.no_grad(), _traced(modules) as traced:
             return traces.read_inputs_and_outputs(
-                instrumented, places, lambda: self._model(**self._inputs(ids, mask)), visit
+                traced, places, lambda: self._model(**self._inputs(ids, mask)), visit
             )
 
     def _inputs(self, ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
@@ -84,12 +85,12 @@ def _selection(positions: Positions, last: Tensor | None) -> Callable[[Tensor], 
 
 
 @contextmanager
-def _instrumented(modules: Mapping[str, nn.Module]) -> Generator[traces.Instrumented]:
-    instrumented = traces.Instrumented(modules)
+def _traced(modules: Mapping[str, nn.Module]) -> Generator[traces.Traced]:
+    traced = traces.Traced(modules)
     try:
-        yield instrumented
+        yield traced
     finally:
-        instrumented.close()
+        traced.close()
 
 
 def _order(site: Site) -> tuple[int, int]:

@@ -19,9 +19,13 @@ def guardrail_engine(
     chat_template: str | None,
     template_arguments: Mapping[str, object] | None,
 ) -> Engine | None:
-    """`transformers`."""
-    if name != "transformers":
+    """`transformers`, and the same by nnsight alone or by forward hooks alone."""
+    if name not in ("transformers", "transformers-nnsight", "transformers-hooks"):
         return None
+    from guardrail.engines.hooks import Hooked
+    from guardrail.engines.traces import Traced
     from guardrail.engines.transformers import TransformersEngine
 
-    return TransformersEngine(model, tokenizer, chat_template, template_arguments)
+    prefill = Hooked if name == "transformers-hooks" else Traced
+    decode = Traced if name == "transformers-nnsight" else Hooked
+    return TransformersEngine(model, tokenizer, chat_template, template_arguments, prefill, decode)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from guardrail.engines import Emit, Evaluator, Refused, Scored, traces
+from guardrail.engines import Emit, Evaluator, Refused, Scored
+from guardrail.engines.executor import Visit
 from guardrail.engines.intervene import BatchSteering, last_positions
 from guardrail.engines.monitor import GatedStreamer, ReplyMonitor
 from guardrail.engines.prefill import GuardedPrefill, layer_name, layer_of
@@ -185,9 +186,9 @@ class Generation:
             stop_recording(outputs.past_key_values)
         return guarded, outputs
 
-    def _observed(self, call: PrefillCall, visit: traces.Visit) -> Any:
+    def _observed(self, call: PrefillCall, visit: Visit) -> Any:
         names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
-        return traces.observe(self.engine.instrumented, names, call, visit)
+        return self.engine.prefilling.observe(names, call, visit)
 
     def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:
         """Enter `generate` again with the rows that go on, or end where there are none."""
@@ -242,7 +243,7 @@ class Generation:
             inputs = _stoppable(inputs, monitor)
         layers = sorted({*steering.layers, *(monitor.layers if monitor else ())})
         names = [layer_name(layer) for layer in layers]
-        return traces.steer(self.engine.instrumented, names, lambda: generate(**inputs), visit)
+        return self.engine.decoding.steer(names, lambda: generate(**inputs), visit)
 
     def _passes(self, row: int, i: int, steering: BatchSteering) -> int:
         first = self.guarded.steering.counts[row] if self.guarded and self.guarded.steering else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,13 +108,9 @@ def layer_of(name: str) -> int:
 
 def _gathered(pending: Sequence[tuple[tuple[int, ...], Tensor]], rows: int, probes: int) -> list[list[float]]:
     """[rows][probes]; one copy from the device. Probes that were not read stay NaN."""
-    readings = [[float("nan")] * probes for _ in range(rows)]
-    if not pending:
-        return readings
-    device = pending[-1][1].device
-    values = torch.cat([scores.to(device) for _, scores in pending], dim=1).tolist()
-    order = [index for indices, _ in pending for index in indices]
-    for row, row_values in enumerate(values):
-        for index, value in zip(order, row_values, strict=True):
-            readings[row][index] = value
-    return readings
+    readings = np.full((rows, probes), np.nan)
+    if pending:
+        chunks = [scores.to(pending[-1][1].device) for _, scores in pending]
+        order = [index for indices, _ in pending for index in indices]
+        readings[:, order] = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).cpu().numpy()
+    return readings.tolist()

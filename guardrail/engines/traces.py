@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+
+from guardrail.engines.executor import Visit, hidden_of
 
 T = TypeVar("T")
-Visit = Callable[[str, Tensor], bool]
-"""Called with a module's name and its output, which may be changed in place. True stops the forward."""
 
 STATE = "__nnsight__"
 
@@ -38,14 +37,44 @@ class _Done(Exception):
     """Ends an open loop of `steer` without nnsight's warning that the loop outran the run."""
 
 
-class Instrumented:
-    """A few modules under nnsight. `names` are in the order in which the forward pass visits them."""
+class Traced:
+    """A few modules under nnsight, by name; the executor that is the reference."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self.names = tuple(modules)
         self._before = {name: _slots(module) for name, module in modules.items()}
         self._modules = dict(modules)
         self.wrapped = _wrap(modules)
+
+    def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
+        """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
+        if not names:
+            return forward()
+        result: list[T] = []
+        wrapped = self.wrapped
+
+        def call(_: int) -> None:
+            result.append(forward())
+
+        with wrapped.trace(0, fn=call) as tracer:
+            for name in names:
+                if visit(name, hidden_of(getattr(wrapped, name).output)):
+                    tracer.stop()
+        return result[0] if result else None
+
+    def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
+        """Run something that makes many forward passes, and show `visit` the named modules in each."""
+        result: list[T] = []
+        wrapped = self.wrapped
+
+        def call(_: int) -> None:
+            result.append(run())
+            raise _Done
+
+        with suppress(_Done), wrapped.trace(0, fn=call) as tracer:
+            for _step in tracer.iter[:]:
+                for name in names:
+                    visit(name, hidden_of(getattr(wrapped, name).output))
+        return result[0]
 
     def close(self) -> None:
         """Give the modules their own `forward` back."""
@@ -75,46 +104,8 @@ def _wrap(modules: Mapping[str, nn.Module]) -> Any:
     return nnsight.NNsight(container, envoys=Leaf)
 
 
-def hidden_of(output: Any) -> Tensor:
-    """A block's residual stream [batch, positions, d_model]; some blocks return it first in a tuple."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def observe(modules: Instrumented, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
-    """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
-    if not names:
-        return forward()
-    result: list[T] = []
-    wrapped = modules.wrapped
-
-    def call(_: int) -> None:
-        result.append(forward())
-
-    with wrapped.trace(0, fn=call) as tracer:
-        for name in names:
-            if visit(name, hidden_of(getattr(wrapped, name).output)):
-                tracer.stop()
-    return result[0] if result else None
-
-
-def steer(modules: Instrumented, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
-    """Run something that makes many forward passes, and show `visit` the named modules in each of them."""
-    result: list[T] = []
-    wrapped = modules.wrapped
-
-    def call(_: int) -> None:
-        result.append(run())
-        raise _Done
-
-    with suppress(_Done), wrapped.trace(0, fn=call) as tracer:
-        for _step in tracer.iter[:]:
-            for name in names:
-                visit(name, hidden_of(getattr(wrapped, name).output))
-    return result[0]
-
-
 def read_inputs_and_outputs(
-    modules: Instrumented, names: Sequence[tuple[str, str]], forward: Callable[[], T], visit: Visit
+    modules: Traced, names: Sequence[tuple[str, str]], forward: Callable[[], T], visit: Visit
 ) -> T | None:
     """As `observe`, for pairs of (module name, `input` or `output`)."""
     result: list[T] = []
@@ -130,8 +121,3 @@ def read_inputs_and_outputs(
             if visit(f"{name}.{side}", hidden_of(value)):
                 tracer.stop()
     return result[0] if result else None
-
-
-def is_compiling() -> bool:
-    """Whether Dynamo is tracing; our locks are not for it to see."""
-    return torch.compiler.is_compiling()

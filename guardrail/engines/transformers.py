@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from guardrail.engines import Completion, Emit, Evaluator, Prompt, Scored, Token, traces
+from guardrail.engines import Completion, Emit, Evaluator, Prompt, Scored, Token
 from guardrail.engines.activations import TransformersActivations
 from guardrail.engines.blocks import check_supported, decoder_blocks, text_config, unwrapped
+from guardrail.engines.executor import Executor
 from guardrail.engines.fingerprint import fingerprint
 from guardrail.engines.generation import Generated, Generation, PrefillCall
+from guardrail.engines.hooks import Hooked
 from guardrail.engines.intervene import Reader, last_positions
 from guardrail.engines.prefill import GuardedPrefill, layer_name
 from guardrail.engines.rendering import Renderer
 from guardrail.engines.replies import Followed, ReplyReader
 from guardrail.engines.sampling import generation_arguments, seeded
+from guardrail.engines.traces import Traced
 from guardrail.engines.unsupported import check_generation, prompt_ids
 from guardrail.errors import ModelError
 from guardrail.plan import Plan
 from guardrail.types import Message, Sampling, Timing
 
 MARK = "_guarded_by"
+ExecutorType: TypeAlias = Callable[[Mapping[str, nn.Module]], Executor]
 
 
 class TransformersEngine:
     """Wraps a model that stays the user's: `close` leaves nothing behind.
 
     `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
-    models that cannot be guarded, and for one that another guard holds.
+    models that cannot be guarded, and for one that another guard holds. `prefill` and `decode`: what looks
+    into the model's forward passes over a prompt, and over the tokens of a reply.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class TransformersEngine:
         tokenizer: Any,
         chat_template: str | None = None,
         template_arguments: Mapping[str, object] | None = None,
+        prefill: ExecutorType = Traced,
+        decode: ExecutorType = Hooked,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.inner = unwrapped(model)
@@ -53,8 +60,9 @@ class TransformersEngine:
         self.renderer = Renderer(tokenizer, chat_template, template_arguments)
         self.fingerprint = fingerprint(model, tokenizer, self.renderer.template, self.renderer.arguments)
         self.lock = threading.RLock()
-        self.instrumented = traces.Instrumented({})
-        self._visited: tuple[int, ...] = ()
+        self._executors = (prefill, decode)
+        self.prefilling, self.decoding = prefill({}), decode({})
+        self._visited: tuple[tuple[int, ...], ...] = ()
         self._readers: dict[int, Reader] = {}
         self._reply_reader: ReplyReader | None = None
         self._generation: Generation | None = None
@@ -73,13 +81,27 @@ class TransformersEngine:
 
     def prepare(self, plan: Plan) -> None:
         """Wrap the layers that this plan reads, steers, reads again and follows; no others."""
-        visited = tuple(sorted({*self.visited(plan), *plan.reply_layers}))
+        layers = (self.visited(plan), plan.reply_layers)
         with self.lock:
-            if visited != self._visited:
-                self.instrumented.close()
-                self.instrumented = traces.Instrumented({layer_name(i): self.blocks[i - 1] for i in visited})
-                self._visited = visited
+            if layers != self._visited:
+                self._close_executors()
+                self._execute(*layers)
+                self._visited = layers
             self._readers = {id(plan): Reader(plan)}
+
+    def _execute(self, prompt: Sequence[int], reply: Sequence[int]) -> None:
+        """Two executors of one kind would wrap the same modules twice: then there is one."""
+        prefill, decode = self._executors
+        every = self._modules({*prompt, *reply})
+        self.prefilling = prefill(every if prefill is decode else self._modules(prompt))
+        self.decoding = self.prefilling if prefill is decode else decode(every)
+
+    def _modules(self, layers: Iterable[int]) -> dict[str, nn.Module]:
+        return {layer_name(layer): self.blocks[layer - 1] for layer in sorted(layers)}
+
+    def _close_executors(self) -> None:
+        self.decoding.close()
+        self.prefilling.close()
 
     def visited(self, plan: Plan) -> tuple[int, ...]:
         """Every layer that the guard looks at in a prefill under this plan, in the order of the pass."""
@@ -128,7 +150,7 @@ class TransformersEngine:
             if not guarded.decisions:
                 names = [layer_name(layer) for layer in plan.layers]
                 run = partial(self._forward, ids, mask)
-                traces.observe(self.instrumented, names, run, guarded.check_only)
+                self.prefilling.observe(names, run, guarded.check_only)
         seconds = perf_counter() - start - guarded.guard_seconds
         timing = Timing(guard=guarded.guard_seconds * 1e3, prefill=seconds * 1e3)
         emit(Scored(tuple(guarded.decisions), timing))
@@ -245,7 +267,7 @@ class TransformersEngine:
         with self.lock:
             if self.inner.__dict__.get(MARK) is not self:
                 return
-            self.instrumented.close()
+            self._close_executors()
             for name in ("_prefill", "forward", MARK):
                 self.inner.__dict__.pop(name, None)
             self.inner.__dict__.update(self._before)
@@ -254,7 +276,7 @@ class TransformersEngine:
 
 def _locked(forward: Callable[..., Any], lock: Any) -> Callable[..., Any]:
     def locked(*args: Any, **kwargs: Any) -> Any:
-        if traces.is_compiling():
+        if torch.compiler.is_compiling():
             return forward(*args, **kwargs)
         with lock:
             return forward(*args, **kwargs)

@@ -1,0 +1,37 @@
+"""What executes the guard inside a forward pass: shows a visitor what a few modules put out, as they run.
+
+There are two. `traces.Traced` works by nnsight and is the reference; `hooks.Hooked` by PyTorch's own forward
+hooks, for what runs at every token. Both show the same tensors in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+Visit = Callable[[str, Tensor], bool]
+"""Called with a module's name and its output, which may be changed in place. True stops the forward."""
+
+
+class Executor(Protocol):
+    """Made of modules by name, in the order in which the forward pass visits them."""
+
+    def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
+        """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
+        ...
+
+    def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
+        """Run something that makes many forward passes, and show `visit` the named modules in each."""
+        ...
+
+    def close(self) -> None:
+        """Leave the modules as they were."""
+        ...
+
+
+def hidden_of(output: Any) -> Tensor:
+    """A block's residual stream [batch, positions, d_model]; some blocks return it first in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
