@@ -243,7 +243,11 @@ class Generation:
             inputs = _stoppable(inputs, monitor)
         layers = sorted({*steering.layers, *(monitor.layers if monitor else ())})
         names = [layer_name(layer) for layer in layers]
-        return self.engine.decoding.steer(names, lambda: generate(**inputs), visit)
+        output = self.engine.decoding.steer(names, lambda: generate(**inputs), visit)
+        passes = getattr(output, "sequences", output).shape[1] - prompt - 1
+        if steering.layers and max(steering.counts) < passes:
+            raise SteeringError("steering was decided and not every forward pass of the reply was steered")
+        return output
 
     def _passes(self, row: int, i: int, steering: BatchSteering) -> int:
         first = self.guarded.steering.counts[row] if self.guarded and self.guarded.steering else 0

@@ -1,7 +1,8 @@
 """The executor that works by forward hooks: what a plain `register_forward_hook` costs, and no more.
 
 A hook is on its module only while something runs that is looked at, and comes before the user's own hooks,
-as nnsight's look does: both see what the module's own `forward` returned.
+as nnsight's look does: both see what the module's own `forward` returned. Code that was compiled without the
+hooks would run on without them, so that compiled models run eagerly for as long.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from guardrail.engines.executor import Visit, hidden_of
@@ -46,7 +48,8 @@ class Hooked:
             self._modules[name].register_forward_hook(_hook(name, visit), prepend=True) for name in names
         ]
         try:
-            yield
+            with torch.compiler.set_stance("force_eager"):
+                yield
         finally:
             for handle in handles:
                 handle.remove()

@@ -2,7 +2,8 @@
 
 nnsight reads this file's source: each block's body stands on its own lines. Only the blocks that are read
 or steered are wrapped, each as a leaf under a container of our own, so that nothing else of the model is
-touched and a block that nobody looks at costs nothing. Everything is undone by `close`.
+touched and a block that nobody looks at costs nothing. Everything is undone by `close`. Compiled code cannot
+be looked into: a compiled model runs eagerly for as long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from guardrail.engines.executor import Visit, hidden_of
@@ -55,7 +57,7 @@ class Traced:
         def call(_: int) -> None:
             result.append(forward())
 
-        with wrapped.trace(0, fn=call) as tracer:
+        with torch.compiler.set_stance("force_eager"), wrapped.trace(0, fn=call) as tracer:
             for name in names:
                 if visit(name, hidden_of(getattr(wrapped, name).output)):
                     tracer.stop()
@@ -70,7 +72,8 @@ class Traced:
             result.append(run())
             raise _Done
 
-        with suppress(_Done), wrapped.trace(0, fn=call) as tracer:
+        eagerly = torch.compiler.set_stance("force_eager")
+        with suppress(_Done), eagerly, wrapped.trace(0, fn=call) as tracer:
             for _step in tracer.iter[:]:
                 for name in names:
                     visit(name, hidden_of(getattr(wrapped, name).output))
