@@ -116,11 +116,9 @@ class GuardedGenerate:
         }
 
     def _completions(self, generated: Any, kwargs: Mapping[str, Any]) -> dict[int, Completion]:
-        from guardrail.engines.unsupported import prompt_ids
-
         if generated is None:
             return {}
-        width = prompt_ids(kwargs).shape[1]
+        width = kwargs.get("input_ids", kwargs.get("inputs")).shape[1]
         return {row: self.engine.completion(generated, row, width) for row in generated.kept}
 
     def _finish(

@@ -1,25 +1,20 @@
-"""All thresholds of a plan at once: whether none is reached, in one comparison of arrays."""
+"""All thresholds of a plan at once: whether none is reached."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from math import inf
 
 from guardrail.policy import Fires
-from guardrail.types import Array
 
 
 class Screen:
     """Compares readings [probes] with (reading, threshold, fires) of every condition."""
 
     def __init__(self, conditions: Sequence[tuple[int, float, Fires]]) -> None:
-        signs = [1.0 if fires == "above" else -1.0 for _, _, fires in conditions]
-        self._readings = np.asarray([reading for reading, _, _ in conditions], dtype=np.intp)
-        self._signs: Array = np.asarray(signs)
-        self._thresholds: Array = self._signs * [threshold for _, threshold, _ in conditions]
+        signed = [(reading, 1.0 if fires == "above" else -1.0, t) for reading, t, fires in conditions]
+        self._conditions = [(reading, sign, sign * threshold) for reading, sign, threshold in signed]
 
     def quiet(self, readings: Sequence[float]) -> bool:
         """Whether every score is finite and on the quiet side of its threshold; a score at it is not."""
-        scores = np.asarray(readings)[self._readings] * self._signs
-        return bool(((scores < self._thresholds) & (scores > -np.inf)).all())
+        return all(-inf < sign * readings[reading] < t for reading, sign, t in self._conditions)

@@ -29,11 +29,11 @@ class Reader:
         if key not in self._matrices:
             _, weights, offsets = self.plan.matrix(layer)
             self._matrices[key] = (
-                torch.from_numpy(weights).to(states.device),
+                torch.from_numpy(weights.T.copy()).to(states.device),
                 torch.from_numpy(offsets).to(states.device),
             )
         weights, offsets = self._matrices[key]
-        return states.float() @ weights.T + offsets
+        return torch.addmm(offsets, states.float(), weights)
 
 
 class BatchSteering:
@@ -107,12 +107,9 @@ class Change:
 
 def last_positions(mask: Tensor | None, columns: int) -> Tensor | None:
     """[rows]: the column of each row's last token; None where that is the last column in every row."""
-    if mask is None:
+    if mask is None or bool(mask[:, -1].all()):
         return None
-    window = mask[:, -columns:].to(torch.int64)
-    if bool(window[:, -1].all()):
-        return None
-    return columns - 1 - window.flip(1).argmax(1)
+    return columns - 1 - mask[:, -columns:].to(torch.int64).flip(1).argmax(1)
 
 
 def at_last(hidden: Tensor, last: Tensor | None) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from time import perf_counter
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,7 +68,8 @@ class GuardedPrefill:
         return self.visit(name, hidden) or bool(self.decisions)
 
     def _scores(self, layer: int, hidden: Tensor) -> Tensor:
-        return self.reader.scores(layer, at_last(hidden, self.last)[:: self.expand])
+        states = at_last(hidden, self.last)
+        return self.reader.scores(layer, states if self.expand == 1 else states[:: self.expand])
 
     def _decide(self) -> None:
         readings = _gathered(self._pending, self.prompts, len(self.plan.probes))
@@ -108,9 +109,9 @@ def layer_of(name: str) -> int:
 
 def _gathered(pending: Sequence[tuple[tuple[int, ...], Tensor]], rows: int, probes: int) -> list[list[float]]:
     """[rows][probes]; one copy from the device. Probes that were not read stay NaN."""
-    readings = np.full((rows, probes), np.nan)
-    if pending:
-        chunks = [scores.to(pending[-1][1].device) for _, scores in pending]
-        order = [index for indices, _ in pending for index in indices]
-        readings[:, order] = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).cpu().numpy()
-    return readings.tolist()
+    if not pending:
+        return [[math.nan] * probes for _ in range(rows)]
+    chunks = [scores.to(pending[-1][1].device) for _, scores in pending]
+    values = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).tolist()
+    places = {index: place for place, index in enumerate(i for indices, _ in pending for i in indices)}
+    return [[row[places[i]] if i in places else math.nan for i in range(probes)] for row in values]
