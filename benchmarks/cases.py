@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 
 import torch
 
@@ -11,19 +13,28 @@ from guardrail.bench.cases import Case, greedy, plainly, prefilling
 from guardrail.bench.plans import PlanEvaluator, allowing, blocking, following, steering
 from guardrail.engines import Event, Prompt, Scored
 from guardrail.engines.generation import Generated
+from guardrail.engines.hooks import Hooked
 from guardrail.engines.transformers import TransformersEngine
 from guardrail.plan import Plan
 
 
 def engine_cases(subject: Subject) -> Iterator[Case]:
     """Every case of one model, each made when the one before was measured. Ends with a closed engine."""
-    engine = TransformersEngine(subject.model, subject.tokenizer, chat_template="builtin:plain")
-    try:
+    with closing(TransformersEngine(subject.model, subject.tokenizer, "builtin:plain")) as engine:
         for case in (first_token, blocked, checked, allow, followed, steer_one, steer_all):
             yield case(subject, engine)
-    finally:
-        engine.close()
+    by_hooks_alone = TransformersEngine(
+        subject.model, subject.tokenizer, "builtin:plain", prefill=Hooked, decode=Hooked
+    )
+    with closing(by_hooks_alone) as engine:
+        for case in (first_token, allow):
+            yield by_hooks(case(subject, engine))
     yield closed(subject)
+
+
+def by_hooks(case: Case) -> Case:
+    """The same with the engine `transformers-hooks`."""
+    return replace(case, name=f"{case.name}, by hooks alone")
 
 
 def allow(subject: Subject, engine: TransformersEngine) -> Case:

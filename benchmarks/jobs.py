@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from guardrail.bench.pairs import total
 from guardrail.bench.plans import allowing, blocking, following, steering
 from guardrail.bench.results import Row, measured
 from guardrail.bench.rows import Replies
+from guardrail.engines.hooks import Hooked
 from guardrail.plan import Plan
 
 if TYPE_CHECKING:
@@ -28,6 +30,17 @@ def allow(lab: Lab, job: Job) -> Iterator[Row]:
     """Read, decide, go on: the same tokens as the bare model's."""
     plan = _allowing(lab, job)
     yield from _replies(lab, job, plan, lambda result, bare: torch.equal(result.output, bare))
+
+
+def allow_by_hooks(lab: Lab, job: Job) -> Iterator[Row]:
+    """The same with the engine `transformers-hooks`."""
+    lab.close()
+    arguments = lab.arguments(job.point, job.tokens)
+    with closing(engine_of(lab.model, prefill=Hooked, decode=Hooked)) as engine:
+        guarded, bare = guarded_by(engine, _allowing(lab, job), arguments), lab.plain(arguments)
+        _check(job, torch.equal(guarded().output, bare()))
+        recorded = lab.recorded(guarded, bare, must=job.must)
+    yield from _of(job).rows(recorded)
 
 
 def follow(lab: Lab, job: Job) -> Iterator[Row]:

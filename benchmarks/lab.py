@@ -19,7 +19,7 @@ from guardrail.bench.pairs import Recorded, Side, record
 from guardrail.bench.plans import PlanEvaluator
 from guardrail.bench.results import Point, Two
 from guardrail.bench.shapes import Shape, random_model
-from guardrail.engines.transformers import TransformersEngine
+from guardrail.engines.transformers import ExecutorType, TransformersEngine
 from guardrail.plan import Plan
 from guardrail.testing import tiny_tokenizer
 
@@ -109,9 +109,9 @@ class Lab:
         return None if None in found else Two(guarded=found[0] or 0.0, bare=found[1] or 0.0)
 
 
-def engine_of(model: Any) -> TransformersEngine:
+def engine_of(model: Any, **executors: ExecutorType) -> TransformersEngine:
     """An engine on a model of random weights."""
-    return TransformersEngine(model, tiny_tokenizer(), chat_template="builtin:plain")
+    return TransformersEngine(model, tiny_tokenizer(), "builtin:plain", **executors)
 
 
 def guarded_by(engine: TransformersEngine, plan: Plan, arguments: dict[str, Any]) -> Callable[[], Any]:

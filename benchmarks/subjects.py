@@ -22,11 +22,14 @@ def at_most(value: float, added_ms: float | None = None) -> Goal:
     return Goal(value=value, slack=SLACK, added_ms=added_ms)
 
 
-ALLOW = {"allow": at_most(1.005)}
+ALLOW = {"allow": at_most(1.005), "allow, by hooks alone": at_most(1.005)}
 STEER = {"steer one layer": at_most(1.02)}
 BLOCK = {"block at the middle": at_most(0.60)}
 FOLLOWED = {"response stage, every token": at_most(1.02)}
-FIRST = {"allow, first token": at_most(1.05, added_ms=0.5)}
+FIRST = {
+    "allow, first token": at_most(1.05, added_ms=0.5),
+    "allow, first token, by hooks alone": at_most(1.05, added_ms=0.5),
+}
 UNCHANGED = Goal(kind="within", value=1.0)
 
 

@@ -94,6 +94,7 @@ TINY = Scale(
 REPLY = ("first token", "per token", "reply")
 FIRST = ("first token",)
 ALLOW: Goals = {"first token": at_most(1.01, added_ms=0.2), "per token": at_most(1.002)}
+QUICK: Goals = {"first token": ALLOW["first token"]}
 STEER_ONE: Goals = {"per token": at_most(1.01)}
 STEER_ALL: Goals = {"per token": at_most(1.05)}
 BLOCK: Goals = {"decision": at_most(0.60)}
@@ -129,6 +130,7 @@ def _must(scale: Scale) -> Iterator[Job]:
     crowd = replace(base, batch=scale.crowd)
     for job in (
         _job("allow", jobs.allow, REPLY, base, scale.tokens, ALLOW),
+        _job("allow, by hooks alone", jobs.allow_by_hooks, FIRST, base, 1, QUICK),
         _job("block at the middle", jobs.block, ("decision",), base, scale.tokens, BLOCK),
         _job("many policies against one", jobs.many, FIRST, replace(base, policies=scale.many), 1, MANY),
         _job("steer one layer", jobs.steer_one, REPLY, base, scale.tokens, STEER_ONE),

@@ -23,7 +23,8 @@ from guardrail.testing import tiny_model, tiny_tokenizer
 
 CASES = [
     *("allow, first token", "block at the middle", "check", "allow", "response stage, every token"),
-    *("steer one layer", "steer all layers", "after close"),
+    *("steer one layer", "steer all layers", "allow, first token, by hooks alone"),
+    *("allow, by hooks alone", "after close"),
 ]
 
 
@@ -178,7 +179,7 @@ def test_a_dry_run_measures_every_row_and_writes_at_most_eight_files(cut, monkey
     seen = json.loads((tmp_path / "gpu-dry-run-profile.json").read_text())
     assert seen["decoding"]["same_operators"]
     assert seen["decoding"]["guarded"]["operators"] > 100
-    assert seen["prefill"]["difference"]["aten::mm"] == len(suite.TINY.main.read)
+    assert seen["prefill"]["difference"]["aten::addmm"] == len(suite.TINY.main.read)
     assert any("profiler" in note and "equals" in note for note in report.notes)
     assert (tmp_path / "gpu-dry-run-prefill.json.gz").stat().st_size > 1000
 
@@ -278,6 +279,7 @@ def test_the_suite_has_every_row_that_must_be_shown_and_those_first():
     assert goals == {
         "allow: first token": "<= 1.01, +0.2 ms",
         "allow: per token": "<= 1.002",
+        "allow, by hooks alone: first token": "<= 1.01, +0.2 ms",
         "block at the middle: decision": "<= 0.6",
         "many policies against one: first token": "<= 1.005",
         "steer one layer: per token": "<= 1.01",
