@@ -27,7 +27,7 @@ def engine_cases(subject: Subject) -> Iterator[Case]:
         subject.model, subject.tokenizer, "builtin:plain", prefill=Hooked, decode=Hooked
     )
     with closing(by_hooks_alone) as engine:
-        for case in (first_token, allow):
+        for case in (first_token, allow, steer_one):
             yield by_hooks(case(subject, engine))
     yield closed(subject)
 

@@ -24,7 +24,7 @@ from guardrail.testing import tiny_model, tiny_tokenizer
 CASES = [
     *("allow, first token", "block at the middle", "check", "allow", "response stage, every token"),
     *("steer one layer", "steer all layers", "allow, first token, by hooks alone"),
-    *("allow, by hooks alone", "after close"),
+    *("allow, by hooks alone", "steer one layer, by hooks alone", "after close"),
 ]
 
 

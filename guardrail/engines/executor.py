@@ -27,6 +27,10 @@ class Executor(Protocol):
         """Run something that makes many forward passes, and show `visit` the named modules in each."""
         ...
 
+    def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
+        """As `steer`, from now on and until what is returned is called; None where this cannot be done."""
+        ...
+
     def close(self) -> None:
         """Leave the modules as they were."""
         ...

@@ -8,7 +8,7 @@ left and entered again on the rows that go on, with the prefill that was already
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from guardrail.engines.executor import Visit
 from guardrail.engines.intervene import BatchSteering, last_positions
 from guardrail.engines.monitor import GatedStreamer, ReplyMonitor
 from guardrail.engines.prefill import GuardedPrefill, layer_name, layer_of
+from guardrail.engines.prefill_call import PrefillCall
 from guardrail.engines.replies import Followed
 from guardrail.engines.rows import (
     cropped,
@@ -43,47 +44,6 @@ if TYPE_CHECKING:
 
 class _Leave(Exception):
     """Unwinds `generate` after the prefill: no row goes on, or the rows that do are taken up again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrefillCall:
-    """One call of the model's own `_prefill`, as `generate` made it. Calling it runs it."""
-
-    original: Callable[..., Any]
-    ids: Tensor
-    config: Any
-    model_kwargs: dict[str, Any]
-    rest: dict[str, Any]
-
-    def __call__(self) -> Any:
-        """The outputs of the prompt's forward pass."""
-        return self.original(self.ids, self.config, self.model_kwargs, **self.rest)
-
-    @property
-    def mask(self) -> Tensor | None:
-        """The attention mask over everything so far, None where nothing is padded."""
-        return self.model_kwargs.get("attention_mask")
-
-    @property
-    def cache(self) -> Any:
-        """The key-value cache, filled by earlier turns or not."""
-        return self.model_kwargs.get("past_key_values")
-
-    @property
-    def _whole(self) -> bool:
-        """Whether the ids hold all tokens so far, and not only those that are new."""
-        return self.mask is None or self.mask.shape[1] == self.ids.shape[1]
-
-    @property
-    def columns(self) -> int:
-        """How many positions the forward pass computes."""
-        past = self.cache.get_seq_length() if self.cache is not None and self._whole else 0
-        return self.ids.shape[1] - past
-
-    def again(self, cache: Any) -> PrefillCall:
-        """The same call for what is not in this cache: the last position alone."""
-        ids = self.ids if self._whole else self.ids[:, -1:]
-        return replace(self, ids=ids, model_kwargs={**self.model_kwargs, "past_key_values": cache})
 
 
 @dataclass(kw_only=True)
@@ -113,19 +73,25 @@ class Generation:
         self.resume: Any = None
         self.timing = Timing()
         self.watches: dict[int, Watch] = {}
+        self._prompt = 1
+        self._steering: BatchSteering | None = None
+        self._end: Callable[[], None] = _nothing
 
     def run(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:
         """Call `generate(**kwargs)` under guard. Raises EvaluationError if nothing was decided."""
         self._watch(kwargs)
+        self._prompt = _width(kwargs)
         try:
             output = generate(**kwargs)
-            result = Generated(decisions=self._decisions(), kept=list(range(self.prompts)), output=output)
+            result = self._generated(output, list(range(self.prompts)), self._steering)
         except _Leave:
             result = self._go_on(generate, kwargs)
         except Exception as error:
             if self.guarded is None and not isinstance(error, GuardrailError):
                 raise Refused(error) from error
             raise
+        finally:
+            self._end()
         result.timing = self.timing
         return result
 
@@ -158,10 +124,19 @@ class Generation:
         self.emit(Scored(tuple(guarded.decisions), self.timing))
         stops = [decision.stops for decision in guarded.decisions]
         followed = any(not stops[row] for row in self.watches)
-        if outputs is not None and not guarded.steering and not any(stops) and not followed:
+        if outputs is not None and not any(stops) and not followed and self._goes_on(guarded):
             return outputs
         self.resume = outputs
         raise _Leave
+
+    def _goes_on(self, guarded: GuardedPrefill) -> bool:
+        """Whether this very `generate` can go on: unsteered, or steered by what can begin in its middle."""
+        if guarded.steering is None:
+            return True
+        self._steering = guarded.steering.onwards()
+        end = self.engine.decoding.begin(*self._visits(self._steering, None))
+        self._end = end or _nothing
+        return end is not None
 
     def _guarded_prefill(self, call: PrefillCall) -> tuple[GuardedPrefill, Any]:
         reader = self.engine.reader(self.plan)
@@ -204,11 +179,18 @@ class Generation:
         inputs = select_inputs(kwargs, kept, self.prompts)
         monitor = self._monitor(kept, kwargs)
         output = self._decode(generate, inputs, steering, monitor)
-        passes = {
-            row: self._passes(row, i, steering) for i, row in enumerate(kept) if decisions[row].steering
-        }
-        replies = dict(zip(kept, monitor.followed(), strict=True)) if monitor else {}
-        return Generated(decisions=decisions, kept=kept, output=output, passes=passes, replies=replies)
+        result = self._generated(output, kept, steering)
+        result.replies = dict(zip(kept, monitor.followed(), strict=True)) if monitor else {}
+        return result
+
+    def _generated(self, output: Any, kept: list[int], steering: BatchSteering | None) -> Generated:
+        decisions = self._decisions()
+        result = Generated(decisions=decisions, kept=kept, output=output)
+        if steering is not None and steering.layers:
+            _check_steered(getattr(output, "sequences", output).shape[1] - self._prompt - 1, steering)
+            steered = [(i, row) for i, row in enumerate(kept) if decisions[row].steering]
+            result.passes = {row: self._first(row) + steering.counts[i] for i, row in steered}
+        return result
 
     def _monitor(self, kept: list[int], kwargs: Mapping[str, Any]) -> ReplyMonitor | None:
         watches = [self.watches.get(row, Watch(("off",) * len(self.plan.response))) for row in kept]
@@ -226,7 +208,14 @@ class Generation:
     ) -> Any:
         if not steering.layers and monitor is None:
             return generate(**inputs)
-        prompt = _width(inputs)
+        if monitor is not None:
+            inputs = _stoppable(inputs, monitor)
+        names, visit = self._visits(steering, monitor)
+        return self.engine.decoding.steer(names, lambda: generate(**inputs), visit)
+
+    def _visits(self, steering: BatchSteering, monitor: ReplyMonitor | None) -> tuple[list[str], Visit]:
+        """The layers to look at in every forward pass of the reply, and what is done there."""
+        prompt = self._prompt
 
         def visit(name: str, hidden: Tensor) -> bool:
             layer = layer_of(name)
@@ -239,21 +228,24 @@ class Generation:
                 monitor.steer(layer, hidden)
             return False
 
-        if monitor is not None:
-            inputs = _stoppable(inputs, monitor)
         layers = sorted({*steering.layers, *(monitor.layers if monitor else ())})
-        names = [layer_name(layer) for layer in layers]
-        output = self.engine.decoding.steer(names, lambda: generate(**inputs), visit)
-        passes = getattr(output, "sequences", output).shape[1] - prompt - 1
-        if steering.layers and max(steering.counts) < passes:
-            raise SteeringError("steering was decided and not every forward pass of the reply was steered")
-        return output
+        return [layer_name(layer) for layer in layers], visit
 
-    def _passes(self, row: int, i: int, steering: BatchSteering) -> int:
+    def _first(self, row: int) -> int:
+        """How often the prompt's forward pass was steered."""
         first = self.guarded.steering.counts[row] if self.guarded and self.guarded.steering else 0
         if first == 0:
             raise SteeringError("steering was decided and the prompt's forward pass was not steered")
-        return first + steering.counts[i]
+        return first
+
+
+def _check_steered(passes: int, steering: BatchSteering) -> None:
+    if max(steering.counts) < passes:
+        raise SteeringError("steering was decided and not every forward pass of the reply was steered")
+
+
+def _nothing() -> None:
+    """Nothing has begun that has to end."""
 
 
 def _stoppable(inputs: Mapping[str, Any], monitor: ReplyMonitor) -> dict[str, Any]:

@@ -8,7 +8,7 @@ hooks would run on without them, so that compiled models run eagerly for as long
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -41,6 +41,12 @@ class Hooked:
         """Run something that makes many forward passes, and show `visit` the named modules in each."""
         with self._hooks(names, visit):
             return run()
+
+    def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
+        """As `steer`, from now on and until what is returned is called."""
+        stack = ExitStack()
+        stack.enter_context(self._hooks(names, visit))
+        return stack.close
 
     @contextmanager
     def _hooks(self, names: Sequence[str], visit: Visit) -> Generator[None]:

@@ -7,6 +7,7 @@ ceiling, or to a floor (the Assistant Axis, 2026). Projections are computed in f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -51,6 +52,12 @@ class BatchSteering:
         self._steered = [i for i, decision in enumerate(decisions) if decision.steering]
         self.layers = tuple(sorted({layer for steering, _ in self._wanted for layer in steering.layers}))
         """The layers that are steered in some row, ascending."""
+
+    def onwards(self) -> BatchSteering:
+        """The same for the passes that follow, counted anew."""
+        found = copy(self)
+        found.counts = [0] * len(self.counts)
+        return found
 
     def apply(self, layer: int, hidden: Tensor, weight: Tensor | None = None) -> None:
         """Change hidden [rows, positions, d_model] in place, everywhere or where `weight` is 1."""

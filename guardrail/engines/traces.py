@@ -79,6 +79,10 @@ class Traced:
                     visit(name, hidden_of(getattr(wrapped, name).output))
         return result[0]
 
+    def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
+        """None: a trace wraps what it looks into from the beginning."""
+        return None
+
     def close(self) -> None:
         """Give the modules their own `forward` back."""
         for name, module in self._modules.items():

@@ -17,10 +17,11 @@ from guardrail.engines.activations import TransformersActivations
 from guardrail.engines.blocks import check_supported, decoder_blocks, text_config, unwrapped
 from guardrail.engines.executor import Executor
 from guardrail.engines.fingerprint import fingerprint
-from guardrail.engines.generation import Generated, Generation, PrefillCall
+from guardrail.engines.generation import Generated, Generation
 from guardrail.engines.hooks import Hooked
 from guardrail.engines.intervene import Reader, last_positions
 from guardrail.engines.prefill import GuardedPrefill, layer_name
+from guardrail.engines.prefill_call import PrefillCall
 from guardrail.engines.rendering import Renderer
 from guardrail.engines.replies import Followed, ReplyReader
 from guardrail.engines.sampling import generation_arguments, seeded
