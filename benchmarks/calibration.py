@@ -23,7 +23,7 @@ from random import Random
 
 import numpy as np
 
-from benchmarks import results
+from guardrail.bench import provenance
 from guardrail.calibrate.collect import Projections
 from guardrail.calibrate.joint import Bar, Member, joint_rates
 from guardrail.calibration import Benign, conformal_rank, fpr_interval, observed_fpr
@@ -93,7 +93,7 @@ class CalibrationReport:
     held_out: int
     fresh: int
     summary: Summary
-    machine: results.Machine
+    machine: provenance.Machine
     versions: dict[str, str]
     commit: str
     time: str
@@ -226,9 +226,9 @@ def run(samples: int, prompts: int, held_out: float, fresh: int, fpr: float, see
         held_out=len(parts.held_out.values),
         fresh=fresh,
         summary=summary(found, sets, fpr, n),
-        machine=results.machine(_device()),
-        versions=results.versions(),
-        commit=results.commit(),
+        machine=provenance.machine(_device()),
+        versions=provenance.versions(),
+        commit=provenance.commit(),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=seed,
         vectors_sha256=vectors_sha256,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import results
-from benchmarks.pairs import Clock, Goal, added, cpu_clock, interval, measure, ratio, wall_clock
-from benchmarks.results import Row
+from guardrail.bench import results
+from guardrail.bench.clocks import Stopwatch, cpu_clock, wall_clock
+from guardrail.bench.goals import Goal
+from guardrail.bench.pairs import measure, total
+from guardrail.bench.results import Row, measured
+from guardrail.bench.tables import cells
 from guardrail.demo import material
 from guardrail.extract.activations import reply_moments
 from guardrail.extract.filtering import Pair
@@ -34,7 +37,7 @@ from guardrail.types import Array, Message
 
 QUESTIONS, NEW_TOKENS, ROUNDS, WARM_UP = 48, 64, 12, 1
 LEAST_COSINE = 0.9999
-CLOCKS: dict[str, Clock] = {"wall": wall_clock, "cpu": cpu_clock}
+CLOCKS: dict[str, Callable[[], Stopwatch]] = {"wall": wall_clock, "cpu": cpu_clock}
 
 
 class Indifferent:
@@ -134,28 +137,18 @@ def row(
     ours: Callable[[], object],
     theirs: Callable[[], object],
     limit: float,
-    clock: Clock,
+    clock: Stopwatch,
     rounds: int,
     note: str,
 ) -> Row:
     """`guarded` is ours, `bare` the straightforward loop; the ratio is that of their times."""
-    timings = measure(ours, theirs, rounds, WARM_UP, clock)
-    goal = Goal(kind="at most", value=limit)
-    found = ratio(timings)
-    return Row(
-        name=name,
-        verdict=goal.verdict(found),
-        ratio=found,
-        added_ms=added(timings),
-        bare_ms=interval(timings.bare).median,
-        guarded_ms=interval(timings.guarded).median,
-        pairs=rounds,
-        goal=goal,
-        note=f"{1 / found.median:.1f} times as fast; {note}",
-    )
+    timings = measure(ours, theirs, rounds, WARM_UP, clock).timings(total)
+    found = measured(name, timings, Goal(value=limit))
+    assert found.ratio is not None
+    return replace(found, note=f"{1 / found.ratio.median:.1f} times as fast; {note}")
 
 
-def run(folder: Path, clock: Clock, questions: int, rounds: int) -> list[Row]:
+def run(folder: Path, clock: Stopwatch, questions: int, rounds: int) -> list[Row]:
     """Both comparisons on the built-in model."""
     subject = Subject.load("demo", device="cpu")
     given = texts(subject, folder, questions)
@@ -190,9 +183,9 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
-        rows = run(Path(folder), CLOCKS[arguments.clock], arguments.questions, arguments.rounds)
+        rows = run(Path(folder), CLOCKS[arguments.clock](), arguments.questions, arguments.rounds)
     for one in rows:
-        print(*results.cells(one), one.note, sep="  ")
+        print(*cells(one), one.note, sep="  ")
     results.write(results.report(rows, "cpu", arguments.clock), arguments.out)
     return int(any(one.verdict != "pass" for one in rows))
 

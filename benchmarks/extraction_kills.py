@@ -111,13 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write(hits: Counter[str], out: Path) -> None:
     """How often each stage was hit, and where."""
-    from benchmarks import results
+    from guardrail.bench import provenance
 
     found = {
         "identical": True,
         "kills": dict(hits),
-        "versions": results.versions(),
-        "commit": results.commit(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
     }
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,14 @@ CASES = [
 @pytest.fixture(scope="module")
 def tiny():
     return subject("tiny", tiny_model, tiny_tokenizer(), prompt=6, new_tokens=3)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(baseline.__file__).parent.glob("*.py")), ids=lambda path: path.stem
+)
+def test_every_module_can_be_imported(path):
+    """Some run for minutes and have no other test."""
+    import_module(f"benchmarks.{path.stem}")
 
 
 # --- runner -------------------------------------------------------------------------------------------
