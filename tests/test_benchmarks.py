@@ -118,11 +118,7 @@ def test_the_comparison_exits_with_1_on_a_regression(tmp_path, capsys):
 
 def test_the_committed_baseline_knows_every_case_of_every_model():
     known = baseline.load()
-    wanted = {
-        f"{model}: {case}"
-        for model in ("12 x 64", "12 x 768", "demo")
-        for case in CASES
-    }
+    wanted = {f"{model}: {case}" for model in ("12 x 64", "12 x 768", "demo") for case in CASES}
     assert wanted <= set(known.ratios)
     assert known.rule == baseline.RULE
 
