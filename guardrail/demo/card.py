@@ -35,6 +35,8 @@ SEEDS = """
 ## Other seeds
 
 The same recipe with {count} seeds, each trained once. The first is shipped, whether or not it is the best.
+Some rows differ between seeds by far more than their intervals, which are about prompts and not about
+trainings: one training says little about a recipe. Steering was measured on the first alone.
 """
 CANNOT = """
 ## What it cannot do
