@@ -54,8 +54,10 @@ class GuardedGenerate:
     def run(self, kwargs: Mapping[str, Any]) -> Any:
         """What `model.generate(**kwargs)` returns, with the rows that were stopped replaced."""
         from guardrail.engines.outputs import assemble
+        from guardrail.engines.unsupported import prompt_ids
 
-        requests = self._requests(kwargs)
+        ids = prompt_ids(kwargs)
+        requests = self._requests(ids, kwargs.get("attention_mask"))
         evaluation = Evaluation(self.loaded, requests, self.rounds.conversations)
 
         def generate(job: Job[Event, Any]) -> Any:
@@ -68,7 +70,7 @@ class GuardedGenerate:
         with self.rounds.closing(self.loaded, requests):
             answers = self._answers(requests, decisions)
             generated = None if all(decision.stops for decision in decisions) else job.result()
-            completions = self._completions(generated, kwargs)
+            completions = self._completions(generated, ids.shape[1])
             answers |= self._stopped(requests, completions)
             output = assemble(self.engine, kwargs, generated, {r: a.text for r, a in answers.items()})
             for row, item in enumerate(requests):
@@ -80,10 +82,7 @@ class GuardedGenerate:
             output.decisions, output.responses = final, responses
         return output
 
-    def _requests(self, kwargs: Mapping[str, Any]) -> list[Request]:
-        from guardrail.engines.unsupported import prompt_ids
-
-        ids, mask = prompt_ids(kwargs), kwargs.get("attention_mask")
+    def _requests(self, ids: Any, mask: Any) -> list[Request]:
         rows = [row if mask is None else row[mask[i][-len(row) :].bool()] for i, row in enumerate(ids)]
         return [self._request(row.tolist()) for row in rows]
 
@@ -115,10 +114,9 @@ class GuardedGenerate:
             if completion.response is not None and completion.response.stops
         }
 
-    def _completions(self, generated: Any, kwargs: Mapping[str, Any]) -> dict[int, Completion]:
+    def _completions(self, generated: Any, width: int) -> dict[int, Completion]:
         if generated is None:
             return {}
-        width = kwargs.get("input_ids", kwargs.get("inputs")).shape[1]
         return {row: self.engine.completion(generated, row, width) for row in generated.kept}
 
     def _finish(

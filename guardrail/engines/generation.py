@@ -1,7 +1,8 @@
 """One guarded call of `model.generate`.
 
 The prefill that `generate` makes anyway runs under nnsight. Where every row goes on unsteered, nothing else
-happens: the same cache and the same first logits continue. Where rows are stopped or steered, `generate` is
+happens: the same cache and the same first logits continue. Where all go on and some are steered, hooks begin
+in the middle of the same `generate`. Where rows are stopped or followed, or nnsight steers, `generate` is
 left and entered again on the rows that go on, with the prefill that was already computed.
 """
 
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from guardrail.engines import Emit, Evaluator, Refused, Scored
@@ -65,22 +65,26 @@ class Generation:
     """The state of one guarded call; `prefill` takes the place of the model's own while it lasts."""
 
     def __init__(
-        self, engine: TransformersEngine, plan: Plan, evaluator: Evaluator, prompts: int, emit: Emit
+        self,
+        engine: TransformersEngine,
+        plan: Plan,
+        evaluator: Evaluator,
+        prompts: int,
+        width: int,
+        emit: Emit,
     ) -> None:
         self.engine, self.plan, self.evaluator = engine, plan, evaluator
-        self.prompts, self.emit = prompts, emit
+        self.prompts, self.width, self.emit = prompts, width, emit
         self.guarded: GuardedPrefill | None = None
         self.resume: Any = None
         self.timing = Timing()
         self.watches: dict[int, Watch] = {}
-        self._prompt = 1
         self._steering: BatchSteering | None = None
         self._end: Callable[[], None] = _nothing
 
     def run(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:
         """Call `generate(**kwargs)` under guard. Raises EvaluationError if nothing was decided."""
         self._watch(kwargs)
-        self._prompt = _width(kwargs)
         try:
             output = generate(**kwargs)
             result = self._generated(output, list(range(self.prompts)), self._steering)
@@ -187,7 +191,7 @@ class Generation:
         decisions = self._decisions()
         result = Generated(decisions=decisions, kept=kept, output=output)
         if steering is not None and steering.layers:
-            _check_steered(getattr(output, "sequences", output).shape[1] - self._prompt - 1, steering)
+            _check_steered(getattr(output, "sequences", output).shape[1] - self.width - 1, steering)
             steered = [(i, row) for i, row in enumerate(kept) if decisions[row].steering]
             result.passes = {row: self._first(row) + steering.counts[i] for i, row in steered}
         return result
@@ -215,7 +219,7 @@ class Generation:
 
     def _visits(self, steering: BatchSteering, monitor: ReplyMonitor | None) -> tuple[list[str], Visit]:
         """The layers to look at in every forward pass of the reply, and what is done there."""
-        prompt = self._prompt
+        prompt = self.width
 
         def visit(name: str, hidden: Tensor) -> bool:
             layer = layer_of(name)
@@ -257,8 +261,3 @@ def _stoppable(inputs: Mapping[str, Any], monitor: ReplyMonitor) -> dict[str, An
     if inputs.get("streamer") is not None:
         found["streamer"] = GatedStreamer(inputs["streamer"], monitor)
     return found
-
-
-def _width(inputs: Mapping[str, Any]) -> int:
-    ids = inputs.get("input_ids", inputs.get("inputs"))
-    return ids.shape[1] if isinstance(ids, torch.Tensor) else 1

@@ -178,11 +178,11 @@ class TransformersEngine:
     def generate(self, plan: Plan, evaluator: Evaluator, emit: Emit, kwargs: Mapping[str, Any]) -> Generated:
         """`model.generate(**kwargs)` under guard. Raises UnsupportedGeneration and PromptError."""
         check_generation(kwargs, self.inner.generation_config)
-        prompts = len(prompt_ids(kwargs))
+        prompts, width = prompt_ids(kwargs).shape
         with self.lock:
             self.reader(plan)
             self._owner, previous = threading.get_ident(), self._generation
-            self._generation = Generation(self, plan, evaluator, prompts, emit)
+            self._generation = Generation(self, plan, evaluator, prompts, width, emit)
             try:
                 return self._generation.run(self.inner.generate, kwargs)
             finally:
