@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guardrail.engines import Edit, Positions, Site, traces
+from guardrail.engines import Edit, Positions, Site
 from guardrail.engines.blocks import submodule
-from guardrail.engines.executor import Visit
 from guardrail.engines.intervene import at_last, last_positions
+from guardrail.engines.traces import Place, Traced
 from guardrail.errors import ModelError
 
 
@@ -33,33 +33,39 @@ class TransformersActivations:
         float32, [rows, k, d_model]. Site(0) is the embedding output. Raises ModelError for other layers.
         """
         take = _selection(positions, last_positions(mask, ids.shape[1]))
-        found: dict[str, Tensor] = {}
+        found: dict[Place, Tensor] = {}
 
-        def visit(name: str, hidden: Tensor) -> bool:
-            found[name] = take(hidden)
+        def visit(place: Place, hidden: Tensor) -> bool:
+            found[place] = take(hidden)
             return len(found) == len(set(sites))
 
         self._run(ids, mask, sites, visit)
-        return {site: found[_key(site)] for site in sites}
+        return {site: found[_place(site)] for site in sites}
 
     def patch(self, ids: Tensor, mask: Tensor | None, edits: Sequence[Edit]) -> Tensor:
         """Logits [rows, tokens, vocabulary] of a forward pass in which the edits were made."""
 
-        def visit(name: str, hidden: Tensor) -> bool:
+        def visit(place: Place, hidden: Tensor) -> bool:
             for edit in edits:
-                if _key(edit.site) == name:
+                if _place(edit.site) == place:
                     where = slice(None) if edit.position is None else edit.position
                     hidden[:, where] = edit.value.to(hidden.device, hidden.dtype)
             return False
 
         return self._run(ids, mask, [edit.site for edit in edits], visit).logits
 
-    def _run(self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], visit: Visit) -> Any:
-        modules = {_name(site): self._module(site) for site in sorted(set(sites), key=_order)}
-        places = [(_name(site), _side(site)) for site in sorted(set(sites), key=_order)]
+    def _run(
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        sites: Sequence[Site],
+        visit: Callable[[Place, Tensor], bool],
+    ) -> Any:
+        ordered = sorted(set(sites), key=_order)
+        modules = {_place(site)[0]: self._module(site) for site in ordered}
         with self._lock, torch.no_grad(), _traced(modules) as traced:
-            return traces.read_inputs_and_outputs(
-                traced, places, lambda: self._model(**self._inputs(ids, mask)), visit
+            return traced.look(
+                [_place(site) for site in ordered], lambda: self._model(**self._inputs(ids, mask)), visit
             )
 
     def _inputs(self, ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
@@ -85,8 +91,8 @@ def _selection(positions: Positions, last: Tensor | None) -> Callable[[Tensor], 
 
 
 @contextmanager
-def _traced(modules: Mapping[str, nn.Module]) -> Generator[traces.Traced]:
-    traced = traces.Traced(modules)
+def _traced(modules: Mapping[str, nn.Module]) -> Generator[Traced]:
+    traced = Traced(modules)
     try:
         yield traced
     finally:
@@ -97,13 +103,6 @@ def _order(site: Site) -> tuple[int, int]:
     return site.layer, ("attn", "mlp", "resid").index(site.component)
 
 
-def _name(site: Site) -> str:
-    return f"{site.component}_{max(site.layer, 1)}"
-
-
-def _side(site: Site) -> str:
-    return "input" if site.layer == 0 else "output"
-
-
-def _key(site: Site) -> str:
-    return f"{_name(site)}.{_side(site)}"
+def _place(site: Site) -> Place:
+    name = f"{site.component}_{max(site.layer, 1)}"
+    return name, "input" if site.layer == 0 else "output"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from math import nan
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ class Reader:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._matrices: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
-        self.indices = {layer: plan.matrix(layer)[0] for layer in {probe.layer for probe in plan.probes}}
+        self._indices = {layer: plan.matrix(layer)[0] for layer in {probe.layer for probe in plan.probes}}
+        read = [index for layer in plan.layers for index in self._indices[layer]]
+        places = {index: place for place, index in enumerate(read)}
+        self._places = [places.get(index) for index in range(len(plan.probes))]
 
     def scores(self, layer: int, states: Tensor) -> Tensor:
         """[rows, probes of this layer] float32, for states [rows, d_model]: one matrix product."""
@@ -35,6 +39,15 @@ class Reader:
             )
         weights, offsets = self._matrices[key]
         return torch.addmm(offsets, states.float(), weights)
+
+    def in_order(self, scores: Sequence[float]) -> list[float]:
+        """Scores of all layers read, side by side, in the order of the plan's probes; NaN where not read."""
+        return [nan if place is None else scores[place] for place in self._places]
+
+    def spread(self, layer: int, scores: Sequence[float]) -> list[float]:
+        """Scores of one layer's probes among all of the plan's; NaN elsewhere."""
+        found = dict(zip(self._indices[layer], scores, strict=True))
+        return [found.get(index, nan) for index in range(len(self._places))]
 
 
 class BatchSteering:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from math import nan
 from time import perf_counter
 
 import torch
@@ -31,7 +30,7 @@ class GuardedPrefill:
         self.decisions: list[Decision] = []
         self.steering: BatchSteering | None = None
         self.guard_seconds = 0.0
-        self._pending: list[tuple[tuple[int, ...], Tensor]] = []
+        self._pending: list[Tensor] = []
         self._layers = self.plan.layers
         if not self._layers:
             self._decide()
@@ -50,7 +49,7 @@ class GuardedPrefill:
         """One layer of the prefill. True stops the forward pass."""
         start, layer = perf_counter(), layer_of(name)
         if not self.decisions and layer in self._layers:
-            self._pending.append((self.reader.indices[layer], self._scores(layer, hidden)))
+            self._pending.append(self._scores(layer, hidden))
             if layer == self._layers[-1]:
                 self._decide()
         if self.steering and not self.needs_recompute:
@@ -71,8 +70,16 @@ class GuardedPrefill:
         states = at_last(hidden, self.last)
         return self.reader.scores(layer, states if self.expand == 1 else states[:: self.expand])
 
+    def _readings(self) -> list[list[float]]:
+        """[prompts][probes]; one copy from the device."""
+        if not self._pending:
+            return [[nan] * len(self.plan.probes)] * self.prompts
+        chunks = [scores.to(self._pending[-1].device) for scores in self._pending]
+        values = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).tolist()
+        return [self.reader.in_order(row) for row in values]
+
     def _decide(self) -> None:
-        readings = _gathered(self._pending, self.prompts, len(self.plan.probes))
+        readings = self._readings()
         self.decisions = [self.evaluator.decide(row, readings[row]) for row in range(self.prompts)]
         if any(decision.steering for decision in self.decisions):
             self.steering = BatchSteering(self.decisions, self.expand)
@@ -90,11 +97,11 @@ class GuardedPrefill:
 
     def _recheck(self, layer: int, hidden: Tensor) -> None:
         last = None if hidden.shape[1] == 1 else self.last
-        scores = self.reader.scores(layer, at_last(hidden, last)[:: self.expand])
-        readings = _gathered([(self.reader.indices[layer], scores)], self.prompts, len(self.plan.probes))
+        scores = self.reader.scores(layer, at_last(hidden, last)[:: self.expand]).tolist()
         for row, decision in enumerate(self.decisions):
             if decision.steering:
-                self.decisions[row] = self.evaluator.recheck(row, decision, readings[row], layer)
+                readings = self.reader.spread(layer, scores[row])
+                self.decisions[row] = self.evaluator.recheck(row, decision, readings, layer)
 
 
 def layer_name(layer: int) -> str:
@@ -105,13 +112,3 @@ def layer_name(layer: int) -> str:
 def layer_of(name: str) -> int:
     """The layer that `layer_name` named."""
     return int(name.removeprefix("layer_"))
-
-
-def _gathered(pending: Sequence[tuple[tuple[int, ...], Tensor]], rows: int, probes: int) -> list[list[float]]:
-    """[rows][probes]; one copy from the device. Probes that were not read stay NaN."""
-    if not pending:
-        return [[math.nan] * probes for _ in range(rows)]
-    chunks = [scores.to(pending[-1][1].device) for _, scores in pending]
-    values = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).tolist()
-    places = {index: place for place, index in enumerate(i for indices, _ in pending for i in indices)}
-    return [[row[places[i]] if i in places else math.nan for i in range(probes)] for row in values]

@@ -11,14 +11,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from guardrail.engines.executor import Visit, hidden_of
 
 T = TypeVar("T")
+
+Place: TypeAlias = tuple[str, Literal["input", "output"]]
+"""A module's name, and which side of it."""
 
 STATE = "__nnsight__"
 
@@ -49,7 +52,13 @@ class Traced:
 
     def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
         """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
-        if not names:
+        return self.look([(name, "output") for name in names], forward, lambda at, h: visit(at[0], h))
+
+    def look(
+        self, places: Sequence[Place], forward: Callable[[], T], visit: Callable[[Place, Tensor], bool]
+    ) -> T | None:
+        """As `observe`, for what goes into modules as well as what comes out of them."""
+        if not places:
             return forward()
         result: list[T] = []
         wrapped = self.wrapped
@@ -58,8 +67,9 @@ class Traced:
             result.append(forward())
 
         with torch.compiler.set_stance("force_eager"), wrapped.trace(0, fn=call) as tracer:
-            for name in names:
-                if visit(name, hidden_of(getattr(wrapped, name).output)):
+            for place in places:
+                name, side = place
+                if visit(place, hidden_of(getattr(getattr(wrapped, name), side))):
                     tracer.stop()
         return result[0] if result else None
 
@@ -109,22 +119,3 @@ def _wrap(modules: Mapping[str, nn.Module]) -> Any:
     for name, module in modules.items():
         container.add_module(name, module)
     return nnsight.NNsight(container, envoys=Leaf)
-
-
-def read_inputs_and_outputs(
-    modules: Traced, names: Sequence[tuple[str, str]], forward: Callable[[], T], visit: Visit
-) -> T | None:
-    """As `observe`, for pairs of (module name, `input` or `output`)."""
-    result: list[T] = []
-    wrapped = modules.wrapped
-
-    def call(_: int) -> None:
-        result.append(forward())
-
-    with wrapped.trace(0, fn=call) as tracer:
-        for name, side in names:
-            envoy = getattr(wrapped, name)
-            value = envoy.input if side == "input" else envoy.output
-            if visit(f"{name}.{side}", hidden_of(value)):
-                tracer.stop()
-    return result[0] if result else None
