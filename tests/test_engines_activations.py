@@ -101,3 +101,16 @@ def test_reading_leaves_a_guards_own_instruments_in_place():
         evaluator = Fixed()
         generate(made, plan((2,)), evaluator, **batch(1))
     assert len(evaluator.readings[0]) == 1
+
+
+def test_a_model_that_the_user_compiled_is_read_as_it_runs_without():
+    inputs = batch(2)
+    with engine() as (made, _):
+        plainly = made.activations.read(inputs["input_ids"], inputs["attention_mask"], [Site(2)])
+        made.inner.compile(backend="eager")
+        try:
+            made.inner(**inputs)
+            compiled = made.activations.read(inputs["input_ids"], inputs["attention_mask"], [Site(2)])
+        finally:
+            torch._dynamo.reset()
+    assert torch.equal(compiled[Site(2)], plainly[Site(2)])
