@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from guardrail.calibration import Calibration
-from guardrail.compile import CompileInputs, Compiler
+from guardrail.compile.compiler import Compiler
+from guardrail.compile.inputs import CompileInputs
 from guardrail.document import Document, read_document
 from guardrail.errors import ConfigError, PluginError, Problem
 from guardrail.plan import Plan

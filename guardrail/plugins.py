@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
-from guardrail.compile import ActionInfo
+from guardrail.compile.inputs import ActionInfo
 from guardrail.contributions import check_action, check_probe, gather
 from guardrail.errors import EvaluationError, PluginError
 from guardrail.policy import AuditSettings

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from worlds import FINGERPRINT, VECTORS, calibration, policies, rule, world
 
-from guardrail.compile import CompileInputs, Compiler
+from guardrail.compile.compiler import Compiler
+from guardrail.compile.inputs import CompileInputs
 from guardrail.plugins import Plugins
 from guardrail.policy import PolicySet
 from guardrail.types import Probe

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guardrail.calibration import Calibration
-from guardrail.compile import CompileInputs, Compiler
+from guardrail.compile.compiler import Compiler
+from guardrail.compile.inputs import CompileInputs
 from guardrail.document import Document, read_document
 from guardrail.loading import resolve_vectors
 from guardrail.plan import Plan

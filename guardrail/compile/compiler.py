@@ -1,49 +1,21 @@
-"""Compiling: PolicySet + vectors + calibration + fingerprint -> Plan, with every problem found on the way."""
+"""The compiler: walks through a policy set, policy by policy, and finds every problem on the way."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from guardrail.calibration import Benign, Calibration
-from guardrail.errors import CalibrationError, Problem
+from guardrail.compile.conditions import Conditions
+from guardrail.compile.inputs import ActionInfo, CompileInputs
+from guardrail.errors import Problem
 from guardrail.plan import CompiledCondition, Plan, Rule
-from guardrail.policy import Condition, FprThreshold, Monitor, Policy, PolicySet, RawThreshold
+from guardrail.policy import Monitor, Policy, PolicySet, RawThreshold
 from guardrail.problems import suggest, validation_problems
-from guardrail.stages import Scale, action_problems, drift_condition, reply_condition, stage_problems
+from guardrail.stages import action_problems, stage_problems
 from guardrail.steering import SpecError, build_steering, recheck_layer
-from guardrail.thresholds import raw_threshold, threshold_number
-from guardrail.types import ALLOW, STOP, Fingerprint, Probe, Steering, SteerSpec, Verdict
-from guardrail.vectors import TraitVectors
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionInfo:
-    """What compiling needs to know of an action: its place, and how its configuration becomes a verdict.
-
-    `config` is the model that `validate` validates, for suggestions and for the schema of policy files.
-    """
-
-    strength: int
-    validate: Callable[[Mapping[str, object]], BaseModel]
-    compile: Callable[[BaseModel], Verdict]
-    config: type[BaseModel] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompileInputs:
-    """Everything a policy file is checked against."""
-
-    fingerprint: Fingerprint
-    vectors: TraitVectors
-    calibration: Calibration | None
-    actions: Mapping[str, ActionInfo]
-    probes: Mapping[str, Probe] = field(default_factory=dict[str, Probe])
-    scorers: frozenset[str] = frozenset()
+from guardrail.types import ALLOW, STOP, Fingerprint, Steering, SteerSpec, Verdict
 
 
 class Compiler:
@@ -54,8 +26,7 @@ class Compiler:
         self.inputs = inputs
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
-        self.probes: dict[tuple[str, int], Probe] = {}
-        self.reply_probes: list[Probe] = []
+        self.conditions = Conditions(inputs, self._problem)
 
     def compile(self) -> Plan:
         """The plan; meaningful only when `problems` is empty afterwards."""
@@ -65,10 +36,10 @@ class Compiler:
         self._warn_about(rules)
         canonical = self.policies.model_dump_json()
         return Plan(
-            probes=tuple(self.probes.values()),
+            probes=tuple(self.conditions.probes.values()),
             rules=tuple(rule for rule in rules if rule.monitor is None),
             response=tuple(rule for rule in rules if rule.monitor is not None),
-            reply_probes=tuple(self.reply_probes),
+            reply_probes=tuple(self.conditions.reply_probes),
             strengths={name: info.strength for name, info in self.inputs.actions.items()} | {"allow": 0},
             policy_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
             vectors_sha256=self.inputs.vectors.sha256,
@@ -140,13 +111,10 @@ class Compiler:
         path = ("policies", i)
         for key, message in stage_problems(policy):
             self._problem(message, *path, *key)
-        conditions = [
-            self._condition(policy, c, self._place(policy, path, j)) for j, c in enumerate(policy.conditions)
-        ]
-        found = [c for c in conditions if c is not None]
+        found = self.conditions.compiled(policy, path)
         info = self.inputs.actions.get(policy.action.name)
         config = self._config(policy, info, (*path, "action"))
-        if info is None or config is None or len(found) < len(conditions):
+        if info is None or config is None or found is None:
             return None
         for key, message in action_problems(policy, config):
             self._problem(message, *path, "action", policy.action.name, *key)
@@ -183,12 +151,6 @@ class Compiler:
         self._problem(f"the action does not compile: {verdict!r}", *path)
         return None
 
-    @staticmethod
-    def _place(policy: Policy, path: tuple[str | int, ...], j: int) -> tuple[str | int, ...]:
-        if policy.trait is not None:
-            return path
-        return (*path, "all_of" if policy.all_of else "any_of", j)
-
     def _config(
         self, policy: Policy, info: ActionInfo | None, path: tuple[str | int, ...]
     ) -> BaseModel | None:
@@ -201,112 +163,6 @@ class Compiler:
         except ValueError as error:
             self.problems += config_problems(error, policy.action.config, (*path, name), info)
             return None
-
-    def _condition(
-        self, policy: Policy, condition: Condition, path: tuple[str | int, ...]
-    ) -> CompiledCondition | None:
-        trait, probe = condition.trait, self.inputs.probes.get(condition.trait)
-        follows = policy.stage == "response" or policy.conversation is not None
-        if trait in self.inputs.scorers and follows:
-            self._problem("a scorer reads whole prompts; it cannot follow replies", *path, "trait")
-            return None
-        if trait in self.inputs.scorers:
-            return self._scorer_condition(condition, path)
-        if probe is None and trait not in self.inputs.vectors:
-            known = [*self.inputs.vectors, *self.inputs.probes, *self.inputs.scorers]
-            self._problem(f"unknown trait `{trait}`{suggest(trait, known)}", *path, "trait")
-            return None
-        layer = probe.layer if probe else self._layer(condition, path)
-        if layer is None:
-            return None
-        if follows:
-            return self._following(policy, condition, layer, path)
-        return self._linear_condition(condition, layer, path)
-
-    def _following(
-        self, policy: Policy, condition: Condition, layer: int, path: tuple[str | int, ...]
-    ) -> CompiledCondition | None:
-        """The condition of a policy about replies or conversations, its probe among `reply_probes`."""
-        calibration, reading = self.inputs.calibration, len(self.reply_probes)
-        replies = calibration.replies.get(condition.trait, {}).get(layer) if calibration else None
-        key = "conversation" if policy.conversation else "threshold"
-        try:
-            if policy.conversation:
-                found = drift_condition(condition, layer, policy.conversation, replies, reading)
-            else:
-                found = reply_condition(condition, layer, policy.monitor or Monitor(), replies, reading)
-        except CalibrationError as error:
-            self._problem(str(error), *path, key)
-            return None
-        compiled, scale = found
-        self.reply_probes.append(scale.folded(condition.trait, layer, self._probe(condition.trait, layer)))
-        return compiled
-
-    def _scorer_condition(
-        self, condition: Condition, path: tuple[str | int, ...]
-    ) -> CompiledCondition | None:
-        value = threshold_number(condition)
-        if value is None:
-            self._problem("a scorer's threshold is a number: it has no calibration", *path, "threshold")
-            return None
-        return CompiledCondition(
-            trait=condition.trait, layer=None, reading=None, threshold=value, raw=value, fires=condition.fires
-        )
-
-    def _layer(self, condition: Condition, path: tuple[str | int, ...]) -> int | None:
-        vector = self.inputs.vectors[condition.trait]
-        layer = vector.layer if condition.layer == "auto" else condition.layer
-        if layer is None:
-            self._problem("`auto`: no evaluation chose a layer for this trait; name one", *path, "layer")
-        elif not vector.usable(layer):
-            bad = f"layer {layer} cannot be read; layers are 1 to {vector.layers}"
-            self._problem(
-                bad + (f", without {list(vector.unusable)}" if vector.unusable else ""), *path, "layer"
-            )
-            return None
-        return layer
-
-    def _linear_condition(
-        self, condition: Condition, layer: int, path: tuple[str | int, ...]
-    ) -> CompiledCondition | None:
-        benign = self._benign(condition.trait, layer)
-        try:
-            raw = raw_threshold(condition, benign)
-        except CalibrationError as error:
-            self._problem(str(error), *path, "threshold")
-            return None
-        fpr = condition.threshold.fpr if isinstance(condition.threshold, FprThreshold) else None
-        return CompiledCondition(
-            trait=condition.trait,
-            layer=layer,
-            reading=self._reading(condition.trait, layer, benign),
-            threshold=benign.standardise(raw) if benign else raw,
-            raw=raw,
-            fires=condition.fires,
-            fpr=fpr,
-            n=benign.n if benign else None,
-        )
-
-    def _benign(self, trait: str, layer: int) -> Benign | None:
-        if self.inputs.calibration is None:
-            return None
-        return self.inputs.calibration.probes.get(trait, {}).get(layer)
-
-    def _reading(self, trait: str, layer: int, benign: Benign | None) -> int:
-        if (trait, layer) not in self.probes:
-            self.probes[trait, layer] = self._folded(trait, layer, benign)
-        return list(self.probes).index((trait, layer))
-
-    def _probe(self, trait: str, layer: int) -> Probe:
-        own = self.inputs.probes.get(trait)
-        vector = self.inputs.vectors.get(trait)
-        weights = own.weights if own else vector.probe[layer] if vector else np.zeros(0, np.float32)
-        offset = own.offset if own else float(vector.offset[layer]) if vector else 0.0
-        return Probe(trait=trait, layer=layer, weights=weights.astype(np.float32), offset=offset)
-
-    def _folded(self, trait: str, layer: int, benign: Benign | None) -> Probe:
-        scale = Scale(benign.mean, benign.sd) if benign else Scale()
-        return scale.folded(trait, layer, self._probe(trait, layer))
 
     def _steering(
         self,
@@ -348,7 +204,7 @@ class Compiler:
                 "recheck reads another layer, where a raw threshold means nothing", *path, "recheck"
             )
             return None
-        return self._linear_condition(condition, layer, path)
+        return self.conditions.linear(condition, layer, path)
 
 
 def open_keys(rule: Rule) -> list[str]:

@@ -1,0 +1,1 @@
+"""Compiling: PolicySet + vectors + calibration + fingerprint -> Plan, with every problem on the way."""
