@@ -1,5 +1,6 @@
 """Allowed prompts: what comes out is what the model that was never wrapped gives, token for token."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -108,6 +109,41 @@ class Forbid(LogitsProcessor):
 class StopAt(StoppingCriteria):
     def __call__(self, ids, scores, **kwargs):
         return torch.full((len(ids),), ids.shape[1] > 25)
+
+
+def calls(run):
+    """How many functions are called, Python's and C's, in this thread."""
+    found = 0
+
+    def count(frame, event, argument):
+        nonlocal found
+        found += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+def calls_of_a_step(generate_tokens):
+    generate_tokens(12)  # whatever is only done once
+    return (calls(lambda: generate_tokens(12)) - calls(lambda: generate_tokens(4))) / 8
+
+
+def test_an_allowed_decoding_step_is_the_bare_models_but_for_a_lock_and_one_wrapper_a_layer_read():
+    inputs, active, read = batch(1), plan((2, 3)), 2
+
+    def tokens(count):
+        return {**inputs, "do_sample": False, "min_new_tokens": count, "max_new_tokens": count}
+
+    with engine() as (made, bare):
+        without = calls_of_a_step(lambda n: bare.generate(**tokens(n), pad_token_id=0))
+        guarded = calls_of_a_step(lambda n: generate(made, active, Fixed(), **tokens(n)))
+    assert without > 500
+    assert 0 < guarded - without <= 4 + 4 * read
 
 
 def test_logits_processors_and_stopping_criteria_work_as_before():
