@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TOKENIZER, Fixed, batch, engine, generate, plan, random_vector
+from tiny import TOKENIZER, Fixed, batch, engine, generate, plan, random_vector, steering
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -109,6 +110,45 @@ class Forbid(LogitsProcessor):
 class StopAt(StoppingCriteria):
     def __call__(self, ids, scores, **kwargs):
         return torch.full((len(ids),), ids.shape[1] > 25)
+
+
+class Waits(TorchDispatchMode):
+    """Counts where a tensor's value is asked for: on a device the host waits there."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_device_is_waited_for_once_before_the_prompt_and_then_for_the_scores(monkeypatch, side):
+    monkeypatch.setattr("guardrail.engines.intervene.on_host", lambda tensor: False)
+    once = {**batch(2, side), "max_new_tokens": 1, "pad_token_id": 0}
+    with engine() as (made, bare):
+        with Waits() as without:
+            bare.generate(**once)
+        with Waits() as guarded:
+            generate(made, plan((2, 3)), Fixed(), **once)
+    assert guarded.count == without.count + 1
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_prompts_on_a_device_are_read_and_steered_as_on_the_host(monkeypatch, side, count):
+    spec, inputs = steering("add", (2, 3)), batch(count, side)
+    with engine() as (made, _):
+        results, evaluators = [], []
+        for known in (True, False):
+            monkeypatch.setattr("guardrail.engines.intervene.on_host", lambda tensor, known=known: known)
+            evaluators.append(Fixed(("steer",), (spec,)))
+            results.append(generate(made, plan((2, 3), spec), evaluators[-1], **inputs, do_sample=False))
+    assert torch.equal(results[0].output, results[1].output)
+    assert results[0].passes == results[1].passes
+    assert evaluators[0].readings == evaluators[1].readings
 
 
 def calls(run):

@@ -126,10 +126,18 @@ class Change:
 
 
 def last_positions(mask: Tensor | None, columns: int) -> Tensor | None:
-    """[rows]: the column of each row's last token; None where that is the last column in every row."""
-    if mask is None or bool(mask[:, -1].all()):
+    """[rows]: the column of each row's last token; None where that is known to be the last column in each.
+
+    Of a mask on another device nothing is known yet: looking would mean to wait for it.
+    """
+    if mask is None or (on_host(mask) and bool(mask[:, -1].all())):
         return None
     return columns - 1 - mask[:, -columns:].to(torch.int64).flip(1).argmax(1)
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether a tensor can be looked at without waiting for a device."""
+    return tensor.device.type == "cpu"
 
 
 def at_last(hidden: Tensor, last: Tensor | None) -> Tensor:

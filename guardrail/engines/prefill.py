@@ -31,6 +31,7 @@ class GuardedPrefill:
         self.steering: BatchSteering | None = None
         self.guard_seconds = 0.0
         self._pending: list[Tensor] = []
+        self._columns = 0
         self._layers = self.plan.layers
         if not self._layers:
             self._decide()
@@ -67,6 +68,7 @@ class GuardedPrefill:
         return self.visit(name, hidden) or bool(self.decisions)
 
     def _scores(self, layer: int, hidden: Tensor) -> Tensor:
+        self._columns = hidden.shape[1]
         states = at_last(hidden, self.last)
         return self.reader.scores(layer, states if self.expand == 1 else states[:: self.expand])
 
@@ -74,9 +76,18 @@ class GuardedPrefill:
         """[prompts][probes]; one copy from the device."""
         if not self._pending:
             return [[nan] * len(self.plan.probes)] * self.prompts
-        chunks = [scores.to(self._pending[-1].device) for scores in self._pending]
+        device = self._pending[-1].device
+        chunks = [scores.to(device) for scores in self._pending]
+        if self.last is not None:
+            chunks.append(self._unpadded(self.last).to(device))
         values = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).tolist()
+        if self.last is not None and all(row[-1] for row in values):
+            self.last = None
         return [self.reader.in_order(row) for row in values]
+
+    def _unpadded(self, last: Tensor) -> Tensor:
+        """[prompts, 1]: 1 where the last token is in the last column."""
+        return (last[:: self.expand, None] == self._columns - 1).float()
 
     def _decide(self) -> None:
         readings = self._readings()
