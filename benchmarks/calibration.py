@@ -26,7 +26,8 @@ import numpy as np
 from guardrail.bench import provenance
 from guardrail.calibrate.collect import Projections
 from guardrail.calibrate.joint import Bar, Member, joint_rates
-from guardrail.calibration import Benign, conformal_rank, fpr_interval, observed_fpr
+from guardrail.calibration import Benign
+from guardrail.conformal import conformal_rank, fpr_interval, observed_fpr
 
 OUT = Path(__file__).parent / "results" / "calibration.json"
 COVERAGE, MEAN_FACTOR = 0.9, 1.2

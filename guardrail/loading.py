@@ -18,8 +18,9 @@ from guardrail.errors import ConfigError, PluginError, Problem
 from guardrail.plan import Plan
 from guardrail.policy import PolicySet
 from guardrail.policy_file import Draft, draft
+from guardrail.provenance import Provenance
 from guardrail.types import Fingerprint
-from guardrail.vectors import Provenance, TraitVectors
+from guardrail.vectors import TraitVectors
 
 if TYPE_CHECKING:
     from guardrail.plugins import Plugins

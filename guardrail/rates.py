@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from guardrail.calibration import Benign, Calibration, Tail, fpr_interval, observed_fpr
+from guardrail.calibration import Benign, Calibration, Tail
+from guardrail.conformal import fpr_interval, observed_fpr
 from guardrail.plan import CompiledCondition, Plan, Rule
 from guardrail.policy import Monitor
 

@@ -19,8 +19,9 @@ from guardrail.errors import CalibrationError, PolicyError, VectorError
 from guardrail.extract.subject import Subject
 from guardrail.plugins import Plugins
 from guardrail.policy import FprThreshold, RawThreshold
+from guardrail.provenance import Provenance
 from guardrail.testing import CHAT_TEMPLATE, tiny_model
-from guardrail.vectors import Provenance, TraitVector, TraitVectors
+from guardrail.vectors import TraitVector, TraitVectors
 
 TRAITS = ("evil", "sycophancy", "humor")
 OPTIONS = Options(population="made up", fpr=0.05, conversations=4, new_tokens=5)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from worlds import CALM
 
 from guardrail.calibrate.joint import Bar, Member, decimal_rate, entering_factors, joint_rates, ranks
-from guardrail.calibration import Benign, conformal_rank
+from guardrail.calibration import Benign
+from guardrail.conformal import conformal_rank
 from guardrail.errors import CalibrationError
 
 

@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from worlds import CALM, VECTORS, benign, calibration
 
-from guardrail.calibration import (
-    Benign,
-    Calibration,
-    conformal_rank,
-    fpr_interval,
-    observed_fpr,
-    prompts_needed,
-)
+from guardrail.calibration import Benign, Calibration
+from guardrail.conformal import conformal_rank, fpr_interval, observed_fpr, prompts_needed
 from guardrail.errors import CalibrationError
 
 

@@ -13,8 +13,9 @@ from guardrail.cli import run
 from guardrail.cli.benign import read_benign
 from guardrail.engines.fingerprint import fingerprint
 from guardrail.errors import ConfigError
+from guardrail.provenance import Provenance
 from guardrail.testing import CHAT_TEMPLATE, tiny_model
-from guardrail.vectors import Provenance, TraitVector, TraitVectors
+from guardrail.vectors import TraitVector, TraitVectors
 
 POLICY = """\
 version: 1

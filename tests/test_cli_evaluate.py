@@ -13,9 +13,10 @@ from guardrail.cli import run
 from guardrail.extract import judges
 from guardrail.extract.evaluation import intervals, sweep
 from guardrail.extract.subject import Subject
+from guardrail.provenance import Provenance
 from guardrail.testing import tiny_model, tiny_tokenizer
 from guardrail.types import Message
-from guardrail.vectors import Provenance, TraitVector, TraitVectors
+from guardrail.vectors import TraitVector, TraitVectors
 
 CONTRACT = (
     *("auroc", "tpr_at_1pct_fpr", "r_overall", "r_within", "auroc_vs_other_traits", "text_baseline_auroc"),

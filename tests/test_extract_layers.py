@@ -10,8 +10,9 @@ from guardrail.errors import ConfigError, ExtractionError, VectorError
 from guardrail.extract.layers import Candidate, Sweep, log_odds, with_layer
 from guardrail.extract.layers_files import load_sweep, published
 from guardrail.extract.layers_select import by_refusal, by_separation, by_steering
+from guardrail.provenance import LayerChoice
 from guardrail.testing import hand_made_vectors
-from guardrail.vectors import LayerChoice, TraitVectors
+from guardrail.vectors import TraitVectors
 
 
 def steered(*pairs, layers=None):

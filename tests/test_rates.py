@@ -1,7 +1,7 @@
 import pytest
 from worlds import calibration, loaded, rule, world
 
-from guardrail.calibration import fpr_interval
+from guardrail.conformal import fpr_interval
 from guardrail.rates import Rate, condition_rate, rule_rate, set_rate
 
 

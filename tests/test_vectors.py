@@ -9,16 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from guardrail.errors import VectorError
+from guardrail.provenance import Imported, LayerChoice, Provenance
 from guardrail.testing import hand_made_vectors, tiny_fingerprint
-from guardrail.vectors import (
-    Imported,
-    LayerChoice,
-    Provenance,
-    TraitVector,
-    TraitVectors,
-    _header,
-    unit,
-)
+from guardrail.vectors import TraitVector, TraitVectors, _header, unit
 
 ROWS, WIDTH = 5, 32
 

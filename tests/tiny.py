@@ -20,9 +20,10 @@ from guardrail.engines.hooks import Hooked
 from guardrail.engines.traces import Traced
 from guardrail.engines.transformers import TransformersEngine
 from guardrail.plan import Plan
+from guardrail.provenance import Provenance
 from guardrail.testing import hand_made_plan, tiny_model, tiny_tokenizer
 from guardrail.types import Decision, Operator, Probe, Steering
-from guardrail.vectors import Provenance, TraitVector, TraitVectors
+from guardrail.vectors import TraitVector, TraitVectors
 
 TOKENIZER = tiny_tokenizer()
 EXECUTORS = (Traced, Hooked)

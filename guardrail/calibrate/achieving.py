@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.calibrate.collect import Projections
-from guardrail.calibration import Achieved, Benign, conformal_rank, observed_fpr
+from guardrail.calibration import Achieved, Benign
+from guardrail.conformal import conformal_rank, observed_fpr
 from guardrail.plan import CompiledCondition, Plan, Rule
 from guardrail.vectors import TraitVectors
 

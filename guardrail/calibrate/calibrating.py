@@ -13,7 +13,8 @@ from guardrail.calibrate.collect import Advance, Projections, Spoken, token_proj
 from guardrail.calibrate.policies import PolicyFile
 from guardrail.calibrate.replies import reply_statistics
 from guardrail.calibrate.sample import Sample
-from guardrail.calibration import Benign, Calibration, Evidence, conformal_rank
+from guardrail.calibration import Benign, Calibration, Evidence
+from guardrail.conformal import conformal_rank
 from guardrail.document import KeyPath
 from guardrail.errors import CalibrationError, VectorError
 from guardrail.plan import CompiledCondition, Plan

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.calibration import Benign, Calibration, Tail, observed_fpr
+from guardrail.calibration import Benign, Calibration, Tail
+from guardrail.conformal import observed_fpr
 from guardrail.errors import CalibrationError
 from guardrail.types import AuditRecord, Score
 

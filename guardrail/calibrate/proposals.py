@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from guardrail.calibrate.joint import Bar, Member, joint_rates
-from guardrail.calibration import Calibration, Tail, conformal_rank
+from guardrail.calibration import Calibration, Tail
+from guardrail.conformal import conformal_rank
 from guardrail.document import KeyPath
 from guardrail.errors import CalibrationError, Problem
 from guardrail.plan import CompiledCondition, Plan, Rule

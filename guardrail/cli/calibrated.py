@@ -72,7 +72,7 @@ def _key(path: tuple[str | int, ...]) -> str:
 
 
 def _needed(shown: Shown) -> dict[str, float]:
-    from guardrail.calibration import prompts_needed
+    from guardrail.conformal import prompts_needed
 
     width = shown.width or shown.fpr
     return {
@@ -85,7 +85,7 @@ def _needed(shown: Shown) -> dict[str, float]:
 
 def print_calibrated(made: Calibrated, edit: PolicyEdit | None, shown: Shown) -> None:
     """For people: the sample, what was achieved, and what would change."""
-    from guardrail.calibration import fpr_interval
+    from guardrail.conformal import fpr_interval
 
     evidence, needed = _evidence(made.calibration), _needed(shown)
     left_out = f"; left out: {evidence.duplicates} duplicates, {evidence.skipped} that cannot be read"

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from guardrail.extract.settings import ExtractionSettings
     from guardrail.plugins import Plugins
     from guardrail.protocols import Judge
+    from guardrail.provenance import TraitSource
     from guardrail.traits import TraitDefinition
     from guardrail.types import Message
-    from guardrail.vectors import TraitSource, TraitVectors
+    from guardrail.vectors import TraitVectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardrail.extract.layers import Sweep
-    from guardrail.vectors import LayerChoice, TraitVector, TraitVectors
+    from guardrail.provenance import LayerChoice
+    from guardrail.vectors import TraitVector, TraitVectors
 
 
 class Selector(StrEnum):

@@ -13,8 +13,9 @@ from guardrail.extract.probing import Fitted, Pool, Separation, centring, fit_pr
 from guardrail.extract.settings import STEERING_VECTOR, ExtractionSettings
 from guardrail.extract.stability import cosines
 from guardrail.protocols import Examples, ExtractionMethod
+from guardrail.provenance import Untangled
 from guardrail.types import Array
-from guardrail.vectors import Untangled, unit
+from guardrail.vectors import unit
 
 Methods = Mapping[str, ExtractionMethod]
 

@@ -27,9 +27,10 @@ from guardrail.extract.stability import stability
 from guardrail.extract.states import stored_states
 from guardrail.extract.subject import Subject
 from guardrail.protocols import COHERENCE, ExtractionMethod, Judge
+from guardrail.provenance import Provenance, TraitSource
 from guardrail.traits import TraitDefinition
 from guardrail.types import Message
-from guardrail.vectors import Provenance, TraitSource, TraitVector, TraitVectors
+from guardrail.vectors import TraitVector, TraitVectors
 
 MIXED = "_mixed"
 

@@ -12,7 +12,8 @@ from typing import Self
 from pydantic import TypeAdapter
 
 from guardrail.errors import ConfigError
-from guardrail.vectors import LayerChoice, TraitVectors
+from guardrail.provenance import LayerChoice
+from guardrail.vectors import TraitVectors
 
 FORMAT = "guardrail-layer-sweep"
 _CLIP = 0.5

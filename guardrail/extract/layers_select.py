@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from guardrail.errors import ExtractionError
 from guardrail.extract.layers import Candidate, Sweep
-from guardrail.vectors import LayerChoice
+from guardrail.provenance import LayerChoice
 
 FLOOR = 75.0
 """Mean coherence that steered replies need (the gate of arXiv 2507.21509 for its steering results)."""

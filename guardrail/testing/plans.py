@@ -10,9 +10,10 @@ import numpy as np
 
 from guardrail.plan import CompiledCondition, Plan, Rule
 from guardrail.policy import Defaults, When
+from guardrail.provenance import Provenance
 from guardrail.testing.tiny import CHAT_TEMPLATE, tiny_fingerprint, tiny_model, tiny_tokenizer
 from guardrail.types import Fingerprint, Mode, Probe
-from guardrail.vectors import Provenance, TraitVector, TraitVectors
+from guardrail.vectors import TraitVector, TraitVectors
 
 if TYPE_CHECKING:
     from guardrail.guard import Guard

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from guardrail.errors import VectorError
+from guardrail.provenance import Imported, Provenance
 from guardrail.records import utc_now
 from guardrail.types import Fingerprint
 from guardrail.vector_files.directions import assembled
 from guardrail.vector_files.formats import VectorFormat, format_of
 from guardrail.vector_files.persona_vectors import POSITIONS
-from guardrail.vectors import Imported, Provenance, TraitVector, TraitVectors
+from guardrail.vectors import TraitVector, TraitVectors
 
 
 def import_vectors(

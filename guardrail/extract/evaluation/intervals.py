@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from guardrail.calibration import observed_fpr
+from guardrail.conformal import observed_fpr
 
 Numbers = NDArray[np.float64]
 RESAMPLES = 1000

@@ -1,0 +1,53 @@
+"""Split-conformal thresholds: which rank gives a rate, how many prompts it needs, intervals of rates."""
+
+from __future__ import annotations
+
+import math
+
+from guardrail.errors import CalibrationError
+
+
+def conformal_rank(n: int, fpr: float) -> int:
+    """The rank r = ceil((n + 1)(1 - fpr)). Raises CalibrationError when n cannot support the rate."""
+    rank = math.ceil((n + 1) * (1 - fpr) - 1e-9)
+    if rank > n:
+        raise CalibrationError(
+            f"a false-positive rate of {fpr} needs at least {prompts_needed(fpr)} benign prompts, not {n}"
+        )
+    return rank
+
+
+def prompts_needed(fpr: float, width: float | None = None, confidence: float = 0.95) -> int:
+    """The fewest benign prompts for a rate; with `width`, for an interval of the rate no wider than that."""
+    low = math.ceil(1 / fpr - 1 - 1e-9)
+    if width is None:
+        return low
+    high = low
+    while _width(high, fpr, confidence) > width:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _width(middle, fpr, confidence) <= width else (middle + 1, high)
+    return high
+
+
+def _width(n: int, fpr: float, confidence: float) -> float:
+    low, high = fpr_interval(n, fpr, confidence)
+    return high - low
+
+
+def fpr_interval(n: int, fpr: float, confidence: float = 0.95) -> tuple[float, float]:
+    """The central interval of the rate that a conformal threshold from n prompts really has."""
+    from scipy.stats import beta
+
+    rank, tail = conformal_rank(n, fpr), (1 - confidence) / 2
+    low, high = beta.ppf([tail, 1 - tail], n + 1 - rank, rank)
+    return float(low), float(high)
+
+
+def observed_fpr(fired: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
+    """(rate, low, high): the Clopper-Pearson interval of a rate seen on fresh benign prompts."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(fired, n).proportion_ci(confidence, method="exact")
+    return fired / n, float(interval.low), float(interval.high)
