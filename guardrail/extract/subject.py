@@ -25,6 +25,8 @@ from guardrail.types import Array, Message, Steering
 
 ROWS = 64
 """Rows of a batch, unless told otherwise."""
+CPU_ROWS = 8
+"""Rows that are read at a time on a CPU, where what a larger batch holds no longer fits its caches."""
 
 
 class Subject:
@@ -176,6 +178,10 @@ class Subject:
         rows = [self.render(messages).ids for messages in prompts]
         return self.means(rows, [[(len(ids) - 1, len(ids))] for ids in rows])[:, 0]
 
+    @property
+    def _read_at_a_time(self) -> int:
+        return min(self.rows, CPU_ROWS) if self.device.type == "cpu" else self.rows
+
     def means(self, rows: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[int, int]]]) -> Array:
         """[n, spans, L + 1, d_model] float32: mean states over each row's spans [start, end) of tokens.
 
@@ -184,7 +190,7 @@ class Subject:
         """
         count = len(spans[0]) if spans else 0
         means = np.zeros((len(rows), count, self.layers + 1, self.d_model), np.float32)
-        for batch in bucketed([len(ids) for ids in rows], self.rows):
+        for batch in bucketed([len(ids) for ids in rows], self._read_at_a_time):
             ids, mask = padded([rows[i] for i in batch], self._pad, left=False, device=self.device)
             weights = _averaging([spans[i] for i in batch], ids.shape[1]).to(self.device)
             sites = [Site(layer) for layer in range(self.layers + 1)]
