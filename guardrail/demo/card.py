@@ -31,12 +31,14 @@ Temperature 1 unless said. Brackets are 95 % intervals (bootstrap over prompts; 
 phrasing" means an unseen template and an unseen (intensity, adjective) pair; the adjectives themselves are
 known, in other pairs.
 """
-SEEDS = """
-## Other seeds
+TRAININGS = """
+## Other trainings
 
-The same recipe with {count} seeds, each trained once. The first is shipped, whether or not it is the best.
-Some rows differ between seeds by far more than their intervals, which are about prompts and not about
-trainings: one training says little about a recipe. Steering was measured on the first alone.
+The same recipe, trained {count} times. The first is shipped, whether or not it is the best. Some rows differ
+by far more than their intervals, which are about prompts and not about trainings: one training says little
+about a recipe. What `make demo-model` makes is another model than the shipped one, even with the same seed on
+the same machine: sums are rounded otherwise, and trainings drift apart. Nothing in the card shows that the
+recipe would give clozes again. Cells are empty where steering was not measured.
 """
 CANNOT = """
 ## What it cannot do
@@ -66,17 +68,17 @@ lessons) and stayed at chance; options are scored by the log-probability of thei
 
 
 def write_card(
-    results: Sequence[Evaluation], vectors: TraitVectors, population: str, cautions: Sequence[str] = ()
+    results: Mapping[str, Evaluation], vectors: TraitVectors, population: str, cautions: Sequence[str] = ()
 ) -> None:
-    """Writes the page; the first evaluation is that of the shipped model, the others are other seeds."""
-    shipped = results[0]
+    """Writes the page; results by the name of the training, that of the shipped model first."""
+    shipped = next(iter(results.values()))
     parts = [
         _head(),
         *_goals(shipped),
         *tables.behaviour(shipped),
         *tables.reading(shipped),
         *tables.steering(shipped),
-        *_seeds(results),
+        *_trainings(results),
         _tail(vectors, population, cautions),
     ]
     CARD.write_text("\n".join(parts), encoding="utf-8")
@@ -97,16 +99,12 @@ def _goals(results: Evaluation) -> list[str]:
     ]
 
 
-def _seeds(results: Sequence[Evaluation]) -> list[str]:
+def _trainings(results: Mapping[str, Evaluation]) -> list[str]:
     if len(results) < 2:
         return []
-    names = [goal.name for goal in goals(results[-1])]
-    measured: list[Mapping[str, str]] = [{g.name: g.measured for g in goals(one)} for one in results]
-    rows = [[name, *[one.get(name, "") for one in measured]] for name in names]
-    return [
-        SEEDS.format(count=len(results)),
-        tables.table(["what", *[f"seed {one.seed}" for one in results]], rows),
-    ]
+    measured: list[Mapping[str, str]] = [{g.name: g.measured for g in goals(one)} for one in results.values()]
+    rows = [[name, *[one.get(name, "") for one in measured]] for name in measured[0]]
+    return [TRAININGS.format(count=len(results)), tables.table(["what", *results], rows)]
 
 
 def _tail(vectors: TraitVectors, population: str, cautions: Sequence[str]) -> str:
