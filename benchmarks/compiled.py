@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 from transformers import CompileConfig
 
 from benchmarks.cases import ignore
-from benchmarks.runner import row
-from benchmarks.subjects import UNCHANGED, Subject, subject
+from benchmarks.runner import pooled
+from benchmarks.subjects import ALLOW, Subject, subject
 from guardrail.bench import results
 from guardrail.bench.cases import Case, endless, greedy, plainly
 from guardrail.bench.pairs import PAIRS
@@ -59,11 +58,9 @@ def launch_bound() -> Any:
 
 
 def models() -> Subject:
-    """Allowed replies are to cost nothing: 1 is within the interval."""
-    goals = {"allow": UNCHANGED}
-    return subject(
-        "12 x 64, compiled", launch_bound, tiny_tokenizer(), prompt=32, new_tokens=TOKENS, goals=goals
-    )
+    """The goal is that of replies that are not compiled."""
+    build, name = launch_bound, "12 x 64, compiled"
+    return subject(name, build, tiny_tokenizer(), prompt=32, new_tokens=TOKENS, goals=ALLOW)
 
 
 def arguments(given: Subject, compiled: bool = True) -> dict[str, Any]:
@@ -110,17 +107,15 @@ def gated(given: Subject, is_open: bool) -> Any:
 
 
 def main() -> int:
-    """0, or 1 where allowed replies cost something."""
+    """0, or 1 where a goal is missed or undecided."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compiled", description=__doc__)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--out", type=Path, default=OUT)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    given = models()
-    found = []
-    for one in map(partial(row, given, pairs=chosen.pairs), cases(given)):
-        found.append(one)
-        print(*cells(one), sep="  ", flush=True)
+    found = list(pooled(models, cases, chosen.pairs))
+    for one in found:
+        print(*cells(one), sep="  ")
     results.write(results.report(found, "cpu", "wall"), chosen.out)
     return int(results.missed(found))
 

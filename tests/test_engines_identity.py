@@ -15,7 +15,9 @@ from transformers import (
     TextStreamer,
 )
 
+from guardrail.engines import Prompt
 from guardrail.engines.blocks import decoder_blocks
+from guardrail.engines.intervene import BatchSteering
 from guardrail.engines.traces import Traced
 from guardrail.testing import ARCHITECTURES
 from guardrail.types import Message
@@ -113,42 +115,76 @@ class StopAt(StoppingCriteria):
 
 
 class Waits(TorchDispatchMode):
-    """Counts where a tensor's value is asked for: on a device the host waits there."""
+    """Counts where the host asks for a tensor's values: on a device it waits there."""
 
-    def __init__(self):
+    def __init__(self, monkeypatch):
         super().__init__()
         self.count = 0
+        for name in ("tolist", "cpu", "numpy"):
+            monkeypatch.setattr(torch.Tensor, name, self._counted(getattr(torch.Tensor, name)))
+
+    def _counted(self, method):
+        def call(tensor, *args, **kwargs):
+            self.count += 1
+            return method(tensor, *args, **kwargs)
+
+        return call
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.count += function is torch.ops.aten._local_scalar_dense.default
         return function(*args, **(kwargs or {}))
 
 
+def waits(run):
+    with pytest.MonkeyPatch.context() as monkeypatch, Waits(monkeypatch) as found:
+        run()
+    return found.count
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_device_is_waited_for_once_before_the_prompt_and_then_for_the_scores(monkeypatch, side):
+def test_a_device_is_waited_for_once_before_the_prompt_and_once_for_the_scores(monkeypatch, side):
     monkeypatch.setattr("guardrail.engines.intervene.on_host", lambda tensor: False)
     once = {**batch(2, side), "max_new_tokens": 1, "pad_token_id": 0}
     with engine() as (made, bare):
-        with Waits() as without:
-            bare.generate(**once)
-        with Waits() as guarded:
-            generate(made, plan((2, 3)), Fixed(), **once)
-    assert guarded.count == without.count + 1
+        without = waits(lambda: bare.generate(**once))
+        guarded = waits(lambda: generate(made, plan((2, 3)), Fixed(), **once))
+    assert guarded == without + 2
+
+
+def test_a_check_on_a_device_waits_for_the_scores_alone():
+    prompts = [
+        Prompt(tuple(TOKENIZER(text)["input_ids"])) for text in ("some words", "a few more words here")
+    ]
+    with engine() as (made, bare):
+        inputs = dict(zip(("input_ids", "attention_mask"), made.batch(prompts), strict=True))
+        without = waits(lambda: bare(**inputs, use_cache=False))
+        check = waits(lambda: made.check(prompts, plan((2, 3)), Fixed(), lambda event: None))
+    assert check == without + 1
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("count", [1, 4])
-def test_prompts_on_a_device_are_read_and_steered_as_on_the_host(monkeypatch, side, count):
-    spec, inputs = steering("add", (2, 3)), batch(count, side)
+@pytest.mark.parametrize(("read", "steered"), [((2, 3), (2, 3)), ((2, 3), (4,)), ((), (2,))])
+def test_prompts_on_a_device_are_read_and_steered_as_on_the_host(monkeypatch, read, steered, count, side):
+    spec, inputs = steering("ablate", steered), batch(count, side)
+    padded = side == "right" and count > 1
+    apply, widths, evaluators, outputs = BatchSteering.apply, [], [], []
+
+    def seen(self, layer, hidden, weight=None):
+        widths.append((hidden.shape[1] > 1, weight is not None))
+        apply(self, layer, hidden, weight)
+
+    monkeypatch.setattr(BatchSteering, "apply", seen)
     with engine() as (made, _):
-        results, evaluators = [], []
         for known in (True, False):
             monkeypatch.setattr("guardrail.engines.intervene.on_host", lambda tensor, known=known: known)
-            evaluators.append(Fixed(("steer",), (spec,)))
-            results.append(generate(made, plan((2, 3), spec), evaluators[-1], **inputs, do_sample=False))
-    assert torch.equal(results[0].output, results[1].output)
-    assert results[0].passes == results[1].passes
+            evaluators.append(Fixed(("steer",) * count, (spec,)))
+            found = generate(made, plan(read, spec), evaluators[-1], **inputs, do_sample=False)
+            outputs.append(found.output)
+    assert torch.equal(*outputs)
     assert evaluators[0].readings == evaluators[1].readings
+    again = read and steered[0] < read[-1]
+    assert set(widths) == ({(True, True), (False, False)} if padded and not again else {(False, False)})
 
 
 def calls(run):

@@ -122,6 +122,18 @@ def test_prompt_states_are_the_last_tokens_at_every_layer(subject):
         assert not np.allclose(row[4], hidden[4][0, -1].detach(), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "rows", "read"), [(4, 64, 64), (4, 300, 256), (200, 64, 5), (2000, 64, 1)]
+)
+def test_a_cpu_reads_no_more_than_a_thousand_tokens_at_a_time(tokens, rows, read):
+    made, seen = Subject(tiny_model(max_position_embeddings=2048), TOKENIZER, rows=rows), []
+    made.blocks[0].register_forward_pre_hook(
+        lambda module, arguments, keywords: seen.append(len(arguments[0])), with_kwargs=True
+    )
+    made.means([[1] * tokens] * (read + 1), [[(0, tokens)]] * (read + 1))
+    assert seen == [read, 1]
+
+
 def test_means_are_over_each_rows_own_spans(subject):
     rows = [subject.render(prompt).ids for prompt in PROMPTS]
     found = subject.means(rows, [[(0, 3), (2, len(ids)), (4, 4)] for ids in rows])

@@ -85,7 +85,7 @@ def steering(
 
 def plan(read: Sequence[int] = (3,), steer: Steering | None = None) -> Plan:
     """A plan that reads one random probe at each of these layers."""
-    base = hand_made_plan(layer=read[0])
+    base = hand_made_plan(layer=read[0] if read else 1)
     rule = base.rules[0]
     conditions = tuple(replace(rule.conditions[0], layer=layer, reading=i) for i, layer in enumerate(read))
     probes = tuple(Probe(trait="evil", layer=layer, weights=random_vector(layer)) for layer in read)

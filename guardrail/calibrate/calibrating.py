@@ -127,21 +127,6 @@ def conclude(
     return Calibrated(calibration=calibration, plan=plan, thresholds=thresholds)
 
 
-def repeats(
-    earlier: Calibration, fingerprint: Fingerprint, vectors: TraitVectors, sample: Sample, options: Options
-) -> bool:
-    """Whether an earlier calibration came from the same model, vectors and split, and would lose nothing."""
-    made_of = earlier.evidence
-    return (
-        made_of is not None
-        and earlier.fingerprint == fingerprint
-        and earlier.vectors_sha256 == vectors.sha256
-        and (made_of.source_sha256, made_of.seed) == (sample.sha256, sample.seed)
-        and made_of.calibrated == len(sample.calibration)
-        and made_of.conversations <= options.conversations
-    )
-
-
 def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatch: bool) -> None:
     """Raises VectorError for vectors of another model; a finetune of theirs may be allowed."""
     theirs = vectors.provenance.fingerprint

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from guardrail.calibrate.calibrating import Calibrated
     from guardrail.calibrate.policies import PolicyFile
     from guardrail.calibrate.sample import Sample
-    from guardrail.calibration import Calibration
     from guardrail.extract.subject import Subject
 
 SHOWN_PROBLEMS = 20
@@ -81,9 +80,7 @@ def calibrate(
     out: Annotated[Path, typer.Option("--out", help="Where the calibration goes.")] = Path(
         "calibration.json"
     ),
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a calibration of something else at --out.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the calibration at --out.")] = False,
     population: Annotated[
         str | None, typer.Option("--population", help="What the prompts are, in words; kept in the file.")
     ] = None,
@@ -113,10 +110,10 @@ def calibrate(
     if benign is None:
         raise ConfigError("no benign prompts: name a file with --benign")
     check_options(fpr, set_fpr, width, apply, write, set_calibration)
-    earlier = earlier_calibration(out)
+    check_out(out, force)
     given = inputs(model, vectors, policies, apply)
     with console_quiet(model):
-        from guardrail.calibrate.calibrating import Options, conclude, measure, repeats
+        from guardrail.calibrate.calibrating import Options, conclude, measure
         from guardrail.extract.subject import Subject
         from guardrail.vectors import TraitVectors
 
@@ -132,10 +129,6 @@ def calibrate(
         skipped=skipped,
         allow_model_mismatch=allow_model_mismatch or allowed,
     )
-    if earlier and not force and not repeats(earlier, subject.fingerprint, loaded, sample, options):
-        raise ConfigError(
-            f"{out} exists and was made of something else; choose another --out, or replace it with --force"
-        )
     total = len(sample.calibration) + len(sample.held_out) + min(conversations, len(sample.calibration))
     with _progress(total) as advance:
         measured = measure(subject, loaded, sample, options, given.policies, advance)
@@ -171,18 +164,19 @@ def check_options(
         raise ConfigError("--write and --set-calibration need --apply FILE")
 
 
-def earlier_calibration(out: Path) -> Calibration | None:
-    """The calibration at `out`, which a policy may be using. Raises ConfigError where it is another file."""
+def check_out(out: Path, force: bool) -> None:
+    """Raises ConfigError where the result would replace a file: a policy may be using that calibration."""
     from guardrail.calibration import Calibration
 
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out}: there is no such folder")
-    if not out.exists():
-        return None
-    try:
-        return Calibration.load(out)
-    except CalibrationError as error:
-        raise ConfigError(f"{out} exists and is no calibration; choose another --out") from error
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; choose another --out, or replace it with --force")
+    if out.exists():
+        try:
+            Calibration.load(out)
+        except CalibrationError as error:
+            raise ConfigError(f"{out} is no calibration; choose another --out") from error
 
 
 def inputs(model: str, vectors: str | None, policies: Path | None, apply: Path | None) -> Inputs:

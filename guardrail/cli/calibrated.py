@@ -139,7 +139,7 @@ def _print_edit(edit: PolicyEdit, written: bool) -> None:
         typer.echo(f"{edit.path}: no change: {{fpr: ...}} and {{percentile: ...}} follow the calibration")
         return
     typer.echo(f"\n{edit.diff()}")
-    typer.echo(f"{edit.path}: written" if written else f"{edit.path}: not written; --write does it")
+    typer.echo(f"{edit.path}: written" if written else f"{edit.path}: not written; --write --force does it")
 
 
 def print_drift(report: DriftReport) -> None:

@@ -145,7 +145,7 @@ class Generation:
     def _guarded_prefill(self, call: PrefillCall) -> tuple[GuardedPrefill, Any]:
         reader = self.engine.reader(self.plan)
         expand = len(call.ids) // self.prompts
-        last = last_positions(call.mask, call.columns)
+        last = last_positions(call.mask, call.columns, wait=not self.plan.layers)
         guarded = self.guarded = GuardedPrefill(reader, self.evaluator, self.prompts, expand, last)
         if guarded.stopped:
             return guarded, None

@@ -125,12 +125,12 @@ class Change:
         return beyond.clamp(max=0) if self.floor else beyond.clamp(min=0)
 
 
-def last_positions(mask: Tensor | None, columns: int) -> Tensor | None:
+def last_positions(mask: Tensor | None, columns: int, *, wait: bool = True) -> Tensor | None:
     """[rows]: the column of each row's last token; None where that is known to be the last column in each.
 
-    Of a mask on another device nothing is known yet: looking would mean to wait for it.
+    Of a mask on another device nothing is known without waiting for it.
     """
-    if mask is None or (on_host(mask) and bool(mask[:, -1].all())):
+    if mask is None or ((wait or on_host(mask)) and bool(mask[:, -1].all())):
         return None
     return columns - 1 - mask[:, -columns:].to(torch.int64).flip(1).argmax(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import nan
 from time import perf_counter
 
 import torch
@@ -72,28 +71,27 @@ class GuardedPrefill:
         states = at_last(hidden, self.last)
         return self.reader.scores(layer, states if self.expand == 1 else states[:: self.expand])
 
-    def _readings(self) -> list[list[float]]:
-        """[prompts][probes]; one copy from the device."""
-        if not self._pending:
-            return [[nan] * len(self.plan.probes)] * self.prompts
-        device = self._pending[-1].device
-        chunks = [scores.to(device) for scores in self._pending]
-        if self.last is not None:
-            chunks.append(self._unpadded(self.last).to(device))
-        values = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).tolist()
-        if self.last is not None and all(row[-1] for row in values):
-            self.last = None
-        return [self.reader.in_order(row) for row in values]
-
-    def _unpadded(self, last: Tensor) -> Tensor:
-        """[prompts, 1]: 1 where the last token is in the last column."""
-        return (last[:: self.expand, None] == self._columns - 1).float()
-
     def _decide(self) -> None:
-        readings = self._readings()
+        values = self._values() if self._pending else [[]] * self.prompts
+        readings = [self.reader.in_order(row) for row in values]
         self.decisions = [self.evaluator.decide(row, readings[row]) for row in range(self.prompts)]
         if any(decision.steering for decision in self.decisions):
             self.steering = BatchSteering(self.decisions, self.expand)
+
+    def _values(self) -> list[list[float]]:
+        """[prompts][scores of all layers]; one copy, which also tells whether anything is padded."""
+        device = self._pending[-1].device
+        chunks = [scores.to(device) for scores in self._pending]
+        if self.last is not None:
+            chunks.append(self._padded(self.last).to(device))
+        values = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).tolist()
+        if self.last is not None and not any(row[-1] for row in values):
+            self.last = None
+        return values
+
+    def _padded(self, last: Tensor) -> Tensor:
+        """[prompts, 1]: 1 where something comes after the last token."""
+        return (last[:: self.expand, None] < self._columns - 1).float()
 
     def _steer(self, layer: int, hidden: Tensor) -> None:
         if self.steering is None:

@@ -19,7 +19,7 @@ from guardrail.engines.executor import Executor
 from guardrail.engines.fingerprint import fingerprint
 from guardrail.engines.generation import Generated, Generation
 from guardrail.engines.hooks import Hooked
-from guardrail.engines.intervene import Reader, last_positions
+from guardrail.engines.intervene import Reader
 from guardrail.engines.prefill import GuardedPrefill, layer_name
 from guardrail.engines.prefill_call import PrefillCall
 from guardrail.engines.rendering import Renderer
@@ -146,11 +146,11 @@ class TransformersEngine:
         ids, mask = self.batch(prompts)
         start = perf_counter()
         with self.lock, torch.no_grad():
-            last = last_positions(mask, ids.shape[1])
-            guarded = GuardedPrefill(self.reader(plan), evaluator, len(prompts), 1, last)
+            guarded = GuardedPrefill(self.reader(plan), evaluator, len(prompts), 1, last=None)
             if not guarded.decisions:
                 names = [layer_name(layer) for layer in plan.layers]
-                run = partial(self._forward, ids, mask)
+                padded = len({len(prompt.ids) for prompt in prompts}) > 1
+                run = partial(self._forward, ids, mask if padded else None)
                 self.prefilling.observe(names, run, guarded.check_only)
         seconds = perf_counter() - start - guarded.guard_seconds
         timing = Timing(guard=guarded.guard_seconds * 1e3, prefill=seconds * 1e3)
@@ -237,13 +237,12 @@ class TransformersEngine:
         device = self.inner.device
         return torch.tensor(rows, device=device), torch.tensor(masks, device=device)
 
-    def _forward(self, ids: Tensor, mask: Tensor) -> Any:
+    def _forward(self, ids: Tensor, mask: Tensor | None) -> Any:
         known = inspect.signature(self.inner.forward).parameters
         extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-        if "position_ids" in known:
+        if mask is not None and "position_ids" in known:
             extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-        whole = bool(mask.all())
-        return self.inner(input_ids=ids, attention_mask=None if whole else mask, use_cache=False, **extra)
+        return self.inner(input_ids=ids, attention_mask=mask, use_cache=False, **extra)
 
     def _attach(self) -> None:
         """Put our `_prefill` and a lock in front of the model's own; other threads wait."""

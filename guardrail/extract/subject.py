@@ -25,8 +25,8 @@ from guardrail.types import Array, Message, Steering
 
 ROWS = 64
 """Rows of a batch, unless told otherwise."""
-CPU_ROWS = 8
-"""Rows that are read at a time on a CPU, where what a larger batch holds no longer fits its caches."""
+CPU_TOKENS = 1024
+"""Tokens that are read at a time on a CPU, where what a larger batch holds no longer fits its caches."""
 
 
 class Subject:
@@ -178,9 +178,9 @@ class Subject:
         rows = [self.render(messages).ids for messages in prompts]
         return self.means(rows, [[(len(ids) - 1, len(ids))] for ids in rows])[:, 0]
 
-    @property
-    def _read_at_a_time(self) -> int:
-        return min(self.rows, CPU_ROWS) if self.device.type == "cpu" else self.rows
+    def _read_at_a_time(self, longest: int) -> int:
+        fitting = max(1, CPU_TOKENS // longest) if self.device.type == "cpu" else self.rows
+        return min(self.rows, fitting)
 
     def means(self, rows: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[int, int]]]) -> Array:
         """[n, spans, L + 1, d_model] float32: mean states over each row's spans [start, end) of tokens.
@@ -190,7 +190,8 @@ class Subject:
         """
         count = len(spans[0]) if spans else 0
         means = np.zeros((len(rows), count, self.layers + 1, self.d_model), np.float32)
-        for batch in bucketed([len(ids) for ids in rows], self._read_at_a_time):
+        lengths = [len(ids) for ids in rows]
+        for batch in bucketed(lengths, self._read_at_a_time(max(lengths, default=1))):
             ids, mask = padded([rows[i] for i in batch], self._pad, left=False, device=self.device)
             weights = _averaging([spans[i] for i in batch], ids.shape[1]).to(self.device)
             sites = [Site(layer) for layer in range(self.layers + 1)]
