@@ -1,16 +1,16 @@
 """The only `with` blocks of nnsight, and the only place that imports it.
 
 nnsight reads this file's source: each block's body stands on its own lines. Only the blocks that are read
-or steered are wrapped, each as a leaf under a container of our own, so that nothing else of the model is
-touched and a block that nobody looks at costs nothing. Everything is undone by `close`. Compiled code cannot
-be looked into: a compiled model runs eagerly for as long.
+or steered are wrapped, each as a leaf under a container of our own, and only while something looks into them:
+between looks, and while an unsteered reply is decoded, every block has its own `forward`. Compiled code
+cannot be looked into: a compiled model runs eagerly for as long.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
@@ -23,7 +23,7 @@ T = TypeVar("T")
 Place: TypeAlias = tuple[str, Literal["input", "output"]]
 """A module's name, and which side of it."""
 
-STATE = "__nnsight__"
+SLOTS = ("forward", "__nnsight__")
 
 
 def import_nnsight() -> Any:
@@ -46,9 +46,8 @@ class Traced:
     """A few modules under nnsight, by name; the executor that is the reference."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._before = {name: _slots(module) for name, module in modules.items()}
         self._modules = dict(modules)
-        self.wrapped = _wrap(modules)
+        self._rewrap()
 
     def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
         """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
@@ -61,12 +60,11 @@ class Traced:
         if not places:
             return forward()
         result: list[T] = []
-        wrapped = self.wrapped
 
         def call(_: int) -> None:
             result.append(forward())
 
-        with torch.compiler.set_stance("force_eager"), wrapped.trace(0, fn=call) as tracer:
+        with self._instrumented() as wrapped, wrapped.trace(0, fn=call) as tracer:
             for place in places:
                 name, side = place
                 if visit(place, hidden_of(getattr(getattr(wrapped, name), side))):
@@ -76,14 +74,12 @@ class Traced:
     def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
         """Run something that makes many forward passes, and show `visit` the named modules in each."""
         result: list[T] = []
-        wrapped = self.wrapped
 
         def call(_: int) -> None:
             result.append(run())
             raise _Done
 
-        eagerly = torch.compiler.set_stance("force_eager")
-        with suppress(_Done), eagerly, wrapped.trace(0, fn=call) as tracer:
+        with self._instrumented() as wrapped, suppress(_Done), wrapped.trace(0, fn=call) as tracer:
             for _step in tracer.iter[:]:
                 for name in names:
                     visit(name, hidden_of(getattr(wrapped, name).output))
@@ -94,16 +90,37 @@ class Traced:
         return None
 
     def close(self) -> None:
-        """Give the modules their own `forward` back."""
-        for name, module in self._modules.items():
-            for slot in ("forward", STATE):
-                module.__dict__.pop(slot, None)
-            module.__dict__.update(self._before[name])
+        """Nothing is left on the modules between calls."""
         self._modules = {}
 
+    @contextmanager
+    def _instrumented(self) -> Generator[Any]:
+        """nnsight's `forward` on the modules, in code that runs eagerly; then their own again."""
+        if self._slots() != self._own:
+            self._rewrap()  # somebody has changed a `forward` since
+        self._put(self._nnsights)
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                yield self._wrapped
+        finally:
+            self._put(self._own)
 
-def _slots(module: nn.Module) -> dict[str, object]:
-    return {slot: module.__dict__[slot] for slot in ("forward", STATE) if slot in module.__dict__}
+    def _rewrap(self) -> None:
+        self._own = self._slots()
+        self._wrapped = _wrap(self._modules)
+        self._nnsights = self._slots()
+        self._put(self._own)
+
+    def _slots(self) -> dict[str, dict[str, object]]:
+        """What nnsight changes of each module, as it is now."""
+        found = {name: module.__dict__ for name, module in self._modules.items()}
+        return {name: {slot: own[slot] for slot in SLOTS if slot in own} for name, own in found.items()}
+
+    def _put(self, slots: Mapping[str, Mapping[str, object]]) -> None:
+        for name, module in self._modules.items():
+            for slot in SLOTS:
+                module.__dict__.pop(slot, None)
+            module.__dict__.update(slots[name])
 
 
 def _wrap(modules: Mapping[str, nn.Module]) -> Any:
