@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from guardrail.types import Decision, Fingerprint, Message, Probe
 
 PROJECT = "guardrail"
+ENGINES = ("transformers", "transformers-nnsight", "transformers-hooks")
+"""The names of the built-in engines."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

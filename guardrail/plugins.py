@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from guardrail.compile.inputs import ActionInfo
 from guardrail.contributions import check_action, check_probe, gather
 from guardrail.errors import EvaluationError, PluginError
+from guardrail.hookspecs import ENGINES
 from guardrail.policy import AuditSettings
 from guardrail.problems import suggest
 from guardrail.protocols import (
@@ -144,7 +145,7 @@ class Plugins:
             template_arguments=template_arguments,
         )
         if engine is None:
-            raise PluginError(f"no plugin provides the engine `{name}`")
+            raise PluginError(f"no plugin provides the engine `{name}`{suggest(name, ENGINES)}")
         return engine
 
     def review(self, decision: Decision, messages: Sequence[Message]) -> list[tuple[str, str]]:

@@ -99,7 +99,7 @@ def drift_condition(
     if reference is None and replies is None:
         missing = f"needs a calibration with benign replies of `{condition.trait}` at this layer"
         raise CalibrationError(
-            f"{missing}, which `calibration` lacks; write `reference: {{mean: ..., sd: ...}}`"
+            f"{missing}, and `calibration` names none; write `reference: {{mean: ..., sd: ...}}`"
         )
     scale = Scale(reference.mean, reference.sd) if reference else Scale()
     if reference is None and replies is not None:

@@ -40,7 +40,7 @@ def raw_reply_threshold(condition: Condition, monitor: Monitor, replies: BenignR
         return value.raw
     if replies is None:
         missing = f"needs a calibration with benign replies of `{condition.trait}` at this layer"
-        raise CalibrationError(f"{missing}, which `calibration` lacks; write {{raw: ...}} without one")
+        raise CalibrationError(f"{missing}, and `calibration` names none; write {{raw: ...}} without one")
     return _projection(condition, replies.mean, replies.sd, lambda tail: replies.extremes(monitor.key, tail))
 
 

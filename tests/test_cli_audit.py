@@ -41,6 +41,17 @@ def test_tail_shows_the_last_requests_and_what_became_of_them(log, capsys):
     assert "interrupted" in text
 
 
+def test_tail_shows_what_stopped_a_reply(tmp_path, capsys):
+    record = audit_record("r-0", "allow")
+    score = Score(policy="watch", trait="evil", layer=2, score=3.5, threshold=2.0, fired=True, mode="enforce")
+    stopped = replace(audit_record("r-1").decision, policy="watch", scores=(score,))
+    JsonLines(tmp_path / "audit.jsonl").finished(replace(record, response=stopped, outcome="blocked"))
+    assert run(["audit", "tail", str(tmp_path / "audit.jsonl")]) == 0
+    text = capsys.readouterr().out
+    assert "watch" in text
+    assert "evil 3.50 / 2.00" in text
+
+
 def test_tail_as_json_is_one_record_each_line(log, capsys):
     assert run(["audit", "tail", str(log), "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

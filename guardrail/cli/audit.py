@@ -51,7 +51,7 @@ def tail(
 
 
 def _row(record: AuditRecord) -> tuple[object, ...]:
-    decision = record.decision
+    decision = record.decision if record.response is None or not record.response.stops else record.response
     top = max(decision.scores, key=lambda score: (score.fired, score.score - score.threshold), default=None)
     score = f"{top.trait} {top.score:.2f} / {top.threshold:.2f}" if top else None
     action = decision.action if decision.action == decision.would_action else f"({decision.would_action})"

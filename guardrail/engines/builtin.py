@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from guardrail.hookspecs import hookimpl
+from guardrail.hookspecs import ENGINES, hookimpl
 
 if TYPE_CHECKING:
     from guardrail.engines import Engine
@@ -20,7 +20,7 @@ def guardrail_engine(
     template_arguments: Mapping[str, object] | None,
 ) -> Engine | None:
     """`transformers`, and the same by nnsight alone or by forward hooks alone."""
-    if name not in ("transformers", "transformers-nnsight", "transformers-hooks"):
+    if name not in ENGINES:
         return None
     from guardrail.engines.hooks import Hooked
     from guardrail.engines.traces import Traced
