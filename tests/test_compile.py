@@ -193,3 +193,9 @@ def test_the_same_policies_make_the_same_plan(tmp_path):
     assert (
         plan_of(rule()).policy_sha256 == plan_of(rule()).policy_sha256 != plan_of(rule(id="q")).policy_sha256
     )
+
+
+def test_a_condition_that_cannot_compile_hides_no_problem_of_its_action():
+    wrong = rule(stage="response", threshold={"fpr": 0.1}, action="rephrase")
+    _, problems = compiled(wrong, table=None)
+    assert [key for key, _ in problems] == ["policies[0].threshold", "policies[0].action.rephrase"]

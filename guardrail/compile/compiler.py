@@ -114,10 +114,10 @@ class Compiler:
         found = self.conditions.compiled(policy, path)
         info = self.inputs.actions.get(policy.action.name)
         config = self._config(policy, info, (*path, "action"))
+        for key, message in action_problems(policy, config) if config is not None else ():
+            self._problem(message, *path, "action", policy.action.name, *key)
         if info is None or config is None or found is None:
             return None
-        for key, message in action_problems(policy, config):
-            self._problem(message, *path, "action", policy.action.name, *key)
         verdict = self._verdict(info, config, (*path, "action", policy.action.name))
         if verdict is None:
             return None
