@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,17 @@ from transformers import CompileConfig
 
 from benchmarks.cases import ignore
 from benchmarks.runner import pooled
-from benchmarks.subjects import ALLOW, Subject, subject
+from benchmarks.subjects import ALLOW, LAUNCH_BOUND, Subject, launch_bound
 from guardrail.bench import results
 from guardrail.bench.cases import Case, endless, greedy, plainly
 from guardrail.bench.pairs import PAIRS
-from guardrail.bench.plans import PlanEvaluator, allowing, steering
+from guardrail.bench.plans import STRENGTH, PlanEvaluator, allowing, steering
 from guardrail.bench.tables import cells
+from guardrail.engines.executor import hidden_of
 from guardrail.engines.transformers import TransformersEngine
 from guardrail.plan import Plan
-from guardrail.testing import tiny_model, tiny_tokenizer
 
 OUT = Path(__file__).parent / "results" / "compiled.json"
-TOKENS, STRENGTH = 32, 0.1
 
 
 class Gate(nn.Module):
@@ -47,20 +47,13 @@ class Gate(nn.Module):
 
     def forward(self, block: nn.Module, arguments: object, output: Any) -> Any:
         """A forward hook of a block."""
-        hidden = output[0] if isinstance(output, tuple) else output
-        steered = hidden + self.gate * self.direction
+        steered = hidden_of(output) + self.gate * self.direction
         return (steered, *output[1:]) if isinstance(output, tuple) else steered
-
-
-def launch_bound() -> Any:
-    """A 12 x 64 model."""
-    return tiny_model("llama", layers=12, d_model=64)
 
 
 def models() -> Subject:
     """The goal is that of replies that are not compiled."""
-    build, name = launch_bound, "12 x 64, compiled"
-    return subject(name, build, tiny_tokenizer(), prompt=32, new_tokens=TOKENS, goals=ALLOW)
+    return replace(launch_bound(), name="12 x 64, compiled", goals=ALLOW)
 
 
 def arguments(given: Subject, compiled: bool = True) -> dict[str, Any]:
@@ -68,7 +61,7 @@ def arguments(given: Subject, compiled: bool = True) -> dict[str, Any]:
     config = CompileConfig(mode="default")
     setattr(config, "_compile_all_devices", True)  # noqa: B010  on a CPU transformers compiles nothing by itself
     how = {"compile_config": config} if compiled else {"disable_compile": True}
-    return {**greedy(given.inputs, TOKENS), "cache_implementation": "static", **how}
+    return {**greedy(given.inputs, given.new_tokens), "cache_implementation": "static", **how}
 
 
 def cases(given: Subject) -> Iterator[Case]:
@@ -100,7 +93,7 @@ def guarded(given: Subject, engine: TransformersEngine, plan: Plan) -> Any:
 
 def gated(given: Subject, is_open: bool) -> Any:
     """A third model, with a gate at the layer that is steered, before anything is compiled."""
-    model = endless(launch_bound())
+    model = endless(LAUNCH_BOUND())
     gate = Gate(given.d_model, is_open)
     model.model.layers[given.layers[-1] - 1].register_forward_hook(gate)
     return plainly(model, arguments(given))

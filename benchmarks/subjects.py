@@ -31,6 +31,7 @@ FIRST = {
     "allow, first token, by hooks alone": at_most(1.05, added_ms=0.5),
 }
 UNCHANGED = Goal(kind="within", value=1.0)
+LAUNCH_BOUND = partial(tiny_model, "llama", layers=12, d_model=64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,7 @@ class Subject:
 
 def launch_bound() -> Subject:
     """12 x 64: nearly all the time is Python's, as in eager decoding on a GPU. The worst case of a guard."""
-    build = partial(tiny_model, "llama", layers=12, d_model=64)
-    return subject("12 x 64", build, tiny_tokenizer(), prompt=32, new_tokens=32, goals=ALLOW | STEER)
+    return subject("12 x 64", LAUNCH_BOUND, tiny_tokenizer(), prompt=32, new_tokens=32, goals=ALLOW | STEER)
 
 
 def compute_bound() -> Subject:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from guardrail.errors import ModelError
 
 
 class TransformersActivations:
-    """`read` and `patch` one forward pass. Modules are wrapped while it lasts and then given back."""
+    """`read` and `patch` one forward pass. Modules are wrapped while it lasts."""
 
     def __init__(self, model: Any, blocks: nn.ModuleList, lock: AbstractContextManager[Any]) -> None:
         self._model, self._blocks, self._lock = model, blocks, lock
@@ -63,8 +63,8 @@ class TransformersActivations:
     ) -> Any:
         ordered = sorted(set(sites), key=_order)
         modules = {_place(site)[0]: self._module(site) for site in ordered}
-        with self._lock, torch.no_grad(), _traced(modules) as traced:
-            return traced.look(
+        with self._lock, torch.no_grad():
+            return Traced(modules).look(
                 [_place(site) for site in ordered], lambda: self._model(**self._inputs(ids, mask)), visit
             )
 
@@ -88,15 +88,6 @@ def _selection(positions: Positions, last: Tensor | None) -> Callable[[Tensor], 
     if positions.ndim == 3:
         return lambda hidden: positions.to(hidden.device) @ hidden.float()
     return lambda hidden: at_last(hidden, positions).clone()
-
-
-@contextmanager
-def _traced(modules: Mapping[str, nn.Module]) -> Generator[Traced]:
-    traced = Traced(modules)
-    try:
-        yield traced
-    finally:
-        traced.close()
 
 
 def _order(site: Site) -> tuple[int, int]:

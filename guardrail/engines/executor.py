@@ -31,10 +31,6 @@ class Executor(Protocol):
         """As `steer`, from now on and until what is returned is called; None where this cannot be done."""
         ...
 
-    def close(self) -> None:
-        """Leave the modules as they were."""
-        ...
-
 
 def hidden_of(output: Any) -> Tensor:
     """A block's residual stream [batch, positions, d_model]; some blocks return it first in a tuple."""

@@ -60,10 +60,6 @@ class Hooked:
             for handle in handles:
                 handle.remove()
 
-    def close(self) -> None:
-        """Nothing is left on the modules between calls."""
-        self._modules = {}
-
 
 def _hook(name: str, visit: Visit) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, arguments: Any, output: Any) -> None:

@@ -89,10 +89,6 @@ class Traced:
         """None: a trace wraps what it looks into from the beginning."""
         return None
 
-    def close(self) -> None:
-        """Nothing is left on the modules between calls."""
-        self._modules = {}
-
     @contextmanager
     def _instrumented(self) -> Generator[Any]:
         """nnsight's `forward` on the modules, in code that runs eagerly; then their own again."""

@@ -85,7 +85,6 @@ class TransformersEngine:
         layers = (self.visited(plan), plan.reply_layers)
         with self.lock:
             if layers != self._visited:
-                self._close_executors()
                 self._execute(*layers)
                 self._visited = layers
             self._readers = {id(plan): Reader(plan)}
@@ -99,10 +98,6 @@ class TransformersEngine:
 
     def _modules(self, layers: Iterable[int]) -> dict[str, nn.Module]:
         return {layer_name(layer): self.blocks[layer - 1] for layer in sorted(layers)}
-
-    def _close_executors(self) -> None:
-        self.decoding.close()
-        self.prefilling.close()
 
     def visited(self, plan: Plan) -> tuple[int, ...]:
         """Every layer that the guard looks at in a prefill under this plan, in the order of the pass."""
@@ -267,7 +262,6 @@ class TransformersEngine:
         with self.lock:
             if self.inner.__dict__.get(MARK) is not self:
                 return
-            self._close_executors()
             for name in ("_prefill", "forward", MARK):
                 self.inner.__dict__.pop(name, None)
             self.inner.__dict__.update(self._before)
