@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import TOKENIZER, Fixed, batch, engine, generate, plan, random_vector, steering
+from tiny import CACHE, TOKENIZER, Fixed, batch, engine, generate, plan, random_vector, steering
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     LogitsProcessor,
@@ -256,10 +256,10 @@ def test_a_cache_of_an_earlier_turn_is_used(whole):
         return run(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=first.past_key_values,
             max_new_tokens=6,
             pad_token_id=0,
             do_sample=False,
+            **{CACHE: first[CACHE]},
         )
 
     active = plan()

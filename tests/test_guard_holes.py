@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tiny import FIRES, NEVER, TOKENIZER, batch, guard, policies, policy, write_vectors
+from tiny import CACHE, FIRES, NEVER, TOKENIZER, batch, guard, policies, policy, write_vectors
 from transformers import DynamicCache, GenerationConfig
 
 from guardrail import Guard
@@ -178,16 +178,16 @@ def test_a_stopped_prompt_leaves_the_callers_cache_as_it_was(tmp_path, earlier, 
     cache = DynamicCache(config=model.config)
     ids = batch(1)["input_ids"]
     if earlier:
-        model.generate(ids, past_key_values=cache, max_new_tokens=3, do_sample=False, pad_token_id=0)
+        model.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0, **{CACHE: cache})
         ids = torch.cat([ids, ids, ids], dim=1)
     before = [layer.get_seq_length() for layer in cache.layers]
     with Guard(model, TOKENIZER, policies(tmp_path, policy(), steer)) as made:
         made.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            past_key_values=cache,
             max_new_tokens=4,
             pad_token_id=0,
+            **{CACHE: cache},
         )
         assert made.last_decisions[0].action == "block"
     assert [layer.get_seq_length() for layer in cache.layers] == before

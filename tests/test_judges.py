@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from endpoints import failed, said, script, server
+from tiny import CACHE
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from guardrail import demo
 from guardrail.demo.recognise import recognise
@@ -348,15 +350,16 @@ def speaking(judge, sequence):
     class Certain(torch.nn.Module):
         device = torch.device("cpu")
 
-        def __call__(self, input_ids, past_key_values=None, **arguments):
-            known = [] if past_key_values is None else list(past_key_values.said)
-            new = known if past_key_values is None else known + input_ids[0].tolist()
-            steps = [[]] if past_key_values is None else [new[: i + 1] for i in range(len(known), len(new))]
+        def __call__(self, input_ids, **arguments):
+            cache = arguments.get(CACHE)
+            known = [] if cache is None else list(cache.said)
+            new = known if cache is None else known + input_ids[0].tolist()
+            steps = [[]] if cache is None else [new[: i + 1] for i in range(len(known), len(new))]
             logits = torch.full((len(input_ids), len(steps), inner.config.vocab_size), -30.0)
             for i, step in enumerate(steps):
                 going = step == sequence[: len(step)] and len(step) < len(sequence)
                 logits[:, i, sequence[len(step)] if going else 2] = 30.0
-            return SimpleNamespace(logits=logits, past_key_values=SimpleNamespace(said=new))
+            return CausalLMOutputWithPast(logits=logits, **{CACHE: SimpleNamespace(said=new)})
 
     try:
         judge.model = Certain()

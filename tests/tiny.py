@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from guardrail import Guard
 from guardrail.calibration import Benign, Calibration
 from guardrail.engines import Evaluator
+from guardrail.engines.caches import CACHES
 from guardrail.engines.fingerprint import fingerprint
 from guardrail.engines.hooks import Hooked
 from guardrail.engines.traces import Traced
@@ -28,6 +30,8 @@ from guardrail.vectors import TraitVector, TraitVectors
 TOKENIZER = tiny_tokenizer()
 EXECUTORS = (Traced, Hooked)
 """What engines look into prefills and decoding with; a fixture puts others in its place."""
+CACHE = next(name for name in CACHES if name in {made.name for made in fields(CausalLMOutputWithPast)})
+"""What this version of transformers calls a key-value cache."""
 LAYERS, WIDTH = 4, 32
 TEXTS = (
     "hello world",

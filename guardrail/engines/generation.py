@@ -16,22 +16,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from guardrail.engines import Emit, Evaluator, Refused, Scored
+from guardrail.engines.caches import cache_of, cropped, lengths, record_past, rewind, stop_recording
 from guardrail.engines.executor import Visit
 from guardrail.engines.intervene import BatchSteering, last_positions
 from guardrail.engines.monitor import GatedStreamer, ReplyMonitor
 from guardrail.engines.prefill import GuardedPrefill, layer_name, layer_of
 from guardrail.engines.prefill_call import PrefillCall
 from guardrail.engines.replies import Followed
-from guardrail.engines.rows import (
-    cropped,
-    kept_rows,
-    lengths,
-    record_past,
-    rewind,
-    select_inputs,
-    select_outputs,
-    stop_recording,
-)
+from guardrail.engines.rows import kept_rows, select_inputs, select_outputs
 from guardrail.engines.unsupported import check_followed, end_ids
 from guardrail.errors import EvaluationError, GuardrailError, SteeringError
 from guardrail.plan import Plan
@@ -158,11 +150,11 @@ class Generation:
             return guarded, None
         if guarded.needs_recompute:
             # the last position again, steered, so that the first token is steered too
-            outputs = self._observed(call.again(cropped(outputs.past_key_values)), guarded.revisit)
+            outputs = self._observed(call.again(cropped(cache_of(outputs))), guarded.revisit)
             if outputs is None:
                 rewind(call.cache, before)
         elif may_recompute or any(before):
-            stop_recording(outputs.past_key_values)
+            stop_recording(cache_of(outputs))
         return guarded, outputs
 
     def _observed(self, call: PrefillCall, visit: Visit) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from guardrail.engines.caches import cache_name, cache_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrefillCall:
@@ -31,7 +33,7 @@ class PrefillCall:
     @property
     def cache(self) -> Any:
         """The key-value cache, filled by earlier turns or not."""
-        return self.model_kwargs.get("past_key_values")
+        return cache_of(self.model_kwargs)
 
     @property
     def _whole(self) -> bool:
@@ -47,4 +49,5 @@ class PrefillCall:
     def again(self, cache: Any) -> PrefillCall:
         """The same call for what is not in this cache: the last position alone."""
         ids = self.ids if self._whole else self.ids[:, -1:]
-        return replace(self, ids=ids, model_kwargs={**self.model_kwargs, "past_key_values": cache})
+        held = {} if cache is None else {cache_name(self.model_kwargs): cache}
+        return replace(self, ids=ids, model_kwargs={**self.model_kwargs, **held})

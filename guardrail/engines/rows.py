@@ -1,4 +1,4 @@
-"""Taking rows out of a batch in the middle of `generate`: inputs, outputs and key-value caches."""
+"""Taking rows out of a batch in the middle of `generate`: of its inputs, and of the prefill's outputs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guardrail.errors import UnsupportedGeneration
-
-CACHE = "past_key_values"
+from guardrail.engines.caches import CACHES, keep_rows
 
 
 class SkipPrompt:
@@ -37,7 +35,7 @@ def kept_rows(kept: Sequence[int], expand: int) -> list[int]:
 
 def select_inputs(kwargs: Mapping[str, Any], kept: Sequence[int], prompts: int) -> dict[str, Any]:
     """The arguments of `generate` for the rows that go on; the cache comes with the outputs instead."""
-    inputs = {name: _rows(value, kept, prompts) for name, value in kwargs.items() if name != CACHE}
+    inputs = {name: _rows(value, kept, prompts) for name, value in kwargs.items() if name not in CACHES}
     if (allowed := inputs.get("prefix_allowed_tokens_fn")) is not None:
         inputs["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(kept[row], ids)
     if inputs.get("streamer") is not None:
@@ -47,14 +45,9 @@ def select_inputs(kwargs: Mapping[str, Any], kept: Sequence[int], prompts: int) 
 
 def select_outputs(outputs: Any, rows: Sequence[int], total: int) -> Any:
     """The prefill's outputs for some rows. A cache that the user holds is changed too, as `generate` does."""
-    index = torch.tensor(rows)
     for name in list(outputs.keys()):
-        if name == CACHE:
-            if not all(hasattr(layer, "batch_select_indices") for layer in outputs[name].layers):
-                raise UnsupportedGeneration(
-                    f"rows of a batch were stopped, and a {type(outputs[name]).__name__} cannot drop rows"
-                )
-            outputs[name].batch_select_indices(index.to(_device(outputs[name])))
+        if name in CACHES:
+            keep_rows(outputs[name], rows)
         else:
             outputs[name] = _rows(outputs[name], rows, total)
     return outputs
@@ -66,57 +59,3 @@ def _rows(value: Any, rows: Sequence[int], total: int) -> Any:
     if isinstance(value, tuple):
         return tuple(_rows(item, rows, total) for item in value)
     return value
-
-
-def _device(cache: Any) -> torch.device:
-    keys = next((layer.keys for layer in cache.layers if getattr(layer, "keys", None) is not None), None)
-    return keys.device if keys is not None else torch.device("cpu")
-
-
-def lengths(cache: Any) -> list[int]:
-    """How many positions each layer of a cache holds; empty without a cache."""
-    return [] if cache is None else [layer.get_seq_length() for layer in cache.layers]
-
-
-def rewind(cache: Any, before: Sequence[int]) -> None:
-    """Take out of a caller's cache what a stopped forward pass has put in."""
-    for i, layer in enumerate(cache.layers if cache is not None else ()):
-        past = before[i] if i < len(before) else 0
-        if past == 0:
-            layer.reset()
-        elif (more := layer.get_seq_length() - past) > 0:
-            layer.crop(-more)
-        if hasattr(layer, "record_past"):
-            layer.record_past = False
-
-
-def record_past(cache: Any) -> None:
-    """Make windowed layers keep what `cropped` needs. Raises UnsupportedGeneration where a cache cannot."""
-    if cache is None:
-        return
-    if not all(hasattr(layer, "crop") for layer in cache.layers):
-        raise UnsupportedGeneration(
-            f"{type(cache).__name__} cannot be cropped, which steering below the last layer read needs"
-        )
-    cache.activate_past_recording()
-
-
-def cropped(cache: Any) -> Any:
-    """The cache without its last position, recording no more; None stays None."""
-    if cache is not None:
-        cache.crop(-1)
-        _end_recording(cache)
-    return cache
-
-
-def stop_recording(cache: Any) -> None:
-    """Put windowed layers back to their window."""
-    if cache is not None:
-        cache.crop(0)
-        _end_recording(cache)
-
-
-def _end_recording(cache: Any) -> None:
-    for layer in cache.layers:
-        if hasattr(layer, "record_past"):
-            layer.record_past = False

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from guardrail.engines.blocks import text_config, unwrapped
+from guardrail.engines.caches import cache_name
 from guardrail.engines.fingerprint import fingerprint
 from guardrail.engines.rendering import Renderer
 from guardrail.errors import JudgeError
@@ -89,26 +90,24 @@ class LocalJudge:
     @torch.no_grad()
     def _judged(self, prompts: Sequence[Sequence[int]]) -> list[float | None]:
         ids, mask = padded(prompts, self._pad, left=True, device=self.model.device)
-        read = self._forward(ids, mask, None, keep=1)
+        read = self._forward(ids, mask, keep=1)
         logprobs: dict[Ids, np.ndarray] = {(): _logprobs(read.logits[:, -1])}
         for path in filter(None, self.answers.paths):
-            logits = self._continued(path, mask, read.past_key_values)
+            logits = self._continued(path, mask, read)
             logprobs |= {path[:end]: _logprobs(logits[:, end - 1]) for end in range(1, len(path) + 1)}
         return self.answers.scores(logprobs)
 
-    def _continued(self, path: Ids, mask: Tensor, cache: Any) -> Tensor:
-        """Logits after each token of `path`, [rows, tokens, vocabulary]; the cache stays as it was."""
+    def _continued(self, path: Ids, mask: Tensor, read: Any) -> Tensor:
+        """Logits after each token of `path`, [rows, tokens, vocabulary]; what was read stays as it was."""
         ids = torch.tensor(path, device=mask.device).expand(len(mask), -1)
-        longer = torch.cat([mask, torch.ones_like(ids)], dim=1)
-        return self._forward(ids, longer, copy.deepcopy(cache), keep=len(path)).logits
+        longer, name = torch.cat([mask, torch.ones_like(ids)], dim=1), cache_name(read)
+        return self._forward(ids, longer, keep=len(path), **{name: copy.deepcopy(read[name])}).logits
 
-    def _forward(self, ids: Tensor, mask: Tensor, cache: Any, keep: int) -> Any:
+    def _forward(self, ids: Tensor, mask: Tensor, keep: int, **cache: Any) -> Any:
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         optional = {"position_ids": positions, "logits_to_keep": keep}
         accepted = {name: value for name, value in optional.items() if name in self._accepted}
-        return self.model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **accepted
-        )
+        return self.model(input_ids=ids, attention_mask=mask, use_cache=True, **cache, **accepted)
 
 
 def _logprobs(logits: Tensor) -> np.ndarray:

@@ -1,0 +1,100 @@
+"""Key-value caches, as `transformers` hands them around: their name, their rows, their lengths.
+
+transformers calls a cache `cache` from 5.24 on, and `past_key_values` before: in the arguments of `generate`
+and of models, and in their outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from guardrail.errors import UnsupportedGeneration
+
+CACHES = ("cache", "past_key_values")
+"""The names of a cache, newest first."""
+
+
+def cache_name(holder: Mapping[str, Any]) -> str:
+    """What arguments or outputs call their cache; the newest name where they hold none."""
+    return next((name for name in CACHES if name in holder), CACHES[0])
+
+
+def cache_of(holder: Mapping[str, Any]) -> Any:
+    """The cache among arguments or outputs, None where there is none."""
+    return holder.get(cache_name(holder))
+
+
+def keep_rows(cache: Any, rows: Sequence[int]) -> None:
+    """Drop all other rows, in place. Raises UnsupportedGeneration where a cache cannot."""
+    if not all(hasattr(layer, "batch_select_indices") for layer in cache.layers):
+        raise UnsupportedGeneration(
+            f"rows of a batch were stopped, and a {type(cache).__name__} cannot drop rows"
+        )
+    cache.batch_select_indices(torch.tensor(rows).to(_device(cache)))
+
+
+def _device(cache: Any) -> torch.device:
+    keys = next((layer.keys for layer in cache.layers if getattr(layer, "keys", None) is not None), None)
+    return keys.device if keys is not None else torch.device("cpu")
+
+
+def lengths(cache: Any) -> list[int]:
+    """How many positions each layer of a cache holds; empty without a cache."""
+    return [] if cache is None else [layer.get_seq_length() for layer in cache.layers]
+
+
+def rewind(cache: Any, before: Sequence[int]) -> None:
+    """Take out of a caller's cache what a stopped forward pass has put in."""
+    for i, layer in enumerate(cache.layers if cache is not None else ()):
+        past = before[i] if i < len(before) else 0
+        if past == 0:
+            _empty(layer)
+        elif (more := layer.get_seq_length() - past) > 0:
+            layer.crop(-more)
+        if hasattr(layer, "record_past"):
+            layer.record_past = False
+
+
+def _empty(layer: Any) -> None:
+    from transformers.cache_utils import DynamicLayer
+
+    if isinstance(layer, DynamicLayer):
+        # it grows by concatenation, and older versions of transformers only put zeros into it
+        layer.keys = layer.values = None
+        layer.is_initialized = False
+    layer.reset()
+
+
+def record_past(cache: Any) -> None:
+    """Make windowed layers keep what `cropped` needs. Raises UnsupportedGeneration where a cache cannot."""
+    if cache is None:
+        return
+    if not all(hasattr(layer, "crop") for layer in cache.layers):
+        raise UnsupportedGeneration(
+            f"{type(cache).__name__} cannot be cropped, which steering below the last layer read needs"
+        )
+    cache.activate_past_recording()
+
+
+def cropped(cache: Any) -> Any:
+    """The cache without its last position, recording no more; None stays None."""
+    if cache is not None:
+        cache.crop(-1)
+        _end_recording(cache)
+    return cache
+
+
+def stop_recording(cache: Any) -> None:
+    """Put windowed layers back to their window."""
+    if cache is not None:
+        cache.crop(0)
+        _end_recording(cache)
+
+
+def _end_recording(cache: Any) -> None:
+    for layer in cache.layers:
+        if hasattr(layer, "record_past"):
+            layer.record_past = False
