@@ -1,9 +1,10 @@
-"""The only `with` blocks of nnsight, and the only place that imports it.
+"""The only `with` block of nnsight, and the only place that imports it.
 
-nnsight reads this file's source: each block's body stands on its own lines. Only the blocks that are read
-or steered are wrapped, each as a leaf under a container of our own, and only while something looks into them:
-between looks, and while an unsteered reply is decoded, every block has its own `forward`. Compiled code
-cannot be looked into: a compiled model runs eagerly for as long.
+The block is registered once, as an edit that calls a function of ours in step with whatever forward pass
+runs; a look is then a plain call, without reading source or tracing lines anew. Only the blocks of the
+model that are read or steered are wrapped, each as a leaf under a container of our own, and only while
+something looks into them: between looks, and while an unsteered reply is decoded, every block has its own
+`forward`. Compiled code cannot be looked into: a compiled model runs eagerly for as long.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 Place: TypeAlias = tuple[str, Literal["input", "output"]]
 """A module's name, and which side of it."""
+
+Look: TypeAlias = Callable[[Any], None]
+"""Runs beside a pass, in step with it. Called with nnsight's tracer."""
 
 SLOTS = ("forward", "__nnsight__")
 
@@ -47,6 +51,7 @@ class Traced:
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._modules = dict(modules)
+        self._look: Look | None = None
         self._rewrap()
 
     def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
@@ -57,53 +62,68 @@ class Traced:
         self, places: Sequence[Place], forward: Callable[[], T], visit: Callable[[Place, Tensor], bool]
     ) -> T | None:
         """As `observe`, for what goes into modules as well as what comes out of them."""
-        if not places:
-            return forward()
-        result: list[T] = []
 
-        def call(_: int) -> None:
-            result.append(forward())
-
-        with self._instrumented() as wrapped, wrapped.trace(0, fn=call) as tracer:
+        def look(tracer: Any) -> None:
             for place in places:
-                name, side = place
-                if visit(place, hidden_of(getattr(getattr(wrapped, name), side))):
+                if visit(place, self._value(place)):
                     tracer.stop()
-        return result[0] if result else None
+
+        return self._interleaved(look, forward) if places else forward()
 
     def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
         """Run something that makes many forward passes, and show `visit` the named modules in each."""
         result: list[T] = []
 
-        def call(_: int) -> None:
+        def call() -> None:
             result.append(run())
             raise _Done
 
-        with self._instrumented() as wrapped, suppress(_Done), wrapped.trace(0, fn=call) as tracer:
+        def look(tracer: Any) -> None:
             for _step in tracer.iter[:]:
                 for name in names:
-                    visit(name, hidden_of(getattr(wrapped, name).output))
+                    visit(name, self._value((name, "output")))
+
+        with suppress(_Done):
+            self._interleaved(look, call)
         return result[0]
 
     def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
-        """None: a trace wraps what it looks into from the beginning."""
+        """None: nnsight has to run what it looks into from the beginning."""
         return None
 
+    def _value(self, place: Place) -> Tensor:
+        """What stands at a place of the pass that runs; waits until the pass gets there."""
+        name, side = place
+        return hidden_of(getattr(getattr(self._wrapped, name), side))
+
+    def _interleaved(self, look: Look, run: Callable[[], T]) -> T | None:
+        """Run a function with a look beside it; None if the look stopped it."""
+        with self._instrumented():
+            self._look = look
+            try:
+                return self._wrapped.trace(trace=False, fn=run)
+            finally:
+                self._look = None
+
+    def _looking(self, tracer: Any) -> None:
+        if self._look is not None:
+            self._look(tracer)
+
     @contextmanager
-    def _instrumented(self) -> Generator[Any]:
+    def _instrumented(self) -> Generator[None]:
         """nnsight's `forward` on the modules, in code that runs eagerly; then their own again."""
         if self._slots() != self._own:
             self._rewrap()  # somebody has changed a `forward` since
         self._put(self._nnsights)
         try:
             with torch.compiler.set_stance("force_eager"):
-                yield self._wrapped
+                yield
         finally:
             self._put(self._own)
 
     def _rewrap(self) -> None:
         self._own = self._slots()
-        self._wrapped = _wrap(self._modules)
+        self._wrapped = _wrap(self._modules, self._looking)
         self._nnsights = self._slots()
         self._put(self._own)
 
@@ -119,7 +139,8 @@ class Traced:
             module.__dict__.update(slots[name])
 
 
-def _wrap(modules: Mapping[str, nn.Module]) -> Any:
+def _wrap(modules: Mapping[str, nn.Module], looking: Look) -> Any:
+    """The modules under nnsight, with `looking` beside every pass that runs through it."""
     nnsight = import_nnsight()
 
     class Leaf(nnsight.Envoy):
@@ -131,4 +152,7 @@ def _wrap(modules: Mapping[str, nn.Module]) -> Any:
     container = nn.Module()
     for name, module in modules.items():
         container.add_module(name, module)
-    return nnsight.NNsight(container, envoys=Leaf)
+    wrapped = nnsight.NNsight(container, envoys=Leaf)
+    with wrapped.edit(inplace=True) as tracer:
+        looking(tracer)
+    return wrapped
