@@ -43,6 +43,11 @@ class Evaluation:
         """The shortest time limit of the rules that are enforced for some row."""
         return min(self.loaded.plan.live(facts).timeout_s for facts in self.facts)
 
+    @property
+    def by_plan(self) -> bool:
+        """Whether no person and no plugin has a say besides the plan."""
+        return not self.loaded.plugins.reviews and not any(facts.waived for facts in self.facts)
+
     def start(self, job: Job[Any, Any]) -> None:
         """Run the scorers, and look at where conversations stand (worker's thread)."""
         self._job = job

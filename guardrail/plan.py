@@ -109,6 +109,21 @@ class Plan:
         )
 
     @cached_property
+    def only_steers(self) -> bool:
+        """Whether prompts' scores decide on steering alone, by the same rules for every request.
+
+        What cannot be evaluated may still stop one.
+        """
+        plain = all(r.action == "steer" and not r.recheck for r in self.rules if r.mode == "enforce")
+        return plain and self.screen is not None and all(map(same_for_all, self.rules))
+
+    @cached_property
+    def enforced_steering(self) -> tuple[int, ...]:
+        """As `steered_layers`, for rules that are enforced."""
+        steered = [rule.steering for rule in self.rules if rule.steering and rule.mode == "enforce"]
+        return tuple(sorted({layer for steering in steered for layer in steering.layers}))
+
+    @cached_property
     def recheck_layers(self) -> tuple[int, ...]:
         """The layers that are read again after steering, ascending."""
         return tuple(

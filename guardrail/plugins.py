@@ -148,6 +148,11 @@ class Plugins:
             raise PluginError(f"no plugin provides the engine `{name}`{suggest(name, ENGINES)}")
         return engine
 
+    @property
+    def reviews(self) -> bool:
+        """Whether any plugin reviews decisions."""
+        return self._registry.answers("guardrail_review")
+
     def review(self, decision: Decision, messages: Sequence[Message]) -> list[tuple[str, str]]:
         """(plugin, action) for every plugin that asks for another action.
 

@@ -59,6 +59,10 @@ class Registry:
         for implementation in self._implementations(hook):
             yield implementation.plugin_name, _call(implementation, hook, arguments)
 
+    def answers(self, hook: str) -> bool:
+        """Whether any plugin implements a hook."""
+        return bool(self._implementations(hook))
+
     def first(self, hook: str, **arguments: object) -> Any:
         """The answer of the plugin loaded last that has one, or None; the others are not asked."""
         answers = (_call(impl, hook, arguments) for impl in reversed(self._implementations(hook)))

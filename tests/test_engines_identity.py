@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import CACHE, TOKENIZER, Fixed, batch, engine, generate, plan, random_vector, steering
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -14,6 +13,7 @@ from transformers import (
     StoppingCriteriaList,
     TextStreamer,
 )
+from waiting import on_a_device, waits
 
 from guardrail.engines import Prompt
 from guardrail.engines.blocks import decoder_blocks
@@ -113,41 +113,21 @@ class StopAt(StoppingCriteria):
         return torch.full((len(ids),), ids.shape[1] > 25)
 
 
-class Waits(TorchDispatchMode):
-    """Counts where the host asks for a tensor's values: on a device it waits there."""
-
-    def __init__(self, monkeypatch):
-        super().__init__()
-        self.count = 0
-        for name in ("tolist", "cpu", "numpy"):
-            monkeypatch.setattr(torch.Tensor, name, self._counted(getattr(torch.Tensor, name)))
-
-    def _counted(self, method):
-        def call(tensor, *args, **kwargs):
-            self.count += 1
-            return method(tensor, *args, **kwargs)
-
-        return call
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function is torch.ops.aten._local_scalar_dense.default
-        return function(*args, **(kwargs or {}))
-
-
-def waits(run):
-    with pytest.MonkeyPatch.context() as monkeypatch, Waits(monkeypatch) as found:
+def asked(run):
+    """How often the host asks for values."""
+    with waits() as found:
         run()
     return found.count
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_device_is_waited_for_once_before_the_prompt_and_once_for_the_scores(monkeypatch, side):
-    monkeypatch.setattr("guardrail.engines.intervene.on_host", lambda tensor: False)
+def test_a_device_is_waited_for_once_for_the_scores(monkeypatch, side):
+    on_a_device(monkeypatch)
     once = {**batch(2, side), "max_new_tokens": 1, "pad_token_id": 0}
     with engine() as (made, bare):
-        without = waits(lambda: bare.generate(**once))
-        guarded = waits(lambda: generate(made, plan((2, 3)), Fixed(), **once))
-    assert guarded == without + 2
+        without = asked(lambda: bare.generate(**once))
+        guarded = asked(lambda: generate(made, plan((2, 3)), Fixed(), **once))
+    assert guarded == without + 1
 
 
 def test_a_check_on_a_device_waits_for_the_scores_alone():
@@ -156,8 +136,8 @@ def test_a_check_on_a_device_waits_for_the_scores_alone():
     ]
     with engine() as (made, bare):
         inputs = dict(zip(("input_ids", "attention_mask"), made.batch(prompts), strict=True))
-        without = waits(lambda: bare(**inputs, use_cache=False))
-        check = waits(lambda: made.check(prompts, plan((2, 3)), Fixed(), lambda event: None))
+        without = asked(lambda: bare(**inputs, use_cache=False))
+        check = asked(lambda: made.check(prompts, plan((2, 3)), Fixed(), lambda event: None))
     assert check == without + 1
 
 
@@ -176,7 +156,7 @@ def test_prompts_on_a_device_are_read_and_steered_as_on_the_host(monkeypatch, re
     monkeypatch.setattr(BatchSteering, "apply", seen)
     with engine() as (made, _):
         for known in (True, False):
-            monkeypatch.setattr("guardrail.engines.intervene.on_host", lambda tensor, known=known: known)
+            on_a_device(monkeypatch, not known)
             evaluators.append(Fixed(("steer",) * count, (spec,)))
             found = generate(made, plan(read, spec), evaluators[-1], **inputs, do_sample=False)
             outputs.append(found.output)

@@ -49,6 +49,7 @@ TEXTS = (
 class Fixed(Evaluator):
     """Gives every row the decision that the test chose, and remembers what was read."""
 
+    by_plan = False
     actions: Sequence[str] = ("allow",)
     steering: tuple[Steering, ...] = ()
     readings: dict[int, list[float]] = field(default_factory=dict)

@@ -26,6 +26,8 @@ PATIENCE_MS = 3_600_000
 class PlanEvaluator:
     """Decides by the plan alone, as the guard does for a request without tags."""
 
+    by_plan = True
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 

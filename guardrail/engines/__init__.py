@@ -24,10 +24,13 @@ class Prompt:
 class Evaluator(Protocol):
     """Decides on the rows of one batch. `decide` is called once per row, between prompt and first token.
 
+    `by_plan`: whether it decides as `evaluate` does for a request without tags, and nobody has another say.
     `watch` says what to follow of a row's reply, `respond` decides on what was observed so far; both are
     called only where the plan has `reply_probes`.
     """
 
+    @property
+    def by_plan(self) -> bool: ...
     def decide(self, row: int, readings: Sequence[float]) -> Decision: ...
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision: ...
     def watch(self, row: int) -> Watch: ...

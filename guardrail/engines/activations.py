@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from guardrail.engines import Edit, Positions, Site
 from guardrail.engines.blocks import submodule
-from guardrail.engines.intervene import at_last, last_positions
+from guardrail.engines.ends import Ends, at_columns
 from guardrail.engines.traces import Place, Traced
 from guardrail.errors import ModelError
 
@@ -32,7 +32,7 @@ class TransformersActivations:
         a column for each row [rows], or weights [rows, k, tokens], which give weighted sums over tokens in
         float32, [rows, k, d_model]. Site(0) is the embedding output. Raises ModelError for other layers.
         """
-        take = _selection(positions, last_positions(mask, ids.shape[1]))
+        take = _selection(positions, Ends(mask, ids.shape[1]).last)
         found: dict[Place, Tensor] = {}
 
         def visit(place: Place, hidden: Tensor) -> bool:
@@ -84,10 +84,10 @@ class TransformersActivations:
 def _selection(positions: Positions, last: Tensor | None) -> Callable[[Tensor], Tensor]:
     """What is kept of hidden [rows, tokens, d_model]."""
     if isinstance(positions, str):
-        return Tensor.clone if positions == "all" else lambda hidden: at_last(hidden, last).clone()
+        return Tensor.clone if positions == "all" else lambda hidden: at_columns(hidden, last).clone()
     if positions.ndim == 3:
         return lambda hidden: positions.to(hidden.device) @ hidden.float()
-    return lambda hidden: at_last(hidden, positions).clone()
+    return lambda hidden: at_columns(hidden, positions).clone()
 
 
 def _order(site: Site) -> tuple[int, int]:

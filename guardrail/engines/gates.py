@@ -1,47 +1,45 @@
-"""Steering of replies that opens on the device, when a rule fires there."""
+"""Steering that opens on the device, when a rule fires there. No host is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from guardrail.engines.intervene import Change
-from guardrail.plan import Rule
+from guardrail.types import Steering
 
 
 class Gates:
-    """Steering that opens on the device, for the rules that steer. No host is asked."""
+    """`steering`: pairs of a column of what `open` is told, and what that column opens."""
 
-    def __init__(self, rules: Sequence[tuple[int, Rule]]) -> None:
-        self._rules = rules
-        self.layers = tuple(sorted({n for _, rule in rules if rule.steering for n in rule.steering.layers}))
-        self.enforced = torch.zeros(0, dtype=torch.bool)
-        """[rows, response rules] bool"""
+    def __init__(self, steering: Sequence[tuple[int, Steering]]) -> None:
+        self._steering = steering
+        self.layers = tuple(sorted({layer for _, change in steering for layer in change.layers}))
+        """The layers that are steered once something has fired, ascending."""
         self._open: Tensor | None = None
         self._changes: dict[int, list[tuple[int, Change]]] = {}
         self._count: Tensor | None = None
 
-    def set(self, quiet: Tensor) -> None:
-        """Open the gates of what has fired."""
-        if self._rules:
-            self._open = (~quiet & self.enforced).float()
+    def open(self, fired: Tensor) -> None:
+        """From now on, steer the rows in which something has fired, [rows, columns] bool."""
+        self._open = fired.float()
 
-    def apply(self, layer: int, hidden: Tensor) -> None:
-        """Change hidden [rows, 1, d_model] in place where gates are open."""
+    def apply(self, layer: int, hidden: Tensor, weight: Tensor | None = None) -> None:
+        """Change hidden [rows, positions, d_model] in place where gates are open and `weight` is 1."""
         if self._open is None or layer not in self.layers:
             return
         if layer not in self._changes:
             self._changes[layer] = [
-                (i, Change(rule.steering, layer, None, hidden))
-                for i, rule in self._rules
-                if rule.steering and layer in rule.steering.layers
+                (column, Change(change, layer, None, hidden))
+                for column, change in self._steering
+                if layer in change.layers
             ]
-        for i, change in self._changes[layer]:
-            change.apply(hidden, self._open[:, i, None].to(hidden.device))
+        for column, change in self._changes[layer]:
+            gate = self._open[:, column, None].to(hidden.device)
+            change.apply(hidden, gate if weight is None else gate * weight)
         if layer == self.layers[-1]:
-            opened = self._open[:, [i for i, _ in self._rules]].amax(1)
+            opened = self._open[:, [column for column, _ in self._steering]].amax(1)
             self._count = opened if self._count is None else self._count + opened
 
     def counts(self, rows: int) -> list[int]:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from guardrail.engines import Emit, Evaluator, Refused, Scored
 from guardrail.engines.caches import cache_of, cropped, lengths, record_past, rewind, stop_recording
+from guardrail.engines.ends import Ends
 from guardrail.engines.executor import Visit
-from guardrail.engines.intervene import BatchSteering, last_positions
+from guardrail.engines.intervene import BatchSteering
 from guardrail.engines.monitor import GatedStreamer, ReplyMonitor
 from guardrail.engines.prefill import GuardedPrefill, layer_name, layer_of
 from guardrail.engines.prefill_call import PrefillCall
@@ -137,8 +138,8 @@ class Generation:
     def _guarded_prefill(self, call: PrefillCall) -> tuple[GuardedPrefill, Any]:
         reader = self.engine.reader(self.plan)
         expand = len(call.ids) // self.prompts
-        last = last_positions(call.mask, call.columns, wait=not self.plan.layers)
-        guarded = self.guarded = GuardedPrefill(reader, self.evaluator, self.prompts, expand, last)
+        ends = Ends(call.mask, call.columns, wait=not self.plan.layers)
+        guarded = self.guarded = GuardedPrefill(reader, self.evaluator, self.prompts, expand, ends)
         if guarded.stopped:
             return guarded, None
         before, may_recompute = lengths(call.cache), self.engine.may_recompute(self.plan)
@@ -148,6 +149,7 @@ class Generation:
         if outputs is None:
             rewind(call.cache, before)
             return guarded, None
+        guarded.finish()
         if guarded.needs_recompute:
             # the last position again, steered, so that the first token is steered too
             outputs = self._observed(call.again(cropped(cache_of(outputs))), guarded.revisit)

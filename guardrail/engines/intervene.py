@@ -13,6 +13,7 @@ from math import nan
 import torch
 from torch import Tensor
 
+from guardrail.engines.firing import Firing
 from guardrail.plan import Plan
 from guardrail.types import Decision, Steering
 
@@ -25,8 +26,9 @@ class Reader:
         self._matrices: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
         self._indices = {layer: plan.matrix(layer)[0] for layer in {probe.layer for probe in plan.probes}}
         read = [index for layer in plan.layers for index in self._indices[layer]]
-        places = {index: place for place, index in enumerate(read)}
-        self._places = [places.get(index) for index in range(len(plan.probes))]
+        self._columns = {index: column for column, index in enumerate(read)}
+        self._places = [self._columns.get(index) for index in range(len(plan.probes))]
+        self._firing: dict[torch.device, Firing] = {}
 
     def scores(self, layer: int, states: Tensor) -> Tensor:
         """[rows, probes of this layer] float32, for states [rows, d_model]: one matrix product."""
@@ -39,6 +41,12 @@ class Reader:
             )
         weights, offsets = self._matrices[key]
         return torch.addmm(offsets, states.float(), weights)
+
+    def firing(self, device: torch.device) -> Firing:
+        """The rules that steer, on a device, for scores of all layers read, side by side."""
+        if device not in self._firing:
+            self._firing[device] = Firing(self.plan, self._columns, device)
+        return self._firing[device]
 
     def in_order(self, scores: Sequence[float]) -> list[float]:
         """Scores of all layers read, side by side, in the order of the plan's probes; NaN where not read."""
@@ -83,9 +91,10 @@ class BatchSteering:
         for change in self._changes[layer]:
             change.apply(hidden, weight)
         if layer == self.layers[-1]:
-            self._count()
+            self.count()
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """One more forward pass was steered."""
         for i in self._steered:
             self.counts[i] += 1
 
@@ -123,25 +132,3 @@ class Change:
             return projection
         beyond = projection - self.limit
         return beyond.clamp(max=0) if self.floor else beyond.clamp(min=0)
-
-
-def last_positions(mask: Tensor | None, columns: int, *, wait: bool = True) -> Tensor | None:
-    """[rows]: the column of each row's last token; None where that is known to be the last column in each.
-
-    Of a mask on another device nothing is known without waiting for it.
-    """
-    if mask is None or ((wait or on_host(mask)) and bool(mask[:, -1].all())):
-        return None
-    return columns - 1 - mask[:, -columns:].to(torch.int64).flip(1).argmax(1)
-
-
-def on_host(tensor: Tensor) -> bool:
-    """Whether a tensor can be looked at without waiting for a device."""
-    return tensor.device.type == "cpu"
-
-
-def at_last(hidden: Tensor, last: Tensor | None) -> Tensor:
-    """States [rows, d_model] of the last prompt tokens of hidden [rows, positions, d_model]."""
-    if last is None:
-        return hidden[:, -1]
-    return hidden[torch.arange(len(hidden), device=hidden.device), last.to(hidden.device)]

@@ -52,8 +52,10 @@ class ReplyMonitor:
         self._state: ReplyState | None = None
         self._alive: Tensor | None = None
         self._stopped: Tensor | None = None
-        steering = [(i, rule) for i, rule in enumerate(self._rules) if self._enforces(i) and rule.steering]
-        self._gates = Gates(steering)
+        self._gates = Gates(
+            [(i, rule.steering) for i, rule in enumerate(self._rules) if self._enforces(i) and rule.steering]
+        )
+        self._enforced: Tensor | None = None
         self._chunks: list[Tensor] = []
         self._finished = False
 
@@ -109,15 +111,16 @@ class ReplyMonitor:
         self.tokens += 1
         if self._state is None:
             self._state = ReplyState(self.reader, scores, bool(self._about))
-            self._gates.enforced = torch.tensor(self._enforced(), device=scores.device)
+            self._enforced = torch.tensor(self._enforced_rows(), device=scores.device)
         alive = None if self._alive is None else self._alive.to(scores.device)
         self._state.update(scores, alive)
         if self._about:
-            self._gates.set(self._state.quiet)
+            if self._gates.layers and self._enforced is not None:
+                self._gates.open(~self._state.quiet & self._enforced)
             if any(self.tokens % every == 0 for every in self._everies):
                 self._look()
 
-    def _enforced(self) -> list[list[bool]]:
+    def _enforced_rows(self) -> list[list[bool]]:
         rows = range(len(self.prompts))
         return [[self._modes[i][row] == "enforce" for i in range(len(self._rules))] for row in rows]
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
 from guardrail.engines import Evaluator
-from guardrail.engines.intervene import BatchSteering, Reader, at_last
+from guardrail.engines.ends import Ends, on_host
+from guardrail.engines.firing import Firing
+from guardrail.engines.gates import Gates
+from guardrail.engines.intervene import BatchSteering, Reader
+from guardrail.engines.readback import Readback
+from guardrail.errors import SteeringError
 from guardrail.types import Decision
 
 
@@ -18,19 +24,22 @@ class GuardedPrefill:
     Up to the last layer read it collects scores; there it decides, once per prompt. From there on it steers
     the last prompt position, unless a steered layer already went by: then `needs_recompute` is true and the
     engine runs the last position again, visiting `revisit`.
+
+    Where scores on another device decide on nothing but steering, nobody waits for them: steering opens on
+    the device, and the decision follows in `finish`.
     """
 
-    def __init__(
-        self, reader: Reader, evaluator: Evaluator, prompts: int, expand: int, last: Tensor | None
-    ) -> None:
+    def __init__(self, reader: Reader, evaluator: Evaluator, prompts: int, expand: int, ends: Ends) -> None:
         self.reader, self.evaluator = reader, evaluator
-        self.prompts, self.expand, self.last = prompts, expand, last
+        self.prompts, self.expand, self.ends = prompts, expand, ends
         self.plan = reader.plan
         self.decisions: list[Decision] = []
         self.steering: BatchSteering | None = None
         self.guard_seconds = 0.0
-        self._pending: list[Tensor] = []
-        self._columns = 0
+        self._chunks: list[Tensor] = []
+        self._scores: Readback | None = None
+        self._gated: Gated | None = None
+        self._late = False
         self._layers = self.plan.layers
         if not self._layers:
             self._decide()
@@ -43,16 +52,19 @@ class GuardedPrefill:
     @property
     def needs_recompute(self) -> bool:
         """Whether a row is to be steered at a layer that was computed before the decision."""
-        return bool(self.steering and self._layers and self.steering.layers[0] < self._layers[-1])
+        passed = self._late or (self.steering and self._layers and self.steering.layers[0] < self._layers[-1])
+        return self.steering is not None and bool(passed)
 
     def visit(self, name: str, hidden: Tensor) -> bool:
         """One layer of the prefill. True stops the forward pass."""
         start, layer = perf_counter(), layer_of(name)
-        if not self.decisions and layer in self._layers:
-            self._pending.append(self._scores(layer, hidden))
+        if self._scores is None and layer in self._layers:
+            self._chunks.append(self.reader.scores(layer, self.ends.at(hidden)[:: self.expand]))
             if layer == self._layers[-1]:
-                self._decide()
-        if self.steering and not self.needs_recompute:
+                self._read()
+        if self._gated is not None:
+            self._gated.gates.apply(layer, *self._where(hidden))
+        elif self.steering and not self.needs_recompute:
             self._steer(layer, hidden)
         self.guard_seconds += perf_counter() - start
         return self.stopped
@@ -63,54 +75,87 @@ class GuardedPrefill:
         return self.stopped
 
     def check_only(self, name: str, hidden: Tensor) -> bool:
-        """As `visit`, but nothing goes on after the decision."""
-        return self.visit(name, hidden) or bool(self.decisions)
+        """As `visit`, but nothing goes on after the last layer read."""
+        if self.visit(name, hidden) or self._scores is None:
+            return self.stopped
+        self.finish()
+        return True
 
-    def _scores(self, layer: int, hidden: Tensor) -> Tensor:
-        self._columns = hidden.shape[1]
-        states = at_last(hidden, self.last)
-        return self.reader.scores(layer, states if self.expand == 1 else states[:: self.expand])
+    def finish(self) -> None:
+        """The forward pass is queued to its end. Decides, if that was put off."""
+        if not self.decisions:
+            self._decide()
+            if self._gated is not None and self._scores is not None:
+                self._gated.check(self.decisions, self._scores.rows())
+                if self.steering is not None:
+                    self.steering.count()
+
+    def _read(self) -> None:
+        """Send the scores to the host; wait for them where more than steering hangs on them."""
+        device = self._chunks[-1].device
+        scores = torch.cat([chunk.to(device) for chunk in self._chunks], 1)
+        late = not on_host(scores) and self.plan.only_steers and self.evaluator.by_plan
+        if late:
+            self._put_off(scores)
+        more = (self._gated and self._gated.fired.float(), self.ends.unknown(self.expand))
+        columns = [scores, *(columns.to(device) for columns in more if columns is not None)]
+        self._scores = Readback(torch.cat(columns, 1) if len(columns) > 1 else scores)
+        if not late:
+            self._decide()
+
+    def _put_off(self, scores: Tensor) -> None:
+        """Steer before anybody has decided, or the last position again once somebody has."""
+        steered = self.plan.enforced_steering
+        if steered and steered[0] >= self._layers[-1]:
+            self._gated = Gated(self.reader.firing(scores.device), scores, self.expand)
+        else:
+            self._late = True
 
     def _decide(self) -> None:
-        values = self._values() if self._pending else [[]] * self.prompts
-        readings = [self.reader.in_order(row) for row in values]
+        rows = self._scores.rows() if self._scores else [[]] * self.prompts
+        readings = [self.reader.in_order(row) for row in rows]
+        self.ends.learn(rows)
         self.decisions = [self.evaluator.decide(row, readings[row]) for row in range(self.prompts)]
         if any(decision.steering for decision in self.decisions):
             self.steering = BatchSteering(self.decisions, self.expand)
 
-    def _values(self) -> list[list[float]]:
-        """[prompts][scores of all layers]; one copy, which also tells whether anything is padded."""
-        device = self._pending[-1].device
-        chunks = [scores.to(device) for scores in self._pending]
-        if self.last is not None:
-            chunks.append(self._padded(self.last).to(device))
-        values = (chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=1)).tolist()
-        if self.last is not None and not any(row[-1] for row in values):
-            self.last = None
-        return values
-
-    def _padded(self, last: Tensor) -> Tensor:
-        """[prompts, 1]: 1 where something comes after the last token."""
-        return (last[:: self.expand, None] < self._columns - 1).float()
+    def _where(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The part of hidden that is steered, and which of its positions, if not all."""
+        onwards = self.ends.onwards(hidden)
+        return (hidden[:, -1:] if onwards is None else hidden), onwards
 
     def _steer(self, layer: int, hidden: Tensor) -> None:
         if self.steering is None:
             return
-        if self.last is None or hidden.shape[1] == 1:
-            self.steering.apply(layer, hidden[:, -1:])
-        else:
-            columns = torch.arange(hidden.shape[1], device=hidden.device)
-            self.steering.apply(layer, hidden, columns[None] >= self.last.to(hidden.device)[:, None])
+        self.steering.apply(layer, *self._where(hidden))
         if layer in self.plan.recheck_layers:
             self._recheck(layer, hidden)
 
     def _recheck(self, layer: int, hidden: Tensor) -> None:
-        last = None if hidden.shape[1] == 1 else self.last
-        scores = self.reader.scores(layer, at_last(hidden, last)[:: self.expand]).tolist()
+        scores = self.reader.scores(layer, self.ends.at(hidden)[:: self.expand]).tolist()
         for row, decision in enumerate(self.decisions):
             if decision.steering:
                 readings = self.reader.spread(layer, scores[row])
                 self.decisions[row] = self.evaluator.recheck(row, decision, readings, layer)
+
+
+class Gated:
+    """Steering of a prefill that opens on the device, before anybody has decided."""
+
+    def __init__(self, firing: Firing, scores: Tensor, expand: int) -> None:
+        self.fired = firing(scores)
+        """[prompts, rules] bool"""
+        self._columns, self._rules = scores.shape[1], firing.rules
+        self.gates = Gates([(i, rule.steering) for i, rule in enumerate(self._rules) if rule.steering])
+        self.gates.open(self.fired.repeat_interleave(expand, 0) if expand > 1 else self.fired)
+
+    def check(self, decisions: Sequence[Decision], rows: Sequence[Sequence[float]]) -> None:
+        """Raises SteeringError where a row (scores, then what fired) was steered otherwise than decided."""
+        for decision, row in zip(decisions, rows, strict=True):
+            opened = row[self._columns : self._columns + len(self._rules)]
+            steered = {rule.id for rule, gate in zip(self._rules, opened, strict=True) if gate}
+            if not decision.stops and steered != {change.policy for change in decision.steering}:
+                raise SteeringError("the prompt was steered on the device otherwise than was decided")
 
 
 def layer_name(layer: int) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from guardrail.engines import Completion, Emit, Evaluator, Prompt, Scored, Token
 from guardrail.engines.activations import TransformersActivations
 from guardrail.engines.blocks import check_supported, decoder_blocks, text_config, unwrapped
+from guardrail.engines.ends import Ends, check_not_empty
 from guardrail.engines.executor import Executor
 from guardrail.engines.fingerprint import fingerprint
 from guardrail.engines.generation import Generated, Generation
@@ -141,7 +142,7 @@ class TransformersEngine:
         ids, mask = self.batch(prompts)
         start = perf_counter()
         with self.lock, torch.no_grad():
-            guarded = GuardedPrefill(self.reader(plan), evaluator, len(prompts), 1, last=None)
+            guarded = GuardedPrefill(self.reader(plan), evaluator, len(prompts), 1, Ends(None, 0))
             if not guarded.decisions:
                 names = [layer_name(layer) for layer in plan.layers]
                 padded = len({len(prompt.ids) for prompt in prompts}) > 1
@@ -174,6 +175,8 @@ class TransformersEngine:
         """`model.generate(**kwargs)` under guard. Raises UnsupportedGeneration and PromptError."""
         check_generation(kwargs, self.inner.generation_config)
         prompts, width = prompt_ids(kwargs).shape
+        if (mask := kwargs.get("attention_mask")) is not None:
+            check_not_empty(mask)
         with self.lock:
             self.reader(plan)
             self._owner, previous = threading.get_ident(), self._generation

@@ -74,7 +74,4 @@ def prompt_ids(kwargs: Mapping[str, Any]) -> Any:
     ids = kwargs.get("input_ids", kwargs.get("inputs"))
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.numel() == 0:
         raise PromptError("give `input_ids` of shape [prompts, tokens], with at least one token")
-    mask = kwargs.get("attention_mask")
-    if mask is not None and not bool(mask.any(dim=1).all()):
-        raise PromptError("a prompt is empty: its attention mask has no token")
     return ids

@@ -1,0 +1,74 @@
+"""Where the prompts of a batch end, among padding on either side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from guardrail.errors import PromptError
+
+EMPTY = "a prompt is empty: its attention mask has no token"
+
+
+class Ends:
+    """The column of each row's last token, for a forward pass over the last `columns` of `mask`.
+
+    `last` [rows] is None where that is known to be the last column in every row. Of a mask on another device
+    nothing is known without waiting for it, unless `wait`: `unknown` goes to the host with the scores, and
+    `learn` takes it from there.
+    """
+
+    def __init__(self, mask: Tensor | None, columns: int, *, wait: bool = True) -> None:
+        self.last: Tensor | None = None
+        self._mask, self._columns = mask, columns
+        self._known = mask is None or wait or on_host(mask)
+        if mask is not None and not (self._known and bool(mask[:, -1].all())):
+            self.last = columns - 1 - mask[:, -columns:].to(torch.int64).flip(1).argmax(1)
+
+    def unknown(self, every: int) -> Tensor | None:
+        """[prompts, 2] for every so many rows: has tokens, ends early. None where all is known."""
+        if self._known or self.last is None or self._mask is None:
+            return None
+        padded = self.last[::every] < self._columns - 1
+        return torch.stack([self._mask[::every].any(1), padded], 1).float()
+
+    def learn(self, rows: Sequence[Sequence[float]]) -> None:
+        """What `unknown` said, in the last two columns of rows. Raises PromptError for one without tokens."""
+        if self._known or self.last is None:
+            return
+        if not all(row[-2] for row in rows):
+            raise PromptError(EMPTY)
+        self._known = True
+        if not any(row[-1] for row in rows):
+            self.last = None
+
+    def at(self, hidden: Tensor) -> Tensor:
+        """States [rows, d_model] of the last prompt tokens of hidden [rows, positions, d_model]."""
+        return at_columns(hidden, None if hidden.shape[1] == 1 else self.last)
+
+    def onwards(self, hidden: Tensor) -> Tensor | None:
+        """[rows, positions] bool: from each row's last prompt token on; None for the last column alone."""
+        if self.last is None or hidden.shape[1] == 1:
+            return None
+        columns = torch.arange(hidden.shape[1], device=hidden.device)
+        return columns[None] >= self.last.to(hidden.device)[:, None]
+
+
+def at_columns(hidden: Tensor, columns: Tensor | None) -> Tensor:
+    """States [rows, d_model] at one column of each row, the last where none is given."""
+    if columns is None:
+        return hidden[:, -1]
+    return hidden[torch.arange(len(hidden), device=hidden.device), columns.to(hidden.device)]
+
+
+def check_not_empty(mask: Tensor) -> None:
+    """Raises PromptError for a row without tokens, where that can be told without waiting for a device."""
+    if on_host(mask) and not bool(mask.all()) and not bool(mask.any(dim=1).all()):
+        raise PromptError(EMPTY)
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether a tensor can be looked at without waiting for a device."""
+    return tensor.device.type == "cpu"

@@ -1,0 +1,163 @@
+"""Scores on a device that decide on nothing but steering: nobody waits for them in mid-prompt."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import Fixed, batch, engine, generate, guard, plan, policy, steering
+from waiting import on_a_device, waits
+
+from guardrail.bench.plans import PlanEvaluator
+from guardrail.errors import PromptError, SteeringError
+from guardrail.hookspecs import hookimpl
+
+pytestmark = pytest.mark.usefixtures("executors")
+
+READ = (2, 3)
+PLACES = {"in the same pass": (3, 4), "above": (4,), "below": (1, 4), "every layer": (1, 2, 3, 4)}
+
+
+def steers(layers, threshold, operator="add"):
+    """A plan whose only rule steers where the score at layer 3 reaches a threshold."""
+    active = plan(READ, steering(operator, layers, limit=-1.0))
+    (rule,) = active.rules
+    condition = replace(rule.conditions[1], threshold=threshold)
+    rule = replace(rule, action="steer", conditions=(condition,))
+    return replace(active, rules=(replace(rule, steering=replace(rule.steering, policy=rule.id)),))
+
+
+def between(made, inputs):
+    """A threshold that about half of the rows reach."""
+    evaluator = Fixed()
+    generate(made, plan(READ), evaluator, **inputs)
+    scores = sorted(reading[1] for reading in evaluator.readings.values())
+    return scores[len(scores) // 2] - 1e-3
+
+
+@pytest.mark.parametrize("operator", ["add", "ablate", "cap"])
+@pytest.mark.parametrize("layers", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    "mode", [{"do_sample": False}, {"num_beams": 2, "do_sample": False}], ids=["greedy", "beams"]
+)
+def test_replies_and_decisions_are_those_of_the_host(monkeypatch, operator, layers, side, mode):
+    inputs, found = batch(4, side), []
+    with engine() as (made, _):
+        active = steers(layers, between(made, batch(4, side)), operator)
+        for elsewhere in (False, True):
+            on_a_device(monkeypatch, elsewhere)
+            found.append(generate(made, active, PlanEvaluator(active), **inputs))
+    host, device = found
+    assert torch.equal(host.output, device.output)
+    assert [d.action for d in host.decisions] == [d.action for d in device.decisions]
+    assert {d.action for d in host.decisions} == {"allow", "steer"}
+    assert host.passes == device.passes
+
+
+def test_rows_that_are_not_steered_are_the_bare_models(monkeypatch):
+    inputs = batch(4)
+    on_a_device(monkeypatch)
+    with engine() as (made, bare):
+        expected = bare.generate(**inputs, max_new_tokens=6, pad_token_id=0, do_sample=False)
+        active = steers((3, 4), 1e6)
+        result = generate(made, active, PlanEvaluator(active), **inputs, do_sample=False)
+    assert torch.equal(result.output, expected)
+
+
+def questions(made, active, evaluator, **inputs):
+    """How often the host asked by the end of the last block, and in all."""
+    counted = []
+    handle = made.blocks[-1].register_forward_hook(lambda *_: counted.append(found.count))
+
+    def run():
+        return generate(made, active, evaluator, **inputs, max_new_tokens=1)
+
+    with waits() as found:
+        run()
+    handle.remove()
+    return counted[0], found.count
+
+
+@pytest.mark.parametrize("threshold", [1e6, -1e6], ids=["allowed", "steered"])
+@pytest.mark.parametrize("layers", [(3, 4), (1, 4)], ids=["above", "below"])
+def test_nobody_waits_before_the_prompts_last_block_has_run(monkeypatch, threshold, layers):
+    inputs = batch(2, "right")
+    on_a_device(monkeypatch)
+    with engine() as (made, _):
+        only = steers(layers, threshold)
+        never = replace(only.rules[0].conditions[0], threshold=1e9)
+        blocks = replace(plan(READ).rules[0], id="blocks", conditions=(never,))
+        mixed = replace(only, rules=(*only.rules, blocks))
+        early, late = questions(made, only, PlanEvaluator(only), **inputs)
+        early_of_mixed, late_of_mixed = questions(made, mixed, PlanEvaluator(mixed), **inputs)
+    assert (early_of_mixed - early, late_of_mixed - late) == (1, 0)
+
+
+def test_rules_in_the_shadow_are_waited_for_no_sooner(monkeypatch):
+    on_a_device(monkeypatch)
+    with engine() as (made, bare):
+        base = plan(READ)
+        shadow = replace(base, rules=(replace(base.rules[0], mode="shadow"),))
+        early, _ = questions(made, shadow, PlanEvaluator(shadow), **batch(2))
+        enforced, _ = questions(made, base, PlanEvaluator(base), **batch(2))
+        result = generate(made, shadow, PlanEvaluator(shadow), **batch(2), do_sample=False)
+        expected = bare.generate(**batch(2), max_new_tokens=6, pad_token_id=0, do_sample=False)
+    assert early == enforced - 1
+    assert torch.equal(result.output, expected)
+    assert len(result.decisions[0].scores) == 2
+
+
+def test_a_score_that_is_not_a_number_stops_the_row_before_its_first_token(monkeypatch):
+    on_a_device(monkeypatch)
+    with engine() as (made, _):
+        active = steers((3, 4), 0.0)
+        broken = replace(active.probes[1], offset=float("nan"))
+        active = replace(active, probes=(active.probes[0], broken))
+        result = generate(made, active, PlanEvaluator(active), **batch(2))
+    assert [(d.status, d.action) for d in result.decisions] == [("error", "block")] * 2
+    assert result.kept == []
+
+
+def test_an_empty_row_is_found_with_the_scores(monkeypatch):
+    on_a_device(monkeypatch)
+    inputs = batch(2)
+    inputs["attention_mask"][1] = 0
+    with engine() as (made, _):
+        for active in (steers((3, 4), 0.0), plan(READ)):
+            with pytest.raises(PromptError, match="a prompt is empty"):
+                generate(made, active, PlanEvaluator(active), **inputs)
+
+
+def test_a_decision_that_is_not_the_devices_is_an_error(monkeypatch):
+    on_a_device(monkeypatch)
+    with engine() as (made, _):
+        active = steers((3, 4), -1e6)
+        evaluator = Fixed(("allow",))
+        evaluator.by_plan = True
+        with pytest.raises(SteeringError, match="otherwise than was decided"):
+            generate(made, active, evaluator, **batch(1))
+
+
+class Reviews:
+    @hookimpl
+    def guardrail_review(self, decision, messages):
+        return None
+
+
+def test_who_else_has_a_say_is_waited_for(tmp_path, monkeypatch):
+    seen = []
+
+    def look(self):
+        seen.append(by_plan(self))
+        return seen[-1]
+
+    from guardrail.evaluation import Evaluation
+
+    by_plan = Evaluation.by_plan.fget
+    monkeypatch.setattr(Evaluation, "by_plan", property(look))
+    on_a_device(monkeypatch)
+    rule = policy({"steer": {"operator": "ablate", "layers": [4]}}, {"raw": -1e6})
+    for plugins in ([], [Reviews()]):
+        with guard(tmp_path, rule, options={"plugins": plugins}) as made:
+            assert made.chat("hello world", temperature=0, max_new_tokens=4).decision.action == "steer"
+    assert seen == [True, False]
