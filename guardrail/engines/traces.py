@@ -1,17 +1,19 @@
-"""The only `with` block of nnsight, and the only place that imports it.
+"""Looking into a model by nnsight: the only file that imports it, and its only `with` block.
 
-The block is registered once, as an edit that calls a function of ours in step with whatever forward pass
-runs; a look is then a plain call, without reading source or tracing lines anew. Only the blocks of the
-model that are read or steered are wrapped, each as a leaf under a container of our own, and only while
-something looks into them: between looks, and while an unsteered reply is decoded, every block has its own
-`forward`. Compiled code cannot be looked into: a compiled model runs eagerly for as long.
+Only the blocks of the model that are read or steered are wrapped, each as a leaf under a container of our
+own, and only while something looks into them: between looks, and while an unsteered reply is decoded, every
+block has its own `forward`. Compiled code cannot be looked into: a compiled model runs eagerly for as long.
+
+nnsight reads this file's source for the block of `steer`: its body stands on its own lines.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
@@ -23,9 +25,6 @@ T = TypeVar("T")
 
 Place: TypeAlias = tuple[str, Literal["input", "output"]]
 """A module's name, and which side of it."""
-
-Look: TypeAlias = Callable[[Any], None]
-"""Runs beside a pass, in step with it. Called with nnsight's tracer."""
 
 SLOTS = ("forward", "__nnsight__")
 
@@ -51,7 +50,6 @@ class Traced:
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._modules = dict(modules)
-        self._look: Look | None = None
         self._rewrap()
 
     def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
@@ -62,29 +60,27 @@ class Traced:
         self, places: Sequence[Place], forward: Callable[[], T], visit: Callable[[Place, Tensor], bool]
     ) -> T | None:
         """As `observe`, for what goes into modules as well as what comes out of them."""
+        if not places:
+            return forward()
 
-        def look(tracer: Any) -> None:
-            for place in places:
-                if visit(place, self._value(place)):
-                    tracer.stop()
+        def look() -> bool:
+            return any(visit(place, self._value(place)) for place in places)
 
-        return self._interleaved(look, forward) if places else forward()
+        with self._instrumented():
+            return self._worker.beside(look, forward)
 
     def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
         """Run something that makes many forward passes, and show `visit` the named modules in each."""
         result: list[T] = []
 
-        def call() -> None:
+        def call(_: int) -> None:
             result.append(run())
             raise _Done
 
-        def look(tracer: Any) -> None:
+        with self._instrumented(), suppress(_Done), self._wrapped.trace(0, fn=call) as tracer:
             for _step in tracer.iter[:]:
                 for name in names:
                     visit(name, self._value((name, "output")))
-
-        with suppress(_Done):
-            self._interleaved(look, call)
         return result[0]
 
     def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
@@ -95,19 +91,6 @@ class Traced:
         """What stands at a place of the pass that runs; waits until the pass gets there."""
         name, side = place
         return hidden_of(getattr(getattr(self._wrapped, name), side))
-
-    def _interleaved(self, look: Look, run: Callable[[], T]) -> T | None:
-        """Run a function with a look beside it; None if the look stopped it."""
-        with self._instrumented():
-            self._look = look
-            try:
-                return self._wrapped.trace(trace=False, fn=run)
-            finally:
-                self._look = None
-
-    def _looking(self, tracer: Any) -> None:
-        if self._look is not None:
-            self._look(tracer)
 
     @contextmanager
     def _instrumented(self) -> Generator[None]:
@@ -123,7 +106,8 @@ class Traced:
 
     def _rewrap(self) -> None:
         self._own = self._slots()
-        self._wrapped = _wrap(self._modules, self._looking)
+        self._wrapped = _wrap(self._modules)
+        self._worker = Worker(self._wrapped.interleaver)
         self._nnsights = self._slots()
         self._put(self._own)
 
@@ -139,8 +123,76 @@ class Traced:
             module.__dict__.update(slots[name])
 
 
-def _wrap(modules: Mapping[str, nn.Module], looking: Look) -> Any:
-    """The modules under nnsight, with `looking` beside every pass that runs through it."""
+class Worker:
+    """A worker of nnsight's that stays from look to look: starting one is most of what a look would cost.
+
+    Between looks it is parked at a barrier that nothing in the model releases. Each thread has its own, for a
+    greenlet cannot leave its thread. It holds nothing of what it saw, so that it goes with whoever holds it.
+    """
+
+    def __init__(self, interleaver: Any) -> None:
+        self._interleaver = interleaver
+        self._todo: list[Callable[[], bool]] = []
+        self._local = threading.local()
+
+    def beside(self, look: Callable[[], bool], run: Callable[[], T]) -> T | None:
+        """Run a forward pass with a look beside it; None where the look has seen enough.
+
+        Raises nnsight's OutOfOrderError where the look waits for what the pass never reached.
+        """
+        mediator, result = self._rested(), None
+        self._todo.append(look)
+        self._interleaver.mediators = [mediator]
+        try:
+            mediator.pending = mediator.switch()  # to the first place
+            with self._interleaver:
+                result = run()
+            if mediator.alive and not _rests(mediator):
+                self._interleaver.check_dangling_mediators()
+        finally:
+            self._interleaver.mediators = []
+            self._todo.clear()
+            if not _rests(mediator):
+                self._dismiss()
+        return result
+
+    def _rested(self) -> Any:
+        mediator = getattr(self._local, "mediator", None)
+        if mediator is None:
+            mediator = self._local.mediator = _mediator(self._todo)
+            mediator.start(self._interleaver)
+        mediator.iteration = None  # whatever is reached next
+        mediator.worker.gr_context = copy_context()
+        return mediator
+
+    def _dismiss(self) -> None:
+        from greenlet import GreenletExit
+
+        mediator = self._local.mediator
+        del self._local.mediator
+        if mediator.alive:
+            mediator.worker.throw(GreenletExit)
+
+
+def _rests(mediator: Any) -> bool:
+    """Whether a worker is parked at its barrier."""
+    return mediator.alive and mediator.pending is not None and mediator.pending.provider is None
+
+
+def _mediator(todo: list[Callable[[], bool]]) -> Any:
+    """What runs `todo`, one look whenever it is released from its barrier. It must not refer to itself."""
+    from nnsight.intervention.interleaver import EarlyStopException, Mediator
+
+    def serve() -> None:
+        while True:
+            Mediator.barrier()
+            if todo.pop()():
+                raise EarlyStopException
+
+    return Mediator(compile("serve()", __file__, "exec"), {}, {"serve": serve})
+
+
+def _wrap(modules: Mapping[str, nn.Module]) -> Any:
     nnsight = import_nnsight()
 
     class Leaf(nnsight.Envoy):
@@ -152,7 +204,4 @@ def _wrap(modules: Mapping[str, nn.Module], looking: Look) -> Any:
     container = nn.Module()
     for name, module in modules.items():
         container.add_module(name, module)
-    wrapped = nnsight.NNsight(container, envoys=Leaf)
-    with wrapped.edit(inplace=True) as tracer:
-        looking(tracer)
-    return wrapped
+    return nnsight.NNsight(container, envoys=Leaf)
