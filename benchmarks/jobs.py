@@ -16,7 +16,7 @@ from guardrail.bench.against import comparison
 from guardrail.bench.alternatives import ALTERNATIVES
 from guardrail.bench.cases import inputs, prefilling
 from guardrail.bench.pairs import total
-from guardrail.bench.plans import allowing, blocking, following, steering
+from guardrail.bench.plans import allowing, blocking, following, steering, steering_alone, watching
 from guardrail.bench.results import Row, measured
 from guardrail.bench.rows import Replies
 from guardrail.engines.hooks import Hooked
@@ -57,6 +57,18 @@ def steer_one(lab: Lab, job: Job) -> Iterator[Row]:
 def steer_all(lab: Lab, job: Job) -> Iterator[Row]:
     """Steered at every layer; those below the last one read make the last prompt position run again."""
     yield from _steered(lab, job, tuple(range(1, lab.shape.layers + 1)))
+
+
+def steer_alone(lab: Lab, job: Job) -> Iterator[Row]:
+    """Policies that only steer, and none fires: nobody waits for their scores in mid-prompt."""
+    plan = steering_alone(_width(lab), lab.shape.read, job.point.policies, lab.shape.read[-1:])
+    yield from _replies(lab, job, plan, lambda result, bare: torch.equal(result.output, bare))
+
+
+def shadow(lab: Lab, job: Job) -> Iterator[Row]:
+    """Policies in the shadow, whose scores nobody waits for either."""
+    plan = watching(_width(lab), lab.shape.read, job.point.policies)
+    yield from _replies(lab, job, plan, lambda result, bare: torch.equal(result.output, bare))
 
 
 def _steered(lab: Lab, job: Job, layers: tuple[int, ...]) -> Iterator[Row]:

@@ -112,6 +112,7 @@ def all_jobs(scale: Scale) -> tuple[Job, ...]:
     """In the order in which they are done."""
     return (
         *_must(scale),
+        *_without_waiting(scale),
         *_following(scale),
         *_sweeps(scale),
         *_against(scale),
@@ -145,6 +146,11 @@ def _second(scale: Scale, second: Second) -> Job:
     goals = SHARES.get(second.name, {})
     made = _job(f"against {second.name}", jobs.second, ("first token", "share"), scale.base, 1, goals)
     return replace(made, second=second, shape=scale.main)
+
+
+def _without_waiting(scale: Scale) -> Iterator[Job]:
+    for case, measure in (("steering alone, none fires", jobs.steer_alone), ("in the shadow", jobs.shadow)):
+        yield replace(_job(case, measure, FIRST, scale.base, 1), shape=scale.main)
 
 
 def _following(scale: Scale) -> Iterator[Job]:

@@ -83,8 +83,11 @@ class GuardedGenerate:
         return output
 
     def _requests(self, ids: Any, mask: Any) -> list[Request]:
-        rows = [row if mask is None else row[mask[i][-len(row) :].bool()] for i, row in enumerate(ids)]
-        return [self._request(row.tolist()) for row in rows]
+        ids = ids.cpu()  # at once: a device is waited for at each copy
+        if mask is None:
+            return [self._request(row) for row in ids.tolist()]
+        masks = mask.cpu()[:, -ids.shape[1] :].bool()
+        return [self._request(row[held].tolist()) for row, held in zip(ids, masks, strict=True)]
 
     def _request(self, ids: list[int]) -> Request:
         if len(ids) > self.engine.max_tokens:

@@ -131,6 +131,16 @@ class Plan:
         )
 
     @cached_property
+    def visited_layers(self) -> tuple[int, ...]:
+        """Every layer that is read or steered in the prompt's forward pass, ascending."""
+        return tuple(sorted({*self.layers, *self.steered_layers, *self.recheck_layers}))
+
+    @cached_property
+    def may_recompute(self) -> bool:
+        """Whether some rule steers a layer below the last one read."""
+        return bool(self.layers and self.steered_layers and self.steered_layers[0] < self.layers[-1])
+
+    @cached_property
     def reply_layers(self) -> tuple[int, ...]:
         """The layers that are read or steered by response rules while a reply is generated, ascending."""
         read = {probe.layer for probe in self.reply_probes}

@@ -185,7 +185,11 @@ def calls(run):
 
 def calls_of_a_step(generate_tokens):
     generate_tokens(12)  # whatever is only done once
-    return (calls(lambda: generate_tokens(12)) - calls(lambda: generate_tokens(4))) / 8
+
+    def fewest(count):  # now and then the interpreter calls something of its own
+        return min(calls(lambda: generate_tokens(count)) for _ in range(3))
+
+    return (fewest(12) - fewest(4)) / 8
 
 
 def test_an_allowed_decoding_step_is_the_bare_models_but_for_a_lock():

@@ -136,6 +136,19 @@ def steering(d_model: int, layers: Sequence[int], policies: int, steered: Sequen
     return _plan(d_model, layers, policies, NEVER, made_up_steering(d_model, steered))
 
 
+def steering_alone(d_model: int, layers: Sequence[int], policies: int, steered: Sequence[int]) -> Plan:
+    """Every policy would add a vector at the steered layers, and none of them fires: nobody has to wait."""
+    base, change = allowing(d_model, layers, policies), made_up_steering(d_model, steered)
+    rules = (replace(rule, action="steer", steering=replace(change, policy=rule.id)) for rule in base.rules)
+    return replace(base, rules=tuple(rules))
+
+
+def watching(d_model: int, layers: Sequence[int], policies: int) -> Plan:
+    """As `allowing`, in the shadow: nothing hangs on the scores."""
+    base = allowing(d_model, layers, policies)
+    return replace(base, rules=tuple(replace(rule, mode="shadow") for rule in base.rules))
+
+
 def made_up_steering(d_model: int, layers: Sequence[int]) -> Steering:
     """A small vector at each of these layers."""
     directions = tuple(STRENGTH * _unit(d_model, 1000 + layer) for layer in layers)

@@ -17,14 +17,14 @@ class Ends:
 
     `last` [rows] is None where that is known to be the last column in every row. Of a mask on another device
     nothing is known without waiting for it, unless `wait`: `unknown` goes to the host with the scores, and
-    `learn` takes it from there.
+    `learn` takes it from there. Raises PromptError for a row without tokens.
     """
 
     def __init__(self, mask: Tensor | None, columns: int, *, wait: bool = True) -> None:
         self.last: Tensor | None = None
         self._mask, self._columns = mask, columns
         self._known = mask is None or wait or on_host(mask)
-        if mask is not None and not (self._known and bool(mask[:, -1].all())):
+        if mask is not None and not (self._known and _ends_last(mask)):
             self.last = columns - 1 - mask[:, -columns:].to(torch.int64).flip(1).argmax(1)
 
     def unknown(self, every: int) -> Tensor | None:
@@ -63,10 +63,13 @@ def at_columns(hidden: Tensor, columns: Tensor | None) -> Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), columns.to(hidden.device)]
 
 
-def check_not_empty(mask: Tensor) -> None:
-    """Raises PromptError for a row without tokens, where that can be told without waiting for a device."""
-    if on_host(mask) and not bool(mask.all()) and not bool(mask.any(dim=1).all()):
+def _ends_last(mask: Tensor) -> bool:
+    """Whether every row ends in the last column. Raises PromptError for a row without tokens."""
+    if bool(mask.all()):
+        return True
+    if not bool(mask.any(1).all()):
         raise PromptError(EMPTY)
+    return bool(mask[:, -1].all())
 
 
 def on_host(tensor: Tensor) -> bool:

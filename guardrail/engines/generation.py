@@ -142,14 +142,15 @@ class Generation:
         guarded = self.guarded = GuardedPrefill(reader, self.evaluator, self.prompts, expand, ends)
         if guarded.stopped:
             return guarded, None
-        before, may_recompute = lengths(call.cache), self.engine.may_recompute(self.plan)
+        before, may_recompute = lengths(call.cache), self.plan.may_recompute
         if may_recompute or any(before):
             record_past(call.cache)
         outputs = self._observed(call, guarded.visit)
-        if outputs is None:
+        if outputs is not None:
+            guarded.finish()
+        if guarded.stopped:
             rewind(call.cache, before)
             return guarded, None
-        guarded.finish()
         if guarded.needs_recompute:
             # the last position again, steered, so that the first token is steered too
             outputs = self._observed(call.again(cropped(cache_of(outputs))), guarded.revisit)
@@ -160,7 +161,7 @@ class Generation:
         return guarded, outputs
 
     def _observed(self, call: PrefillCall, visit: Visit) -> Any:
-        names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
+        names = [layer_name(layer) for layer in self.plan.visited_layers]
         return self.engine.prefilling.observe(names, call, visit)
 
     def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:

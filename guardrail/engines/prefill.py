@@ -59,7 +59,7 @@ class GuardedPrefill:
         """One layer of the prefill. True stops the forward pass."""
         start, layer = perf_counter(), layer_of(name)
         if self._scores is None and layer in self._layers:
-            self._chunks.append(self.reader.scores(layer, self.ends.at(hidden)[:: self.expand]))
+            self._chunks.append(self._scores_at(layer, hidden))
             if layer == self._layers[-1]:
                 self._read()
         if self._gated is not None:
@@ -90,16 +90,20 @@ class GuardedPrefill:
                 if self.steering is not None:
                     self.steering.count()
 
+    def _scores_at(self, layer: int, hidden: Tensor) -> Tensor:
+        states = self.ends.at(hidden)
+        return self.reader.scores(layer, states if self.expand == 1 else states[:: self.expand])
+
     def _read(self) -> None:
         """Send the scores to the host; wait for them where more than steering hangs on them."""
         device = self._chunks[-1].device
-        scores = torch.cat([chunk.to(device) for chunk in self._chunks], 1)
+        scores = _joined([chunk.to(device) for chunk in self._chunks])
         late = not on_host(scores) and self.plan.only_steers and self.evaluator.by_plan
         if late:
             self._put_off(scores)
         more = (self._gated and self._gated.fired.float(), self.ends.unknown(self.expand))
         columns = [scores, *(columns.to(device) for columns in more if columns is not None)]
-        self._scores = Readback(torch.cat(columns, 1) if len(columns) > 1 else scores)
+        self._scores = Readback(_joined(columns))
         if not late:
             self._decide()
 
@@ -132,11 +136,15 @@ class GuardedPrefill:
             self._recheck(layer, hidden)
 
     def _recheck(self, layer: int, hidden: Tensor) -> None:
-        scores = self.reader.scores(layer, self.ends.at(hidden)[:: self.expand]).tolist()
+        scores = self._scores_at(layer, hidden).tolist()
         for row, decision in enumerate(self.decisions):
             if decision.steering:
                 readings = self.reader.spread(layer, scores[row])
                 self.decisions[row] = self.evaluator.recheck(row, decision, readings, layer)
+
+
+def _joined(columns: Sequence[Tensor]) -> Tensor:
+    return columns[0] if len(columns) == 1 else torch.cat(list(columns), 1)
 
 
 class Gated:

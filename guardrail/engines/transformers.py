@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from guardrail.engines import Completion, Emit, Evaluator, Prompt, Scored, Token
 from guardrail.engines.activations import TransformersActivations
 from guardrail.engines.blocks import check_supported, decoder_blocks, text_config, unwrapped
-from guardrail.engines.ends import Ends, check_not_empty
+from guardrail.engines.ends import Ends
 from guardrail.engines.executor import Executor
 from guardrail.engines.fingerprint import fingerprint
 from guardrail.engines.generation import Generated, Generation
@@ -83,7 +83,7 @@ class TransformersEngine:
 
     def prepare(self, plan: Plan) -> None:
         """Wrap the layers that this plan reads, steers, reads again and follows; no others."""
-        layers = (self.visited(plan), plan.reply_layers)
+        layers = (plan.visited_layers, plan.reply_layers)
         with self.lock:
             if layers != self._visited:
                 self._execute(*layers)
@@ -100,19 +100,11 @@ class TransformersEngine:
     def _modules(self, layers: Iterable[int]) -> dict[str, nn.Module]:
         return {layer_name(layer): self.blocks[layer - 1] for layer in sorted(layers)}
 
-    def visited(self, plan: Plan) -> tuple[int, ...]:
-        """Every layer that the guard looks at in a prefill under this plan, in the order of the pass."""
-        return tuple(sorted({*plan.layers, *plan.steered_layers, *plan.recheck_layers}))
-
-    def may_recompute(self, plan: Plan) -> bool:
-        """Whether some rule steers a layer below the last one read."""
-        return bool(plan.layers and plan.steered_layers and plan.steered_layers[0] < plan.layers[-1])
-
     def accept(self, plan: Plan) -> None:
         """Raises ModelError where the first token could not be steered."""
         from transformers import DynamicCache
 
-        if not self.may_recompute(plan):
+        if not plan.may_recompute:
             return
         windowed = getattr(text_config(self.inner), "sliding_window", None)
         if windowed and not hasattr(DynamicCache, "activate_past_recording"):
@@ -175,8 +167,6 @@ class TransformersEngine:
         """`model.generate(**kwargs)` under guard. Raises UnsupportedGeneration and PromptError."""
         check_generation(kwargs, self.inner.generation_config)
         prompts, width = prompt_ids(kwargs).shape
-        if (mask := kwargs.get("attention_mask")) is not None:
-            check_not_empty(mask)
         with self.lock:
             self.reader(plan)
             self._owner, previous = threading.get_ident(), self._generation

@@ -62,9 +62,10 @@ def end_ids(kwargs: Mapping[str, Any], default_config: Any) -> list[int]:
 
 def setting(name: str, kwargs: Mapping[str, Any], default_config: Any) -> Any:
     """What `generate` will use: the argument, else the given configuration, else the model's own."""
-    given = kwargs.get("generation_config")
-    candidates = (kwargs.get(name), getattr(given, name, None), getattr(default_config, name, None))
-    return next((value for value in candidates if value is not None), None)
+    value = kwargs.get(name)
+    if value is None:
+        value = getattr(kwargs.get("generation_config"), name, None)
+    return getattr(default_config, name, None) if value is None else value
 
 
 def prompt_ids(kwargs: Mapping[str, Any]) -> Any:
