@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from guardrail.engines.hooks import Hooked
 from guardrail.plan import Plan
 
 if TYPE_CHECKING:
-    from benchmarks.suite import Job
+    from benchmarks.suite import Job, Measure
 
 
 def allow(lab: Lab, job: Job) -> Iterator[Row]:
@@ -32,15 +31,17 @@ def allow(lab: Lab, job: Job) -> Iterator[Row]:
     yield from _replies(lab, job, plan, lambda result, bare: torch.equal(result.output, bare))
 
 
-def allow_by_hooks(lab: Lab, job: Job) -> Iterator[Row]:
-    """The same with the engine `transformers-hooks`."""
-    lab.close()
-    arguments = lab.arguments(job.point, job.tokens)
-    with closing(engine_of(lab.model, prefill=Hooked, decode=Hooked)) as engine:
-        guarded, bare = guarded_by(engine, _allowing(lab, job), arguments), lab.plain(arguments)
-        _check(job, torch.equal(guarded().output, bare()))
-        recorded = lab.recorded(guarded, bare, must=job.must)
-    yield from _of(job).rows(recorded)
+def on_engine(measure: Measure, **options: Any) -> Measure:
+    """The same with another engine than the default one."""
+
+    def measured_there(lab: Lab, job: Job) -> Iterator[Row]:
+        lab.put_on(**options)
+        try:
+            yield from measure(lab, job)
+        finally:
+            lab.close()
+
+    return measured_there
 
 
 def follow(lab: Lab, job: Job) -> Iterator[Row]:
@@ -102,6 +103,13 @@ def block(lab: Lab, job: Job) -> Iterator[Row]:
     _check(job, not guarded().kept)
     timings = lab.recorded(guarded, bare, must=job.must).timings(total)
     yield _row(job, "decision", timings)
+
+
+allow_by_hooks = on_engine(allow, prefill=Hooked)
+allow_ahead, block_ahead = (
+    on_engine(allow, prefill=Hooked, ahead=True),
+    on_engine(block, prefill=Hooked, ahead=True),
+)
 
 
 def many(lab: Lab, job: Job) -> Iterator[Row]:

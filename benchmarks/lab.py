@@ -19,7 +19,7 @@ from guardrail.bench.pairs import Recorded, Side, record
 from guardrail.bench.plans import PlanEvaluator
 from guardrail.bench.results import Point, Two
 from guardrail.bench.shapes import Shape, random_model
-from guardrail.engines.transformers import ExecutorType, TransformersEngine
+from guardrail.engines.transformers import TransformersEngine
 from guardrail.plan import Plan
 from guardrail.testing import tiny_tokenizer
 
@@ -80,6 +80,11 @@ class Lab:
             self._engine = engine_of(self.model)
         return self._engine
 
+    def put_on(self, **options: Any) -> None:
+        """Put another engine on than the default one, until `close`."""
+        self.close()
+        self._engine = engine_of(self.model, **options)
+
     def close(self) -> None:
         """Take the engine off."""
         if self._engine is not None:
@@ -109,9 +114,9 @@ class Lab:
         return None if None in found else Two(guarded=found[0] or 0.0, bare=found[1] or 0.0)
 
 
-def engine_of(model: Any, **executors: ExecutorType) -> TransformersEngine:
+def engine_of(model: Any, **options: Any) -> TransformersEngine:
     """An engine on a model of random weights."""
-    return TransformersEngine(model, tiny_tokenizer(), "builtin:plain", **executors)
+    return TransformersEngine(model, tiny_tokenizer(), "builtin:plain", **options)
 
 
 def guarded_by(engine: TransformersEngine, plan: Plan, arguments: dict[str, Any]) -> Callable[[], Any]:

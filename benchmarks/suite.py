@@ -149,8 +149,13 @@ def _second(scale: Scale, second: Second) -> Job:
 
 
 def _without_waiting(scale: Scale) -> Iterator[Job]:
-    for case, measure in (("steering alone, none fires", jobs.steer_alone), ("in the shadow", jobs.shadow)):
-        yield replace(_job(case, measure, FIRST, scale.base, 1), shape=scale.main)
+    for job in (
+        _job("steering alone, none fires", jobs.steer_alone, FIRST, scale.base, 1),
+        _job("in the shadow", jobs.shadow, FIRST, scale.base, 1),
+        _job("allow, ahead of the scores", jobs.allow_ahead, FIRST, scale.base, 1),
+        _job("block, ahead of the scores", jobs.block_ahead, ("decision",), scale.base, scale.tokens),
+    ):
+        yield replace(job, shape=scale.main)
 
 
 def _following(scale: Scale) -> Iterator[Job]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from guardrail.types import Decision, Fingerprint, Message, Probe
 
 PROJECT = "guardrail"
-ENGINES = ("transformers", "transformers-nnsight", "transformers-hooks")
+ENGINES = ("transformers", "transformers-nnsight", "transformers-hooks", "transformers-ahead")
 """The names of the built-in engines."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

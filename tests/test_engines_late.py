@@ -3,13 +3,17 @@
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
-from tiny import Fixed, batch, engine, generate, guard, plan, policy, steering
+from tiny import TOKENIZER, Fixed, batch, engine, generate, guard, plan, policy, steering
 from waiting import on_a_device, waits
 
 from guardrail.bench.plans import PlanEvaluator
+from guardrail.engines.readback import Readback
+from guardrail.engines.transformers import TransformersEngine
 from guardrail.errors import PromptError, SteeringError
 from guardrail.hookspecs import hookimpl
+from guardrail.testing import tiny_model
 
 pytestmark = pytest.mark.usefixtures("executors")
 
@@ -91,6 +95,62 @@ def test_nobody_waits_before_the_prompts_last_block_has_run(monkeypatch, thresho
         early, late = questions(made, only, PlanEvaluator(only), **inputs)
         early_of_mixed, late_of_mixed = questions(made, mixed, PlanEvaluator(mixed), **inputs)
     assert (early_of_mixed - early, late_of_mixed - late) == (1, 0)
+
+
+@pytest.fixture
+def ahead(executors):
+    made = TransformersEngine(tiny_model(), TOKENIZER, None, None, *tiny.EXECUTORS, ahead=True)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("arrives", "blocks"), [(True, [1, 2, 3]), (False, [1, 2, 3, 4])])
+def test_ahead_of_the_scores_a_pass_goes_on_until_they_have_arrived(monkeypatch, ahead, arrives, blocks):
+    on_a_device(monkeypatch)
+    monkeypatch.setattr(Readback, "arrived", arrives)
+    ran = []
+    for i, block in enumerate(ahead.blocks):
+        block.register_forward_pre_hook(lambda *_, i=i: ran.append(i + 1))
+    evaluator = Fixed(("block",))
+    result = generate(ahead, plan((1, 2)), evaluator, **batch(2))
+    assert ran == blocks
+    assert (result.kept, [d.action for d in result.decisions]) == ([], ["block"] * 2)
+    assert evaluator.readings[0] != evaluator.readings[1]
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_ahead_of_the_scores_allowed_rows_are_the_bare_models(monkeypatch, ahead, arrives):
+    on_a_device(monkeypatch)
+    monkeypatch.setattr(Readback, "arrived", arrives)
+    asked = {**batch(4), "do_sample": False}
+    expected = tiny_model().generate(**asked, max_new_tokens=6, pad_token_id=0)
+    active = plan((1, 2))
+    assert torch.equal(generate(ahead, active, Fixed(("allow",)), **asked).output, expected)
+    result = generate(ahead, active, Fixed(("allow", "block")), **asked)
+    assert result.kept == [0, 2]
+    assert torch.equal(result.output, expected[[0, 2]])
+
+
+def test_ahead_of_the_scores_nothing_is_asked_before_the_last_block_has_run(monkeypatch, ahead):
+    on_a_device(monkeypatch)
+    found = []
+    for arrives in (True, False):
+        monkeypatch.setattr(Readback, "arrived", arrives)
+        found.append(questions(ahead, plan((1, 2)), Fixed(("allow",)), **batch(2)))
+    (early, total), (late, same) = found
+    assert (early - late, total) == (1, same)
+
+
+def test_what_steers_is_decided_as_without_going_ahead(monkeypatch, ahead):
+    on_a_device(monkeypatch)
+    monkeypatch.setattr(Readback, "arrived", False)
+    inputs = {**batch(4), "do_sample": False}
+    with engine() as (made, _):
+        active = steers((3, 4), between(made, batch(4)))
+        mixed = replace(active, rules=(*active.rules, replace(plan(READ).rules[0], id="b", action="allow")))
+        found = [generate(e, mixed, PlanEvaluator(mixed), **inputs) for e in (made, ahead)]
+    assert torch.equal(found[0].output, found[1].output)
+    assert {d.action for d in found[1].decisions} == {"allow", "steer"}
 
 
 def test_rules_in_the_shadow_are_waited_for_no_sooner(monkeypatch):

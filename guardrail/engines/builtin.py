@@ -19,13 +19,14 @@ def guardrail_engine(
     chat_template: str | None,
     template_arguments: Mapping[str, object] | None,
 ) -> Engine | None:
-    """`transformers`, and the same by nnsight alone or by forward hooks alone."""
+    """`transformers`; the same by nnsight alone, by hooks alone, and by hooks ahead of the scores."""
     if name not in ENGINES:
         return None
     from guardrail.engines.hooks import Hooked
     from guardrail.engines.traces import Traced
     from guardrail.engines.transformers import TransformersEngine
 
-    prefill = Hooked if name == "transformers-hooks" else Traced
+    ahead = name == "transformers-ahead"
+    prefill = Hooked if ahead or name == "transformers-hooks" else Traced
     decode = Traced if name == "transformers-nnsight" else Hooked
-    return TransformersEngine(model, tokenizer, chat_template, template_arguments, prefill, decode)
+    return TransformersEngine(model, tokenizer, chat_template, template_arguments, prefill, decode, ahead)

@@ -139,7 +139,9 @@ class Generation:
         reader = self.engine.reader(self.plan)
         expand = len(call.ids) // self.prompts
         ends = Ends(call.mask, call.columns, wait=not self.plan.layers)
-        guarded = self.guarded = GuardedPrefill(reader, self.evaluator, self.prompts, expand, ends)
+        guarded = self.guarded = GuardedPrefill(
+            reader, self.evaluator, self.prompts, expand, ends, self.engine.ahead
+        )
         if guarded.stopped:
             return guarded, None
         before, may_recompute = lengths(call.cache), self.plan.may_recompute
@@ -148,7 +150,7 @@ class Generation:
         outputs = self._observed(call, guarded.visit)
         if outputs is not None:
             guarded.finish()
-        if guarded.stopped:
+        if outputs is None or guarded.stopped:
             rewind(call.cache, before)
             return guarded, None
         if guarded.needs_recompute:
@@ -161,7 +163,7 @@ class Generation:
         return guarded, outputs
 
     def _observed(self, call: PrefillCall, visit: Visit) -> Any:
-        names = [layer_name(layer) for layer in self.plan.visited_layers]
+        names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
         return self.engine.prefilling.observe(names, call, visit)
 
     def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:

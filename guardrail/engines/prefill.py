@@ -26,11 +26,21 @@ class GuardedPrefill:
     engine runs the last position again, visiting `revisit`.
 
     Where scores on another device decide on nothing but steering, nobody waits for them: steering opens on
-    the device, and the decision follows in `finish`.
+    the device, and the decision follows in `finish`. With `ahead` nobody waits for scores that steer nothing
+    either: the pass goes on, and every layer visited after them asks whether they have arrived.
     """
 
-    def __init__(self, reader: Reader, evaluator: Evaluator, prompts: int, expand: int, ends: Ends) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        evaluator: Evaluator,
+        prompts: int,
+        expand: int,
+        ends: Ends,
+        ahead: bool = False,
+    ) -> None:
         self.reader, self.evaluator = reader, evaluator
+        self.ahead = ahead and not reader.plan.enforced_steering
         self.prompts, self.expand, self.ends = prompts, expand, ends
         self.plan = reader.plan
         self.decisions: list[Decision] = []
@@ -62,6 +72,8 @@ class GuardedPrefill:
             self._chunks.append(self._scores_at(layer, hidden))
             if layer == self._layers[-1]:
                 self._read()
+        elif self.ahead and self._scores is not None and not self.decisions and self._scores.arrived:
+            self._decide()
         if self._gated is not None:
             self._gated.gates.apply(layer, *self._where(hidden))
         elif self.steering and not self.needs_recompute:
@@ -98,7 +110,8 @@ class GuardedPrefill:
         """Send the scores to the host; wait for them where more than steering hangs on them."""
         device = self._chunks[-1].device
         scores = _joined([chunk.to(device) for chunk in self._chunks])
-        late = not on_host(scores) and self.plan.only_steers and self.evaluator.by_plan
+        only_steers = self.plan.only_steers and self.evaluator.by_plan
+        late = not on_host(scores) and (only_steers or self.ahead)
         if late:
             self._put_off(scores)
         more = (self._gated and self._gated.fired.float(), self.ends.unknown(self.expand))

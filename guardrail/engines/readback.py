@@ -21,6 +21,11 @@ class Readback:
             self._copied = torch.cuda.Event()
             self._copied.record(torch.cuda.current_stream(values.device))
 
+    @property
+    def arrived(self) -> bool:
+        """Whether looking at the values would not wait."""
+        return self._copied is None or self._copied.query()
+
     def rows(self) -> list[list[float]]:
         """The values. Waits for this copy, and for nothing that was queued after it."""
         if self._rows is None:

@@ -41,7 +41,8 @@ class TransformersEngine:
 
     `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
     models that cannot be guarded, and for one that another guard holds. `prefill` and `decode`: what looks
-    into the model's forward passes over a prompt, and over the tokens of a reply.
+    into the model's forward passes over a prompt, and over the tokens of a reply. `ahead`: do not wait in the
+    middle of a prompt on another device, but stop once its scores have arrived.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class TransformersEngine:
         template_arguments: Mapping[str, object] | None = None,
         prefill: ExecutorType = Traced,
         decode: ExecutorType = Hooked,
+        ahead: bool = False,
     ) -> None:
+        self.ahead = ahead
         self.model, self.tokenizer = model, tokenizer
         self.inner = unwrapped(model)
         check_supported(self.inner)
@@ -83,12 +86,18 @@ class TransformersEngine:
 
     def prepare(self, plan: Plan) -> None:
         """Wrap the layers that this plan reads, steers, reads again and follows; no others."""
-        layers = (plan.visited_layers, plan.reply_layers)
+        layers = (self.visited(plan), plan.reply_layers)
         with self.lock:
             if layers != self._visited:
                 self._execute(*layers)
                 self._visited = layers
             self._readers = {id(plan): Reader(plan)}
+
+    def visited(self, plan: Plan) -> tuple[int, ...]:
+        """Every layer that the guard looks at in a prefill under this plan, ascending."""
+        if not self.ahead or not plan.layers:
+            return plan.visited_layers
+        return tuple(sorted({*plan.visited_layers, *range(plan.layers[-1] + 1, len(self.blocks) + 1)}))
 
     def _execute(self, prompt: Sequence[int], reply: Sequence[int]) -> None:
         """Two executors of one kind would wrap the same modules twice: then there is one."""
