@@ -110,12 +110,17 @@ class Plan:
 
     @cached_property
     def only_steers(self) -> bool:
-        """Whether prompts' scores decide on steering alone, by the same rules for every request.
+        """Whether prompts' scores decide on steering alone or on nothing, by the same rules for everyone.
 
         What cannot be evaluated may still stop one.
         """
         plain = all(r.action == "steer" and not r.recheck for r in self.rules if r.mode == "enforce")
         return plain and self.screen is not None and all(map(same_for_all, self.rules))
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """The place of every rule about prompts, by policy id."""
+        return {rule.id: place for place, rule in enumerate(self.rules)}
 
     @cached_property
     def enforced_steering(self) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from tiny import TOKENIZER, Fixed, batch, engine, generate, guard, plan, policy, steering
+from tiny import CACHE, TOKENIZER, Fixed, batch, engine, generate, guard, plan, policy, steering
+from transformers import DynamicCache
 from waiting import on_a_device, waits
 
 from guardrail.bench.plans import PlanEvaluator
@@ -176,6 +177,52 @@ def test_a_score_that_is_not_a_number_stops_the_row_before_its_first_token(monke
         result = generate(made, active, PlanEvaluator(active), **batch(2))
     assert [(d.status, d.action) for d in result.decisions] == [("error", "block")] * 2
     assert result.kept == []
+
+
+def test_windowed_caches_are_steered_below_what_is_read_as_on_the_host(monkeypatch):
+    inputs, found = {**batch(4), "do_sample": False}, []
+    with engine("mistral") as (made, _):
+        active = steers((1, 4), between(made, batch(4)), "ablate")
+        for elsewhere in (False, True):
+            on_a_device(monkeypatch, elsewhere)
+            found.append(generate(made, active, PlanEvaluator(active), **inputs))
+    assert torch.equal(found[0].output, found[1].output)
+    assert found[0].passes == found[1].passes != {}
+
+
+def test_several_policies_steer_a_row_in_the_order_of_the_file_wherever_they_are_found(monkeypatch):
+    inputs, found = {**batch(4), "do_sample": False}, []
+    with engine() as (made, _):
+        first = steers((3,), between(made, batch(4)), "ablate").rules[0]
+        second = steers((3,), -1e6, "add").rules[0]
+        second = replace(second, id="second", steering=replace(second.steering, policy="second"))
+        active = replace(plan(READ), rules=(first, second))
+        for elsewhere in (False, True):
+            on_a_device(monkeypatch, elsewhere)
+            found.append(generate(made, active, PlanEvaluator(active), **inputs).output)
+        alone = [
+            generate(made, active, PlanEvaluator(active), **{k: v[[i]] for k, v in batch(4).items()}).output
+            for i in range(4)
+        ]
+    assert torch.equal(*found)
+    width = batch(4)["input_ids"].shape[1]
+    assert all(torch.equal(found[0][i, width:], alone[i][0, width:]) for i in range(4))
+
+
+@pytest.mark.parametrize("fails", ["at the end", "in the middle"])
+def test_a_prompt_that_is_not_answered_leaves_the_callers_cache_as_it_was(monkeypatch, fails):
+    on_a_device(monkeypatch)
+    with engine() as (made, _):
+        cache = DynamicCache(config=made.model.config)
+        asked = {**batch(1), CACHE: cache}
+        active = steers((3, 4), -1e6)
+        evaluator = Fixed(("allow",))
+        evaluator.by_plan = fails == "at the end"
+        if not evaluator.by_plan:
+            monkeypatch.setattr(Fixed, "decide", lambda *_: 1 / 0)
+        with pytest.raises((SteeringError, ZeroDivisionError)):
+            generate(made, active, evaluator, **asked)
+    assert [layer.get_seq_length() for layer in cache.layers] in ([], [0] * 4)
 
 
 def test_an_empty_row_is_found_with_the_scores(monkeypatch):

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from greenlet import greenlet
+from nnsight.intervention.interleaver import OutOfOrderError
 from torch import nn
 
 from guardrail.engines.traces import Traced
@@ -52,7 +53,8 @@ def look(traced, chain, value, names=BOTH):
 
 
 def living_greenlets():
-    return sum(type(thing) is greenlet and bool(thing) for thing in gc.get_objects())
+    gc.collect()
+    return {id(thing) for thing in gc.get_objects() if type(thing) is greenlet and thing}
 
 
 def test_looks_of_one_thread_share_a_worker_and_see_their_own_pass(traced, chain):
@@ -62,6 +64,17 @@ def test_looks_of_one_thread_share_a_worker_and_see_their_own_pass(traced, chain
         [i / 2, i / 4] if both else [i / 4] for i in range(8) for both in (True, False)
     ]
     assert living_greenlets() == before
+
+
+def test_executors_that_are_dropped_leave_no_worker_behind(chain):
+    def once():
+        look(Traced({"first": chain.first, "second": chain.second}), chain, 1.0)
+
+    once()
+    before = living_greenlets()
+    for _ in range(5):
+        once()
+    assert len(living_greenlets()) <= len(before)
 
 
 def test_looks_of_other_threads_have_a_worker_of_their_own(traced, chain):
@@ -96,6 +109,20 @@ def test_visitors_see_the_context_of_their_own_look(traced, chain):
     assert seen == ["first", "second", "nobody"]
 
 
+def test_nothing_of_a_request_is_kept_in_its_context(traced, chain):
+    request, kept = ContextVar("request"), []
+
+    def ask():
+        asked = Chain()
+        kept.append(weakref.ref(asked))
+        request.set(asked)
+        look(traced, chain, 1.0)
+
+    copy_context().run(ask)
+    gc.collect()
+    assert kept[0]() is None
+
+
 def failing(*_):
     raise RuntimeError("no memory")
 
@@ -115,7 +142,7 @@ def test_a_pass_that_fails_half_way_does_not_spoil_the_next_look(traced, chain):
 
 
 def test_a_module_that_the_pass_never_reaches_is_an_error(traced, chain):
-    with pytest.raises(Exception, match="second"):
+    with pytest.raises(OutOfOrderError, match="second"):
         traced.observe(BOTH, lambda: chain.first(torch.ones(1)), lambda name, h: False)
     assert look(traced, chain, 4.0) == [2.0, 1.0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,25 +14,25 @@ from guardrail.plan import CompiledCondition, Plan
 class Firing:
     """The conditions of the enforced rules of a plan, as tensors. `places`: the column of each reading.
 
-    Compared as the host compares, in float64: a score at its threshold fires, and one that is not finite
-    does not.
+    A score at its threshold fires, and one that is not finite does not. Thresholds are rounded up to float32,
+    which no float32 score can tell from the host's comparison in float64.
     """
 
     def __init__(self, plan: Plan, places: Mapping[int, int], device: torch.device) -> None:
         self.rules = [rule for rule in plan.rules if rule.mode == "enforce"]
         conditions = [c for rule in self.rules for c in rule.conditions]
         signs = [1.0 if c.fires == "above" else -1.0 for c in conditions]
-        thresholds = [sign * c.threshold for sign, c in zip(signs, conditions, strict=True)]
+        thresholds = [_rounded_up(sign * c.threshold) for sign, c in zip(signs, conditions, strict=True)]
         self._columns = torch.tensor([_place(c, places) for c in conditions], device=device)
-        self._signs = torch.tensor(signs, dtype=torch.float64, device=device)
-        self._thresholds = torch.tensor(thresholds, dtype=torch.float64, device=device)
+        self._signs = torch.tensor(signs, dtype=torch.float32, device=device)
+        self._thresholds = torch.tensor(thresholds, dtype=torch.float32, device=device)
         self._index = torch.tensor(self._padded(), device=device)
         self._all = torch.tensor([rule.require_all for rule in self.rules], device=device)
 
     def __call__(self, scores: Tensor) -> Tensor:
         """[prompts, columns] -> [prompts, rules] bool"""
         read = scores[:, self._columns]
-        held = (read.double() * self._signs >= self._thresholds) & read.isfinite()
+        held = (read * self._signs >= self._thresholds) & read.isfinite()
         conditions = held[:, self._index]
         return torch.where(self._all, conditions.all(2), conditions.any(2))
 
@@ -44,6 +45,12 @@ class Firing:
             rows.append(own + own[:1] * (longest - len(own)))
             start += len(own)
         return rows
+
+
+def _rounded_up(value: float) -> float:
+    """The least float32 that is not below a float64."""
+    nearest = np.float32(value)
+    return float(nearest if float(nearest) >= value else np.nextafter(nearest, np.float32(np.inf)))
 
 
 def _place(condition: CompiledCondition, places: Mapping[int, int]) -> int:

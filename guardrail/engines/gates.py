@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from guardrail.engines.intervene import Change
@@ -17,6 +18,8 @@ class Gates:
         self._steering = steering
         self.layers = tuple(sorted({layer for _, change in steering for layer in change.layers}))
         """The layers that are steered once something has fired, ascending."""
+        self.passes = 0
+        """Forward passes in which every layer was seen since something could be open."""
         self._open: Tensor | None = None
         self._changes: dict[int, list[tuple[int, Change]]] = {}
         self._count: Tensor | None = None
@@ -39,7 +42,8 @@ class Gates:
             gate = self._open[:, column, None].to(hidden.device)
             change.apply(hidden, gate if weight is None else gate * weight)
         if layer == self.layers[-1]:
-            opened = self._open[:, [column for column, _ in self._steering]].amax(1)
+            self.passes += 1
+            opened = torch.stack([self._open[:, column] for column, _ in self._steering]).amax(0)
             self._count = opened if self._count is None else self._count + opened
 
     def counts(self, rows: int) -> list[int]:

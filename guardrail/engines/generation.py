@@ -144,23 +144,31 @@ class Generation:
         )
         if guarded.stopped:
             return guarded, None
-        before, may_recompute = lengths(call.cache), self.plan.may_recompute
-        if may_recompute or any(before):
+        before = lengths(call.cache)
+        try:
+            outputs = self._outputs(call, guarded, self.plan.may_recompute or any(before))
+        except BaseException:
+            rewind(call.cache, before)
+            raise
+        if outputs is None:
+            rewind(call.cache, before)
+        return guarded, outputs
+
+    def _outputs(self, call: PrefillCall, guarded: GuardedPrefill, record: bool) -> Any:
+        """Of the prompt's forward pass, None if no row goes on. `record`: parts of the cache may go again."""
+        if record:
             record_past(call.cache)
         outputs = self._observed(call, guarded.visit)
         if outputs is not None:
             guarded.finish()
         if outputs is None or guarded.stopped:
-            rewind(call.cache, before)
-            return guarded, None
+            return None
         if guarded.needs_recompute:
             # the last position again, steered, so that the first token is steered too
-            outputs = self._observed(call.again(cropped(cache_of(outputs))), guarded.revisit)
-            if outputs is None:
-                rewind(call.cache, before)
-        elif may_recompute or any(before):
+            return self._observed(call.again(cropped(cache_of(outputs))), guarded.revisit)
+        if record:
             stop_recording(cache_of(outputs))
-        return guarded, outputs
+        return outputs
 
     def _observed(self, call: PrefillCall, visit: Visit) -> Any:
         names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
@@ -176,7 +184,7 @@ class Generation:
         expand = self.guarded.expand
         if len(kept) < self.prompts:
             self.resume = select_outputs(self.resume, kept_rows(kept, expand), self.prompts * expand)
-        steering = BatchSteering([decisions[row] for row in kept], expand)
+        steering = BatchSteering([decisions[row] for row in kept], expand, self.plan.order)
         inputs = select_inputs(kwargs, kept, self.prompts)
         monitor = self._monitor(kept, kwargs)
         output = self._decode(generate, inputs, steering, monitor)

@@ -6,7 +6,7 @@ ceiling, or to a floor (the Assistant Axis, 2026). Projections are computed in f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from math import nan
 
@@ -59,16 +59,22 @@ class Reader:
 
 
 class BatchSteering:
-    """What the decisions of a batch change, row by row. `expand` is the number of rows for each decision."""
+    """What the decisions of a batch change, row by row. `expand` is the number of rows for each decision.
 
-    def __init__(self, decisions: Sequence[Decision], expand: int = 1) -> None:
+    `order`: policies, as they are in the plan; a row is steered in this order, whatever the others fire.
+    """
+
+    def __init__(
+        self, decisions: Sequence[Decision], expand: int = 1, order: Mapping[str, int] | None = None
+    ) -> None:
         self.counts = [0] * len(decisions)
         """Forward passes in which each row was steered."""
         rows: dict[str, tuple[Steering, list[bool]]] = {}
         for i, decision in enumerate(decisions):
             for steering in decision.steering:
                 rows.setdefault(steering.policy, (steering, [False] * len(decisions)))[1][i] = True
-        self._wanted = [(steering, _expanded(mask, expand)) for steering, mask in rows.values()]
+        policies = sorted(rows, key=lambda policy: (order or {}).get(policy, 0))
+        self._wanted = [(rows[policy][0], _expanded(rows[policy][1], expand)) for policy in policies]
         self._changes: dict[int, list[Change]] = {}
         self._steered = [i for i, decision in enumerate(decisions) if decision.steering]
         self.layers = tuple(sorted({layer for steering, _ in self._wanted for layer in steering.layers}))
@@ -111,8 +117,9 @@ class Change:
         i = steering.layers.index(layer)
         self.operator, self.floor = steering.operator, steering.floor
         self.limit = steering.limits[i] if steering.limits else 0.0
-        direction = torch.from_numpy(steering.directions[i]).to(like.device)
-        self.rows = None if rows is None else rows.to(like.device, torch.float32)
+        # without waiting for the device: what is copied from here is staged before the call returns
+        direction = torch.from_numpy(steering.directions[i]).to(like.device, non_blocking=True)
+        self.rows = None if rows is None else rows.to(like.device, torch.float32, non_blocking=True)
         self.direction = direction
         self.delta = (direction if self.rows is None else self.rows[..., None] * direction).to(like.dtype)
 

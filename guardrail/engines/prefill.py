@@ -49,7 +49,7 @@ class GuardedPrefill:
         self._chunks: list[Tensor] = []
         self._scores: Readback | None = None
         self._gated: Gated | None = None
-        self._late = False
+        self._went_by = False
         self._layers = self.plan.layers
         if not self._layers:
             self._decide()
@@ -62,7 +62,9 @@ class GuardedPrefill:
     @property
     def needs_recompute(self) -> bool:
         """Whether a row is to be steered at a layer that was computed before the decision."""
-        passed = self._late or (self.steering and self._layers and self.steering.layers[0] < self._layers[-1])
+        passed = self._went_by or (
+            self.steering and self._layers and self.steering.layers[0] < self._layers[-1]
+        )
         return self.steering is not None and bool(passed)
 
     def visit(self, name: str, hidden: Tensor) -> bool:
@@ -95,12 +97,15 @@ class GuardedPrefill:
 
     def finish(self) -> None:
         """The forward pass is queued to its end. Decides, if that was put off."""
-        if not self.decisions:
-            self._decide()
-            if self._gated is not None and self._scores is not None:
-                self._gated.check(self.decisions, self._scores.rows())
-                if self.steering is not None:
-                    self.steering.count()
+        if self.decisions:
+            return
+        start = perf_counter()
+        self._decide()
+        if self._gated is not None and self._scores is not None:
+            self._gated.check(self.decisions, self._scores.rows())
+            if self.steering is not None and self._gated.gates.passes:
+                self.steering.count()
+        self.guard_seconds += perf_counter() - start
 
     def _scores_at(self, layer: int, hidden: Tensor) -> Tensor:
         states = self.ends.at(hidden)
@@ -126,7 +131,7 @@ class GuardedPrefill:
         if steered and steered[0] >= self._layers[-1]:
             self._gated = Gated(self.reader.firing(scores.device), scores, self.expand)
         else:
-            self._late = True
+            self._went_by = True
 
     def _decide(self) -> None:
         rows = self._scores.rows() if self._scores else [[]] * self.prompts
@@ -134,7 +139,7 @@ class GuardedPrefill:
         self.ends.learn(rows)
         self.decisions = [self.evaluator.decide(row, readings[row]) for row in range(self.prompts)]
         if any(decision.steering for decision in self.decisions):
-            self.steering = BatchSteering(self.decisions, self.expand)
+            self.steering = BatchSteering(self.decisions, self.expand, self.plan.order)
 
     def _where(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """The part of hidden that is steered, and which of its positions, if not all."""

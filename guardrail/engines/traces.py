@@ -107,7 +107,7 @@ class Traced:
     def _rewrap(self) -> None:
         self._own = self._slots()
         self._wrapped = _wrap(self._modules)
-        self._worker = Worker(self._wrapped.interleaver)
+        self._worker = StandingWorker(self._wrapped.interleaver)
         self._nnsights = self._slots()
         self._put(self._own)
 
@@ -123,7 +123,7 @@ class Traced:
             module.__dict__.update(slots[name])
 
 
-class Worker:
+class StandingWorker:
     """A worker of nnsight's that stays from look to look: starting one is most of what a look would cost.
 
     Between looks it is parked at a barrier that nothing in the model releases. Each thread has its own, for a
@@ -148,12 +148,11 @@ class Worker:
             with self._interleaver:
                 result = run()
             if mediator.alive and not _rests(mediator):
-                self._interleaver.check_dangling_mediators()
+                raise _never_reached(mediator)
         finally:
             self._interleaver.mediators = []
             self._todo.clear()
-            if not _rests(mediator):
-                self._dismiss()
+            self._put_away(mediator)
         return result
 
     def _rested(self) -> Any:
@@ -165,10 +164,13 @@ class Worker:
         mediator.worker.gr_context = copy_context()
         return mediator
 
-    def _dismiss(self) -> None:
+    def _put_away(self, mediator: Any) -> None:
+        """At its barrier, without anybody's context; ended where it is not at its barrier."""
         from greenlet import GreenletExit
 
-        mediator = self._local.mediator
+        if _rests(mediator):
+            mediator.worker.gr_context = None
+            return
         del self._local.mediator
         if mediator.alive:
             mediator.worker.throw(GreenletExit)
@@ -179,8 +181,17 @@ def _rests(mediator: Any) -> bool:
     return mediator.alive and mediator.pending is not None and mediator.pending.provider is None
 
 
+def _never_reached(mediator: Any) -> Exception:
+    from nnsight.intervention.interleaver import OutOfOrderError
+
+    return OutOfOrderError(f"`{mediator.pending}` was never reached in this forward pass")
+
+
 def _mediator(todo: list[Callable[[], bool]]) -> Any:
-    """What runs `todo`, one look whenever it is released from its barrier. It must not refer to itself."""
+    """What runs `todo`, one look whenever it is released from its barrier.
+
+    A greenlet that is parked is never collected: what it runs must not refer to the mediator.
+    """
     from nnsight.intervention.interleaver import EarlyStopException, Mediator
 
     def serve() -> None:
@@ -189,7 +200,10 @@ def _mediator(todo: list[Callable[[], bool]]) -> Any:
             if todo.pop()():
                 raise EarlyStopException
 
-    return Mediator(compile("serve()", __file__, "exec"), {}, {"serve": serve})
+    class Standing(Mediator):
+        _run = staticmethod(serve)  # pyright: ignore[reportAssignmentType]
+
+    return Standing(None, {}, {})
 
 
 def _wrap(modules: Mapping[str, nn.Module]) -> Any:
