@@ -62,10 +62,9 @@ class GuardedPrefill:
     @property
     def needs_recompute(self) -> bool:
         """Whether a row is to be steered at a layer that was computed before the decision."""
-        passed = self._went_by or (
-            self.steering and self._layers and self.steering.layers[0] < self._layers[-1]
-        )
-        return self.steering is not None and bool(passed)
+        if self.steering is None or not self._layers:
+            return False
+        return self._went_by or self.steering.layers[0] < self._layers[-1]
 
     def visit(self, name: str, hidden: Tensor) -> bool:
         """One layer of the prefill. True stops the forward pass."""
