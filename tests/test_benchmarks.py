@@ -213,7 +213,7 @@ def test_corners_that_are_too_large_are_skipped_and_listed(cut, monkeypatch, tmp
     now_plus(monkeypatch, 0)
     huge = replace(CUT, seconds=(), prompts=(10**6,), policies=())
     monkeypatch.setattr(gpu, "TINY", huge)
-    for part in ("_must", "_following", "_against", "_closed"):
+    for part in ("_must", "_without_waiting", "_following", "_against", "_closed"):
         monkeypatch.setattr(suite, part, lambda scale: iter(()))
     monkeypatch.setattr(gpu.Suite, "_profile", lambda *a: None)
     assert gpu.main([*cut, "--out", str(tmp_path)]) == 0
