@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def allow(lab: Lab, job: Job) -> Iterator[Row]:
     """Read, decide, go on: the same tokens as the bare model's."""
     plan = _allowing(lab, job)
-    yield from _replies(lab, job, plan, lambda result, bare: torch.equal(result.output, bare))
+    yield from _replies(lab, job, plan, _same_tokens)
 
 
 def on_engine(measure: Measure, **options: Any) -> Measure:
@@ -47,7 +47,7 @@ def on_engine(measure: Measure, **options: Any) -> Measure:
 def follow(lab: Lab, job: Job) -> Iterator[Row]:
     """Every generated token is read and looked at: the same tokens as the bare model's."""
     plan = following(_width(lab), lab.shape.read, job.point.policies)
-    yield from _replies(lab, job, plan, lambda result, bare: torch.equal(result.output, bare))
+    yield from _replies(lab, job, plan, _same_tokens)
 
 
 def steer_one(lab: Lab, job: Job) -> Iterator[Row]:
@@ -63,13 +63,13 @@ def steer_all(lab: Lab, job: Job) -> Iterator[Row]:
 def steer_alone(lab: Lab, job: Job) -> Iterator[Row]:
     """Policies that only steer, and none fires: nobody waits for their scores in mid-prompt."""
     plan = steering_alone(_width(lab), lab.shape.read, job.point.policies, lab.shape.read[-1:])
-    yield from _replies(lab, job, plan, lambda result, bare: torch.equal(result.output, bare))
+    yield from _replies(lab, job, plan, _same_tokens)
 
 
 def shadow(lab: Lab, job: Job) -> Iterator[Row]:
     """Policies in the shadow, whose scores nobody waits for either."""
     plan = watching(_width(lab), lab.shape.read, job.point.policies)
-    yield from _replies(lab, job, plan, lambda result, bare: torch.equal(result.output, bare))
+    yield from _replies(lab, job, plan, _same_tokens)
 
 
 def _steered(lab: Lab, job: Job, layers: tuple[int, ...]) -> Iterator[Row]:
@@ -106,10 +106,8 @@ def block(lab: Lab, job: Job) -> Iterator[Row]:
 
 
 allow_by_hooks = on_engine(allow, prefill=Hooked)
-allow_ahead, block_ahead = (
-    on_engine(allow, prefill=Hooked, ahead=True),
-    on_engine(block, prefill=Hooked, ahead=True),
-)
+allow_ahead = on_engine(allow, prefill=Hooked, ahead=True)
+block_ahead = on_engine(block, prefill=Hooked, ahead=True)
 
 
 def many(lab: Lab, job: Job) -> Iterator[Row]:
@@ -189,6 +187,10 @@ def _of(job: Job) -> Replies:
 def _row(job: Job, metric: str, timings: Any) -> Row:
     goal = job.goals.get(metric)
     return measured(job.name(metric), timings, goal, case=job.case, metric=metric, point=job.point)
+
+
+def _same_tokens(result: Any, bare: Any) -> bool:
+    return torch.equal(result.output, bare)
 
 
 def _check(job: Job, holds: bool) -> None:

@@ -90,8 +90,10 @@ class GuardedGenerate:
         return [self._request(row[held].tolist()) for row, held in zip(ids, masks, strict=True)]
 
     def _request(self, ids: list[int]) -> Request:
+        from guardrail.engines.ends import EMPTY
+
         if not ids:
-            raise PromptError("a prompt is empty: its attention mask has no token")
+            raise PromptError(EMPTY)
         if len(ids) > self.engine.max_tokens:
             limit = self.engine.max_tokens
             raise PromptError(f"a prompt has {len(ids)} tokens, {len(ids) - limit} more than the model takes")

@@ -32,7 +32,7 @@ class TransformersActivations:
         a column for each row [rows], or weights [rows, k, tokens], which give weighted sums over tokens in
         float32, [rows, k, d_model]. Site(0) is the embedding output. Raises ModelError for other layers.
         """
-        take = _selection(positions, Ends(mask, ids.shape[1]).last)
+        take = _selection(positions, mask, ids.shape[1])
         found: dict[Place, Tensor] = {}
 
         def visit(place: Place, hidden: Tensor) -> bool:
@@ -81,10 +81,13 @@ class TransformersActivations:
         return block if site.component == "resid" else submodule(block, site.component)
 
 
-def _selection(positions: Positions, last: Tensor | None) -> Callable[[Tensor], Tensor]:
+def _selection(positions: Positions, mask: Tensor | None, tokens: int) -> Callable[[Tensor], Tensor]:
     """What is kept of hidden [rows, tokens, d_model]."""
     if isinstance(positions, str):
-        return Tensor.clone if positions == "all" else lambda hidden: at_columns(hidden, last).clone()
+        if positions == "all":
+            return Tensor.clone
+        ends = Ends(mask, tokens)
+        return lambda hidden: ends.at(hidden).clone()
     if positions.ndim == 3:
         return lambda hidden: positions.to(hidden.device) @ hidden.float()
     return lambda hidden: at_columns(hidden, positions).clone()

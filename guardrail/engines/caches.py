@@ -48,14 +48,15 @@ def lengths(cache: Any) -> list[int]:
 
 def rewind(cache: Any, before: Sequence[int]) -> None:
     """Take out of a caller's cache what a stopped forward pass has put in."""
-    for i, layer in enumerate(cache.layers if cache is not None else ()):
+    if cache is None:
+        return
+    for i, layer in enumerate(cache.layers):
         past = before[i] if i < len(before) else 0
         if past == 0:
             _empty(layer)
         elif (more := layer.get_seq_length() - past) > 0:
             layer.crop(-more)
-        if hasattr(layer, "record_past"):
-            layer.record_past = False
+    _end_recording(cache)
 
 
 def _empty(layer: Any) -> None:
