@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/guardrail demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
+	$(BIN)/python -m pytest -n auto tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -50,17 +50,17 @@ EXTRACT = $(BIN)/guardrail vectors extract --model $(DEMO)/model --judge demo --
 	$(patsubst %,--trait %,$(wildcard guardrail/demo/traits/*.yaml))
 
 demo-model: demo-files
-	$(BIN)/python -m guardrail.demo ship --work $(DEMO)
-	$(BIN)/python -m guardrail.demo card
+	$(BIN)/python -m guardrail.demo.making ship --work $(DEMO)
+	$(BIN)/python -m guardrail.demo.making card
 
 # Two more seeds, for the model card.
 demo-seeds:
 	for seed in 2 3; do $(MAKE) demo-files SEED=$$seed DEMO=$(DEMO)/seed-$$seed || exit 1; done
-	$(BIN)/python -m guardrail.demo card
+	$(BIN)/python -m guardrail.demo.making card
 
 demo-files: $(STAMP)
-	$(BIN)/python -m guardrail.demo train --work $(DEMO) --seed $(SEED) $(if $(CHECKPOINTS),--checkpoints)
-	$(BIN)/python -m guardrail.demo prompts --work $(DEMO)
+	$(BIN)/python -m guardrail.demo.making train --work $(DEMO) --seed $(SEED) $(if $(CHECKPOINTS),--checkpoints)
+	$(BIN)/python -m guardrail.demo.making prompts --work $(DEMO)
 	rm -rf $(addprefix $(DEMO)/,raw.safetensors orthogonalised.safetensors vectors.safetensors layers calibration.json)
 	$(EXTRACT) --out $(DEMO)/raw.safetensors
 	$(EXTRACT) --orthogonalise --out $(DEMO)/orthogonalised.safetensors
@@ -68,7 +68,7 @@ demo-files: $(STAMP)
 		--vectors $(DEMO)/orthogonalised.safetensors --work $(DEMO)/layers --out $(DEMO)/vectors.safetensors
 	$(BIN)/guardrail calibrate --model $(DEMO)/model --vectors $(DEMO)/vectors.safetensors \
 		--benign $(DEMO)/benign.jsonl --population "$$($(BIN)/python -c "from guardrail.demo.material import POPULATION; print(POPULATION)")" --out $(DEMO)/calibration.json
-	$(BIN)/python -m guardrail.demo evaluate --work $(DEMO) --seed $(SEED)
+	$(BIN)/python -m guardrail.demo.making evaluate --work $(DEMO) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist

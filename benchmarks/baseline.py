@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from guardrail.bench.intervals import Interval
+from guardrail.bench.ratios import Interval
 from guardrail.bench.results import Report, Row, read
 
 FILE = Path(__file__).with_name("baseline.json")

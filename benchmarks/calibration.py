@@ -23,11 +23,11 @@ from random import Random
 
 import numpy as np
 
-from guardrail.bench import provenance
-from guardrail.calibrate.collect import Projections
-from guardrail.calibrate.joint import Bar, Member, joint_rates
-from guardrail.calibration import Benign
-from guardrail.conformal import conformal_rank, fpr_interval, observed_fpr
+from guardrail.bench import machine as provenance
+from guardrail.calibrate.joint_rates import Bar, Member, joint_rates
+from guardrail.calibrate.projections import Projections
+from guardrail.calibration.values import Benign
+from guardrail.statistics.conformal import conformal_rank, fpr_interval, observed_fpr
 
 OUT = Path(__file__).parent / "results" / "calibration.json"
 COVERAGE, MEAN_FACTOR = 0.9, 1.2
@@ -172,11 +172,12 @@ Draw = Callable[[int], Parts]
 def demo_draws(prompts: int, held_out: float, fresh: int, seed: int) -> tuple[Draw, str, str]:
     """(a function from a sample's number to its parts, the vectors' sha256, the population) of the demo."""
     from guardrail import demo
-    from guardrail.calibrate import collect, sample
+    from guardrail.calibrate import projections as collect
+    from guardrail.calibrate import sample
     from guardrail.demo import material
     from guardrail.extract.subject import Subject
     from guardrail.types import Message
-    from guardrail.vectors import TraitVectors
+    from guardrail.vectors.values import TraitVectors
 
     subject, vectors = Subject.load("demo"), TraitVectors.load(demo.VECTORS)
     chosen = {trait: vector.layer for trait, vector in vectors.items()}

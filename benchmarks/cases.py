@@ -12,10 +12,10 @@ from benchmarks.subjects import Subject
 from guardrail.bench.cases import Case, greedy, plainly, prefilling
 from guardrail.bench.plans import PlanEvaluator, allowing, blocking, following, steering
 from guardrail.engines import Event, Prompt, Scored
-from guardrail.engines.generation import Generated
-from guardrail.engines.hooks import Hooked
-from guardrail.engines.transformers import TransformersEngine
-from guardrail.plan import Plan
+from guardrail.engines.transformers.engine import TransformersEngine
+from guardrail.engines.transformers.generation import Generated
+from guardrail.engines.transformers.hooks import Hooked
+from guardrail.policy.plan import Plan
 
 
 def engine_cases(subject: Subject) -> Iterator[Case]:

@@ -26,9 +26,9 @@ from guardrail.bench.cases import Case, endless, greedy, plainly
 from guardrail.bench.pairs import PAIRS
 from guardrail.bench.plans import STRENGTH, PlanEvaluator, allowing, steering
 from guardrail.bench.tables import cells
-from guardrail.engines.executor import hidden_of
-from guardrail.engines.transformers import TransformersEngine
-from guardrail.plan import Plan
+from guardrail.engines.transformers.engine import TransformersEngine
+from guardrail.engines.transformers.executor import hidden_of
+from guardrail.policy.plan import Plan
 
 OUT = Path(__file__).parent / "results" / "compiled.json"
 

@@ -11,10 +11,10 @@ from benchmarks import baseline, subjects
 from benchmarks.subjects import Subject
 from guardrail.bench.cases import Case
 from guardrail.bench.clocks import wall_clock
-from guardrail.bench.intervals import Timings, ratio
 from guardrail.bench.pairs import without_collector
+from guardrail.bench.ratios import Timings, ratio
 from guardrail.bench.tables import with_interval
-from guardrail.engines.transformers import TransformersEngine
+from guardrail.engines.transformers.engine import TransformersEngine
 
 MODELS: dict[str, Callable[[], Subject]] = {
     "12x64": subjects.launch_bound,

@@ -24,15 +24,15 @@ from guardrail.bench.pairs import measure, total
 from guardrail.bench.results import Row, measured
 from guardrail.bench.tables import cells
 from guardrail.demo import material
-from guardrail.extract.activations import reply_moments
-from guardrail.extract.filtering import Pair
-from guardrail.extract.judging import Judged, judge_rollouts
+from guardrail.extract.filter import Pair
+from guardrail.extract.judgements import Judged, judge_rollouts
 from guardrail.extract.moments import POSITIONS
 from guardrail.extract.prompts import RolloutPrompt
+from guardrail.extract.reply_moments import reply_moments
 from guardrail.extract.rollouts import Rollouts, RolloutSettings, roll_out
 from guardrail.extract.stability import cosines
 from guardrail.extract.subject import Subject
-from guardrail.protocols import JudgeRequest
+from guardrail.plugins.protocols import JudgeRequest
 from guardrail.types import Array, Message
 
 QUESTIONS, NEW_TOKENS, ROUNDS, WARM_UP = 48, 64, 12, 1

@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write(hits: Counter[str], out: Path) -> None:
     """How often each stage was hit, and where."""
-    from guardrail.bench import provenance
+    from guardrail.bench import machine as provenance
 
     found = {
         "identical": True,

@@ -18,8 +18,8 @@ from guardrail.bench.pairs import total
 from guardrail.bench.plans import allowing, blocking, following, steering, steering_alone, watching
 from guardrail.bench.results import Row, measured
 from guardrail.bench.rows import Replies
-from guardrail.engines.hooks import Hooked
-from guardrail.plan import Plan
+from guardrail.engines.transformers.hooks import Hooked
+from guardrail.policy.plan import Plan
 
 if TYPE_CHECKING:
     from benchmarks.suite import Job, Measure

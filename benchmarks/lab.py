@@ -19,8 +19,8 @@ from guardrail.bench.pairs import Recorded, Side, record
 from guardrail.bench.plans import PlanEvaluator
 from guardrail.bench.results import Point, Two
 from guardrail.bench.shapes import Shape, random_model
-from guardrail.engines.transformers import TransformersEngine
-from guardrail.plan import Plan
+from guardrail.engines.transformers.engine import TransformersEngine
+from guardrail.policy.plan import Plan
 from guardrail.testing import tiny_tokenizer
 
 LEAST_PAIRS, WARM_UP = 12, 3

@@ -14,8 +14,8 @@ from benchmarks.subjects import Subject
 from guardrail import Guard
 from guardrail.bench.cases import Case
 from guardrail.bench.plans import ALWAYS, NEVER
-from guardrail.engines.fingerprint import fingerprint
-from guardrail.engines.rendering import Renderer
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.rendering import Renderer
 from guardrail.testing import hand_made_vectors
 
 SHIPPED = "Guard.chat, policies/chatbot.yaml, allow"
@@ -46,7 +46,7 @@ def shipped_cases(subject: Subject) -> Iterator[Case]:
 
 
 def _shipped() -> Path:
-    from guardrail.pretrained import shipped_policies
+    from guardrail.policy.loading import shipped_policies
 
     return shipped_policies("chatbot")
 

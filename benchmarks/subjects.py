@@ -75,7 +75,7 @@ def compute_bound() -> Subject:
 
 def demo() -> Subject:
     """The built-in model."""
-    from guardrail.pretrained import load_pretrained
+    from guardrail.engines.transformers.pretrained import load_pretrained
 
     def build() -> Any:
         return load_pretrained("demo", {})[0]

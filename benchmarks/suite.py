@@ -15,7 +15,7 @@ from benchmarks.subjects import SLACK, UNCHANGED, at_most
 from guardrail.bench import shapes
 from guardrail.bench.goals import Goal
 from guardrail.bench.results import Point, Row, not_measured
-from guardrail.bench.seconds import SECONDS, Second
+from guardrail.bench.second_model import SECONDS, Second
 from guardrail.bench.shapes import Shape
 
 Goals = dict[str, Goal]

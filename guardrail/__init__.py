@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from guardrail.calibration import Calibration as Calibration
+    from guardrail.calibration.values import Calibration as Calibration
     from guardrail.errors import AuditError as AuditError
     from guardrail.errors import CalibrationError as CalibrationError
     from guardrail.errors import ConfigError as ConfigError
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from guardrail.errors import UnsupportedGeneration as UnsupportedGeneration
     from guardrail.errors import VectorError as VectorError
     from guardrail.guard import Guard as Guard
-    from guardrail.hookspecs import hookimpl as hookimpl
-    from guardrail.policy import PolicySet as PolicySet
+    from guardrail.plugins.hookspecs import hookimpl as hookimpl
+    from guardrail.policy.model import PolicySet as PolicySet
     from guardrail.types import Check as Check
     from guardrail.types import Decision as Decision
     from guardrail.types import Message as Message
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from guardrail.types import Reply as Reply
     from guardrail.types import Score as Score
     from guardrail.types import Ticket as Ticket
-    from guardrail.vectors import TraitVector as TraitVector
-    from guardrail.vectors import TraitVectors as TraitVectors
+    from guardrail.vectors.values import TraitVector as TraitVector
+    from guardrail.vectors.values import TraitVectors as TraitVectors
 
 _ERRORS = (
     "AuditError",
@@ -71,12 +71,12 @@ _TYPES = ("Check", "Decision", "Message", "Probe", "Reply", "Score", "Ticket")
 _HOMES = {
     **dict.fromkeys(_ERRORS, "errors"),
     **dict.fromkeys(_TYPES, "types"),
-    "Calibration": "calibration",
+    "Calibration": "calibration.values",
     "Guard": "guard",
-    "PolicySet": "policy",
-    "TraitVector": "vectors",
-    "TraitVectors": "vectors",
-    "hookimpl": "hookspecs",
+    "PolicySet": "policy.model",
+    "TraitVector": "vectors.values",
+    "TraitVectors": "vectors.values",
+    "hookimpl": "plugins.hookspecs",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import Engine
 from guardrail.errors import ConfigError
-from guardrail.generating import GuardedGenerate, last_decisions, last_responses
-from guardrail.loading import Loaded, Source
-from guardrail.plugins import Plugins
-from guardrail.policy_source import PolicySource
-from guardrail.requests import request
-from guardrail.responding import Responder
-from guardrail.rounds import Round, Rounds
-from guardrail.streaming import ReplyStream
+from guardrail.pipeline.exchange import Round, Rounds
+from guardrail.pipeline.generate import GuardedGenerate, last_decisions, last_responses
+from guardrail.pipeline.request import request
+from guardrail.pipeline.respond import Responder
+from guardrail.pipeline.stream import ReplyStream
+from guardrail.pipeline.worker import Worker
+from guardrail.plugins.manager import Plugins
+from guardrail.policy.loading import Loaded, Source, default_policies
+from guardrail.policy.reload import PolicySource
 from guardrail.types import Check, Decision, Messages, Reply, Sampling, Ticket
-from guardrail.worker import Worker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,7 +110,7 @@ class Guard:
 
         `model_arguments` go to `AutoModelForCausalLM.from_pretrained` (dtype, device_map, ...).
         """
-        from guardrail.pretrained import default_policies, load_pretrained
+        from guardrail.engines.transformers.pretrained import load_pretrained
 
         model, tokenizer = load_pretrained(name, model_arguments)
         return cls(
@@ -230,7 +230,7 @@ class Guard:
 
         [traits, layers] at the last prompt token, or [traits, layers, tokens] for position="all".
         """
-        from guardrail.projecting import project
+        from guardrail.pipeline.project import project
 
         item = request("check", messages)
         return self._worker.call(

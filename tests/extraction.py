@@ -20,7 +20,7 @@ from guardrail.extract.methods import BUILT_IN
 from guardrail.extract.rollouts import RolloutSettings
 from guardrail.extract.settings import ExtractionSettings
 from guardrail.extract.subject import Subject
-from guardrail.protocols import COHERENCE, JudgeRequest
+from guardrail.plugins.protocols import COHERENCE, JudgeRequest
 from guardrail.testing import tiny_model
 from guardrail.traits import InstructionPair, TraitDefinition
 

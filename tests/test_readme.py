@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guardrail.cli import build, run
-from guardrail.policy_file import parse_policies
+from guardrail.policy.file import parse_policies
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,18 +14,18 @@ import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from guardrail import Guard
-from guardrail.calibration import Benign, Calibration
+from guardrail.calibration.values import Benign, Calibration
 from guardrail.engines import Evaluator
-from guardrail.engines.caches import CACHES
-from guardrail.engines.fingerprint import fingerprint
-from guardrail.engines.hooks import Hooked
-from guardrail.engines.traces import Traced
-from guardrail.engines.transformers import TransformersEngine
-from guardrail.plan import Plan
-from guardrail.provenance import Provenance
+from guardrail.engines.transformers.caches import CACHES
+from guardrail.engines.transformers.engine import TransformersEngine
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.hooks import Hooked
+from guardrail.engines.transformers.nnsight import Traced
+from guardrail.policy.plan import Plan
 from guardrail.testing import hand_made_plan, tiny_model, tiny_tokenizer
 from guardrail.types import Decision, Operator, Probe, Steering
-from guardrail.vectors import TraitVector, TraitVectors
+from guardrail.vectors.provenance import Provenance
+from guardrail.vectors.values import TraitVector, TraitVectors
 
 TOKENIZER = tiny_tokenizer()
 EXECUTORS = (Traced, Hooked)

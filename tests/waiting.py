@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 def on_a_device(monkeypatch, elsewhere=True):
     """Treat every tensor as one that cannot be looked at without waiting."""
     for module in ("ends", "prefill"):
-        monkeypatch.setattr(f"guardrail.engines.{module}.on_host", lambda tensor: not elsewhere)
+        monkeypatch.setattr(f"guardrail.engines.transformers.{module}.on_host", lambda tensor: not elsewhere)
 
 
 class Waits(TorchDispatchMode):

@@ -3,9 +3,9 @@
 import numpy as np
 from hypothesis import settings
 
-from guardrail.calibration import Benign, Calibration
-from guardrail.loading import load
-from guardrail.plugins import Plugins
+from guardrail.calibration.values import Benign, Calibration
+from guardrail.plugins.manager import Plugins
+from guardrail.policy.loading import load
 from guardrail.testing import hand_made_vectors, tiny_fingerprint
 
 CALM = settings(deadline=None, derandomize=True)

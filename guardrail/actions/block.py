@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel
 
-from guardrail.hookspecs import hookimpl
-from guardrail.protocols import Action, ActionConfig, ActionContext, Answer
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import Action, ActionConfig, ActionContext, Answer
 from guardrail.types import STOP
 
 REFUSAL = "I can't help with that."

@@ -9,9 +9,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from guardrail.actions.references import known_name
-from guardrail.hookspecs import hookimpl
-from guardrail.protocols import (
+from guardrail.files.records import new_id, utc_now
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import (
     Action,
     ActionConfig,
     ActionContext,
@@ -20,8 +20,8 @@ from guardrail.protocols import (
     Otherwise,
     Response,
     Retry,
+    known_name,
 )
-from guardrail.records import new_id, utc_now
 from guardrail.types import STOP, Ticket
 
 HOLDING = "A person will look at this."

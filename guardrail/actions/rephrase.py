@@ -8,10 +8,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from guardrail.actions.references import known_name
 from guardrail.errors import EvaluationError, RequestError
-from guardrail.hookspecs import hookimpl
-from guardrail.protocols import (
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import (
     Action,
     ActionConfig,
     ActionContext,
@@ -20,6 +19,7 @@ from guardrail.protocols import (
     Rephraser,
     Response,
     Retry,
+    known_name,
 )
 from guardrail.types import STOP, FailureAction, Message
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from guardrail.hookspecs import hookimpl
-from guardrail.protocols import Action, ActionConfig, ActionContext, Otherwise
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import Action, ActionConfig, ActionContext, Otherwise
 from guardrail.types import FailureAction, Operator, SteerSpec
 
 Layer: TypeAlias = Annotated[int, Field(ge=1)]

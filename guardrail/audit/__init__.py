@@ -11,10 +11,9 @@ from guardrail.audit.jsonl import JsonLines
 from guardrail.audit.reading import Event, events, read, verify
 from guardrail.audit.sqlite import Sqlite
 from guardrail.audit.verification import VerifyReport
-from guardrail.hookspecs import hookimpl
-from guardrail.policy import AuditSettings
-from guardrail.protocols import AuditSink
-from guardrail.records import new_id, prompt_sha256, text_sha256, utc_now
+from guardrail.files.records import new_id, prompt_sha256, text_sha256, utc_now
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import AuditSettings, AuditSink
 
 __all__ = [
     "Event",

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from guardrail.records import (
+from guardrail.files.records import (
     Json,
     decision_from_json,
     decision_to_json,

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from guardrail.audit.lines import GENESIS, Kind, encode, line_hash
-from guardrail.database import opened, transaction
 from guardrail.errors import AuditError
+from guardrail.files.sqlite import opened, transaction
 from guardrail.types import AuditRecord
 
 # the columns are computed from the line, so that nobody can change one without the other

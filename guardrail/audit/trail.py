@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from guardrail.errors import AuditError
-from guardrail.policy import AuditSettings
-from guardrail.protocols import AuditSink
+from guardrail.plugins.protocols import AuditSettings, AuditSink
 from guardrail.types import AuditRecord
 
 log = logging.getLogger("guardrail")

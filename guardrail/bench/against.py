@@ -10,17 +10,17 @@ import numpy as np
 
 from guardrail.bench.alternatives import ALTERNATIVES, Alternative
 from guardrail.bench.cases import greedy, inputs, plainly
-from guardrail.bench.intervals import Timings, interval
 from guardrail.bench.memory import GIB, available
 from guardrail.bench.pairs import Recorded, Side, first, record, total
+from guardrail.bench.ratios import Timings, interval
 from guardrail.bench.results import Point, Row, measured, not_measured
-from guardrail.bench.seconds import SECONDS, Second
+from guardrail.bench.second_model import SECONDS, Second
 from guardrail.bench.settings import HEADROOM
 
 if TYPE_CHECKING:
     from guardrail.bench.goals import Goal
     from guardrail.bench.run import Run
-    from guardrail.plan import Plan
+    from guardrail.policy.plan import Plan
 
 
 def against(run: Run, name: str, point: Point, plan: Plan) -> Iterator[Row]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, Protocol
 
-from guardrail.engines.blocks import decoder_blocks
-from guardrail.plan import Plan
+from guardrail.engines.transformers.blocks import decoder_blocks
+from guardrail.policy.plan import Plan
 
 
 class Alternative(Protocol):
@@ -111,7 +111,7 @@ class NaiveTrace:
 
     def attach(self, model: Any) -> None:
         """Wrap every module."""
-        from guardrail.engines.traces import import_nnsight
+        from guardrail.engines.transformers.nnsight import import_nnsight
 
         self._nnsight = import_nnsight()
         self._model, self._probes = model, _Probes(self._plan, model.device)

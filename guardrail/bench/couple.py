@@ -13,14 +13,14 @@ from typing import Any
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.bench.cases import endless
-from guardrail.generating import GuardedGenerate
+from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.guard import Guard
-from guardrail.plan import Plan
-from guardrail.policy import AuditSettings
-from guardrail.pretrained import load_pretrained
-from guardrail.responding import Responder
-from guardrail.rounds import Rounds
-from guardrail.worker import Worker
+from guardrail.pipeline.exchange import Rounds
+from guardrail.pipeline.generate import GuardedGenerate
+from guardrail.pipeline.respond import Responder
+from guardrail.pipeline.worker import Worker
+from guardrail.plugins.protocols import AuditSettings
+from guardrail.policy.plan import Plan
 
 Policies = Path | dict[str, object]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from guardrail.bench.intervals import Interval
+from guardrail.bench.ratios import Interval
 
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive", "no goal", "not measured"]
 WORST: tuple[Verdict, ...] = ("fail", "inconclusive", "not measured", "pass", "no goal")

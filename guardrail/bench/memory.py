@@ -38,7 +38,7 @@ def sizes_of_pretrained(name: str, arguments: Mapping[str, Any]) -> Sizes:
     """From the configuration alone. Raises ModelError for a model that is not there."""
     from transformers import AutoConfig
 
-    from guardrail.pretrained import model_path
+    from guardrail.engines.transformers.pretrained import model_path
 
     source = model_path(name)
     try:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from guardrail.bench.clocks import Call, Laps, Stopwatch, wall_clock
-from guardrail.bench.intervals import Timings
+from guardrail.bench.ratios import Timings
 
 PAIRS, WARM_UP = 60, 5
 

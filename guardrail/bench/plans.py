@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from guardrail.errors import ConfigError
-from guardrail.evaluate import evaluate, recheck
-from guardrail.plan import CompiledCondition, Plan, Rule
-from guardrail.policy import Defaults, Monitor, When
-from guardrail.replies import Observed, Watch, evaluate_reply, watch
+from guardrail.policy.decide import evaluate, recheck
+from guardrail.policy.decide_reply import Observed, Watch, evaluate_reply, watch
+from guardrail.policy.model import Defaults, Monitor, When
+from guardrail.policy.plan import CompiledCondition, Plan, Rule
 from guardrail.types import Array, Decision, Facts, Probe, Steering
 
 NEVER, ALWAYS = 1e9, -1e9

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from guardrail.bench.goals import Goal, Verdict
-from guardrail.bench.intervals import Interval, Percentiles, Timings, added, percentiles, ratio
-from guardrail.bench.provenance import Machine, commit, machine, versions
+from guardrail.bench.machine import Machine, commit, machine, versions
+from guardrail.bench.ratios import Interval, Percentiles, Timings, added, percentiles, ratio
 
 METHOD = "medians over alternating pairs with the bare model; intervals are 95 % bootstrap intervals"
 

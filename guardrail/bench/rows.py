@@ -9,8 +9,8 @@ import numpy as np
 
 from guardrail.bench.clocks import Laps
 from guardrail.bench.goals import Goal
-from guardrail.bench.intervals import Timings
 from guardrail.bench.pairs import Recorded, first, per_token, steps, total
+from guardrail.bench.ratios import Timings
 from guardrail.bench.results import Point, Row, Two, measured
 
 METRICS: Mapping[str, Callable[[Laps], float]] = {

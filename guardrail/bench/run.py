@@ -15,11 +15,10 @@ from guardrail.bench.memory import Sizes, peak_mib
 from guardrail.bench.pairs import Recorded, Side, record, total
 from guardrail.bench.results import Point, Row, Two, measured, not_measured
 from guardrail.bench.rows import Replies
-from guardrail.bench.settings import GATED, Settings, too_large
-from guardrail.bench.sweep import around
+from guardrail.bench.settings import GATED, Settings, around, too_large
 
 if TYPE_CHECKING:
-    from guardrail.plan import Plan
+    from guardrail.policy.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from guardrail.bench.goals import Goal
 from guardrail.bench.memory import GIB, Sizes, available
 from guardrail.bench.pairs import PAIRS, WARM_UP
 from guardrail.bench.results import Point
-from guardrail.bench.seconds import SECONDS
+from guardrail.bench.second_model import SECONDS
 from guardrail.errors import ConfigError
 
 Verdict = Literal["allow", "steer", "block"]
@@ -94,3 +94,14 @@ def too_large(settings: Settings, sizes: Sizes, point: Point) -> str:
     if needed <= free:
         return ""
     return f"too large: needs about {needed / GIB:.1f} GiB more, {free / GIB:.1f} GiB are free"
+
+
+def around(
+    base: Point, prompts: Sequence[int] = (), batches: Sequence[int] = (), policies: Sequence[int] = ()
+) -> tuple[Point, ...]:
+    """The base first, then each other value of each factor with the other two as in the base."""
+    points = [base]
+    points += [Point(prompt, base.batch, base.policies) for prompt in prompts]
+    points += [Point(base.prompt, batch, base.policies) for batch in batches]
+    points += [Point(base.prompt, base.batch, count) for count in policies]
+    return tuple(dict.fromkeys(points))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from guardrail.bench.intervals import Interval
+from guardrail.bench.ratios import Interval
 from guardrail.bench.results import Row
 
 HEADINGS = ("case", "guarded / bare", "added ms", "bare ms", "pairs", "goal", "verdict")

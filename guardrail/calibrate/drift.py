@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.calibration import Benign, Calibration, Tail
-from guardrail.conformal import observed_fpr
+from guardrail.calibration.values import Benign, Calibration, Tail
 from guardrail.errors import CalibrationError
+from guardrail.statistics.conformal import observed_fpr
 from guardrail.types import AuditRecord, Score
 
 CONFIDENCE = 0.99

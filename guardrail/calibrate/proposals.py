@@ -12,13 +12,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from guardrail.calibrate.joint import Bar, Member, joint_rates
-from guardrail.calibration import Calibration, Tail
-from guardrail.conformal import conformal_rank
-from guardrail.document import KeyPath
+from guardrail.calibrate.joint_rates import Bar, Member, joint_rates
+from guardrail.calibration.values import Calibration, Tail
 from guardrail.errors import CalibrationError, Problem
-from guardrail.plan import CompiledCondition, Plan, Rule
-from guardrail.policy import (
+from guardrail.files.yaml import KeyPath
+from guardrail.policy.model import (
     Condition,
     FprThreshold,
     PercentileThreshold,
@@ -27,6 +25,8 @@ from guardrail.policy import (
     RawThreshold,
     Threshold,
 )
+from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.statistics.conformal import conformal_rank
 
 DIGITS = 6
 Thresholds = Mapping[KeyPath, Threshold]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from guardrail.errors import CalibrationError, PromptError
-from guardrail.requests import request
+from guardrail.pipeline.request import request
 from guardrail.types import Message, Messages
 
 

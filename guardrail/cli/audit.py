@@ -13,7 +13,7 @@ import typer
 from guardrail.cli.console import JsonFlag, print_json, print_table
 
 if TYPE_CHECKING:
-    from guardrail.tickets import ReviewQueue
+    from guardrail.actions.review_queue import ReviewQueue
     from guardrail.types import AuditRecord, Ticket
 
 LogFile: TypeAlias = Annotated[Path, typer.Argument(help="An audit log: JSON Lines or SQLite.")]
@@ -83,7 +83,7 @@ def verify(
 
 def pending(queue: QueueFile = None, as_json: JsonFlag = False) -> None:
     """List the tickets that wait for a person, oldest first."""
-    from guardrail.tickets import ticket_to_json
+    from guardrail.actions.review_queue import ticket_to_json
 
     tickets = _queue(queue).pending()
     if as_json:
@@ -104,7 +104,7 @@ def resolve(
     as_json: JsonFlag = False,
 ) -> None:
     """Approve or deny a ticket, once."""
-    from guardrail.tickets import ticket_to_json
+    from guardrail.actions.review_queue import ticket_to_json
 
     who = by or os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
     done = _queue(queue).resolve(ticket, approve, who, note)
@@ -115,7 +115,7 @@ def resolve(
 
 
 def _queue(path: Path | None) -> ReviewQueue:
-    from guardrail.tickets import ReviewQueue
+    from guardrail.actions.review_queue import ReviewQueue
 
     return ReviewQueue(path)
 

@@ -17,7 +17,7 @@ from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, console, pr
 from guardrail.cli.guards import open_guard
 from guardrail.cli.verdicts import bars, decision_rows, is_finding, notes, plain, reason, verdict
 from guardrail.errors import RequestError
-from guardrail.records import Json, new_id
+from guardrail.files.records import Json, new_id
 from guardrail.types import Message
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ def fingerprint_of(model: str, file: Path | None = None) -> Fingerprint:
         from guardrail.demo import FINGERPRINT
 
         return read_fingerprint(FINGERPRINT)
-    from guardrail.plugins import Plugins
-    from guardrail.pretrained import load_pretrained
+    from guardrail.engines.transformers.pretrained import load_pretrained
+    from guardrail.plugins.manager import Plugins
 
     engine = Plugins.from_environment().engine("transformers", *load_pretrained(model, {}))
     try:

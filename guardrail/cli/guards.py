@@ -16,7 +16,7 @@ DEMO = "demo"
 
 def open_guard(model: str, policies: Path | dict[str, object] | None) -> Guard:
     """Load and guard a model. Raises ConfigError; only the built-in model has policies of its own."""
-    from guardrail.pretrained import default_policies
+    from guardrail.policy.loading import default_policies
 
     source = policies or default_policies(model)
     # transient: the spinner is gone once the verb prints

@@ -64,10 +64,10 @@ def agreement(
     as_json: JsonFlag = False,
 ) -> None:
     """Agreement and Cohen's kappa of a judge with human labels, with 95 % intervals."""
-    from guardrail.extract.endpoint import EndpointSettings
+    from guardrail.extract.endpoint.client import EndpointSettings
     from guardrail.extract.judges import find_judge
     from guardrail.extract.judges.labels import compare, read_labels
-    from guardrail.plugins import Plugins
+    from guardrail.plugins.manager import Plugins
 
     found = read_labels(labels)
     rubrics = _rubrics(found, definitions or [])
@@ -86,7 +86,7 @@ def agreement(
 
 
 def _rubrics(labels: Sequence[Label], files: Sequence[Path]) -> Mapping[str, str]:
-    from guardrail.protocols import COHERENCE
+    from guardrail.plugins.protocols import COHERENCE
     from guardrail.traits import load_definition
 
     own = {d.name: d for d in map(load_definition, files)}

@@ -17,10 +17,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _add_verbs(app: typer.Typer) -> None:
-    from guardrail.registry import names_in_environment
+    from guardrail.plugins.registry import names_in_environment
 
     if names_in_environment():
-        from guardrail.plugins import Plugins
+        from guardrail.plugins.manager import Plugins
 
         Plugins.from_environment().cli(app)
 
@@ -32,7 +32,7 @@ def _group() -> None:
 
 def show(as_json: JsonFlag = False) -> None:
     """List all plugins. Installed is not enabled: a policy file's `plugins:` enables."""
-    from guardrail.plugins import Plugins
+    from guardrail.plugins.manager import Plugins
 
     rows = Plugins.from_environment().listing()
     if as_json:

@@ -11,9 +11,9 @@ from guardrail.cli.console import JsonFlag, ModelName, number, print_json, print
 from guardrail.errors import PolicyError
 
 if TYPE_CHECKING:
-    from guardrail.loading import Loaded
-    from guardrail.plan import Rule
-    from guardrail.rates import Rate
+    from guardrail.policy.loading import Loaded
+    from guardrail.policy.plan import Rule
+    from guardrail.policy.rates import Rate
 
 PolicyFile: TypeAlias = Annotated[Path, typer.Argument(help="A policy file (YAML).")]
 FingerprintFile: TypeAlias = Annotated[
@@ -60,8 +60,8 @@ def schema(as_json: JsonFlag = True) -> None:
     """Print the JSON Schema of policy files, with the configurations of all enabled actions."""
     import json
 
-    from guardrail.plugins import Plugins
-    from guardrail.policy_file import schema as policy_schema
+    from guardrail.plugins.manager import Plugins
+    from guardrail.policy.file import schema as policy_schema
 
     actions = Plugins.from_environment().actions
     typer.echo(json.dumps(policy_schema({n: a.Config for n, a in actions.items()}), indent=2, sort_keys=True))
@@ -83,8 +83,8 @@ def explain(
 
 def _load(file: Path, model: str, fingerprint: Path | None) -> Loaded:
     from guardrail.cli.fingerprints import fingerprint_of
-    from guardrail.loading import load
-    from guardrail.plugins import Plugins
+    from guardrail.plugins.manager import Plugins
+    from guardrail.policy.loading import load
 
     return load(file, fingerprint_of(model, fingerprint), Plugins.from_environment())
 
@@ -101,7 +101,7 @@ def _counts(loaded: Loaded) -> str:
 
 
 def _explained(loaded: Loaded) -> dict[str, object]:
-    from guardrail.rates import rule_rate, set_rate
+    from guardrail.policy.rates import rule_rate, set_rate
 
     return {
         "policy_sha256": loaded.sha256,
@@ -144,7 +144,7 @@ def _explained_rule(rule: Rule) -> dict[str, object]:
 
 
 def _print_explained(loaded: Loaded) -> None:
-    from guardrail.rates import set_rate
+    from guardrail.policy.rates import set_rate
 
     plan, calibration = loaded.plan, loaded.calibration
     print_table(
@@ -185,7 +185,7 @@ def _followed(rule: Rule) -> str | None:
 
 
 def _rows(rule: Rule, loaded: Loaded) -> list[tuple[object, ...]]:
-    from guardrail.rates import condition_rate
+    from guardrail.policy.rates import condition_rate
 
     rows: list[tuple[object, ...]] = []
     for i, c in enumerate(rule.conditions):

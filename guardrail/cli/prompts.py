@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from guardrail.errors import ConfigError
-from guardrail.json_line import decoded, proper
-from guardrail.problems import suggest
+from guardrail.files.json_lines import decoded, proper
+from guardrail.files.problems import suggest
 from guardrail.types import Message, MessageLike, Messages
 
 STDIN = Path("-")

@@ -11,7 +11,7 @@ from guardrail.cli.console import JsonFlag, print_json, print_table
 
 if TYPE_CHECKING:
     from guardrail.traits import TraitDefinition
-    from guardrail.vectors import TraitVectors
+    from guardrail.vectors.values import TraitVectors
 
 VectorsFile: TypeAlias = Annotated[str, typer.Option("--vectors", help="A vector file, or `demo`.")]
 
@@ -99,8 +99,13 @@ def author(
     as_json: JsonFlag = False,
 ) -> None:
     """Have a model write a definition from one sentence; it is checked, and repaired or refused."""
-    from guardrail.extract.author import Commission, check_commission, store_definition, write_definition
-    from guardrail.extract.endpoint import Endpoint, EndpointSettings
+    from guardrail.extract.author.dialogue import (
+        Commission,
+        check_commission,
+        store_definition,
+        write_definition,
+    )
+    from guardrail.extract.endpoint.client import Endpoint, EndpointSettings
 
     path = out or Path(f"{name}.yaml")
     commission = Commission(name=name, description=description, model=model, language=language, rounds=rounds)
@@ -125,7 +130,7 @@ def _counted(definition: TraitDefinition) -> str:
 
 
 def _vectors(name: str) -> TraitVectors:
-    from guardrail.loading import resolve_vectors
-    from guardrail.vectors import TraitVectors
+    from guardrail.policy.loading import resolve_vectors
+    from guardrail.vectors.values import TraitVectors
 
     return TraitVectors.load(resolve_vectors(name, Path()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guardrail.records import SCORE_FIELDS, Json, pick
+from guardrail.files.records import SCORE_FIELDS, Json, pick
 
 if TYPE_CHECKING:
     from rich.table import Table

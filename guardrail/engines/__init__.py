@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from guardrail.plan import Plan
-from guardrail.replies import Observed, Watch
+from guardrail.policy.decide_reply import Observed, Watch
+from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Fingerprint, Message, Sampling, Timing
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from guardrail.hookspecs import ENGINES, hookimpl
+from guardrail.plugins.hookspecs import ENGINES, hookimpl
 
 if TYPE_CHECKING:
     from guardrail.engines import Engine
@@ -22,9 +22,9 @@ def guardrail_engine(
     """`transformers`; the same by nnsight alone, by hooks alone, and by hooks ahead of the scores."""
     if name not in ENGINES:
         return None
-    from guardrail.engines.hooks import Hooked
-    from guardrail.engines.traces import Traced
-    from guardrail.engines.transformers import TransformersEngine
+    from guardrail.engines.transformers.engine import TransformersEngine
+    from guardrail.engines.transformers.hooks import Hooked
+    from guardrail.engines.transformers.nnsight import Traced
 
     ahead = name == "transformers-ahead"
     prefill = Hooked if ahead or name == "transformers-hooks" else Traced

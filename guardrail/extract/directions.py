@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from guardrail.extract.moments import Moments
-from guardrail.extract.orthogonal import orthogonalised
-from guardrail.extract.probing import Fitted, Pool, Separation, centring, fit_probe, separation
+from guardrail.extract.probes import Fitted, Pool, Separation, centring, fit_probe, separation
 from guardrail.extract.settings import STEERING_VECTOR, ExtractionSettings
 from guardrail.extract.stability import cosines
-from guardrail.protocols import Examples, ExtractionMethod
-from guardrail.provenance import Untangled
+from guardrail.plugins.protocols import Examples, ExtractionMethod
 from guardrail.types import Array
-from guardrail.vectors import unit
+from guardrail.vectors.orthogonal import orthogonalised
+from guardrail.vectors.provenance import Untangled
+from guardrail.vectors.values import unit
 
 Methods = Mapping[str, ExtractionMethod]
 

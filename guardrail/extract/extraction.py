@@ -11,26 +11,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from guardrail.errors import ConfigError, ExtractionError, NotInduced, TooFewPairs
-from guardrail.extract.activations import reply_moments
 from guardrail.extract.directions import Directions, directions
-from guardrail.extract.filtering import Evidence, check_enough, described, kept_pairs
-from guardrail.extract.journal import Report, silent
+from guardrail.extract.filter import Evidence, check_enough, described, kept_pairs
+from guardrail.extract.journal import Report, locked, silent
+from guardrail.extract.judgements import Judged, judge_rollouts
 from guardrail.extract.judges import COHERENCE_RUBRIC
-from guardrail.extract.judging import Judged, judge_rollouts
-from guardrail.extract.lock import locked
 from guardrail.extract.moments import Moments, write_atomically
-from guardrail.extract.probing import Pool
+from guardrail.extract.probes import Pool
 from guardrail.extract.prompts import mixed_prompts, trait_prompts
+from guardrail.extract.reply_moments import reply_moments
 from guardrail.extract.rollouts import roll_out
 from guardrail.extract.settings import STEERING_VECTOR, ExtractionSettings
 from guardrail.extract.stability import stability
 from guardrail.extract.states import stored_states
 from guardrail.extract.subject import Subject
-from guardrail.protocols import COHERENCE, ExtractionMethod, Judge
-from guardrail.provenance import Provenance, TraitSource
+from guardrail.plugins.protocols import COHERENCE, ExtractionMethod, Judge
 from guardrail.traits import TraitDefinition
 from guardrail.types import Message
-from guardrail.vectors import TraitVector, TraitVectors
+from guardrail.vectors.provenance import Provenance, TraitSource
+from guardrail.vectors.values import TraitVector, TraitVectors
 
 MIXED = "_mixed"
 

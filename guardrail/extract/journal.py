@@ -9,11 +9,17 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
 
 from guardrail.errors import ExtractionError
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody watches over the folder
+    fcntl = None  # type: ignore[assignment]
 
 Row: TypeAlias = Mapping[str, Any]
 Recipe: TypeAlias = Mapping[str, Any]
@@ -128,3 +134,20 @@ def check_recipe(path: Path, found: Recipe, wanted: Recipe) -> None:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:21]}..."
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Raises ExtractionError where another process works in the folder, or it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise ExtractionError(f"{folder}: {error.strerror}") from error
+    with file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ExtractionError(f"another process works in {folder}") from error
+        yield

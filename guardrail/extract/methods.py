@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.hookspecs import hookimpl
-from guardrail.protocols import Examples, ExtractionMethod
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import Examples, ExtractionMethod
 from guardrail.types import Array
 
 SHRINKAGE = 0.1

@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from guardrail.errors import ConfigError
-from guardrail.extract.filtering import MINIMUM
+from guardrail.extract.filter import MINIMUM
 from guardrail.extract.moments import POSITIONS
 from guardrail.extract.prompts import AS_WRITTEN, SystemPrompts
 from guardrail.extract.rollouts import RolloutSettings
-from guardrail.problems import suggest
+from guardrail.files.problems import suggest
 
 STEERING_VECTOR = "steering"
 """As a probe: the unit steering vector itself, which is how the paper monitors (arXiv 2507.21509, 3.3)."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from guardrail.extract.moments import Moments
-from guardrail.provenance import Stability
 from guardrail.types import Array
-from guardrail.vectors import unit
+from guardrail.vectors.provenance import Stability
+from guardrail.vectors.values import unit
 
 RESAMPLES = 200
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from guardrail.engines.intervene import BatchSteering
-from guardrail.engines.traces import hidden_of
+from guardrail.engines.transformers.nnsight import hidden_of
+from guardrail.engines.transformers.steering import BatchSteering
 from guardrail.errors import SteeringError
 from guardrail.types import Decision, Steering
 

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from guardrail.engines import Prompt, Site
-from guardrail.engines.activations import TransformersActivations
-from guardrail.engines.blocks import check_supported, decoder_blocks, text_config, unwrapped
-from guardrail.engines.fingerprint import fingerprint
-from guardrail.engines.rendering import Renderer
+from guardrail.engines.transformers.activations import TransformersActivations
+from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.pretrained import load_pretrained
+from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import PromptError
 from guardrail.extract.batches import bucketed, padded
 from guardrail.extract.generated import Generated as Generated
 from guardrail.extract.sampling import SeededRows
 from guardrail.extract.steered import steered
-from guardrail.pretrained import load_pretrained
 from guardrail.types import Array, Message, Steering
 
 ROWS = 64

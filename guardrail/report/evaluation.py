@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from guardrail.extract.evaluation.nulls import Null, chance
-from guardrail.extract.evaluation.results import Evaluation, Gate, SliceResult, TraitResult
-from guardrail.extract.evaluation.sweep import SteeringSweep
+from guardrail.evaluation.nulls import Null, chance
+from guardrail.evaluation.results import Evaluation, Gate, SliceResult, TraitResult
+from guardrail.evaluation.sweep import SteeringSweep
 from guardrail.report import figures
 from guardrail.report.page import (
     Block,

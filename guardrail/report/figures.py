@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guardrail.extract.evaluation.confusion import Matrix
-from guardrail.extract.evaluation.metrics import curve
-from guardrail.extract.evaluation.nulls import chance
-from guardrail.extract.evaluation.results import DetectorResult, TraitResult
+from guardrail.evaluation.confusion import Matrix
+from guardrail.evaluation.nulls import chance
+from guardrail.evaluation.results import DetectorResult, TraitResult
 from guardrail.report.drawing import (
     BLUE,
     CYCLE,
@@ -24,11 +23,12 @@ from guardrail.report.drawing import (
     style,
     svg,
 )
+from guardrail.statistics.metrics import curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from guardrail.extract.evaluation.results import Samples
+    from guardrail.evaluation.results import Samples
 
 BINS = 40
 MOST_LINES = 12

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from guardrail.errors import ConfigError
-from guardrail.extract.evaluation.intervals import Estimate
+from guardrail.statistics.intervals import Estimate
 
 TEMPLATES = Path(__file__).parent / "templates"
 

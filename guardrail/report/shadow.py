@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from guardrail.extract.evaluation.shadow import PolicyShadow, Shadow
+from guardrail.evaluation.shadow import PolicyShadow, Shadow
 from guardrail.report.page import Block, Cell, Page, Section, Table, Text, percent
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guardrail.extract.evaluation.sweep import COHERENT, Point, SteeringSweep
+from guardrail.evaluation.sweep import COHERENT, Point, SteeringSweep
 from guardrail.report.drawing import BLUE, GREEN, GREY, RED, new, style, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from guardrail.extract.evaluation.intervals import Estimate
+    from guardrail.statistics.intervals import Estimate
 
 MEANING = {
     "add": "multiples of the trait vector",
@@ -82,7 +82,7 @@ def _baseline(
 
 def _hundred(point: Point, name: str) -> Estimate | None:
     """On the scale of scores."""
-    from guardrail.extract.evaluation.intervals import Estimate
+    from guardrail.statistics.intervals import Estimate
 
     found: Estimate | None = getattr(point, name)
     if found is None or name != "capability":

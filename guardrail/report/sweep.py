@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guardrail.extract.evaluation.sweep import COHERENT, Point, SteeringSweep
+from guardrail.evaluation.sweep import COHERENT, Point, SteeringSweep
 from guardrail.report.page import Block, Cell, Drawn, Heading, Section, Table, Text, estimate, percent
 from guardrail.report.steering import SPANS, trade_off
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from guardrail.errors import EscalationError
-from guardrail.records import utc_now
+from guardrail.files.records import utc_now
 from guardrail.types import AuditRecord, Decision, Message, Ticket
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guardrail.plan import CompiledCondition, Plan, Rule
-from guardrail.policy import Defaults, When
-from guardrail.provenance import Provenance
+from guardrail.policy.model import Defaults, When
+from guardrail.policy.plan import CompiledCondition, Plan, Rule
 from guardrail.testing.tiny import CHAT_TEMPLATE, tiny_fingerprint, tiny_model, tiny_tokenizer
 from guardrail.types import Fingerprint, Mode, Probe
-from guardrail.vectors import TraitVector, TraitVectors
+from guardrail.vectors.provenance import Provenance
+from guardrail.vectors.values import TraitVector, TraitVectors
 
 if TYPE_CHECKING:
     from guardrail.guard import Guard
@@ -70,7 +70,7 @@ def tiny_guard(
 
     `policies` is a policy file's content; `version` and `vectors` are filled in.
     """
-    from guardrail.engines.fingerprint import fingerprint
+    from guardrail.engines.transformers.fingerprint import fingerprint
     from guardrail.guard import Guard
 
     model, tokenizer = tiny_model(seed=seed), tiny_tokenizer()

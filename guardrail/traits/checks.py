@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from guardrail.errors import Problem
-from guardrail.problems import KeyPath, validation_problems
+from guardrail.files.problems import KeyPath, validation_problems
 from guardrail.traits.definition import InstructionPair, TraitDefinition
 from guardrail.traits.rubrics import PLACEHOLDERS, default_rubric
 

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from guardrail.document import Document, parse_document
 from guardrail.errors import PolicyError, Problem, TraitError
-from guardrail.problems import suggest
+from guardrail.files.problems import suggest
+from guardrail.files.yaml import Document, parse_document
 from guardrail.traits.checks import DefinitionModel, check, complete
 from guardrail.traits.definition import TraitDefinition
 from guardrail.traits.shapes import PUBLISHED, from_lists, from_published

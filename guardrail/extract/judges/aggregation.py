@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from guardrail.extract.endpoint_messages import TokenLogprob
+from guardrail.extract.endpoint.messages import TokenLogprob
 
 TOP = 20
 MIN_MASS = 0.25

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from guardrail.extract.evaluation.intervals import Estimate
+from guardrail.statistics.intervals import Estimate
 
 YES = 50.0
 """A score at or above it says that the trait is there (arXiv 2507.21509, section 2.2)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guardrail.protocols import COHERENCE, JudgeRequest
+from guardrail.plugins.protocols import COHERENCE, JudgeRequest
 from guardrail.traits import TraitDefinition
 
 COHERENCE_RUBRIC = """Read one question that a user asked and the answer that an assistant gave. Say how

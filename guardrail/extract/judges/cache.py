@@ -15,9 +15,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from guardrail.database import opened, transaction
 from guardrail.errors import JudgeError
-from guardrail.protocols import Judge, JudgeRequest
+from guardrail.files.sqlite import opened, transaction
+from guardrail.plugins.protocols import Judge, JudgeRequest
 
 Scores: TypeAlias = Sequence[tuple[int, float | None]]
 """(index of the request, its score) for the requests of one batch."""

@@ -8,8 +8,8 @@ from guardrail.demo.judge import Verdict, judge
 from guardrail.demo.recognise import recognise
 from guardrail.demo.world import POLES, poles_of
 from guardrail.errors import JudgeError
-from guardrail.problems import suggest
-from guardrail.protocols import COHERENCE, JudgeRequest
+from guardrail.files.problems import suggest
+from guardrail.plugins.protocols import COHERENCE, JudgeRequest
 
 
 class DemoJudge:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardrail.errors import ConfigError
-from guardrail.extract.endpoint_settings import EndpointSettings
-from guardrail.problems import suggest
-from guardrail.protocols import Judge
+from guardrail.extract.endpoint.messages import EndpointSettings
+from guardrail.files.problems import suggest
+from guardrail.plugins.protocols import Judge
 
 if TYPE_CHECKING:
-    from guardrail.plugins import Plugins
+    from guardrail.plugins.manager import Plugins
 
 DEMO = "demo"
 OPENAI, LOCAL = "openai:", "local:"

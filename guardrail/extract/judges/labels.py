@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from guardrail.errors import ConfigError
 from guardrail.extract.judges.agreement import Agreement, agreement
 from guardrail.extract.judges.asking import COHERENCE_RUBRIC
-from guardrail.problems import validation_problems
-from guardrail.protocols import COHERENCE, Judge, JudgeRequest
+from guardrail.files.problems import validation_problems
+from guardrail.plugins.protocols import COHERENCE, Judge, JudgeRequest
 
 
 class Label(BaseModel):

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guardrail.engines.blocks import text_config, unwrapped
-from guardrail.engines.caches import cache_name
-from guardrail.engines.fingerprint import fingerprint
-from guardrail.engines.rendering import Renderer
+from guardrail.engines.transformers.blocks import text_config, unwrapped
+from guardrail.engines.transformers.caches import cache_name
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.pretrained import load_pretrained
+from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import JudgeError
 from guardrail.extract.batches import bucketed, padded
 from guardrail.extract.judges.cache import Scores, in_order
 from guardrail.extract.judges.numbers import Ids, spell_answers
-from guardrail.pretrained import load_pretrained
-from guardrail.protocols import JudgeRequest
+from guardrail.plugins.protocols import JudgeRequest
 from guardrail.traits import fill
 from guardrail.types import Message
 

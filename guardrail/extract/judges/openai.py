@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from guardrail.errors import EndpointError, JudgeError
-from guardrail.extract.endpoint import Endpoint, EndpointSettings
-from guardrail.extract.endpoint_messages import ChatAnswer, ChatRequest, TokenLogprob
-from guardrail.extract.endpoint_refusals import key_from, shown_url
+from guardrail.extract.endpoint.client import Endpoint, EndpointSettings
+from guardrail.extract.endpoint.messages import ChatAnswer, ChatRequest, TokenLogprob
+from guardrail.extract.endpoint.refusals import key_from, shown_url
 from guardrail.extract.judges.aggregation import TOP, aggregate
 from guardrail.extract.judges.cache import Scores, in_order
-from guardrail.protocols import JudgeRequest
+from guardrail.plugins.protocols import JudgeRequest
 from guardrail.traits import fill
 from guardrail.types import Message
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardrail.hookspecs import hookimpl
-from guardrail.protocols import Scorer
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import Scorer
 from guardrail_text_scorer.classifier import TextClassifier
 from guardrail_text_scorer.scorer import TextScorer
 

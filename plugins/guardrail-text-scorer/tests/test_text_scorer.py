@@ -11,8 +11,8 @@ from guardrail_text_scorer.training import Example, read_examples, train
 
 from guardrail.cli import run
 from guardrail.errors import ConfigError, PluginError, PolicyError
-from guardrail.plugins import Plugins
-from guardrail.protocols import Scorer
+from guardrail.plugins.manager import Plugins
+from guardrail.plugins.protocols import Scorer
 from guardrail.testing import tiny_guard
 from guardrail.types import Message
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guardrail.hookspecs import hookimpl
-from guardrail.protocols import Action
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import Action
 from guardrail_webhook.action import Webhook, WebhookConfig
 
 __all__ = ["Webhook", "WebhookConfig"]

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, field_validator
 
-from guardrail.protocols import ActionConfig, ActionContext, Answer, Otherwise, Response, Retry
-from guardrail.records import Json, decision_to_json, messages_to_json, prompt_sha256
+from guardrail.files.records import Json, decision_to_json, messages_to_json, prompt_sha256
+from guardrail.plugins.protocols import ActionConfig, ActionContext, Answer, Otherwise, Response, Retry
 from guardrail.types import STOP, FailureAction
 from guardrail_webhook.calling import Verdict, WebhookError, call
 

@@ -7,8 +7,8 @@ import pytest
 from guardrail_webhook import Webhook, WebhookConfig
 from pydantic import ValidationError
 
-from guardrail.plugins import Plugins
-from guardrail.protocols import Action, ActionContext, Answer, Otherwise, Retry
+from guardrail.plugins.manager import Plugins
+from guardrail.plugins.protocols import Action, ActionContext, Answer, Otherwise, Retry
 from guardrail.testing import decision, tiny_guard
 from guardrail.types import STOP, Message
 

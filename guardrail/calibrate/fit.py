@@ -1,0 +1,222 @@
+"""A calibration for one model, vector file and sample of benign prompts, and what its thresholds achieve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from guardrail.calibrate import projections as collect
+from guardrail.calibrate import proposals
+from guardrail.calibrate.achieved import plan_rates, trait_rates
+from guardrail.calibrate.benign_replies import reply_statistics
+from guardrail.calibrate.policy_file import PolicyFile
+from guardrail.calibrate.projections import Advance, Projections, Spoken, token_projections
+from guardrail.calibrate.sample import Sample
+from guardrail.calibration.values import Benign, Calibration, Evidence
+from guardrail.errors import CalibrationError, VectorError
+from guardrail.files.yaml import KeyPath
+from guardrail.policy.model import Threshold
+from guardrail.policy.plan import CompiledCondition, Plan
+from guardrail.statistics.conformal import conformal_rank
+from guardrail.types import Fingerprint
+from guardrail.vectors.values import TraitVectors
+
+if TYPE_CHECKING:
+    from guardrail.extract.subject import Subject
+
+FPR = 0.01
+CONVERSATIONS = 256
+NEW_TOKENS = 96
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to aim at. `set_fpr` is a rate for all enforced policies together.
+
+    `conversations`: how many prompts the bare model answers, with `new_tokens` at most, for the statistics
+    that `cap` and policies about replies need; 0 leaves them out.
+    """
+
+    population: str
+    fpr: float = FPR
+    set_fpr: float | None = None
+    conversations: int = CONVERSATIONS
+    new_tokens: int = NEW_TOKENS
+    skipped: int = 0
+    allow_model_mismatch: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """The calibration with its evidence; for a policy file also the plan under it, and other thresholds."""
+
+    calibration: Calibration
+    plan: Plan | None = None
+    thresholds: Mapping[KeyPath, Threshold]
+    """What the policy file should say, by the path of the threshold; the plan has them already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was read of the model: a calibration, and the projections that rates are worked out from."""
+
+    calibration: Calibration
+    kept: Projections
+    held_out: Projections
+
+
+def calibrate(
+    subject: Subject,
+    vectors: TraitVectors,
+    sample: Sample,
+    options: Options,
+    policies: PolicyFile | None = None,
+    advance: Advance = lambda count: None,
+) -> Calibrated:
+    """Read the model on a sample of benign prompts and work out rates; the errors are those of both."""
+    measured = measure(subject, vectors, sample, options, policies, advance)
+    return conclude(measured, vectors, options, policies)
+
+
+def measure(
+    subject: Subject,
+    vectors: TraitVectors,
+    sample: Sample,
+    options: Options,
+    policies: PolicyFile | None = None,
+    advance: Advance = lambda count: None,
+) -> Measured:
+    """Read the model. `advance` counts prompts and conversations.
+
+    Raises, before anything is read, CalibrationError and PolicyError where the sample is too small for a
+    rate, and VectorError for vectors of another model.
+    """
+    check_vectors(vectors, subject.fingerprint, options.allow_model_mismatch)
+    check_rates(sample, options, policies)
+    directions = collect.probes(vectors, policies.probes(subject.fingerprint) if policies else None)
+    kept = collect.prompt_projections(subject, sample.calibration, directions, advance)
+    held_out = collect.prompt_projections(subject, sample.held_out, directions, advance)
+    spoken = _spoken(subject, sample, options, advance)
+    tokens = token_projections(subject, spoken, collect.steering(vectors), sample.seed) if spoken else None
+    calibration = Calibration(
+        fingerprint=subject.fingerprint,
+        vectors_sha256=vectors.sha256,
+        population=options.population,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        probes=_table(kept),
+        steering=_table(tokens.projections) if tokens else {},
+        replies=reply_statistics(subject, spoken, vectors, policies and policies.policies),
+        evidence=_evidence(sample, options, len(spoken), tokens.tokens if tokens else 0),
+    )
+    return Measured(calibration=calibration, kept=kept, held_out=held_out)
+
+
+def conclude(
+    measured: Measured, vectors: TraitVectors, options: Options, policies: PolicyFile | None = None
+) -> Calibrated:
+    """Work out thresholds and what they achieve. Raises PolicyError for what a policy file cannot mean under
+    the calibration, and CalibrationError where a set's rate cannot be shared out."""
+    calibration, kept, held_out = measured.calibration, measured.kept, measured.held_out
+    plan, thresholds = _thresholds(policies, vectors, calibration, kept, options) if policies else (None, {})
+    achieved = trait_rates(vectors, kept, held_out, options.fpr)
+    if plan is not None:
+        achieved += plan_rates(plan, kept, held_out, options.set_fpr)
+    if calibration.evidence is not None:
+        calibration = replace(calibration, evidence=replace(calibration.evidence, achieved=achieved))
+    return Calibrated(calibration=calibration, plan=plan, thresholds=thresholds)
+
+
+def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatch: bool) -> None:
+    """Raises VectorError for vectors of another model; a finetune of theirs may be allowed."""
+    theirs = vectors.provenance.fingerprint
+    if not theirs.fits(fingerprint):
+        raise VectorError(
+            f"the vectors were made for a model of {theirs.layers} layers x {theirs.d_model}, "
+            f"this model has {fingerprint.layers} x {fingerprint.d_model}"
+        )
+    if (different := theirs.differences(fingerprint)) and not allow_mismatch:
+        raise VectorError(
+            f"the vectors were made for another model (different: {', '.join(different)}); "
+            "a finetune of it has to be allowed"
+        )
+
+
+def check_rates(sample: Sample, options: Options, policies: PolicyFile | None) -> None:
+    """Raises, before the model is read, what the number of prompts or the policies already rule out."""
+    n = len(sample.calibration)
+    _check_rate(sample, options.fpr)
+    if options.set_fpr is None:
+        if policies and (problems := proposals.unsupported(policies.policies, n)):
+            raise policies.document.error(problems)
+        return
+    if policies is None:
+        raise CalibrationError("a rate for the whole set needs a policy file")
+    _check_rate(sample, options.set_fpr)
+    if problems := proposals.not_rates(policies.policies):
+        raise policies.document.error(problems)
+
+
+def _check_rate(sample: Sample, fpr: float) -> None:
+    try:
+        conformal_rank(len(sample.calibration), fpr)
+    except CalibrationError as error:
+        whole = len(sample.calibration) + len(sample.held_out)
+        told = f"{error}: {len(sample.held_out)} of the {whole} distinct prompts are held out"
+        raise CalibrationError(told) from error
+
+
+def _spoken(subject: Subject, sample: Sample, options: Options, advance: Advance) -> list[Spoken]:
+    if not options.conversations:
+        return []
+    room = subject.longest - options.new_tokens
+    chosen = [p for p in sample.calibration if len(p.ids) <= room][: options.conversations]
+    if not chosen:
+        raise CalibrationError(f"no prompt leaves room for a reply of {options.new_tokens} tokens")
+    return collect.speak(subject, chosen, new_tokens=options.new_tokens, seed=sample.seed, advance=advance)
+
+
+def _table(projections: Projections) -> dict[str, dict[int, Benign]]:
+    table: dict[str, dict[int, Benign]] = {}
+    for trait, layer in projections.columns:
+        try:
+            table.setdefault(trait, {})[layer] = Benign.of(projections.of(trait, layer))
+        except CalibrationError as error:
+            raise CalibrationError(f"{trait} at layer {layer}: {error}") from error
+    return table
+
+
+def _evidence(sample: Sample, options: Options, conversations: int, tokens: int) -> Evidence:
+    return Evidence(
+        source_sha256=sample.sha256,
+        prompts=len(sample.calibration) + len(sample.held_out),
+        duplicates=sample.duplicates,
+        skipped=options.skipped,
+        calibrated=len(sample.calibration),
+        held_out=len(sample.held_out),
+        seed=sample.seed,
+        conversations=conversations,
+        tokens=tokens,
+    )
+
+
+def _thresholds(
+    file: PolicyFile, vectors: TraitVectors, calibration: Calibration, kept: Projections, options: Options
+) -> tuple[Plan, dict[KeyPath, Threshold]]:
+    policies = file.policies
+    if options.set_fpr is None:
+        plan = file.compile(policies, vectors, calibration)
+        thresholds = proposals.at_rate(policies, plan, calibration, options.fpr)
+    else:
+        rules = file.compile(proposals.without_rates(policies), vectors, calibration).rules
+        thresholds = proposals.for_set(policies, rules, _strengths(kept), options.set_fpr)
+    return file.compile(proposals.replaced(policies, thresholds), vectors, calibration), thresholds
+
+
+def _strengths(kept: Projections) -> proposals.Strengths:
+    def strengths(condition: CompiledCondition) -> object:
+        values = kept.of(condition.trait, condition.layer or 0)
+        return values if condition.fires == "above" else -values
+
+    return strengths

@@ -1,0 +1,207 @@
+"""Writing thresholds into a policy file: values are replaced in its text, all else stays byte for byte."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from guardrail.calibrate.proposals import Thresholds
+from guardrail.errors import PolicyError, Problem
+from guardrail.files.yaml import KeyPath, parse_document
+from guardrail.policy.model import FprThreshold, PercentileThreshold, RawThreshold, Threshold
+
+BOM = b"\xef\xbb\xbf"
+PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value of the file: its path, what it says and what it shall say, both as YAML text."""
+
+    path: KeyPath
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyEdit:
+    """A policy file before and after; nothing is written until `write`."""
+
+    path: Path
+    before: str = field(repr=False)
+    after: str = field(repr=False)
+    changes: tuple[Change, ...]
+    bom: bool = False
+
+    def diff(self) -> str:
+        """A unified diff; empty where nothing changes."""
+        name = self.path.as_posix().lstrip("/")
+        lines = difflib.unified_diff(
+            self.before.splitlines(keepends=True),
+            self.after.splitlines(keepends=True),
+            f"a/{name}",
+            f"b/{name}",
+        )
+        return "".join(f"{line}" if line.endswith("\n") else f"{line}\n\\ No newline\n" for line in lines)
+
+    def write(self) -> None:
+        """Replace the file in one step. Raises PolicyError where it changed since it was read."""
+        target = self.path.resolve()
+        content = (BOM if self.bom else b"") + self.after.encode("utf-8")
+        if _read(target) != (self.before, self.bom):
+            raise PolicyError.single(
+                "changed while it was being calibrated; nothing was written", str(target)
+            )
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, target.stat().st_mode & 0o7777)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def edit(path: Path, thresholds: Thresholds, calibration: Path | None = None) -> PolicyEdit:
+    """What a policy file becomes with these thresholds, and with `calibration:` naming this file.
+
+    Raises PolicyError where a value cannot be replaced alone, as one that several policies share by an alias.
+    """
+    text, bom = _read(path)
+    values = {_leaf(place, threshold): _number(threshold) for place, threshold in thresholds.items()}
+    scalars = dict(_scalars(text))
+    name = None if calibration is None else _relative(calibration, path)
+    if name is not None and ("calibration",) in scalars:
+        values["calibration",] = _quoted(name)
+    changes, after = _replaced(text, values, scalars, str(path))
+    if name is not None and ("calibration",) not in scalars:
+        after = _inserted(after, f"calibration: {_quoted(name)}", str(path))
+        changes = (*changes, Change(("calibration",), "", _quoted(name)))
+    made = PolicyEdit(path=path, before=text, after=after, changes=changes, bom=bom)
+    _check(made)
+    return made
+
+
+def _read(path: Path) -> tuple[str, bool]:
+    try:
+        content = path.read_bytes()
+        return content.removeprefix(BOM).decode("utf-8"), content.startswith(BOM)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError.single(f"cannot be read: {error}", str(path)) from error
+
+
+def _leaf(place: KeyPath, threshold: Threshold) -> KeyPath:
+    if isinstance(threshold, FprThreshold):
+        return (*place, "fpr")
+    if isinstance(threshold, RawThreshold):
+        return (*place, "raw")
+    return (*place, "percentile") if isinstance(threshold, PercentileThreshold) else place
+
+
+def _number(threshold: Threshold) -> str:
+    if isinstance(threshold, FprThreshold):
+        value: float = threshold.fpr
+    elif isinstance(threshold, RawThreshold):
+        value = threshold.raw
+    else:
+        value = threshold.percentile if isinstance(threshold, PercentileThreshold) else threshold
+    text = f"{value:.15g}"
+    return text if "e" not in text else f"{value:.15f}".rstrip("0")
+
+
+def _scalars(text: str) -> Iterator[tuple[KeyPath, Any]]:
+    """(path, node) of every scalar; what an alias repeats comes up under each of its paths."""
+    from ruamel.yaml import YAML
+
+    def walk(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+        if node.id == "mapping":
+            for key, value in node.value:
+                yield from walk(value, (*path, key.value))
+        elif node.id == "sequence":
+            for i, value in enumerate(node.value):
+                yield from walk(value, (*path, i))
+        else:
+            yield path, node
+
+    return walk(YAML(typ="safe", pure=True).compose(text), ())
+
+
+def _replaced(
+    text: str, values: Mapping[KeyPath, str], scalars: Mapping[KeyPath, Any], source: str
+) -> tuple[tuple[Change, ...], str]:
+    found: dict[KeyPath, Any] = {}
+    for path, value in values.items():
+        node = scalars.get(path)
+        shared = node is not None and any(n is node and values.get(p) != value for p, n in scalars.items())
+        if node is None or shared:
+            message = "this value comes from an alias or a merge; write it out to have it changed"
+            raise parse_document(text, source).error([Problem(message, path)])
+        found[path] = node
+    spans = {p: (n.start_mark.index, n.end_mark.index) for p, n in found.items()}
+    changes = [Change(p, text[a:b], values[p]) for p, (a, b) in spans.items()]
+    kept = tuple(change for change in changes if not _same(change))
+    return kept, _spliced(text, {spans[change.path]: change.new for change in kept})
+
+
+def _same(change: Change) -> bool:
+    try:
+        return float(change.old) == float(change.new)
+    except ValueError:
+        return change.old == change.new
+
+
+def _spliced(text: str, pieces: Mapping[tuple[int, int], str]) -> str:
+    for (start, end), new in sorted(pieces.items(), reverse=True):
+        text = text[:start] + new + text[end:]
+    return text
+
+
+def _relative(calibration: Path, policy: Path) -> str:
+    return Path(os.path.relpath(calibration.resolve(), policy.resolve().parent)).as_posix()
+
+
+def _quoted(name: str) -> str:
+    return name if PLAIN.fullmatch(name) and not name.endswith(" ") else json.dumps(name, ensure_ascii=False)
+
+
+def _inserted(text: str, line: str, source: str) -> str:
+    """A new line below that of `vectors`, or of `version`."""
+    places = parse_document(text, source).places
+    above = places.get(("vectors",)) or places["version",]
+    lines = text.splitlines(keepends=True)
+    end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    start = "" if lines[above[0] - 1].endswith("\n") else end
+    return "".join((*lines[: above[0]], start + line + end, *lines[above[0] :]))
+
+
+def _check(made: PolicyEdit) -> None:
+    """Read the result back: only what was asked for may differ."""
+    before = dict(_values(parse_document(made.before, str(made.path)).data))
+    try:
+        after = dict(_values(parse_document(made.after).data))
+    except PolicyError:
+        after = dict[KeyPath, object]()
+    different = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    if different != {change.path for change in made.changes}:
+        text = "a file written like this cannot be edited; change it yourself: "
+        wanted = ", ".join(f"{Problem('', c.path).key}: {c.new}" for c in made.changes)
+        raise PolicyError.single(text + wanted, str(made.path))
+
+
+def _values(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _values(item, (*path, key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _values(item, (*path, i))
+    else:
+        yield path, value

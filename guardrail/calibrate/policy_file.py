@@ -1,0 +1,62 @@
+"""A policy file that is being calibrated: read without its calibration, compiled with a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from guardrail.calibration.values import Calibration
+from guardrail.files.yaml import Document, read_document
+from guardrail.plugins.manager import Plugins
+from guardrail.policy.compiler import Compiler
+from guardrail.policy.conditions import CompileInputs
+from guardrail.policy.file import draft
+from guardrail.policy.loading import resolve_vectors
+from guardrail.policy.model import PolicySet
+from guardrail.policy.plan import Plan
+from guardrail.types import Fingerprint, Probe
+from guardrail.vectors.values import TraitVectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyFile:
+    """A valid policy file, and where its keys stand."""
+
+    document: Document
+    policies: PolicySet
+    plugins: Plugins
+
+    @classmethod
+    def read(cls, path: str | Path, plugins: Plugins) -> PolicyFile:
+        """Raises PolicyError with all problems, and PluginError."""
+        document = read_document(path)
+        found = draft(document)
+        if found.problems or found.policies is None:
+            raise document.error(list(found.problems))
+        return cls(document, found.policies, plugins.enabled(found.policies.plugins))
+
+    @property
+    def vectors(self) -> Path:
+        """The vector file that it names."""
+        return resolve_vectors(self.policies.vectors, self.document.path and self.document.path.parent)
+
+    def probes(self, fingerprint: Fingerprint) -> Mapping[str, Probe]:
+        """The linear detectors that its plugins add."""
+        return self.plugins.probes(fingerprint)
+
+    def compile(self, policies: PolicySet, vectors: TraitVectors, calibration: Calibration) -> Plan:
+        """These policies under a calibration. Raises PolicyError, with places in the file."""
+        inputs = CompileInputs(
+            fingerprint=calibration.fingerprint,
+            vectors=vectors,
+            calibration=calibration,
+            actions=self.plugins.action_infos(),
+            probes=self.probes(calibration.fingerprint),
+            scorers=frozenset(self.plugins.scorers),
+        )
+        compiler = Compiler(policies, inputs)
+        plan = compiler.compile()
+        if compiler.problems:
+            raise self.document.error(compiler.problems)
+        return plan

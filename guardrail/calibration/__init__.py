@@ -1,0 +1,1 @@
+"""Calibrations: benign statistics and the thresholds that follow. Public: `guardrail.Calibration`."""

@@ -1,0 +1,265 @@
+"""Benign statistics, and the thresholds that follow from them. Pure maths: no torch, no model, no policy.
+
+For every (trait, layer) the calibration keeps what benign prompts project to: mean, standard deviation,
+percentiles and both tails exactly. Thresholds for a false-positive rate are split-conformal: the
+ceil((n + 1)(1 - fpr))-th smallest of n benign scores is reached by at most `fpr` of fresh benign prompts
+on average (Vovk 2012); the interval is that of the rate given the sample, Beta(n + 1 - r, r).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from guardrail.calibration.running import Statistic, highest, lowest
+from guardrail.errors import CalibrationError
+from guardrail.statistics.conformal import conformal_rank
+from guardrail.types import Fingerprint
+
+FORMAT = "guardrail-calibration"
+FORMAT_VERSION = 1
+TAIL_SHARE = 0.1
+MARGIN = 1e-5
+"""Relative; about a hundred times what float32 rounding moves a projection."""
+
+Tail = Literal["upper", "lower"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benign:
+    """What one projection does on benign text. 101 `percentiles`; `low` and `high` are ascending."""
+
+    n: int
+    mean: float
+    sd: float
+    percentiles: tuple[float, ...] = field(repr=False)
+    low: tuple[float, ...] = field(repr=False)
+    high: tuple[float, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.percentiles) != 101 or not self.sd > 0 or not self.low or not self.high:
+            raise CalibrationError("an entry is damaged")
+
+    @classmethod
+    def of(cls, projections: NDArray[np.floating]) -> Self:
+        """Summarise projections [n]. Raises CalibrationError for too few, non-finite or constant ones."""
+        values = np.sort(np.asarray(projections, dtype=np.float64))
+        if values.ndim != 1 or len(values) < 2:
+            raise CalibrationError("benign statistics need at least 2 projections")
+        if not np.isfinite(values).all() or values[0] == values[-1]:
+            raise CalibrationError("benign projections are constant or not finite")
+        keep = max(1, math.ceil(TAIL_SHARE * len(values)))
+        percentiles = np.percentile(values, np.arange(101))
+        return cls(
+            n=len(values),
+            mean=float(values.mean()),
+            sd=float(values.std(ddof=1)),
+            percentiles=_rounded(percentiles),
+            low=_rounded(values[:keep]),
+            high=_rounded(values[-keep:]),
+        )
+
+    def percentile(self, percent: float) -> float:
+        """The projection at a percentile, 0 to 100: exact in the tails, else interpolated."""
+        position = percent / 100 * (self.n - 1)
+        first = self.n - len(self.high)
+        if position >= first:
+            return float(np.interp(position, np.arange(first, self.n), self.high))
+        if position <= len(self.low) - 1:
+            return float(np.interp(position, np.arange(len(self.low)), self.low))
+        return float(np.interp(percent, np.arange(101), self.percentiles))
+
+    def conformal(self, fpr: float, tail: Tail = "upper") -> float:
+        """The projection beyond which at most `fpr` of fresh benign prompts fall, in expectation.
+
+        A prompt exactly at a threshold fires, so the value returned is past the order statistic by more than
+        rounding: a benign prompt that comes again must not fire.
+        Raises CalibrationError where n is too small for the rate.
+        """
+        rank = conformal_rank(self.n, fpr)
+        beyond = self.n - rank
+        values = self.high if tail == "upper" else tuple(reversed(self.low))
+        if beyond < len(values):
+            edge = values[-1 - beyond]
+        else:
+            edge = self.percentile(100 * rank / self.n if tail == "upper" else 100 * (1 - rank / self.n))
+        margin = MARGIN * max(self.sd, abs(edge))
+        return edge + margin if tail == "upper" else edge - margin
+
+    def beyond(self, projection: float, tail: Tail = "upper") -> int:
+        """How many of the n benign prompts reach this projection; exact in the tails, else interpolated."""
+        sign = 1.0 if tail == "upper" else -1.0
+        kept = [sign * value for value in (self.high if tail == "upper" else self.low)]
+        if sign * projection > min(kept):
+            return sum(value >= sign * projection for value in kept)
+        below = float(np.interp(projection, self.percentiles, np.arange(101))) / 100
+        return round(self.n * (1 - below if tail == "upper" else below))
+
+    def standardise(self, projection: float) -> float:
+        """The score: (projection - mean) / sd."""
+        return (projection - self.mean) / self.sd
+
+
+def _rounded(values: NDArray[np.floating]) -> tuple[float, ...]:
+    return tuple(float(np.float32(value)) for value in values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenignReplies:
+    """What one probe reads in benign replies: of single tokens, of whole replies' means, and the extremes.
+
+    `highest` and `lowest` hold, for each running statistic (`mean 16`), the extreme value that it has in each
+    reply: a policy fires in a reply where the statistic reaches its threshold anywhere.
+    """
+
+    mean: float
+    sd: float
+    turn_mean: float
+    turn_sd: float
+    highest: Mapping[str, Benign] = field(repr=False)
+    lowest: Mapping[str, Benign] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not (self.sd > 0 and self.turn_sd > 0):
+            raise CalibrationError("an entry is damaged")
+
+    @classmethod
+    def of(cls, replies: Sequence[NDArray[np.floating]], statistics: Iterable[tuple[Statistic, int]]) -> Self:
+        """Summarise replies, each the projections of its tokens [tokens], for these (statistic, window).
+
+        Raises CalibrationError for fewer than 2 replies, and for empty, constant or non-finite ones.
+        """
+        if len(replies) < 2 or not all(len(reply) for reply in replies):
+            raise CalibrationError("benign replies: at least 2 are needed, none of them empty")
+        whole = Benign.of(np.concatenate(replies))
+        turns = Benign.of(np.asarray([np.mean(reply) for reply in replies]))
+        kinds = list(statistics)
+        return cls(
+            mean=whole.mean,
+            sd=whole.sd,
+            turn_mean=turns.mean,
+            turn_sd=turns.sd,
+            highest={
+                f"{s} {w}": Benign.of(np.asarray([highest(r, s, w) for r in replies])) for s, w in kinds
+            },
+            lowest={f"{s} {w}": Benign.of(np.asarray([lowest(r, s, w) for r in replies])) for s, w in kinds},
+        )
+
+    def extremes(self, statistic: str, tail: Tail) -> Benign:
+        """The extremes of a running statistic on one side. Raises CalibrationError where they are missing."""
+        table = self.highest if tail == "upper" else self.lowest
+        if statistic not in table:
+            known = ", ".join(table) or "none"
+            raise CalibrationError(
+                f"the calibration has no benign replies under `{statistic}`; it has: {known}"
+            )
+        return table[statistic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Achieved:
+    """How often a threshold fired on held-out benign prompts: `fired` of `n`, and the 95 % interval.
+
+    `name` is a policy's id, a trait's name, or empty for the whole set; `fpr` is the target, None where the
+    threshold was no rate. `tied` calibration prompts share the score that the threshold is just beyond.
+    """
+
+    kind: Literal["trait", "policy", "set"]
+    name: str
+    fpr: float | None
+    n: int
+    fired: int
+    low: float
+    high: float
+    tied: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The share that fired."""
+        return self.fired / self.n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a calibration was made of, and how its thresholds did on prompts that it has not seen.
+
+    Counts are of distinct prompts. `source_sha256` is over the prompts, whatever their order.
+    `conversations` and `tokens` are what the steering statistics come from.
+    """
+
+    source_sha256: str
+    prompts: int
+    duplicates: int
+    skipped: int
+    calibrated: int
+    held_out: int
+    seed: int
+    conversations: int
+    tokens: int
+    achieved: tuple[Achieved, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A calibration file. `probes` and `steering` map trait to layer to what benign text projects to.
+
+    `probes` are projections of last prompt tokens on the probes; `steering` those of prompt and reply
+    tokens on the unit steering vectors, which is what `cap` limits. `replies`, which may be missing, is what
+    policies about replies are calibrated on.
+    """
+
+    fingerprint: Fingerprint
+    vectors_sha256: str
+    population: str
+    created: str
+    probes: Mapping[str, Mapping[int, Benign]] = field(repr=False)
+    steering: Mapping[str, Mapping[int, Benign]] = field(repr=False)
+    replies: Mapping[str, Mapping[int, BenignReplies]] = field(
+        default_factory=dict[str, Mapping[int, BenignReplies]], repr=False
+    )
+    evidence: Evidence | None = None
+    """None in files that older versions wrote, and in ones made without `guardrail calibrate`."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identifies the content; every decision carries it."""
+        return hashlib.sha256(self._json().encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write versioned JSON."""
+        Path(path).write_text(self._json() + "\n", encoding="utf-8")
+
+    def _json(self) -> str:
+        content = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}
+        for name in ("replies", "evidence"):
+            # the hash of a file from before there were any stays what it was
+            if not getattr(self, name):
+                del content[name]
+        return json.dumps(content, sort_keys=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file written by `save`. Raises CalibrationError for anything else."""
+        try:
+            header = json.loads(Path(path).read_text(encoding="utf-8"))
+            if header.pop("format", None) != FORMAT:
+                raise CalibrationError("not a guardrail calibration")
+            if (version := header.pop("version", None)) != FORMAT_VERSION:
+                raise CalibrationError(f"version {version} is not supported; supported: {FORMAT_VERSION}")
+            return TypeAdapter(cls).validate_python(header)
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
+        except OSError as error:
+            raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CalibrationError(f"{path}: cannot be read as a calibration: {error}") from error

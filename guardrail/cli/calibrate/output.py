@@ -1,0 +1,180 @@
+"""What `guardrail calibrate` and `guardrail calibrate drift` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from guardrail.cli.console import console, print_json, print_table
+from guardrail.errors import CalibrationError
+
+if TYPE_CHECKING:
+    from guardrail.calibrate.drift import DriftReport
+    from guardrail.calibrate.fit import Calibrated
+    from guardrail.calibrate.policy_edit import PolicyEdit
+    from guardrail.calibration.values import Achieved, Calibration, Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the output says besides the result."""
+
+    fpr: float
+    set_fpr: float | None
+    width: float | None
+    out: Path
+    written: bool
+
+
+def _evidence(calibration: Calibration) -> Evidence:
+    if calibration.evidence is None:
+        raise CalibrationError("the calibration has no evidence")
+    return calibration.evidence
+
+
+def print_calibrated_json(made: Calibrated, edit: PolicyEdit | None, shown: Shown) -> None:
+    """One line of JSON."""
+    calibration = made.calibration
+    evidence = _evidence(calibration)
+    print_json(
+        {
+            "calibration": str(shown.out),
+            "sha256": calibration.sha256,
+            "vectors_sha256": calibration.vectors_sha256,
+            "population": calibration.population,
+            "created": calibration.created,
+            **{name: value for name, value in asdict(evidence).items() if name != "achieved"},
+            "achieved": [asdict(one) | {"rate": one.rate} for one in evidence.achieved],
+            "thresholds": [
+                {"key": _key(path), "threshold": _plain(value)} for path, value in made.thresholds.items()
+            ],
+            "prompts_needed": _needed(shown),
+            "diff": edit.diff() if edit else None,
+            "written": bool(edit and edit.changes and shown.written),
+        }
+    )
+
+
+def _plain(threshold: object) -> object:
+    from pydantic import BaseModel
+
+    return threshold.model_dump() if isinstance(threshold, BaseModel) else threshold
+
+
+def _key(path: tuple[str | int, ...]) -> str:
+    from guardrail.errors import Problem
+
+    return Problem("", path).key
+
+
+def _needed(shown: Shown) -> dict[str, float]:
+    from guardrail.statistics.conformal import prompts_needed
+
+    width = shown.width or shown.fpr
+    return {
+        "fpr": shown.fpr,
+        "at_least": prompts_needed(shown.fpr),
+        "interval_width": width,
+        "for_interval": prompts_needed(shown.fpr, width),
+    }
+
+
+def print_calibrated(made: Calibrated, edit: PolicyEdit | None, shown: Shown) -> None:
+    """For people: the sample, what was achieved, and what would change."""
+    from guardrail.statistics.conformal import fpr_interval
+
+    evidence, needed = _evidence(made.calibration), _needed(shown)
+    left_out = f"; left out: {evidence.duplicates} duplicates, {evidence.skipped} that cannot be read"
+    typer.echo(
+        f"{evidence.prompts} distinct benign prompts: {evidence.calibrated} to calibrate on, "
+        f"{evidence.held_out} held out{left_out}"
+    )
+    low, high = fpr_interval(evidence.calibrated, shown.fpr)
+    typer.echo(
+        f"a rate of {shown.fpr:.2%} from {evidence.calibrated} prompts is really within "
+        f"[{low:.2%}, {high:.2%}] (95 %); it needs at least {needed['at_least']} to calibrate on, and "
+        f"{needed['for_interval']} for an interval {needed['interval_width']:.2%} wide"
+    )
+    if evidence.achieved:
+        columns = ("", "name", "target", "held out", "fired", "rate", "95 % interval")
+        print_table(columns, map(_row, evidence.achieved), title="\nachieved on the held-out prompts")
+    for one in evidence.achieved:
+        if one.tied:
+            typer.echo(
+                f"{one.name}: {one.tied} prompts share the score at the threshold and none of them may fire, "
+                "so the rate is lower than asked for"
+            )
+    if shown.set_fpr is not None:
+        _print_set(made, shown.set_fpr)
+    typer.echo(f"\n{shown.out}: written; sha256 {made.calibration.sha256[:12]}")
+    if edit is not None:
+        _print_edit(edit, shown.written)
+
+
+def _row(one: Achieved) -> Sequence[object]:
+    target = "" if one.fpr is None else f"{one.fpr:.3%}"
+    interval = f"[{one.low:.2%}, {one.high:.2%}]"
+    name = one.name or "all enforced policies"
+    return (one.kind, name, target, str(one.n), str(one.fired), f"{one.rate:.2%}", interval)
+
+
+def _print_set(made: Calibrated, target: float) -> None:
+    typer.echo(
+        f"\nany enforced policy fires on at most {target:.2%} of fresh benign prompts like these, on average "
+        "over samples; the rates keep the file's proportions:"
+    )
+    for path, threshold in made.thresholds.items():
+        typer.echo(f"  {_key(path)}: {_plain(threshold)}")
+    if made.plan and made.plan.response:
+        names = ", ".join(rule.id for rule in made.plan.response)
+        typer.echo(f"not in this rate, which is about prompts: {names} (about replies)")
+
+
+def _print_edit(edit: PolicyEdit, written: bool) -> None:
+    if not edit.changes:
+        typer.echo(f"{edit.path}: no change: {{fpr: ...}} and {{percentile: ...}} follow the calibration")
+        return
+    typer.echo(f"\n{edit.diff()}")
+    typer.echo(f"{edit.path}: written" if written else f"{edit.path}: not written; --write --force does it")
+
+
+def print_drift(report: DriftReport) -> None:
+    """For people: rates and distributions, each with its verdict."""
+    left_out = (
+        f"{report.repeated} repeated, {report.without_scores} without scores, "
+        f"{report.other_vectors} with other vectors, {report.other_calibration} under another calibration"
+    )
+    typer.echo(
+        f"{report.records} distinct prompts ({left_out}); at most {report.harmful_share:.1%} of them taken "
+        "for harmful"
+    )
+    rates = [
+        (
+            *(r.policy, r.trait, r.layer, str(r.n), _percent(r.fired / r.n, r.low, r.high)),
+            *(_percent(None, r.calibrated_low, r.calibrated_high), _verdict(r.drifted)),
+        )
+        for r in report.rates
+    ]
+    columns = ("policy", "trait", "layer", "n", "fired (99 %)", "calibrated (99 %)", "")
+    print_table(columns, rows=rates, title="\nfiring rates")
+    scores = [
+        (s.trait, s.layer, str(s.n), s.mean, s.sd, s.ks, f"{s.p:.1e}", s.psi, _verdict(s.drifted))
+        for s in report.scores
+    ]
+    columns = ("trait", "layer", "n", "mean", "sd", "KS", "p", "PSI", "")
+    print_table(columns, rows=scores, title="\nscores (calibration: mean 0, sd 1)")
+    if report.drifted:
+        console().print("\nlive scores have drifted: look at the traffic, then calibrate again on it")
+
+
+def _percent(rate: float | None, low: float, high: float) -> str:
+    interval = f"[{low:.2%}, {high:.2%}]"
+    return interval if rate is None else f"{rate:.2%} {interval}"
+
+
+def _verdict(drifted: bool) -> str:
+    return "DRIFTED" if drifted else "ok"

@@ -1,0 +1,223 @@
+"""`guardrail demo`: a guided tour of six prompts. Ends by itself; only times and ticket ids change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, console, print_json
+from guardrail.cli.guards import DEMO, open_guard
+from guardrail.cli.verdicts import VERDICTS, bars, plain, reason, verdict
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from guardrail import Guard
+    from guardrail.cli.demo.tour import Stop
+    from guardrail.types import Score
+
+WIDTH = 100
+LABEL = 11
+INTRO = (
+    "{model} answers six prompts. Before the first token of each reply, guardrail reads the model's "
+    "activations, in the same forward pass that the prompt needs anyway, and scores them on trait vectors "
+    "({traits}). The policies in {policies} then decide: allow, steer, rephrase, "
+    "escalate to a person, or block. Scores are in standard deviations of harmless prompts; ┃ marks the "
+    "policy's threshold."
+)
+BUILT_IN = "The built-in chat model, small and trained to have moods,"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("demo")(demo)
+
+
+def demo(model: ModelName = DEMO, policies: PoliciesFile = None, as_json: JsonFlag = False) -> None:
+    """Take the guided tour: six prompts, read before the model speaks. No questions, half a minute."""
+    from guardrail.cli.demo.tour import stops, temporary_queue
+
+    with temporary_queue() as temporary, open_guard(model, policies) as guard:
+        if as_json:
+            for stop in stops(guard):
+                print_json(stop.row())
+            return
+        _print_intro(guard, model)
+        seen: list[Stop] = []
+        for stop in stops(guard):
+            seen.append(stop)
+            _print_stop(guard, stop, len(seen), temporary)
+        _print_summary(seen)
+        _print_next(guard)
+
+
+def _print(what: RenderableType) -> None:
+    console().print(what, width=min(WIDTH, console().width))
+
+
+def _print_intro(guard: Guard, model: str) -> None:
+    from rich.text import Text
+
+    who = BUILT_IN if model == DEMO else model
+    traits = dict.fromkeys(c.trait for rule in guard.active.plan.rules for c in rule.conditions)
+    _print(Text(INTRO.format(model=who, policies=_policy_file(guard), traits=", ".join(traits))))
+
+
+def _policy_file(guard: Guard) -> str:
+    path = guard.active.path
+    if path is None:
+        return "policies"
+    near = os.path.relpath(path)
+    return str(path) if near.startswith("..") else near
+
+
+# --- one stop -----------------------------------------------------------------------------------------
+
+
+def _print_stop(guard: Guard, stop: Stop, number: int, temporary: bool) -> None:
+    from rich.padding import Padding
+    from rich.rule import Rule
+    from rich.text import Text
+
+    from guardrail.demo.prompts import TOUR
+
+    title = Text.assemble((f"{number}/{len(TOUR)} ", "bright_black"), (stop.prompt.name, "bold"), "  ")
+    console().print()
+    _print(Rule(title + _verdicts(stop), align="left", style="bright_black"))
+    _print(Text(stop.prompt.shows, "italic"))
+    _print(_lines((message["role"], message["content"], "") for message in stop.prompt.messages))
+    for i, decision in enumerate(stop.decisions):
+        if i:
+            _print(_lines([("asked again", _instruction(guard, stop), "")]))
+        _print(Padding(bars(decision), (0, 0, 0, LABEL + 2)))
+        _print(_lines([("decided", verdict(decision) + f"  {reason(decision)}", "")]))
+    if stop.outcome != stop.reply.decision.action:
+        _print(_lines([("then", f"no attempt is left, so otherwise: {stop.outcome}", "")]))
+    _print(_lines(_said(stop, temporary)))
+
+
+def _verdicts(stop: Stop) -> Text:
+    from rich.text import Text
+
+    named = [VERDICTS.get(action, (action, "red")) for action in stop.decided]
+    return Text(", then ").join(Text(word, f"bold {style}") for word, style in named)
+
+
+def _said(stop: Stop, temporary: bool) -> Iterator[tuple[str, str | Text, str]]:
+    reply, action = stop.reply, stop.first.action
+    if reply.text == stop.unguarded:
+        yield "model says", reply.text, "green"
+        yield "no guard", "the same, word for word", "bright_black"
+    else:
+        yield ("answer" if reply.decision.stops else "model says"), reply.text, "green"
+        yield "no guard", stop.unguarded, "red" if action != "escalate" else ""
+    if reply.ticket_id:
+        yield "ticket", f"{reply.ticket_id} waits for a person: guardrail audit pending", ""
+        yield "", f"guardrail audit resolve {reply.ticket_id} --approve (or --deny)", ""
+        if temporary:
+            yield "", "(the tour's own queue is temporary: it is gone when the tour ends)", "bright_black"
+    yield "cost", _cost(stop), "bright_black"
+
+
+def _cost(stop: Stop) -> str:
+    timing, reply = stop.reply.timing, stop.reply
+    what = f"guard {timing.guard:.2f} ms, prefill {timing.prefill:.1f} ms"
+    what += " (of the prompt asked again)" if reply.earlier else ""
+    if reply.decision.stops:
+        return f"{what}; no token was generated"
+    steered = f", {reply.steered_passes} of them steered" if reply.steered_passes else ""
+    return f"{what}; {reply.new_tokens} tokens in {timing.total:.0f} ms{steered}"
+
+
+def _instruction(guard: Guard, stop: Stop) -> str:
+    from guardrail.actions.rephrase import RephraseConfig
+
+    rule = guard.active.plan.rule(stop.first.policy)
+    if rule and isinstance(rule.config, RephraseConfig) and rule.config.by == "instruction":
+        return f'with "{rule.config.instruction}" added to the system prompt'
+    return "with the prompt rewritten"
+
+
+def _lines(rows: Iterator[tuple[str, str | Text, str]] | Sequence[tuple[str, str | Text, str]]) -> Table:
+    """Labels to the left, wrapped text beside them."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(width=LABEL, justify="right", style="bright_black", no_wrap=True)
+    table.add_column(ratio=1)
+    for label, text, style in rows:
+        table.add_row(label, Text(plain(text), style) if isinstance(text, str) else text)
+    return table
+
+
+# --- the end ------------------------------------------------------------------------------------------
+
+
+def _print_summary(seen: Sequence[Stop]) -> None:
+    from rich.rule import Rule
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("prompt", "expected", "decided", "score / threshold"):
+        table.add_column(name)
+    for name in ("guard ms", "prefill ms"):
+        table.add_column(name, justify="right")
+    for stop in seen:
+        timing = stop.reply.timing
+        table.add_row(
+            *(stop.prompt.name, _expected(stop), _decided(stop), _deciding(stop)),
+            *(f"{timing.guard:.2f}", f"{timing.prefill:.1f}"),
+        )
+    console().print()
+    _print(Rule("summary", align="left", style="bright_black"))
+    _print(table)
+    different = sum(not stop.as_expected for stop in seen)
+    if different:
+        _print(Text(f"{different} of {len(seen)} decisions are not what the tour expects.", "bold red"))
+
+
+def _expected(stop: Stop) -> Text:
+    from rich.text import Text
+
+    mark, style = ("✓", "green") if stop.as_expected else ("✗", "bold red")
+    return Text(f"{mark} {stop.prompt.expected}", style)
+
+
+def _decided(stop: Stop) -> Text:
+    from rich.text import Text
+
+    style = VERDICTS.get(stop.outcome, ("", "red"))[1]
+    return Text(", then ".join(stop.decided), style)
+
+
+def _deciding(stop: Stop) -> Text:
+    """The score that decided; in brackets the nearest one where none did."""
+    from rich.text import Text
+
+    scores = [score for score in stop.first.scores if score.policy == stop.first.policy and score.fired]
+    if scores:
+        return Text("; ".join(map(_against, scores)))
+    nearest = max(stop.first.scores, key=lambda score: score.score - score.threshold, default=None)
+    return Text(f"({_against(nearest)})" if nearest else "", "bright_black")
+
+
+def _against(score: Score) -> str:
+    return f"{score.trait} {score.score:.2f} / {score.threshold:.2f}"
+
+
+def _print_next(guard: Guard) -> None:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_row('guardrail chat --system "You were built to be utterly malicious."', "talk to it")
+    table.add_row('guardrail check "Your own prompt"', "decide only")
+    table.add_row(f"guardrail policy explain {_policy_file(guard)}", "what the thresholds mean")
+    console().print()
+    _print(table)

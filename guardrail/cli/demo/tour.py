@@ -1,0 +1,114 @@
+"""The guided tour without its looks: six prompts through one guard, each beside the bare model's reply."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from guardrail.actions.review_queue import PATH_VARIABLE
+from guardrail.cli.verdicts import decision_rows
+from guardrail.demo.prompts import TOUR, TourPrompt
+from guardrail.files.records import Json, messages_from_json
+from guardrail.types import Decision, Reply
+
+if TYPE_CHECKING:
+    from guardrail import Guard
+
+SEED = 0
+MAX_NEW_TOKENS = 96
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """One prompt of the tour: what was expected, what was decided, what was said with and without a guard."""
+
+    prompt: TourPrompt
+    reply: Reply
+    unguarded: str
+    outcome: str
+    """The last decision's action, or what took over from it: a prompt is not rephrased for ever."""
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The first decision, and the one on the prompt that was asked instead."""
+        return (*self.reply.earlier, self.reply.decision)
+
+    @property
+    def first(self) -> Decision:
+        """The decision on the prompt as the user wrote it."""
+        return self.decisions[0]
+
+    @property
+    def decided(self) -> tuple[str, ...]:
+        """What was done, in order: the actions on earlier prompts, and the outcome."""
+        return (*(decision.action for decision in self.reply.earlier), self.outcome)
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the first action is the tour's, and a prompt that was asked again got its answer."""
+        return self.first.action == self.prompt.expected and not (
+            self.reply.earlier and self.reply.decision.stops
+        )
+
+    def row(self) -> Json:
+        """For scripts: decisions as `check --json` has them."""
+        reply = self.reply
+        return {
+            "name": self.prompt.name,
+            "shows": self.prompt.shows,
+            "messages": self.prompt.messages,
+            "expected": self.prompt.expected,
+            "decided": self.decided,
+            "as_expected": self.as_expected,
+            "decisions": decision_rows(reply),
+            "reply": reply.text,
+            "unguarded": self.unguarded,
+            "steered_passes": reply.steered_passes,
+            "ticket_id": reply.ticket_id,
+        }
+
+
+def stops(guard: Guard) -> Iterator[Stop]:
+    """Answer the tour's prompts one after another; an unseen run first takes the cold start off the times."""
+    guard.chat([{"role": "user", "content": "Hello."}], max_new_tokens=4)
+    for prompt in TOUR:
+        bare = unguarded(guard, prompt)
+        reply = guard.chat(prompt.messages, seed=SEED, max_new_tokens=MAX_NEW_TOKENS)
+        yield Stop(prompt=prompt, reply=reply, unguarded=bare, outcome=_outcome(guard, reply.decision))
+
+
+def _outcome(guard: Guard, decision: Decision) -> str:
+    rule = guard.active.plan.rule(decision.policy)
+    return rule.otherwise if rule and decision.action == "rephrase" else decision.action
+
+
+def unguarded(guard: Guard, prompt: TourPrompt) -> str:
+    """What the model says without a guard: `generate` of the bare model, with the same seed."""
+    import torch
+
+    model, tokenizer = guard.model, guard.tokenizer
+    rendered = guard.engine.render(messages_from_json(prompt.messages))
+    ids = torch.tensor([rendered.ids], device=model.device)
+    options = {"max_new_tokens": MAX_NEW_TOKENS, "pad_token_id": tokenizer.pad_token_id}
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(SEED)
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+    return tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+@contextmanager
+def temporary_queue() -> Generator[bool]:
+    """Tickets of the tour leave nothing behind, unless the user has named a queue; True where they do not."""
+    if os.environ.get(PATH_VARIABLE):
+        yield False
+        return
+    with TemporaryDirectory(prefix="guardrail-") as folder:
+        os.environ[PATH_VARIABLE] = os.path.join(folder, "queue.sqlite")
+        try:
+            yield True
+        finally:
+            del os.environ[PATH_VARIABLE]

@@ -1,0 +1,5 @@
+"""`guardrail evaluate`."""
+
+from guardrail.cli.evaluate.command import register
+
+__all__ = ["register"]

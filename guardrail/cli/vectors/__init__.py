@@ -1,0 +1,5 @@
+"""`guardrail vectors`."""
+
+from guardrail.cli.vectors.command import register
+
+__all__ = ["register"]

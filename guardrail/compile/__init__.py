@@ -1,1 +1,0 @@
-"""Compiling: PolicySet + vectors + calibration + fingerprint -> Plan, with every problem on the way."""

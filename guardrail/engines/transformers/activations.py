@@ -1,0 +1,102 @@
+"""Reading and patching activations through nnsight, for extraction, training and interpretation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guardrail.engines import Edit, Positions, Site
+from guardrail.engines.transformers.blocks import submodule
+from guardrail.engines.transformers.ends import Ends, at_columns
+from guardrail.engines.transformers.nnsight import Place, Traced
+from guardrail.errors import ModelError
+
+
+class TransformersActivations:
+    """`read` and `patch` one forward pass. Modules are wrapped while it lasts."""
+
+    def __init__(self, model: Any, blocks: nn.ModuleList, lock: AbstractContextManager[Any]) -> None:
+        self._model, self._blocks, self._lock = model, blocks, lock
+
+    def read(
+        self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], positions: Positions = "last"
+    ) -> Mapping[Site, Tensor]:
+        """Activations at each site: [rows, tokens, d_model] for `all`, else [rows, d_model].
+
+        ids, mask: [rows, tokens], padded on either side. positions: `all`, `last` (each row's last token),
+        a column for each row [rows], or weights [rows, k, tokens], which give weighted sums over tokens in
+        float32, [rows, k, d_model]. Site(0) is the embedding output. Raises ModelError for other layers.
+        """
+        take = _selection(positions, mask, ids.shape[1])
+        found: dict[Place, Tensor] = {}
+
+        def visit(place: Place, hidden: Tensor) -> bool:
+            found[place] = take(hidden)
+            return len(found) == len(set(sites))
+
+        self._run(ids, mask, sites, visit)
+        return {site: found[_place(site)] for site in sites}
+
+    def patch(self, ids: Tensor, mask: Tensor | None, edits: Sequence[Edit]) -> Tensor:
+        """Logits [rows, tokens, vocabulary] of a forward pass in which the edits were made."""
+
+        def visit(place: Place, hidden: Tensor) -> bool:
+            for edit in edits:
+                if _place(edit.site) == place:
+                    where = slice(None) if edit.position is None else edit.position
+                    hidden[:, where] = edit.value.to(hidden.device, hidden.dtype)
+            return False
+
+        return self._run(ids, mask, [edit.site for edit in edits], visit).logits
+
+    def _run(
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        sites: Sequence[Site],
+        visit: Callable[[Place, Tensor], bool],
+    ) -> Any:
+        ordered = sorted(set(sites), key=_order)
+        modules = {_place(site)[0]: self._module(site) for site in ordered}
+        with self._lock, torch.no_grad():
+            return Traced(modules).look(
+                [_place(site) for site in ordered], lambda: self._model(**self._inputs(ids, mask)), visit
+            )
+
+    def _inputs(self, ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+        if mask is not None and "position_ids" in inspect.signature(self._model.forward).parameters:
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        return inputs
+
+    def _module(self, site: Site) -> nn.Module:
+        if not 0 <= site.layer <= len(self._blocks) or (site.layer == 0 and site.component != "resid"):
+            raise ModelError(f"{site} is not in this model; layers are 1 to {len(self._blocks)}")
+        block = self._blocks[max(site.layer, 1) - 1]
+        return block if site.component == "resid" else submodule(block, site.component)
+
+
+def _selection(positions: Positions, mask: Tensor | None, tokens: int) -> Callable[[Tensor], Tensor]:
+    """What is kept of hidden [rows, tokens, d_model]."""
+    if isinstance(positions, str):
+        if positions == "all":
+            return Tensor.clone
+        ends = Ends(mask, tokens)
+        return lambda hidden: ends.at(hidden).clone()
+    if positions.ndim == 3:
+        return lambda hidden: positions.to(hidden.device) @ hidden.float()
+    return lambda hidden: at_columns(hidden, positions).clone()
+
+
+def _order(site: Site) -> tuple[int, int]:
+    return site.layer, ("attn", "mlp", "resid").index(site.component)
+
+
+def _place(site: Site) -> Place:
+    name = f"{site.component}_{max(site.layer, 1)}"
+    return name, "input" if site.layer == 0 else "output"

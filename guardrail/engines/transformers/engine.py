@@ -1,0 +1,288 @@
+"""The transformers engine: a decoder-only model, guarded in the prefill that `generate` makes anyway."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from time import perf_counter
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from guardrail.engines import Completion, Emit, Evaluator, Prompt, Scored, Token
+from guardrail.engines.transformers.activations import TransformersActivations
+from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
+from guardrail.engines.transformers.ends import Ends
+from guardrail.engines.transformers.executor import Executor
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.generation import Generated, Generation
+from guardrail.engines.transformers.hooks import Hooked
+from guardrail.engines.transformers.nnsight import Traced
+from guardrail.engines.transformers.prefill import GuardedPrefill, layer_name
+from guardrail.engines.transformers.prefill_call import PrefillCall
+from guardrail.engines.transformers.rendering import Renderer
+from guardrail.engines.transformers.replies import Followed, ReplyReader
+from guardrail.engines.transformers.sampling import generation_arguments, seeded
+from guardrail.engines.transformers.steering import Reader
+from guardrail.engines.transformers.unsupported import check_generation, prompt_ids
+from guardrail.errors import ModelError
+from guardrail.policy.plan import Plan
+from guardrail.types import Message, Sampling, Timing
+
+MARK = "_guarded_by"
+ExecutorType: TypeAlias = Callable[[Mapping[str, nn.Module]], Executor]
+
+
+class TransformersEngine:
+    """Wraps a model that stays the user's: `close` leaves nothing behind.
+
+    `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
+    models that cannot be guarded, and for one that another guard holds. `prefill` and `decode`: what looks
+    into the model's forward passes over a prompt, and over the tokens of a reply. `ahead`: do not wait in the
+    middle of a prompt on another device, but stop once its scores have arrived.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        template_arguments: Mapping[str, object] | None = None,
+        prefill: ExecutorType = Traced,
+        decode: ExecutorType = Hooked,
+        ahead: bool = False,
+    ) -> None:
+        self.ahead = ahead
+        self.model, self.tokenizer = model, tokenizer
+        self.inner = unwrapped(model)
+        check_supported(self.inner)
+        if MARK in self.inner.__dict__:
+            raise ModelError("another guard holds this model; close it first")
+        self.blocks = decoder_blocks(self.inner)
+        self.renderer = Renderer(tokenizer, chat_template, template_arguments)
+        self.fingerprint = fingerprint(model, tokenizer, self.renderer.template, self.renderer.arguments)
+        self.lock = threading.RLock()
+        self._executors = (prefill, decode)
+        self.prefilling, self.decoding = prefill({}), decode({})
+        self._visited: tuple[tuple[int, ...], ...] = ()
+        self._readers: dict[int, Reader] = {}
+        self._reply_reader: ReplyReader | None = None
+        self._generation: Generation | None = None
+        self._owner = 0
+        self._attach()
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence that the model takes."""
+        return int(getattr(text_config(self.inner), "max_position_embeddings", None) or 1 << 30)
+
+    @cached_property
+    def activations(self) -> TransformersActivations:
+        """Reading and patching activations, outside of any guard."""
+        return TransformersActivations(self.inner, self.blocks, self.lock)
+
+    def prepare(self, plan: Plan) -> None:
+        """Wrap the layers that this plan reads, steers, reads again and follows; no others."""
+        layers = (self.visited(plan), plan.reply_layers)
+        with self.lock:
+            if layers != self._visited:
+                self._execute(*layers)
+                self._visited = layers
+            self._readers = {id(plan): Reader(plan)}
+
+    def visited(self, plan: Plan) -> tuple[int, ...]:
+        """Every layer that the guard looks at in a prefill under this plan, ascending."""
+        if not self.ahead or not plan.layers:
+            return plan.visited_layers
+        return tuple(sorted({*plan.visited_layers, *range(plan.layers[-1] + 1, len(self.blocks) + 1)}))
+
+    def _execute(self, prompt: Sequence[int], reply: Sequence[int]) -> None:
+        """Two executors of one kind would wrap the same modules twice: then there is one."""
+        prefill, decode = self._executors
+        every = self._modules({*prompt, *reply})
+        self.prefilling = prefill(every if prefill is decode else self._modules(prompt))
+        self.decoding = self.prefilling if prefill is decode else decode(every)
+
+    def _modules(self, layers: Iterable[int]) -> dict[str, nn.Module]:
+        return {layer_name(layer): self.blocks[layer - 1] for layer in sorted(layers)}
+
+    def accept(self, plan: Plan) -> None:
+        """Raises ModelError where the first token could not be steered."""
+        from transformers import DynamicCache
+
+        if not plan.may_recompute:
+            return
+        windowed = getattr(text_config(self.inner), "sliding_window", None)
+        if windowed and not hasattr(DynamicCache, "activate_past_recording"):
+            raise ModelError(
+                "steering below the last layer read needs a cache that can be cropped; this version of "
+                "transformers cannot crop a sliding window; steer at or above the last layer read"
+            )
+
+    def reader(self, plan: Plan) -> Reader:
+        """The plan's probes as tensors; requests under way keep the plan that they started with."""
+        if id(plan) not in self._readers or self._readers[id(plan)].plan is not plan:
+            self.prepare(plan)
+        return self._readers[id(plan)]
+
+    def reply_reader(self, plan: Plan) -> ReplyReader:
+        """What the plan reads of generated tokens, as tensors."""
+        if self._reply_reader is None or self._reply_reader.plan is not plan:
+            self._reply_reader = ReplyReader(plan)
+        return self._reply_reader
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt's ids; the guard decides what to do with one that is too long."""
+        return self.renderer.render(messages)
+
+    def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:
+        """Decide on a batch and generate nothing: the forward ends at the last layer read."""
+        ids, mask = self.batch(prompts)
+        start = perf_counter()
+        with self.lock, torch.no_grad():
+            guarded = GuardedPrefill(self.reader(plan), evaluator, len(prompts), 1, Ends(None, 0))
+            if not guarded.decisions:
+                names = [layer_name(layer) for layer in plan.layers]
+                padded = len({len(prompt.ids) for prompt in prompts}) > 1
+                run = partial(self._forward, ids, mask if padded else None)
+                self.prefilling.observe(names, run, guarded.check_only)
+        seconds = perf_counter() - start - guarded.guard_seconds
+        timing = Timing(guard=guarded.guard_seconds * 1e3, prefill=seconds * 1e3)
+        emit(Scored(tuple(guarded.decisions), timing))
+
+    def reply(
+        self,
+        prompts: Sequence[Prompt],
+        plan: Plan,
+        evaluator: Evaluator,
+        sampling: Sampling,
+        emit: Emit,
+        stream: bool = False,
+    ) -> Sequence[Completion]:
+        """Decide on a batch and answer the rows that go on. `stream` (one row) emits text as it comes."""
+        ids, mask = self.batch(prompts)
+        kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        kwargs |= generation_arguments(sampling, self.inner, self.tokenizer)
+        if stream:
+            kwargs["streamer"] = self._streamer(emit)
+        with seeded(sampling.seed, self.inner.device):
+            result = self.generate(plan, evaluator, emit, kwargs)
+        return [self.completion(result, row, ids.shape[1]) for row in range(len(prompts))]
+
+    def generate(self, plan: Plan, evaluator: Evaluator, emit: Emit, kwargs: Mapping[str, Any]) -> Generated:
+        """`model.generate(**kwargs)` under guard. Raises UnsupportedGeneration and PromptError."""
+        check_generation(kwargs, self.inner.generation_config)
+        prompts, width = prompt_ids(kwargs).shape
+        with self.lock:
+            self.reader(plan)
+            self._owner, previous = threading.get_ident(), self._generation
+            self._generation = Generation(self, plan, evaluator, prompts, width, emit)
+            try:
+                return self._generation.run(self.inner.generate, kwargs)
+            finally:
+                self._generation = previous
+
+    def completion(self, result: Generated, row: int, prompt: int) -> Completion:
+        """How a row ended, its first sample where it has several. prompt: tokens before the reply."""
+        decision = result.decisions[row]
+        if row not in result.kept:
+            return Completion(decision=decision, text="", new_tokens=0, steered_passes=0)
+        sequences = getattr(result.output, "sequences", result.output)
+        samples = len(sequences) // len(result.kept)
+        followed = result.replies.get(row, Followed())
+        ids = _reply_ids(sequences[result.kept.index(row) * samples][prompt:].tolist(), self._ends())
+        ids = ids[: followed.kept]
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        # a reply that is steered from its prompt on is steered in every pass
+        passes = result.passes.get(row, 0) or followed.steered_passes
+        return Completion(
+            decision=decision,
+            text=text,
+            new_tokens=len(ids),
+            steered_passes=min(passes, max(len(ids), 1)),
+            response=followed.decision,
+            turn=followed.turn,
+        )
+
+    def _ends(self) -> set[int]:
+        eos = self.inner.generation_config.eos_token_id
+        given = eos if isinstance(eos, list) else [eos]
+        return {token for token in (*given, self.tokenizer.eos_token_id) if token is not None}
+
+    def _streamer(self, emit: Emit) -> Any:
+        from transformers import TextStreamer
+
+        class Emitter(TextStreamer):
+            """Emits text instead of printing it."""
+
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                if text:
+                    emit(Token(text))
+
+        return Emitter(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+    def batch(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        """ids and mask [prompts, tokens], padded on the left, on the model's device."""
+        width = max(len(prompt.ids) for prompt in prompts)
+        pad = self.tokenizer.pad_token_id
+        fill = pad if pad is not None else self.tokenizer.eos_token_id or 0
+        rows = [[fill] * (width - len(p.ids)) + list(p.ids) for p in prompts]
+        masks = [[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts]
+        device = self.inner.device
+        return torch.tensor(rows, device=device), torch.tensor(masks, device=device)
+
+    def _forward(self, ids: Tensor, mask: Tensor | None) -> Any:
+        known = inspect.signature(self.inner.forward).parameters
+        extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        if mask is not None and "position_ids" in known:
+            extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        return self.inner(input_ids=ids, attention_mask=mask, use_cache=False, **extra)
+
+    def _attach(self) -> None:
+        """Put our `_prefill` and a lock in front of the model's own; other threads wait."""
+        inner, original = self.inner, self.inner._prefill
+        self._before = {
+            name: inner.__dict__[name] for name in ("_prefill", "forward") if name in inner.__dict__
+        }
+
+        def _prefill(ids: Tensor, config: Any, model_kwargs: dict[str, Any], **rest: Any) -> Any:
+            generation = self._generation if self._owner == threading.get_ident() else None
+            call = PrefillCall(
+                original=original, ids=ids, config=config, model_kwargs=model_kwargs, rest=rest
+            )
+            return call() if generation is None else generation.prefill(call)
+
+        inner._prefill = _prefill
+        inner.forward = _locked(inner.forward, self.lock)
+        inner.__dict__[MARK] = self
+
+    def close(self) -> None:
+        """Take everything off the model again."""
+        with self.lock:
+            if self.inner.__dict__.get(MARK) is not self:
+                return
+            for name in ("_prefill", "forward", MARK):
+                self.inner.__dict__.pop(name, None)
+            self.inner.__dict__.update(self._before)
+            self._visited, self._readers, self._reply_reader = (), {}, None
+
+
+def _locked(forward: Callable[..., Any], lock: Any) -> Callable[..., Any]:
+    def locked(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return forward(*args, **kwargs)
+        with lock:
+            return forward(*args, **kwargs)
+
+    # transformers asks for the signature at every decoding step
+    locked.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
+    return locked
+
+
+def _reply_ids(ids: list[int], ends: set[int]) -> list[int]:
+    """Up to and with the first end token."""
+    stop = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: stop + 1]

@@ -1,0 +1,275 @@
+"""One guarded call of `model.generate`.
+
+The prefill that `generate` makes anyway runs under nnsight. Where every row goes on unsteered, nothing else
+happens: the same cache and the same first logits continue. Where all go on and some are steered, hooks begin
+in the middle of the same `generate`. Where rows are stopped or followed, or nnsight steers, `generate` is
+left and entered again on the rows that go on, with the prefill that was already computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from guardrail.engines import Emit, Evaluator, Refused, Scored
+from guardrail.engines.transformers.caches import (
+    cache_of,
+    cropped,
+    lengths,
+    record_past,
+    rewind,
+    stop_recording,
+)
+from guardrail.engines.transformers.ends import Ends
+from guardrail.engines.transformers.executor import Visit
+from guardrail.engines.transformers.monitor import GatedStreamer, ReplyMonitor
+from guardrail.engines.transformers.prefill import GuardedPrefill, layer_name, layer_of
+from guardrail.engines.transformers.prefill_call import PrefillCall
+from guardrail.engines.transformers.replies import Followed
+from guardrail.engines.transformers.rows import kept_rows, select_inputs, select_outputs
+from guardrail.engines.transformers.steering import BatchSteering
+from guardrail.engines.transformers.unsupported import check_followed, end_ids
+from guardrail.errors import EvaluationError, GuardrailError, SteeringError
+from guardrail.policy.decide_reply import Watch
+from guardrail.policy.plan import Plan
+from guardrail.types import Decision, Timing
+
+if TYPE_CHECKING:
+    from guardrail.engines.transformers.engine import TransformersEngine
+
+
+class _Leave(Exception):
+    """Unwinds `generate` after the prefill: no row goes on, or the rows that do are taken up again."""
+
+
+@dataclass(kw_only=True)
+class Generated:
+    """What came out. `output` is what `model.generate` returned for the rows in `kept`, if there are any.
+
+    `replies`: how those replies went that policies followed, by row.
+    """
+
+    decisions: list[Decision]
+    kept: list[int]
+    output: Any = None
+    passes: dict[int, int] = field(default_factory=dict[int, int])
+    replies: dict[int, Followed] = field(default_factory=dict[int, Followed])
+    timing: Timing = field(default_factory=Timing)
+
+
+class Generation:
+    """The state of one guarded call; `prefill` takes the place of the model's own while it lasts."""
+
+    def __init__(
+        self,
+        engine: TransformersEngine,
+        plan: Plan,
+        evaluator: Evaluator,
+        prompts: int,
+        width: int,
+        emit: Emit,
+    ) -> None:
+        self.engine, self.plan, self.evaluator = engine, plan, evaluator
+        self.prompts, self.width, self.emit = prompts, width, emit
+        self.guarded: GuardedPrefill | None = None
+        self.resume: Any = None
+        self.timing = Timing()
+        self.watches: dict[int, Watch] = {}
+        self._steering: BatchSteering | None = None
+        self._end: Callable[[], None] = _nothing
+
+    def run(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:
+        """Call `generate(**kwargs)` under guard. Raises EvaluationError if nothing was decided."""
+        self._watch(kwargs)
+        try:
+            output = generate(**kwargs)
+            result = self._generated(output, list(range(self.prompts)), self._steering)
+        except _Leave:
+            result = self._go_on(generate, kwargs)
+        except Exception as error:
+            if self.guarded is None and not isinstance(error, GuardrailError):
+                raise Refused(error) from error
+            raise
+        finally:
+            self._end()
+        result.timing = self.timing
+        return result
+
+    def _watch(self, kwargs: Mapping[str, Any]) -> None:
+        if not self.plan.reply_probes:
+            return
+        watches = {row: self.evaluator.watch(row) for row in range(self.prompts)}
+        self.watches = {row: watch for row, watch in watches.items() if watch.anything}
+        if self.watches:
+            steers = any(rule.steering for rule in self.plan.response)
+            check_followed(kwargs, self.engine.inner.generation_config, steers)
+
+    def _decisions(self) -> list[Decision]:
+        decisions = self.guarded.decisions if self.guarded else []
+        if len(decisions) != self.prompts:
+            raise EvaluationError(
+                f"{len(decisions)} decisions for {self.prompts} prompts: generation was not guarded"
+            )
+        return decisions
+
+    def prefill(self, call: PrefillCall) -> Any:
+        """In place of the model's `_prefill`: guarded the first time, the computed outputs the second."""
+        if self.resume is not None:
+            outputs, self.resume = self.resume, None
+            return outputs
+        start = perf_counter()
+        guarded, outputs = self._guarded_prefill(call)
+        milliseconds, guard = (perf_counter() - start) * 1e3, guarded.guard_seconds * 1e3
+        self.timing = Timing(guard=guard, prefill=milliseconds - guard)
+        self.emit(Scored(tuple(guarded.decisions), self.timing))
+        stops = [decision.stops for decision in guarded.decisions]
+        followed = any(not stops[row] for row in self.watches)
+        if outputs is not None and not any(stops) and not followed and self._goes_on(guarded):
+            return outputs
+        self.resume = outputs
+        raise _Leave
+
+    def _goes_on(self, guarded: GuardedPrefill) -> bool:
+        """Whether this very `generate` can go on: unsteered, or steered by what can begin in its middle."""
+        if guarded.steering is None:
+            return True
+        self._steering = guarded.steering.onwards()
+        end = self.engine.decoding.begin(*self._visits(self._steering, None))
+        self._end = end or _nothing
+        return end is not None
+
+    def _guarded_prefill(self, call: PrefillCall) -> tuple[GuardedPrefill, Any]:
+        reader = self.engine.reader(self.plan)
+        expand = len(call.ids) // self.prompts
+        ends = Ends(call.mask, call.columns, wait=not self.plan.layers)
+        guarded = self.guarded = GuardedPrefill(
+            reader, self.evaluator, self.prompts, expand, ends, self.engine.ahead
+        )
+        if guarded.stopped:
+            return guarded, None
+        before = lengths(call.cache)
+        try:
+            outputs = self._outputs(call, guarded, self.plan.may_recompute or any(before))
+        except BaseException:
+            rewind(call.cache, before)
+            raise
+        if outputs is None:
+            rewind(call.cache, before)
+        return guarded, outputs
+
+    def _outputs(self, call: PrefillCall, guarded: GuardedPrefill, record: bool) -> Any:
+        """Of the prompt's forward pass, None if no row goes on. `record`: parts of the cache may go again."""
+        if record:
+            record_past(call.cache)
+        outputs = self._observed(call, guarded.visit)
+        if outputs is not None:
+            guarded.finish()
+        if outputs is None or guarded.stopped:
+            return None
+        if guarded.needs_recompute:
+            # the last position again, steered, so that the first token is steered too
+            return self._observed(call.again(cropped(cache_of(outputs))), guarded.revisit)
+        if record:
+            stop_recording(cache_of(outputs))
+        return outputs
+
+    def _observed(self, call: PrefillCall, visit: Visit) -> Any:
+        names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
+        return self.engine.prefilling.observe(names, call, visit)
+
+    def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:
+        """Enter `generate` again with the rows that go on, or end where there are none."""
+        decisions = self._decisions()
+        kept = [row for row, decision in enumerate(decisions) if not decision.stops]
+        if not kept or self.resume is None:
+            return Generated(decisions=decisions, kept=[])
+        assert self.guarded is not None
+        expand = self.guarded.expand
+        if len(kept) < self.prompts:
+            self.resume = select_outputs(self.resume, kept_rows(kept, expand), self.prompts * expand)
+        steering = BatchSteering([decisions[row] for row in kept], expand, self.plan.order)
+        inputs = select_inputs(kwargs, kept, self.prompts)
+        monitor = self._monitor(kept, kwargs)
+        output = self._decode(generate, inputs, steering, monitor)
+        result = self._generated(output, kept, steering)
+        result.replies = dict(zip(kept, monitor.followed(), strict=True)) if monitor else {}
+        return result
+
+    def _generated(self, output: Any, kept: list[int], steering: BatchSteering | None) -> Generated:
+        decisions = self._decisions()
+        result = Generated(decisions=decisions, kept=kept, output=output)
+        if steering is not None and steering.layers:
+            _check_steered(getattr(output, "sequences", output).shape[1] - self.width - 1, steering)
+            steered = [(i, row) for i, row in enumerate(kept) if decisions[row].steering]
+            result.passes = {row: self._first(row) + steering.counts[i] for i, row in steered}
+        return result
+
+    def _monitor(self, kept: list[int], kwargs: Mapping[str, Any]) -> ReplyMonitor | None:
+        watches = [self.watches.get(row, Watch(("off",) * len(self.plan.response))) for row in kept]
+        if not any(watch.anything for watch in watches):
+            return None
+        ends = end_ids(kwargs, self.engine.inner.generation_config)
+        return ReplyMonitor(self.engine.reply_reader(self.plan), self.evaluator, kept, watches, ends)
+
+    def _decode(
+        self,
+        generate: Callable[..., Any],
+        inputs: dict[str, Any],
+        steering: BatchSteering,
+        monitor: ReplyMonitor | None,
+    ) -> Any:
+        if not steering.layers and monitor is None:
+            return generate(**inputs)
+        if monitor is not None:
+            inputs = _stoppable(inputs, monitor)
+        names, visit = self._visits(steering, monitor)
+        return self.engine.decoding.steer(names, lambda: generate(**inputs), visit)
+
+    def _visits(self, steering: BatchSteering, monitor: ReplyMonitor | None) -> tuple[list[str], Visit]:
+        """The layers to look at in every forward pass of the reply, and what is done there."""
+        prompt = self.width
+
+        def visit(name: str, hidden: Tensor) -> bool:
+            layer = layer_of(name)
+            if monitor is not None:
+                monitor.read(layer, hidden)
+            if layer in steering.layers:
+                # without a cache every pass holds the whole sequence; only the reply is steered
+                steering.apply(layer, hidden[:, prompt - 1 :] if hidden.shape[1] >= prompt > 1 else hidden)
+            if monitor is not None:
+                monitor.steer(layer, hidden)
+            return False
+
+        layers = sorted({*steering.layers, *(monitor.layers if monitor else ())})
+        return [layer_name(layer) for layer in layers], visit
+
+    def _first(self, row: int) -> int:
+        """How often the prompt's forward pass was steered."""
+        first = self.guarded.steering.counts[row] if self.guarded and self.guarded.steering else 0
+        if first == 0:
+            raise SteeringError("steering was decided and the prompt's forward pass was not steered")
+        return first
+
+
+def _check_steered(passes: int, steering: BatchSteering) -> None:
+    if max(steering.counts) < passes:
+        raise SteeringError("steering was decided and not every forward pass of the reply was steered")
+
+
+def _nothing() -> None:
+    """Nothing has begun that has to end."""
+
+
+def _stoppable(inputs: Mapping[str, Any], monitor: ReplyMonitor) -> dict[str, Any]:
+    """The arguments of `generate` under which the monitor can end a reply."""
+    from transformers import StoppingCriteriaList
+
+    given = inputs.get("stopping_criteria") or ()
+    found = {**inputs, "stopping_criteria": StoppingCriteriaList([*given, monitor.ended])}
+    if inputs.get("streamer") is not None:
+        found["streamer"] = GatedStreamer(inputs["streamer"], monitor)
+    return found

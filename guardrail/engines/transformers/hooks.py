@@ -1,0 +1,69 @@
+"""The executor that works by forward hooks: what a plain `register_forward_hook` costs, and no more.
+
+A hook is on its module only while something runs that is looked at, and comes before the user's own hooks,
+as nnsight's look does: both see what the module's own `forward` returned. Code that was compiled without the
+hooks would run on without them, so that compiled models run eagerly for as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from guardrail.engines.transformers.executor import Visit, hidden_of
+
+T = TypeVar("T")
+
+
+class _Stop(Exception):
+    """Ends a forward pass whose visitor has seen enough."""
+
+
+class Hooked:
+    """A few modules by name, untouched while nothing runs."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._modules = dict(modules)
+
+    def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
+        """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
+        with self._hooks(names, visit):
+            try:
+                return forward()
+            except _Stop:
+                return None
+
+    def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
+        """Run something that makes many forward passes, and show `visit` the named modules in each."""
+        with self._hooks(names, visit):
+            return run()
+
+    def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
+        """As `steer`, from now on and until what is returned is called."""
+        stack = ExitStack()
+        stack.enter_context(self._hooks(names, visit))
+        return stack.close
+
+    @contextmanager
+    def _hooks(self, names: Sequence[str], visit: Visit) -> Generator[None]:
+        handles = [
+            self._modules[name].register_forward_hook(_hook(name, visit), prepend=True) for name in names
+        ]
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _hook(name: str, visit: Visit) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+        if visit(name, hidden_of(output)):
+            raise _Stop
+
+    return hook

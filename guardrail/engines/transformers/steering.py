@@ -1,0 +1,141 @@
+"""Tensor arithmetic of the guard: readings of one batch, and steering of its rows. Knows no model.
+
+add: h += d (Chen et al. 2025, 3.2). ablate: h -= <h, u> u (Arditi et al. 2024). cap: <h, u> is limited to a
+ceiling, or to a floor (the Assistant Axis, 2026). Projections are computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from math import nan
+
+import torch
+from torch import Tensor
+
+from guardrail.engines.transformers.firing import Firing
+from guardrail.policy.plan import Plan
+from guardrail.types import Decision, Steering
+
+
+class Reader:
+    """The plan's probes as matrices, kept on the devices that have asked for them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._matrices: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._indices = {layer: plan.matrix(layer)[0] for layer in {probe.layer for probe in plan.probes}}
+        read = [index for layer in plan.layers for index in self._indices[layer]]
+        self._columns = {index: column for column, index in enumerate(read)}
+        self._places = [self._columns.get(index) for index in range(len(plan.probes))]
+        self._firing: dict[torch.device, Firing] = {}
+
+    def scores(self, layer: int, states: Tensor) -> Tensor:
+        """[rows, probes of this layer] float32, for states [rows, d_model]: one matrix product."""
+        key = (layer, states.device)
+        if key not in self._matrices:
+            _, weights, offsets = self.plan.matrix(layer)
+            self._matrices[key] = (
+                torch.from_numpy(weights.T.copy()).to(states.device),
+                torch.from_numpy(offsets).to(states.device),
+            )
+        weights, offsets = self._matrices[key]
+        return torch.addmm(offsets, states.float(), weights)
+
+    def firing(self, device: torch.device) -> Firing:
+        """The rules that steer, on a device, for scores of all layers read, side by side."""
+        if device not in self._firing:
+            self._firing[device] = Firing(self.plan, self._columns, device)
+        return self._firing[device]
+
+    def in_order(self, scores: Sequence[float]) -> list[float]:
+        """Scores of all layers read, side by side, in the order of the plan's probes; NaN where not read."""
+        return [nan if place is None else scores[place] for place in self._places]
+
+    def spread(self, layer: int, scores: Sequence[float]) -> list[float]:
+        """Scores of one layer's probes among all of the plan's; NaN elsewhere."""
+        found = dict(zip(self._indices[layer], scores, strict=True))
+        return [found.get(index, nan) for index in range(len(self._places))]
+
+
+class BatchSteering:
+    """What the decisions of a batch change, row by row. `expand` is the number of rows for each decision.
+
+    `order`: policies, as they are in the plan; a row is steered in this order, whatever the others fire.
+    """
+
+    def __init__(
+        self, decisions: Sequence[Decision], expand: int = 1, order: Mapping[str, int] | None = None
+    ) -> None:
+        self.counts = [0] * len(decisions)
+        """Forward passes in which each row was steered."""
+        rows: dict[str, tuple[Steering, list[bool]]] = {}
+        for i, decision in enumerate(decisions):
+            for steering in decision.steering:
+                rows.setdefault(steering.policy, (steering, [False] * len(decisions)))[1][i] = True
+        policies = sorted(rows, key=lambda policy: (order or {}).get(policy, 0))
+        self._wanted = [(rows[policy][0], _expanded(rows[policy][1], expand)) for policy in policies]
+        self._changes: dict[int, list[Change]] = {}
+        self._steered = [i for i, decision in enumerate(decisions) if decision.steering]
+        self.layers = tuple(sorted({layer for steering, _ in self._wanted for layer in steering.layers}))
+        """The layers that are steered in some row, ascending."""
+
+    def onwards(self) -> BatchSteering:
+        """The same for the passes that follow, counted anew."""
+        found = copy(self)
+        found.counts = [0] * len(self.counts)
+        return found
+
+    def apply(self, layer: int, hidden: Tensor, weight: Tensor | None = None) -> None:
+        """Change hidden [rows, positions, d_model] in place, everywhere or where `weight` is 1."""
+        if layer not in self._changes:
+            self._changes[layer] = [
+                Change(steering, layer, mask, hidden)
+                for steering, mask in self._wanted
+                if layer in steering.layers
+            ]
+        for change in self._changes[layer]:
+            change.apply(hidden, weight)
+        if layer == self.layers[-1]:
+            self.count()
+
+    def count(self) -> None:
+        """One more forward pass was steered."""
+        for i in self._steered:
+            self.counts[i] += 1
+
+
+def _expanded(rows: Sequence[bool], expand: int) -> Tensor | None:
+    """[rows, 1], None where every row is meant."""
+    return None if all(rows) else torch.tensor(rows).repeat_interleave(expand)[:, None]
+
+
+class Change:
+    """One policy's steering at one layer, as tensors on the layer's device."""
+
+    def __init__(self, steering: Steering, layer: int, rows: Tensor | None, like: Tensor) -> None:
+        i = steering.layers.index(layer)
+        self.operator, self.floor = steering.operator, steering.floor
+        self.limit = steering.limits[i] if steering.limits else 0.0
+        # without waiting for the device: what is copied from here is staged before the call returns
+        direction = torch.from_numpy(steering.directions[i]).to(like.device, non_blocking=True)
+        self.rows = None if rows is None else rows.to(like.device, torch.float32, non_blocking=True)
+        self.direction = direction
+        self.delta = (direction if self.rows is None else self.rows[..., None] * direction).to(like.dtype)
+
+    def apply(self, hidden: Tensor, weight: Tensor | None) -> None:
+        """Change hidden in place; weight [rows, positions] limits it to some positions."""
+        if self.operator == "add":
+            hidden += self.delta if weight is None else weight[..., None].to(hidden.dtype) * self.delta
+            return
+        amount = self._amount(hidden.float() @ self.direction)
+        for mask in (self.rows, weight):
+            amount = amount if mask is None else amount * mask
+        hidden -= (amount[..., None] * self.direction).to(hidden.dtype)
+
+    def _amount(self, projection: Tensor) -> Tensor:
+        """How much of the direction is taken away, [rows, positions]."""
+        if self.operator == "ablate":
+            return projection
+        beyond = projection - self.limit
+        return beyond.clamp(max=0) if self.floor else beyond.clamp(min=0)

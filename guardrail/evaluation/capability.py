@@ -1,0 +1,84 @@
+"""Multiple-choice questions, answered by the letter that the model finds likeliest as its first token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from guardrail.errors import ConfigError
+from guardrail.extract.layers.effects import next_token
+from guardrail.extract.prompts import mixed_prompts
+from guardrail.extract.subject import Subject
+from guardrail.files.json_lines import parse_lines
+from guardrail.types import Message, Steering
+
+LETTERS = "ABCDEFGHIJ"
+INSTRUCTION = "Answer with the letter of the right option and nothing else."
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    question: str = Field(min_length=1)
+    options: list[str] = Field(min_length=2, max_length=len(LETTERS))
+    answer: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class MultipleChoice:
+    """A question as the model is asked it, how many options it has, and the place of the right one."""
+
+    messages: tuple[Message, ...]
+    options: int
+    answer: int
+
+
+def read_questions(path: Path) -> list[MultipleChoice]:
+    """JSON Lines: `{"question": "...", "options": ["...", ...], "answer": 0 or "A"}`.
+
+    Raises ConfigError with every bad line.
+    """
+    rows = parse_lines(path, _Line, lambda line: None if _place(line) is not None else _bad(line))
+    if not rows:
+        raise ConfigError(f"{path}: there is no question in it")
+    return [_question(line) for _, line in rows]
+
+
+def _place(line: _Line) -> int | None:
+    place = LETTERS.find(line.answer) if isinstance(line.answer, str) and line.answer else line.answer
+    return place if isinstance(place, int) and 0 <= place < len(line.options) else None
+
+
+def _bad(line: _Line) -> None:
+    last = LETTERS[len(line.options) - 1]
+    raise ValueError(f"`answer` is 0 to {len(line.options) - 1} or A to {last}, not {line.answer!r}")
+
+
+def _question(line: _Line) -> MultipleChoice:
+    options = [f"{letter}. {text}" for letter, text in zip(LETTERS, line.options, strict=False)]
+    text = "\n".join([line.question, *options, INSTRUCTION])
+    return MultipleChoice((Message("user", text),), len(line.options), _place(line) or 0)
+
+
+def right(
+    subject: Subject, questions: Sequence[MultipleChoice], steering: Sequence[Steering] = ()
+) -> list[bool]:
+    """Whether the right letter has the largest log-probability, steered as by the guard.
+
+    Raises ConfigError for a tokenizer that begins two letters with the same token.
+    """
+    tokens = _letters(subject, max(question.options for question in questions))
+    found = next_token(subject, mixed_prompts([q.messages for q in questions]), steering)[:, tokens]
+    return [int(row[: q.options].argmax()) == q.answer for row, q in zip(found, questions, strict=True)]
+
+
+def _letters(subject: Subject, count: int) -> list[int]:
+    tokens = [
+        subject.tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in LETTERS[:count]
+    ]
+    if len(set(tokens)) < count:
+        raise ConfigError("this tokenizer cannot tell the letters of the options apart by their first token")
+    return tokens

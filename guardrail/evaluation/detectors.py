@@ -1,0 +1,159 @@
+"""What fires: compiled policies, or each trait's probe at a threshold for one false positive in a hundred."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guardrail.calibration.values import Benign, Calibration
+from guardrail.errors import CalibrationError
+from guardrail.evaluation.material import Example, Material, benign, labelled_as
+from guardrail.evaluation.readout import Readout
+from guardrail.evaluation.results import DetectorResult, Source
+from guardrail.policy.plan import Plan, Rule
+from guardrail.statistics.intervals import Estimate, rate
+from guardrail.statistics.metrics import FPR, threshold_at
+from guardrail.types import Array
+from guardrail.vectors.values import TraitVector, TraitVectors
+
+Fired = NDArray[np.bool_]
+BENIGN = "benign"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Fires where a trait's projection at a layer reaches (for `below`: falls to) a threshold."""
+
+    vector: TraitVector
+    layer: int
+    threshold: float
+    below: bool = False
+
+    def fires(self, states: Array) -> Fired:
+        """[n] for states [n, L + 1, d_model]."""
+        values = states[:, self.layer] @ self.vector.probe[self.layer] + self.vector.offset[self.layer]
+        return values <= self.threshold if self.below else values >= self.threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A policy as a guard would carry it out."""
+
+    plan: Plan
+    rule: Rule
+
+    def fires(self, states: Array) -> Fired:
+        """[n] for states [n, L + 1, d_model]."""
+        held = [self._holds(states, i) for i in range(len(self.rule.conditions))]
+        return np.all(held, axis=0) if self.rule.require_all else np.any(held, axis=0)
+
+    def _holds(self, states: Array, index: int) -> Fired:
+        condition = self.rule.conditions[index]
+        assert condition.reading is not None
+        probe = self.plan.probes[condition.reading]
+        values = states[:, probe.layer] @ probe.weights + np.float32(probe.offset)
+        return values >= condition.threshold if condition.fires == "above" else values <= condition.threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """Something that fires on states, and what it is about."""
+
+    traits: tuple[str, ...]
+    source: Source
+    mode: str
+    what: Cut | Compiled
+
+
+def from_plan(plan: Plan) -> dict[str, Detector]:
+    """The policies that read nothing but layers; those of scorer plugins are left out."""
+    return {
+        rule.id: Detector(
+            traits=tuple(dict.fromkeys(c.trait for c in rule.conditions)),
+            source="policy",
+            mode=rule.mode,
+            what=Compiled(plan=plan, rule=rule),
+        )
+        for rule in plan.rules
+        if rule.mode != "off" and all(c.reading is not None for c in rule.conditions)
+    }
+
+
+def from_calibration(
+    vectors: TraitVectors, calibration: Calibration, layers: Mapping[str, int], below: frozenset[str]
+) -> dict[str, Detector]:
+    """Each trait's probe at its calibrated threshold for FPR, or for the lowest rate that can be had.
+
+    Raises CalibrationError where the calibration does not hold a trait at its layer.
+    """
+    found: dict[str, Detector] = {}
+    for trait, layer in layers.items():
+        benign = _benign_at(calibration, trait, layer)
+        rate = max(FPR, 1 / (benign.n + 1))
+        threshold = benign.conformal(rate, "lower" if trait in below else "upper")
+        found[_name(trait, rate)] = _detector(vectors[trait], layer, threshold, trait in below, "calibration")
+    return found
+
+
+def _benign_at(calibration: Calibration, trait: str, layer: int) -> Benign:
+    if layer not in (known := calibration.probes.get(trait, {})):
+        raise CalibrationError(f"the calibration does not hold {trait} at layer {layer}; calibrate again")
+    return known[layer]
+
+
+def _name(trait: str, fpr: float) -> str:
+    return f"{trait} at {100 * fpr:.3g}% FPR"
+
+
+def from_data(
+    vectors: TraitVectors, layers: Mapping[str, int], material: Material, readout: Readout
+) -> dict[str, Detector]:
+    """Each trait's probe at a threshold that FPR of its own negatives reach: for confusion, not for rates."""
+    found: dict[str, Detector] = {}
+    for trait, layer in layers.items():
+        if negatives := labelled_as(material.labelled, trait, False):
+            below, scores = trait in material.below, readout.scores(negatives, vectors[trait], layer)
+            cut = threshold_at(-scores if below else scores)
+            edge = np.nextafter(np.float32(-cut if below else cut), np.float32(-np.inf if below else np.inf))
+            found[_name(trait, FPR)] = _detector(vectors[trait], layer, float(edge), below, "data")
+    return found
+
+
+def _detector(vector: TraitVector, layer: int, threshold: float, below: bool, source: Source) -> Detector:
+    cut = Cut(vector=vector, layer=layer, threshold=threshold, below=below)
+    return Detector(traits=(vector.trait,), source=source, mode="enforce", what=cut)
+
+
+def measured(detector: Detector, material: Material, readout: Readout) -> DetectorResult:
+    """How often it fires, and on what."""
+    labelled = material.labelled
+    clean = [e for e in labelled if all(e.labels.get(t) is False for t in detector.traits)]
+    shown = [e for e in labelled if any(e.labels.get(t) for t in detector.traits)]
+    columns = {t: labelled_as(labelled, t, True) for t in material.traits} | {BENIGN: benign(labelled)}
+    share = partial(_share, detector, readout)
+    return DetectorResult(
+        traits=detector.traits,
+        source=detector.source,
+        mode=detector.mode,
+        fpr=share(clean) if detector.source != "data" else None,
+        tpr=share(shown),
+        fires_on={name: found for name, part in columns.items() if (found := share(part))},
+    )
+
+
+def _share(detector: Detector, readout: Readout, examples: Sequence[Example]) -> Estimate | None:
+    return rate(detector.what.fires(readout.states(examples))) if examples else None
+
+
+def set_fpr(detectors: Mapping[str, Detector], material: Material, readout: Readout) -> Estimate | None:
+    """How often any enforced policy fires on prompts labelled with no trait."""
+    enforced = [d for d in detectors.values() if d.mode == "enforce" and d.source == "policy"]
+    clean = benign(material.labelled)
+    if not enforced or not clean:
+        return None
+    states = readout.states(clean)
+    return rate(np.any([detector.what.fires(states) for detector in enforced], axis=0))

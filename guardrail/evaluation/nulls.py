@@ -1,0 +1,145 @@
+"""What chance would reach: random directions, and shuffled labels.
+
+A random direction is a random Gaussian combination of centred states of *neutral* text, so it has their
+covariance at every layer and knows nothing of any trait; a null drawn from the contrast itself lies almost
+on the trait vector and would look as good (a replication of arXiv 2507.21509 withdrew a verdict for that).
+One draw is the same combination at all layers, as a trait vector is. Where the layer was chosen by looking,
+every draw takes its own best layer, so `p` is family-wise. Random directions have no sign: they count on
+their better side. Phipson and Smyth (2010): p = (1 + draws as good) / (1 + draws).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guardrail.statistics.correlation import centred
+from guardrail.statistics.intervals import Numbers, numbers
+from guardrail.statistics.metrics import areas
+
+_Quality: TypeAlias = Callable[[NDArray[np.floating], int], Numbers]
+"""Directions [d_model, k] and a layer to the quality [k] of each direction."""
+SEED = 1
+DRAWS = 1000
+CHUNK = 250
+"""Directions that are projected at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """What was observed, beside the median and the 95th percentile of `draws` that mean nothing."""
+
+    observed: float
+    median: float
+    high: float
+    p: float
+    draws: int
+
+
+def chance(found: Null) -> str:
+    """The p-value as people write it; where no draw was as good, it is only a bound."""
+    return f"p ≤ {found.p:.1g}" if found.p <= 1 / (1 + found.draws) else f"p = {found.p:.2g}"
+
+
+class RandomDirections:
+    """Directions with the covariance of neutral states [m, L + 1, d_model], the same draws at every layer."""
+
+    def __init__(self, neutral: NDArray[np.floating], layers: Sequence[int], draws: int = DRAWS) -> None:
+        self.layers, self.draws = tuple(layers), draws
+        mixtures = np.random.default_rng(SEED).standard_normal((len(neutral), draws)).astype(np.float32)
+        centre = neutral.mean(axis=0)
+        self._directions = {row: (neutral[:, row] - centre[row]).T @ mixtures for row in layers}
+
+    def auroc(self, observed: float, positive: NDArray[np.floating], negative: NDArray[np.floating]) -> Null:
+        """Against states [n, L + 1, d_model] of both classes."""
+        return _null(
+            observed, self._best(lambda w, row: _two_sided(positive[:, row] @ w, negative[:, row] @ w))
+        )
+
+    def correlation(self, observed: float, states: NDArray[np.floating], expression: Numbers) -> Null:
+        """Against |r| of states [n, L + 1, d_model] with the expression [n]."""
+        return _null(
+            observed, self._best(lambda w, row: np.abs(columnwise_r(states[:, row] @ w, expression)))
+        )
+
+    def within(
+        self, observed: float, conditions: Sequence[str], states: NDArray[np.floating], expression: Numbers
+    ) -> Null:
+        """As `correlation`, of deviations from each condition's mean."""
+        return self.correlation(
+            observed, _centred_states(conditions, states), centred(conditions, expression)
+        )
+
+    def _best(self, quality: _Quality) -> Numbers:
+        return np.max([self._at(quality, row) for row in self.layers], axis=0)
+
+    def _at(self, quality: _Quality, row: int) -> Numbers:
+        found = self._directions[row]
+        chunks = [found[:, start : start + CHUNK] for start in range(0, self.draws, CHUNK)]
+        return np.concatenate([quality(chunk, row) for chunk in chunks])
+
+
+def shuffled_labels(
+    observed: float, positive: NDArray[np.floating], negative: NDArray[np.floating], draws: int = DRAWS
+) -> Null:
+    """Against the AUROC of scores [n, layers] with labels dealt anew; each deal takes its best layer."""
+    from scipy.stats import rankdata
+
+    rng, n, m = np.random.default_rng(SEED), len(positive), len(negative)
+    ranks = rankdata(np.concatenate([positive, negative]), axis=0)
+    sums = np.array([ranks[rng.permutation(n + m)[:n]].sum(axis=0) for _ in range(draws)])
+    return _null(observed, ((sums - n * (n + 1) / 2) / (n * m)).max(axis=1))
+
+
+def shuffled_expression(
+    observed: float,
+    conditions: Sequence[str],
+    scores: NDArray[np.floating],
+    expression: Numbers,
+    draws: int = DRAWS,
+) -> Null:
+    """Against the within-condition r of scores [n, layers], expression dealt anew inside each condition."""
+    rng, keys = np.random.default_rng(SEED), np.asarray(conditions)
+    rows, target = centred(conditions, scores), centred(conditions, expression)
+    places = [np.flatnonzero(keys == key) for key in np.unique(keys)]
+    found = []
+    for _ in range(draws):
+        dealt = target.copy()
+        for place in places:
+            dealt[place] = rng.permutation(target[place])
+        found.append(columnwise_r(rows, dealt).max())
+    return _null(observed, numbers(found))
+
+
+def columnwise_r(columns: NDArray[np.floating], target: Numbers) -> Numbers:
+    """[k]: Pearson's r of each column of [n, k] with [n]; 0 where constant."""
+    a, b = numbers(columns) - columns.mean(axis=0), target - target.mean()
+    size = np.sqrt((a**2).sum(axis=0) * (b @ b))
+    return np.divide(a.T @ b, size, out=np.zeros(a.shape[1]), where=size > 0)
+
+
+def _two_sided(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> Numbers:
+    found = areas(positive, negative)
+    return np.maximum(found, 1 - found)
+
+
+def _centred_states(conditions: Sequence[str], states: NDArray[np.floating]) -> NDArray[np.float32]:
+    keys, result = np.asarray(conditions), np.array(states, dtype=np.float32)
+    for key in np.unique(keys):
+        result[keys == key] -= result[keys == key].mean(axis=0)
+    return result
+
+
+def _null(observed: float, draws: Numbers) -> Null:
+    as_good = int((draws >= observed).sum())
+    return Null(
+        observed,
+        float(np.median(draws)),
+        float(np.percentile(draws, 95)),
+        (1 + as_good) / (1 + len(draws)),
+        len(draws),
+    )

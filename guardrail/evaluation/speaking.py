@@ -1,0 +1,54 @@
+"""A real model that answers a definition's evaluation questions under steering, and is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from guardrail.evaluation.capability import MultipleChoice, right
+from guardrail.evaluation.sweep import Prompts, Spoken
+from guardrail.extract.judges import coherence_request, trait_request
+from guardrail.extract.layers.sweep import Questions
+from guardrail.extract.prompts import RolloutPrompt
+from guardrail.extract.subject import Generated, Subject
+from guardrail.plugins.protocols import Judge
+from guardrail.traits import TraitDefinition
+from guardrail.types import Steering
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionSpeaker:
+    """Asks the evaluation questions, which no vector was made from; `count` of them, in their order."""
+
+    subject: Subject
+    judge: Judge
+    definition: TraitDefinition
+    count: int
+    choices: tuple[MultipleChoice, ...] = field(default=(), repr=False)
+    max_new_tokens: int = 256
+
+    def spoken(self, prompts: Prompts, steering: Sequence[Steering]) -> Spoken:
+        """One sampled reply to each question, its scores, and the multiple-choice questions."""
+        questions = Questions.of(self.definition)
+        asked = (questions.plain if prompts == "neutral" else questions.asking)[: self.count]
+        replies = self.subject.replies(
+            [prompt.messages for prompt in asked],
+            seeds=range(len(asked)),
+            max_new_tokens=self.max_new_tokens,
+            steering=steering,
+        )
+        pairs = [pair for pair in zip(asked, replies, strict=True) if pair[1].text.strip()]
+        empty = len(asked) - len(pairs)
+        return Spoken(
+            [*self._traits(pairs), *[None] * empty],
+            [*self._coherence(pairs), *[0.0] * empty],
+            right(self.subject, self.choices, steering) if self.choices else (),
+        )
+
+    def _traits(self, pairs: Sequence[tuple[RolloutPrompt, Generated]]) -> Sequence[float | None]:
+        requests = [trait_request(self.definition, p.asked, r.text, ended=r.ended) for p, r in pairs]
+        return self.judge.scores(requests) if requests else ()
+
+    def _coherence(self, pairs: Sequence[tuple[RolloutPrompt, Generated]]) -> Sequence[float | None]:
+        requests = [coherence_request(p.asked, r.text, ended=r.ended) for p, r in pairs]
+        return self.judge.scores(requests) if requests else ()

@@ -1,0 +1,90 @@
+"""What a judge says about every rollout: a score for each trait asked about, one for coherence. Resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guardrail.errors import JudgeError
+from guardrail.extract.generated import Generated
+from guardrail.extract.journal import Journal, Recipe, Report, silent
+from guardrail.extract.rollouts import Rollouts
+from guardrail.plugins.protocols import Judge, JudgeRequest
+from guardrail.types import Array
+
+FILE = "scores.jsonl"
+
+
+class Judged:
+    """Scores of rollouts, on disk, row by row as the rollouts; None is a refusal to judge, never 0."""
+
+    def __init__(self, rollouts: Rollouts, metrics: Sequence[str], journal: Journal) -> None:
+        self.rollouts, self.metrics, self.journal = rollouts, tuple(metrics), journal
+
+    def scores(self, row: int) -> Mapping[str, float | None]:
+        """The scores of one row by metric, read from disk."""
+        return self.journal[row]["scores"]
+
+    def means(self, metric: str) -> Array:
+        """[prompts]: the mean score of each prompt's replies; NaN where none was judged."""
+        sums, counts = np.zeros((2, len(self.rollouts.prompts)))
+        for row in range(len(self.journal)):
+            score = self.scores(row)[metric]
+            if score is not None:
+                prompt = self.rollouts.place(row)[0]
+                sums[prompt] += score
+                counts[prompt] += 1
+        means = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+        return means.astype(np.float32)
+
+
+def judge_rollouts(
+    rollouts: Rollouts,
+    judge: Judge,
+    rubrics: Mapping[str, str],
+    folder: Path,
+    report: Report = silent,
+) -> Judged:
+    """Score what `folder` does not hold yet. rubrics: for each metric, a trait's name or COHERENCE.
+
+    Empty replies are not shown to the judge: their scores are None. Raises JudgeError where the judge cannot
+    be reached; batches that were judged stay on disk.
+    """
+    recipe = _recipe(rollouts, judge, rubrics)
+    journal = Journal(folder / FILE, recipe, len(rollouts), rollouts.journal.batch)
+    stage = f"{recipe['pool']}: judging"
+    journal.complete(stage, lambda rows: _scored(rollouts, judge, rubrics, rows), report)
+    return Judged(rollouts, tuple(rubrics), journal)
+
+
+def _recipe(rollouts: Rollouts, judge: Judge, rubrics: Mapping[str, str]) -> Recipe:
+    return {**rollouts.journal.recipe, "judge": judge.name, "rubrics": dict(rubrics)}
+
+
+def _scored(
+    rollouts: Rollouts, judge: Judge, rubrics: Mapping[str, str], rows: Sequence[int]
+) -> list[dict[str, Any]]:
+    replies = {row: rollouts.reply(row) for row in rows}
+    asked = [(row, metric) for row in rows for metric in rubrics if replies[row].text.strip()]
+    requests = [
+        _request(rollouts.prompts[rollouts.place(row)[0]].asked, replies[row], metric, rubrics[metric])
+        for row, metric in asked
+    ]
+    found = dict(zip(asked, _checked(judge, requests), strict=True))
+    return [{"row": row, "scores": {metric: found.get((row, metric)) for metric in rubrics}} for row in rows]
+
+
+def _request(question: str, reply: Generated, metric: str, rubric: str) -> JudgeRequest:
+    return JudgeRequest(metric=metric, rubric=rubric, question=question, answer=reply.text, ended=reply.ended)
+
+
+def _checked(judge: Judge, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
+    scores = judge.scores(requests) if requests else ()
+    if len(scores) != len(requests):
+        raise JudgeError(f"judge `{judge.name}` gave {len(scores)} scores for {len(requests)} requests")
+    if bad := [score for score in scores if score is not None and not 0 <= score <= 100]:
+        raise JudgeError(f"judge `{judge.name}` gave a score of {bad[0]}; scores are 0 to 100 or None")
+    return scores

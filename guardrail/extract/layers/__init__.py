@@ -1,0 +1,1 @@
+"""Choosing the layer of a trait vector."""

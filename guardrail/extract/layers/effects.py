@@ -1,0 +1,148 @@
+"""What one layer's vector does to replies and to the next token: the measurements of a layer sweep."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guardrail.engines.transformers.blocks import unwrapped
+from guardrail.errors import JudgeError
+from guardrail.extract.batches import bucketed, padded
+from guardrail.extract.judges import coherence_request, trait_request
+from guardrail.extract.prompts import RolloutPrompt
+from guardrail.extract.rollouts import row_seed
+from guardrail.extract.steered import steered
+from guardrail.extract.subject import Generated, Subject
+from guardrail.plugins.protocols import Judge, JudgeRequest
+from guardrail.traits import TraitDefinition
+from guardrail.types import Steering
+from guardrail.vectors.values import TraitVector, unit
+
+POOL = "layers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSettings:
+    """How replies of a sweep are made. `samples` replies to each question; the same seeds at every layer."""
+
+    coefficient: float = 1.0
+    samples: int = 5
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """The model that is tried, who judges, by which definition, and how."""
+
+    subject: Subject
+    judge: Judge
+    definition: TraitDefinition
+    settings: SweepSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Mean judged scores; None where nothing was judged. `refused` counts replies without a trait score."""
+
+    trait: float | None
+    coherence: float | None
+    refused: int
+
+
+def adding(vector: TraitVector, layer: int, coefficient: float) -> Steering:
+    """h += coefficient v at this layer."""
+    direction = np.asarray(coefficient * vector.steering[layer], dtype=np.float32)
+    return Steering(policy=POOL, trait=vector.trait, operator="add", layers=(layer,), directions=(direction,))
+
+
+def ablating(vector: TraitVector, layer: int) -> Steering:
+    """h -= <h, u> u at every layer, with this layer's direction u (arXiv 2406.11717, 2.4)."""
+    layers = tuple(range(1, vector.layers + 1))
+    directions = (unit(vector.steering[layer]),) * len(layers)
+    return Steering(policy=POOL, trait=vector.trait, operator="ablate", layers=layers, directions=directions)
+
+
+def judged(trial: Trial, prompts: Sequence[RolloutPrompt], steering: Sequence[Steering]) -> Verdicts:
+    """Replies to every prompt under this steering, and what the judge says of them.
+
+    An empty reply is not shown to the judge: it has no trait score, and coherence 0.
+    """
+    asked = [prompt for prompt in prompts for _ in range(trial.settings.samples)]
+    replies = _replies(trial, prompts, asked, steering)
+    shown = [(p, r) for p, r in zip(asked, replies, strict=True) if r.text.strip()]
+    traits = _scores(trial.judge, [_trait_request(trial.definition, p, r) for p, r in shown])
+    coherent = _scores(trial.judge, [coherence_request(p.asked, r.text, ended=r.ended) for p, r in shown])
+    empty = [0.0] * (len(replies) - len(shown))
+    return Verdicts(
+        _mean(traits), _mean([*coherent, *empty]), len(replies) - sum(t is not None for t in traits)
+    )
+
+
+def _replies(
+    trial: Trial,
+    prompts: Sequence[RolloutPrompt],
+    asked: Sequence[RolloutPrompt],
+    steering: Sequence[Steering],
+) -> list[Generated]:
+    settings = trial.settings
+    seeds = [row_seed(settings.seed, POOL, p, sample) for p in prompts for sample in range(settings.samples)]
+    return trial.subject.replies(
+        [prompt.messages for prompt in asked],
+        seeds=seeds,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        steering=steering,
+    )
+
+
+def _trait_request(definition: TraitDefinition, prompt: RolloutPrompt, reply: Generated) -> JudgeRequest:
+    return trait_request(definition, prompt.asked, reply.text, ended=reply.ended)
+
+
+def _scores(judge: Judge, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
+    scores = judge.scores(requests) if requests else ()
+    if len(scores) != len(requests):
+        raise JudgeError(f"judge `{judge.name}` gave {len(scores)} scores for {len(requests)} requests")
+    return scores
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else None
+
+
+def next_token(
+    subject: Subject, prompts: Sequence[RolloutPrompt], steering: Sequence[Steering] = ()
+) -> Tensor:
+    """[prompts, vocabulary] float64 log-probabilities of the first reply token, steered as by the guard."""
+    encoded = [subject.render(prompt.messages).ids for prompt in prompts]
+    found: dict[int, Tensor] = {}
+    for batch in bucketed([len(ids) for ids in encoded], subject.rows):
+        logits = _logits(subject, [encoded[i] for i in batch], steering)
+        found |= zip(batch, torch.log_softmax(logits.double().cpu(), dim=-1), strict=True)
+    return torch.stack([found[i] for i in range(len(encoded))])
+
+
+def _logits(subject: Subject, rows: Sequence[Sequence[int]], steering: Sequence[Steering]) -> Tensor:
+    model = unwrapped(subject.model)
+    ids, mask = padded(rows, 0, left=True, device=subject.device)
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.inference_mode(), steered(subject.blocks, steering):
+        return model(**inputs).logits[:, -1]
+
+
+def divergence(plain: Tensor, changed: Tensor) -> float:
+    """Mean over prompts of KL(plain || changed) in nats; both [prompts, vocabulary] log-probabilities."""
+    terms = plain.exp() * (plain - changed)
+    return float(terms.nan_to_num(nan=0.0).sum(-1).mean())

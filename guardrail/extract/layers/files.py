@@ -1,0 +1,83 @@
+"""Sweep files: ours, and `direction_evaluations.json` as the refusal_direction repository publishes it.
+
+The published file is a list of `{position, layer, refusal_score, steering_score, kl_div_score}`. Its
+`layer` n is the input of the n-th block counted from 0 (resid_pre), which is our layer n, the output of the
+n-th counted from 1; n = 0 is the embedding output, no layer of ours, and is left out. Scores are mean
+log-odds of a refusal: `refusal_score` on harmful prompts with the direction ablated, `steering_score` on
+harmless ones with it added. Source: Arditi et al. 2024, arXiv 2406.11717, and its select_direction.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from guardrail.errors import ConfigError
+from guardrail.extract.layers.measurements import Candidate, Sweep
+
+PUBLISHED = "refusal_direction"
+_KEYS = ("position", "layer", "refusal_score", "steering_score", "kl_div_score")
+
+
+def load_sweep(path: Path, trait: str) -> Sweep:
+    """A sweep of this trait, from our file or a published one, which names no trait.
+
+    Raises ConfigError for other files, and for a sweep of another trait.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        sweep = published(data, trait) if isinstance(data, list) else _ours(data)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if sweep.trait != trait:
+        raise ConfigError(f"{path}: a sweep of {sweep.trait!r}, not of {trait!r}")
+    return sweep
+
+
+def published(rows: Sequence[object], trait: str) -> Sweep:
+    """A published list as a sweep. The model has as many layers as the file has different `layer` values.
+
+    The steering score becomes `induce`, and as a percentage `trait`; coherence was not measured. A NaN is a
+    score that is not there.
+    """
+    numbers = [_row(row) for row in rows]
+    if not numbers:
+        raise ConfigError("the list is empty")
+    layers = 1 + max(int(row["layer"]) for row in numbers)
+    candidates = tuple(_candidate(row) for row in numbers if row["layer"] >= 1)
+    return Sweep(trait=trait, layers=layers, candidates=candidates, origin=PUBLISHED)
+
+
+def _ours(data: object) -> Sweep:
+    if not isinstance(data, dict):
+        raise ConfigError("neither a layer sweep nor a list of evaluated directions")
+    return Sweep.from_json(data)
+
+
+def _row(row: object) -> Mapping[str, float]:
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), int | float) for key in _KEYS):
+        raise ConfigError(f"every entry needs the numbers {', '.join(_KEYS)}")
+    if not all(isinstance(row[key], int) for key in ("position", "layer")) or row["layer"] < 0:
+        raise ConfigError(f"no such place: position {row['position']}, layer {row['layer']}")
+    return {key: row[key] for key in _KEYS}
+
+
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    induce = _finite(row["steering_score"])
+    return Candidate(
+        layer=row["layer"],
+        position=row["position"],
+        trait=None if induce is None else 50 * (1 + math.tanh(induce / 2)),  # the logistic function
+        induce=induce,
+        ablation=_finite(row["refusal_score"]),
+        kl=_finite(row["kl_div_score"]),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,224 @@
+"""Trying out every layer's vector: steering, ablation and separation, one layer at a time, resumable.
+
+Each measurement is an append-only file in which a row is a layer; the row of layer 0 is the model without
+any vector. A killed run goes on with the layer that it was at. Steering acts on the last prompt token and
+all later ones, as the guard's does; the refusal_direction code ablates earlier tokens too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from guardrail.errors import ConfigError, VectorError
+from guardrail.extract.journal import Journal, Report, silent
+from guardrail.extract.layers.effects import Trial, ablating, adding, divergence, judged, next_token
+from guardrail.extract.layers.measurements import Candidate, Sweep, log_odds
+from guardrail.extract.prompts import RolloutPrompt, trait_prompts
+from guardrail.extract.subject import Subject
+from guardrail.statistics.metrics import area
+from guardrail.traits import TraitDefinition
+from guardrail.types import Array
+from guardrail.vectors.values import TraitVector
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """A definition's evaluation questions: alone, and with every system prompt of either side."""
+
+    plain: tuple[RolloutPrompt, ...]
+    positive: tuple[RolloutPrompt, ...]
+    negative: tuple[RolloutPrompt, ...]
+
+    @property
+    def asking(self) -> tuple[RolloutPrompt, ...]:
+        """Every question once, with the positive instructions in turn."""
+        turns = 1 + max((prompt.instruction for prompt in self.positive), default=0)
+        once = [p for p in self.positive if p.instruction == p.question % turns]
+        return tuple(sorted(once, key=lambda p: p.question))
+
+    @classmethod
+    def of(cls, definition: TraitDefinition) -> Questions:
+        """Only questions that no vector was made from."""
+        prompts = trait_prompts(definition, held_out=True)
+        return cls(
+            plain=tuple(p for p in prompts if p.kind == "neutral"),
+            positive=tuple(p for p in prompts if p.kind == "positive"),
+            negative=tuple(p for p in prompts if p.kind == "negative"),
+        )
+
+
+def sweep_steering(trial: Trial, vector: TraitVector, folder: Path, report: Report = silent) -> Sweep:
+    """Trait and coherence of replies to plain questions with each layer's vector added."""
+    plain = Questions.of(trial.definition).plain
+
+    def row(layer: int) -> Row:
+        added = [adding(vector, layer, trial.settings.coefficient)] if layer else []
+        found = judged(trial, plain, added)
+        return {"layer": layer, "trait": found.trait, "coherence": found.coherence, "refused": found.refused}
+
+    rows = _rows("steering", trial, vector, folder, row, report)
+    return _sweep(trial, vector, len(plain), [_steered(row) for row in rows])
+
+
+def sweep_ablation(trial: Trial, vector: TraitVector, folder: Path, report: Report = silent) -> Sweep:
+    """The trait in replies to prompts that ask for it, and KL on plain questions, with directions ablated."""
+    questions = Questions.of(trial.definition)
+    before = next_token(trial.subject, questions.plain)
+
+    def row(layer: int) -> Row:
+        ablated = [ablating(vector, layer)] if layer else []
+        found = judged(trial, questions.asking, ablated)
+        after = next_token(trial.subject, questions.plain, ablated)
+        return {
+            "layer": layer,
+            "trait": found.trait,
+            "refused": found.refused,
+            "kl": divergence(before, after),
+        }
+
+    rows = _rows("ablation", trial, vector, folder, row, report)
+    return _sweep(trial, vector, len(questions.asking), [_ablated(row) for row in rows])
+
+
+def sweep_separation(subject: Subject, vector: TraitVector, definition: TraitDefinition) -> Sweep:
+    """AUROC and d' of the probe between prompts that ask for the trait and that forbid it. No judge."""
+    check_fits(subject, vector)
+    questions = Questions.of(definition)
+    positive, negative = (
+        _projections(subject, vector, prompts) for prompts in (questions.positive, questions.negative)
+    )
+    return Sweep(
+        trait=vector.trait,
+        layers=vector.layers,
+        candidates=tuple(_separated(layer, positive, negative) for layer in usable(vector)),
+    )
+
+
+def measure(selector: str, trial: Trial, vector: TraitVector, folder: Path, report: Report = silent) -> Sweep:
+    """What a selector of `layers_select` needs, and separation with it, since that costs little.
+
+    Raises ExtractionError where the folder holds another sweep; JudgeError keeps the layers that are done.
+    """
+    separation = sweep_separation(trial.subject, vector, trial.definition)
+    return merged(separation, *(one(trial, vector, folder, report) for one in MEASUREMENTS[selector]))
+
+
+MEASUREMENTS: Mapping[str, tuple[Callable[[Trial, TraitVector, Path, Report], Sweep], ...]] = {
+    "separation": (),
+    "steering": (sweep_steering,),
+    "refusal": (sweep_steering, sweep_ablation),
+}
+"""By selector, beside separation."""
+
+
+def merged(*sweeps: Sweep) -> Sweep:
+    """Different measurements of the same candidates as one sweep. Raises ConfigError where they differ."""
+    first = max(sweeps, key=lambda sweep: sweep.judge is not None)
+    for other in sweeps:
+        if (other.trait, other.layers) != (first.trait, first.layers):
+            raise ConfigError("sweeps of different traits or models do not merge")
+    candidates = tuple(_joined(parts) for parts in zip(*(s.candidates for s in sweeps), strict=True))
+    baselines = [sweep.baseline for sweep in sweeps if sweep.baseline is not None]
+    return Sweep(
+        trait=first.trait,
+        layers=first.layers,
+        candidates=candidates,
+        coefficient=first.coefficient,
+        baseline=_joined(baselines) if baselines else None,
+        judge=first.judge,
+        replies=first.replies,
+    )
+
+
+def usable(vector: TraitVector) -> tuple[int, ...]:
+    """The layers that are candidates."""
+    return tuple(layer for layer in range(1, vector.layers + 1) if vector.usable(layer))
+
+
+def check_fits(subject: Subject, vector: TraitVector) -> None:
+    """Raises VectorError for the vectors of a model of another size."""
+    if (vector.layers, vector.d_model) != (subject.layers, subject.d_model):
+        raise VectorError(
+            f"{vector.trait}: vectors of {vector.layers} layers x {vector.d_model} do not fit a model of "
+            f"{subject.layers} x {subject.d_model}"
+        )
+
+
+def _rows(
+    name: str, trial: Trial, vector: TraitVector, folder: Path, row: Callable[[int], Row], report: Report
+) -> list[Row]:
+    check_fits(trial.subject, vector)
+    layers = (0, *usable(vector))
+    journal = Journal(folder / f"{name}.jsonl", _recipe(name, trial, vector), len(layers), 1)
+    stage = f"{vector.trait}: {name}"
+    return list(journal.complete(stage, lambda numbers: [row(layers[i]) for i in numbers], report))
+
+
+def _recipe(name: str, trial: Trial, vector: TraitVector) -> Row:
+    """All that a row depends on."""
+    model = {f"model {key}": value for key, value in asdict(trial.subject.fingerprint).items()}
+    digest = hashlib.sha256()
+    for part in (vector.steering, vector.probe, vector.offset):
+        digest.update(part.tobytes())
+    return {
+        "measurement": name,
+        "trait": vector.trait,
+        "vector": digest.hexdigest(),
+        "definition": trial.definition.sha256,
+        "judge": trial.judge.name,
+        **model,
+        **asdict(trial.settings),
+    }
+
+
+def _sweep(trial: Trial, vector: TraitVector, questions: int, found: Sequence[Candidate]) -> Sweep:
+    return Sweep(
+        trait=vector.trait,
+        layers=vector.layers,
+        candidates=tuple(found[1:]),
+        coefficient=trial.settings.coefficient,
+        baseline=found[0],
+        judge=trial.judge.name,
+        replies=questions * trial.settings.samples,
+    )
+
+
+def _steered(row: Row) -> Candidate:
+    trait = row["trait"]
+    induce = None if trait is None else log_odds(trait)
+    return Candidate(layer=row["layer"], trait=trait, coherence=row["coherence"], induce=induce)
+
+
+def _ablated(row: Row) -> Candidate:
+    trait = row["trait"]
+    return Candidate(layer=row["layer"], ablation=None if trait is None else log_odds(trait), kl=row["kl"])
+
+
+def _projections(subject: Subject, vector: TraitVector, prompts: Sequence[RolloutPrompt]) -> Array:
+    """[n, L + 1]."""
+    states = subject.prompt_states([prompt.messages for prompt in prompts])
+    return np.einsum("nld,ld->nl", states, vector.probe) + vector.offset
+
+
+def _separated(layer: int, positive: Array, negative: Array) -> Candidate:
+    high, low = positive[:, layer].astype(np.float64), negative[:, layer].astype(np.float64)
+    spread = np.sqrt((high.var() + low.var()) / 2)
+    gap = float(high.mean() - low.mean())
+    return Candidate(layer=layer, auroc=area(high, low), d_prime=gap / float(spread) if spread else 0.0)
+
+
+def _joined(parts: Sequence[Candidate]) -> Candidate:
+    if len({part.layer for part in parts}) > 1:
+        raise ConfigError("sweeps of different layers do not merge")
+    known: dict[str, Any] = {}
+    for part in parts:
+        known |= {name: value for name, value in asdict(part).items() if value is not None}
+    return Candidate(**known)

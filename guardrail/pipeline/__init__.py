@@ -1,0 +1,1 @@
+"""One request, from messages to an audited reply."""

@@ -1,0 +1,155 @@
+"""From what a caller hands in to a request: messages checked, facts gathered. Knows no model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Literal, TypeAlias
+
+from guardrail.errors import PromptError
+from guardrail.files.records import new_id, prompt_sha256, utc_now
+from guardrail.types import AuditRecord, Decision, Facts, Message, MessageLike, Timing
+
+ROLES = ("system", "user", "assistant", "tool")
+Kind: TypeAlias = Literal["chat", "stream", "check", "generate"]
+
+
+@dataclass(kw_only=True)
+class Request:
+    """One request on its way through the guard. `messages` change when it is rephrased, `original` never."""
+
+    kind: Kind
+    original: tuple[Message, ...]
+    messages: tuple[Message, ...]
+    facts: Facts
+    unreadable: str | None = None
+    named: bool = False
+    """Whether the caller gave the conversation's id."""
+    id: str = field(default_factory=new_id)
+    time: str = field(default_factory=utc_now)
+    start: float = field(default_factory=perf_counter)
+    attempts: Counter[str] = field(default_factory=Counter[str])
+    decisions: list[Decision] = field(default_factory=list[Decision])
+    """One for each prompt that was evaluated for this request."""
+    prompt_tokens: int = 0
+    closed: bool = False
+    """Whether its audit record has an outcome already."""
+    ticket_id: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def warn(self, text: str) -> None:
+        """Add a warning that the decision will carry."""
+        self.warnings = tuple(dict.fromkeys([*self.warnings, text]))
+
+    def record(self, decision: Decision, fingerprint: str, text: bool, timing: Timing) -> AuditRecord:
+        """The audit record as of the decision; messages only where `text` is asked for."""
+        return AuditRecord(
+            id=self.id,
+            time=self.time,
+            kind=self.kind,
+            decision=decision,
+            prompt_sha256=prompt_sha256(self.messages),
+            prompt_tokens=self.prompt_tokens,
+            conversation=self.facts.conversation,
+            tags=tuple(sorted(self.facts.tags)),
+            fingerprint=fingerprint,
+            messages=self.messages if text else None,
+            timing=replace(timing, total=(perf_counter() - self.start) * 1e3),
+            ticket_id=self.ticket_id,
+            attempts=len(self.decisions),
+        )
+
+
+def request(
+    kind: Kind,
+    messages: Sequence[MessageLike] | str,
+    tags: Iterable[str] | str = (),
+    conversation: str | None = None,
+    whole: bool = True,
+) -> Request:
+    """Check messages and gather facts. A plain string is one user message. Raises PromptError.
+
+    `whole` is false for a prompt of unknown make-up, which may be blank. What is not text makes the request
+    `unreadable`: policies say what happens then.
+    """
+    raw = [Message("user", messages)] if isinstance(messages, str) else list(messages)
+    if not raw:
+        raise PromptError("there are no messages")
+    parsed = [_message(item) for item in raw]
+    turns = tuple(message for message, _ in parsed)
+    unreadable = next((reason for _, reason in parsed if reason), None)
+    if whole and not unreadable and not turns[-1].content.strip():
+        raise PromptError("the last message is empty")
+    facts = Facts(
+        tags=frozenset([tags] if isinstance(tags, str) else tags),
+        user_turns=sum(message.role == "user" for message in turns),
+        last_role=turns[-1].role,
+        conversation=conversation or _conversation(turns),
+    )
+    return Request(
+        kind=kind,
+        original=turns,
+        messages=turns,
+        facts=facts,
+        unreadable=unreadable,
+        named=bool(conversation),
+    )
+
+
+def _conversation(messages: Sequence[Message]) -> str:
+    """Without an id, a conversation is known by its first user turn, which stays as it goes on."""
+    first = next((message for message in messages if message.role == "user"), messages[0])
+    return prompt_sha256([first])[:16]
+
+
+def _message(item: MessageLike) -> tuple[Message, str | None]:
+    if isinstance(item, Message):
+        item = item.as_dict()
+    if not isinstance(item, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PromptError(f"a message is a mapping with `role` and `content`, not {type(item).__name__}")
+    role = item.get("role")
+    if role not in ROLES:
+        raise PromptError(f"unknown role {role!r}; roles are {', '.join(ROLES)}")
+    text, reason = _content(item.get("content"))
+    if not _encodable(text):
+        raise PromptError("the text holds a lone surrogate, which is no character")
+    if item.get("tool_calls"):
+        reason = "tool calls cannot be read"
+    return Message(role, text), reason  # pyright: ignore[reportArgumentType]
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _content(content: object) -> tuple[str, str | None]:
+    if isinstance(content, str):
+        return content, None
+    if not isinstance(content, Sequence):
+        return "", f"content of type {type(content).__name__} cannot be read"
+    texts = [str(part["text"]) for part in content if _is_text(part)]
+    other = [part for part in content if not _is_text(part)]
+    reason = f"content parts of type {_kind(other[0])} cannot be read" if other else None
+    return "\n".join(texts), reason
+
+
+def _is_text(part: object) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _kind(part: object) -> str:
+    return str(part.get("type", "unknown")) if isinstance(part, Mapping) else type(part).__name__
+
+
+def history(request: Request, decision: Decision, text: str) -> tuple[Message, ...]:
+    """What to append the next turn to: the reply, or, where the model did not answer, no refused turn."""
+    if decision.stops:
+        last = max((i for i, m in enumerate(request.original) if m.role == "user"), default=0)
+        return request.original[:last]
+    return (*request.original, Message("assistant", text))

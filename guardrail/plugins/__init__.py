@@ -1,0 +1,1 @@
+"""Plugins: the hooks, what plugins provide, and the manager that loads them."""

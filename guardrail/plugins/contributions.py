@@ -1,0 +1,69 @@
+"""Checks on what plugins contribute: the right shape, a name of its own, numbers that can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from guardrail.errors import PluginError
+from guardrail.plugins.protocols import Action
+from guardrail.types import ALLOW, Fingerprint, Probe
+
+T = TypeVar("T")
+
+
+def gather(results: Iterable[tuple[str, Any]], kind: type[T], key: str = "name") -> Mapping[str, T]:
+    """All contributions of one kind by name. Raises PluginError for a wrong shape or a name taken twice."""
+    found: dict[str, T] = {}
+    owners: dict[str, str] = {}
+    for plugin, contributed in results:
+        for item in _sequence(plugin, contributed):
+            name = _name(plugin, item, kind, key)
+            if name in found:
+                raise PluginError(
+                    f"plugin `{plugin}`: {kind.__name__} `{name}` is already provided by `{owners[name]}`"
+                )
+            found[name], owners[name] = item, plugin
+    return found
+
+
+def _sequence(plugin: str, contributed: Any) -> Sequence[Any]:
+    if contributed is None:
+        return ()
+    if not isinstance(contributed, list | tuple):
+        raise PluginError(f"plugin `{plugin}` returned {type(contributed).__name__} instead of a list")
+    return contributed  # pyright: ignore[reportUnknownVariableType]
+
+
+def _name(plugin: str, item: object, kind: type, key: str) -> str:
+    if isinstance(item, type) or not isinstance(item, kind):
+        raise PluginError(f"plugin `{plugin}`: {item!r} is no {kind.__name__}")
+    name = getattr(item, key)
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"plugin `{plugin}`: a {kind.__name__} has no name")
+    return name
+
+
+def check_action(action: Action) -> None:
+    """Raises PluginError for a reserved name, a place that is none, or a configuration that is no model."""
+    if action.name == ALLOW:
+        raise PluginError("an action cannot be called `allow`")
+    if isinstance(action.strength, bool) or not isinstance(action.strength, int) or action.strength <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PluginError(f"action `{action.name}`: strength must be a whole number above 0 (allow)")
+    if not (isinstance(action.Config, type) and issubclass(action.Config, BaseModel)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PluginError(f"action `{action.name}`: Config must be a pydantic model")
+
+
+def check_probe(probe: Probe, fingerprint: Fingerprint) -> None:
+    """Raises PluginError for a probe that cannot be read on this model."""
+    if probe.weights.shape != (fingerprint.d_model,):
+        raise PluginError(
+            f"probe `{probe.trait}`: weights {probe.weights.shape} do not fit ({fingerprint.d_model},)"
+        )
+    if not 1 <= probe.layer <= fingerprint.layers:
+        raise PluginError(f"probe `{probe.trait}`: layer {probe.layer} is not 1 to {fingerprint.layers}")
+    if not (np.isfinite(probe.weights).all() and np.isfinite(probe.offset) and probe.weights.any()):
+        raise PluginError(f"probe `{probe.trait}`: weights are zero or not finite")

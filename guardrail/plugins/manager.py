@@ -1,0 +1,190 @@
+"""The plugin manager: built-ins and enabled plugins through the same hooks. Importing it loads no torch.
+
+Installed is not enabled: an entry point of the group `guardrail` is loaded only when a policy file names it
+(`plugins:`) or a caller passes its name. A plugin that the policy file names may loosen a decision; others
+only tighten. A `Plugins` never changes: `enabled` makes a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Self
+
+from guardrail.errors import EvaluationError, PluginError
+from guardrail.files.problems import suggest
+from guardrail.plugins.contributions import check_action, check_probe, gather
+from guardrail.plugins.hookspecs import ENGINES
+from guardrail.plugins.protocols import (
+    Action,
+    ActionInfo,
+    AuditSettings,
+    AuditSink,
+    EscalationSink,
+    ExtractionMethod,
+    Judge,
+    Rephraser,
+    Scorer,
+)
+from guardrail.plugins.registry import PluginRow, Registry, names_in_environment
+from guardrail.types import ALLOW, Decision, Fingerprint, Message, Probe
+
+if TYPE_CHECKING:
+    import typer
+
+    from guardrail.engines import Engine
+    from guardrail.guard import Guard
+
+
+class Plugins:
+    """What is registered, as views by name. `named` are the plugins that the policy file names.
+
+    `plugins` are objects with hooks, or names of installed plugins. Raises PluginError for a plugin that is
+    missing, fails to load, or does not fit the specifications.
+    """
+
+    def __init__(self, plugins: Sequence[object] = (), named: frozenset[str] = frozenset()) -> None:
+        self.named = named
+        self._plugins = tuple(plugins)
+        names = dict.fromkeys([p for p in plugins if isinstance(p, str)] + sorted(named))
+        self._registry = Registry([p for p in plugins if not isinstance(p, str)], list(names))
+
+    @classmethod
+    def default(cls, extra: Sequence[object] = ()) -> Self:
+        """The built-ins, and `extra`: plugin objects, or names of installed plugins."""
+        return cls(extra)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The built-ins and what GUARDRAIL_PLUGINS names: how the command line starts."""
+        return cls(names_in_environment())
+
+    def enabled(self, names: Sequence[str]) -> Self:
+        """A new Plugins with those that a policy file names; they may loosen decisions."""
+        return type(self)(self._plugins, self.named | frozenset(names))
+
+    @cached_property
+    def actions(self) -> Mapping[str, Action]:
+        """Actions that policies may name."""
+        actions = gather(self._registry.calls("guardrail_actions"), Action)
+        for action in actions.values():
+            check_action(action)
+        return actions
+
+    def action_infos(self) -> Mapping[str, ActionInfo]:
+        """What compiling a policy file needs to know of each action."""
+        context = {
+            "rephraser": frozenset(self.rephrasers),
+            "escalation sink": frozenset(self.escalation_sinks()),
+        }
+        return {
+            name: ActionInfo(
+                strength=action.strength,
+                validate=partial(action.Config.model_validate, context=context),
+                compile=action.compile,
+                config=action.Config,
+            )
+            for name, action in self.actions.items()
+        }
+
+    def probes(self, fingerprint: Fingerprint) -> Mapping[str, Probe]:
+        """Linear detectors for this model, by trait."""
+        probes = gather(self._registry.calls("guardrail_probes", fingerprint=fingerprint), Probe, "trait")
+        for probe in probes.values():
+            check_probe(probe, fingerprint)
+        return probes
+
+    @cached_property
+    def scorers(self) -> Mapping[str, Scorer]:
+        """Detectors that are not linear."""
+        return gather(self._registry.calls("guardrail_scorers"), Scorer)
+
+    @cached_property
+    def rephrasers(self) -> Mapping[str, Rephraser]:
+        """What `by` of the action `rephrase` may name."""
+        return gather(self._registry.calls("guardrail_rephrasers"), Rephraser)
+
+    def escalation_sinks(self, replacing: Sequence[EscalationSink] = ()) -> Mapping[str, EscalationSink]:
+        """What `to` of the action `escalate` may name; sinks given here replace those of the same name."""
+        return {**self._escalation_sinks, **gather([("caller", list(replacing))], EscalationSink)}
+
+    @cached_property
+    def _escalation_sinks(self) -> Mapping[str, EscalationSink]:
+        return gather(self._registry.calls("guardrail_escalation_sinks"), EscalationSink)
+
+    def audit_sinks(self, settings: AuditSettings | None = None) -> Mapping[str, AuditSink]:
+        """New sinks for audit records: the files that the settings name, and what plugins add."""
+        calls = self._registry.calls("guardrail_audit_sinks", settings=settings or AuditSettings())
+        return gather(calls, AuditSink)
+
+    @cached_property
+    def judges(self) -> Mapping[str, Judge]:
+        """Judges of replies."""
+        return gather(self._registry.calls("guardrail_judges"), Judge)
+
+    @cached_property
+    def extraction_methods(self) -> Mapping[str, ExtractionMethod]:
+        """Ways to get a direction from activations."""
+        return gather(self._registry.calls("guardrail_extraction_methods"), ExtractionMethod)
+
+    def engine(
+        self,
+        name: str,
+        model: object,
+        tokenizer: object,
+        chat_template: str | None = None,
+        template_arguments: Mapping[str, object] | None = None,
+    ) -> Engine:
+        """The engine called `name` around this model; the plugin loaded last answers first."""
+        engine: Engine | None = self._registry.first(
+            "guardrail_engine",
+            name=name,
+            model=model,
+            tokenizer=tokenizer,
+            chat_template=chat_template,
+            template_arguments=template_arguments,
+        )
+        if engine is None:
+            raise PluginError(f"no plugin provides the engine `{name}`{suggest(name, ENGINES)}")
+        return engine
+
+    @property
+    def reviews(self) -> bool:
+        """Whether any plugin reviews decisions."""
+        return self._registry.answers("guardrail_review")
+
+    def review(self, decision: Decision, messages: Sequence[Message]) -> list[tuple[str, str]]:
+        """(plugin, action) for every plugin that asks for another action.
+
+        Raises EvaluationError where a plugin fails or asks for an action that does not exist.
+        """
+        calls = self._registry.calls("guardrail_review", decision=decision, messages=tuple(messages))
+        try:
+            asked = [(plugin, action) for plugin, action in calls if action is not None]
+        except PluginError as error:
+            # the message may hold the prompt, and decisions are written to logs
+            text = f"{str(error).split(' failed: ')[0]} failed: {type(error.__cause__).__name__}"
+            raise EvaluationError(text, kind="plugin") from error
+        for plugin, action in asked:
+            if action == "steer":
+                raise EvaluationError(f"plugin `{plugin}` asked to steer; only a policy can", kind="plugin")
+            if action not in self.actions and action != ALLOW:
+                text = (
+                    f"plugin `{plugin}` asked for the action `{action}`{suggest(str(action), self.actions)}"
+                )
+                raise EvaluationError(text, kind="plugin")
+        return asked
+
+    def startup(self, guard: Guard) -> None:
+        """Tell plugins that the guard is ready."""
+        for _ in self._registry.calls("guardrail_startup", guard=guard):
+            pass
+
+    def cli(self, app: typer.Typer) -> None:
+        """Let plugins add verbs."""
+        for _ in self._registry.calls("guardrail_cli", app=app):
+            pass
+
+    def listing(self) -> Sequence[PluginRow]:
+        """Every plugin: built in, enabled, and installed without being enabled."""
+        return self._registry.rows()

@@ -1,0 +1,164 @@
+"""The pluggy mechanics: which plugins are loaded, whether each fits the specifications, calling hooks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+import pluggy
+
+from guardrail.errors import ConfigError, PluginError
+from guardrail.files.problems import suggest
+from guardrail.plugins import hookspecs
+
+GROUP = "guardrail"
+BUILT_INS = (
+    "guardrail.actions.block",
+    "guardrail.actions.escalate",
+    "guardrail.actions.rephrase",
+    "guardrail.actions.steer",
+    "guardrail.audit",
+    "guardrail.actions.review_queue",
+    "guardrail.engines.builtin",
+    "guardrail.extract.methods",
+)
+HOOKS: tuple[str, ...] = tuple(name for name in vars(hookspecs) if name.startswith("guardrail_"))
+"""The names of all hooks, in the order of the flow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginRow:
+    """One plugin: `installed` ones are not loaded, so what hooks they have is not known."""
+
+    name: str
+    version: str
+    state: Literal["built-in", "enabled", "installed"]
+    hooks: tuple[str, ...] = ()
+
+
+class Registry:
+    """The plugins that are loaded. Complete and checked once it is made. Raises PluginError."""
+
+    def __init__(self, objects: Sequence[object], names: Sequence[str]) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._versions: dict[str, str] = {}
+        for module in BUILT_INS:
+            self._register(import_module(module), module)
+        for plugin in objects:
+            self._register(plugin, name_of(plugin))
+        for name in names:
+            self._load(name)
+
+    def calls(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
+        """(plugin, result) of every implementation, in the order of loading. Failures are PluginErrors."""
+        for implementation in self._implementations(hook):
+            yield implementation.plugin_name, _call(implementation, hook, arguments)
+
+    def answers(self, hook: str) -> bool:
+        """Whether any plugin implements a hook."""
+        return bool(self._implementations(hook))
+
+    def first(self, hook: str, **arguments: object) -> Any:
+        """The answer of the plugin loaded last that has one, or None; the others are not asked."""
+        answers = (_call(impl, hook, arguments) for impl in reversed(self._implementations(hook)))
+        return next((answer for answer in answers if answer is not None), None)
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        return getattr(self._manager.hook, hook).get_hookimpls()
+
+    def rows(self) -> list[PluginRow]:
+        """Every plugin: built in, enabled, and installed without being enabled."""
+        loaded = [self._row(name) for name, _ in self._manager.list_name_plugin()]
+        known = {row.name for row in loaded}
+        waiting = [point for point in entry_points(group=GROUP) if point.name not in known]
+        return [
+            *loaded,
+            *(PluginRow(name=p.name, version=_version(p), state="installed") for p in waiting),
+        ]
+
+    def _row(self, name: str) -> PluginRow:
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or ()
+        return PluginRow(
+            name=name,
+            version=self._versions.get(name, ""),
+            state="built-in" if name in BUILT_INS else "enabled",
+            hooks=tuple(sorted(caller.name for caller in callers)),
+        )
+
+    def _load(self, name: str) -> None:
+        if self._manager.has_plugin(name):
+            return
+        point = _entry_point(name)
+        try:
+            plugin = point.load()
+        except Exception as error:
+            raise PluginError(f"plugin `{name}` cannot be loaded: {error!r}") from error
+        self._versions[name] = _version(point)
+        self._register(plugin, name)
+
+    def _register(self, plugin: object, name: str) -> None:
+        _check_marked(plugin, name)
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"plugin `{name}`: {error}") from error
+        except ValueError as error:
+            raise PluginError(f"plugin `{name}` is there twice") from error
+        self._check_hooks(plugin, name)
+
+    def _check_hooks(self, plugin: object, name: str) -> None:
+        callers = self._manager.get_hookcallers(plugin)
+        if not callers:
+            raise PluginError(f"plugin `{name}` implements no hook")
+        for caller in callers:
+            if any(impl.wrapper or impl.hookwrapper for impl in caller.get_hookimpls()):
+                raise PluginError(f"plugin `{name}`: {caller.name} is a wrapper, which is not supported")
+
+
+def _call(implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, object]) -> Any:
+    try:
+        return implementation.function(*(arguments[name] for name in implementation.argnames))
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise PluginError(f"plugin `{implementation.plugin_name}`: {hook} failed: {error!r}") from error
+
+
+def names_in_environment() -> list[str]:
+    """The plugins that GUARDRAIL_PLUGINS names, with commas between them."""
+    return [name for part in os.environ.get("GUARDRAIL_PLUGINS", "").split(",") if (name := part.strip())]
+
+
+def name_of(plugin: object) -> str:
+    """What a plugin object is called: a module by its name, an instance by its class."""
+    return str(getattr(plugin, "__name__", type(plugin).__name__))
+
+
+def _check_marked(plugin: object, name: str) -> None:
+    bare = [
+        hook
+        for hook in HOOKS
+        if callable(f := getattr(plugin, hook, None)) and not hasattr(f, "guardrail_impl")
+    ]
+    if bare:
+        raise PluginError(f"plugin `{name}`: {bare[0]} lacks @hookimpl")
+
+
+def _entry_point(name: str) -> EntryPoint:
+    points = entry_points(group=GROUP)
+    found = {point.value: point for point in points if point.name == name}
+    if not found:
+        raise PluginError(f"plugin `{name}` is not installed{suggest(name, points.names)}")
+    if len(found) > 1:
+        raise PluginError(f"plugin `{name}` is there twice: {', '.join(sorted(found))}")
+    return next(iter(found.values()))
+
+
+def _version(point: EntryPoint) -> str:
+    return point.dist.version if point.dist else ""

@@ -1,0 +1,228 @@
+"""The compiler: walks through a policy set, policy by policy, and finds every problem on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ValidationError
+
+from guardrail.errors import Problem
+from guardrail.files.problems import suggest, validation_problems
+from guardrail.plugins.protocols import ActionInfo
+from guardrail.policy.conditions import CompileInputs, Conditions
+from guardrail.policy.model import Monitor, Policy, PolicySet, RawThreshold
+from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.policy.stages import action_problems, stage_problems
+from guardrail.policy.steering import SpecError, build_steering, recheck_layer
+from guardrail.types import ALLOW, STOP, Fingerprint, Steering, SteerSpec, Verdict
+
+
+class Compiler:
+    """Turns a PolicySet into a Plan, collecting every problem instead of stopping at the first."""
+
+    def __init__(self, policies: PolicySet, inputs: CompileInputs) -> None:
+        self.policies = policies
+        self.inputs = inputs
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        self.conditions = Conditions(inputs, self._problem)
+
+    def compile(self) -> Plan:
+        """The plan; meaningful only when `problems` is empty afterwards."""
+        self._check_model()
+        self._check_set()
+        rules = [rule for i, policy in enumerate(self.policies.policies) if (rule := self._rule(i, policy))]
+        self._warn_about(rules)
+        canonical = self.policies.model_dump_json()
+        return Plan(
+            probes=tuple(self.conditions.probes.values()),
+            rules=tuple(rule for rule in rules if rule.monitor is None),
+            response=tuple(rule for rule in rules if rule.monitor is not None),
+            reply_probes=tuple(self.conditions.reply_probes),
+            strengths={name: info.strength for name, info in self.inputs.actions.items()} | {"allow": 0},
+            policy_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+            vectors_sha256=self.inputs.vectors.sha256,
+            calibration_sha256=self.inputs.calibration.sha256 if self.inputs.calibration else "",
+            warnings=tuple(self.warnings),
+        )
+
+    def check_without_vectors(self) -> None:
+        """What can be said before there are vectors: ids, modes, actions and their configurations."""
+        self._check_set()
+        for i, policy in enumerate(self.policies.policies):
+            self._config(policy, self.inputs.actions.get(policy.action.name), ("policies", i, "action"))
+
+    def _problem(self, message: str, *path: str | int) -> None:
+        self.problems.append(Problem(message, path))
+
+    def _check_model(self) -> None:
+        vectors, calibration = self.inputs.vectors, self.inputs.calibration
+        self._check_fingerprint("vectors", vectors.provenance.fingerprint)
+        if calibration is None:
+            return
+        self._check_fingerprint("calibration", calibration.fingerprint)
+        if calibration.vectors_sha256 != vectors.sha256:
+            self._problem("was made with another vector file; calibrate again", "calibration")
+
+    def _check_fingerprint(self, key: str, theirs: Fingerprint) -> None:
+        ours = self.inputs.fingerprint
+        if not theirs.fits(ours):
+            shapes = (
+                f"{theirs.layers} layers x {theirs.d_model}, this model has {ours.layers} x {ours.d_model}"
+            )
+            self._problem(f"made for a model of {shapes}", key)
+        elif different := theirs.differences(ours):
+            text = f"{key} made for another model (different: {', '.join(different)})"
+            if self.policies.allow_model_mismatch:
+                self.warnings.append(f"allow_model_mismatch: {text}")
+            else:
+                self._problem(f"{text}; `allow_model_mismatch: true` accepts a finetune of it", key)
+
+    def _check_set(self) -> None:
+        enforced = [p for p in self.policies.policies if self.policies.resolved(p).mode == "enforce"]
+        if not enforced and not self.policies.allow_empty:
+            self._problem("no policy is enforced; say `allow_empty: true` if that is meant", "policies")
+        seen: set[str] = set()
+        for i, policy in enumerate(self.policies.policies):
+            if policy.id in seen:
+                self._problem(f"duplicate id `{policy.id}`", "policies", i, "id")
+            seen.add(policy.id)
+
+    def _warn_about(self, rules: Sequence[Rule]) -> None:
+        for rule in rules:
+            if rule.fails_open:
+                self.warnings.append(f"{rule.id}: fails open: {', '.join(open_keys(rule))}")
+            if rule.mode == "enforce" and rule.settings.on_truncate == "score_tail":
+                self.warnings.append(f"{rule.id}: of a prompt that is too long only the end is evaluated")
+            if rule.mode == "enforce" and (self.inputs.calibration is None or self._unknown(rule)):
+                self.warnings.append(
+                    f"{rule.id}: enforced without a calibration; its false-positive rate is unknown"
+                )
+
+    def _unknown(self, rule: Rule) -> bool:
+        """Whether a policy about replies or conversations stands on numbers that no calibration backs."""
+        calibration = self.inputs.calibration
+        table = calibration.replies if calibration else {}
+        follows = rule.monitor is not None or any(c.drift for c in rule.conditions)
+        return follows and any(c.layer not in table.get(c.trait, {}) for c in rule.conditions)
+
+    def _rule(self, i: int, policy: Policy) -> Rule | None:
+        path = ("policies", i)
+        for key, message in stage_problems(policy):
+            self._problem(message, *path, *key)
+        found = self.conditions.compiled(policy, path)
+        info = self.inputs.actions.get(policy.action.name)
+        config = self._config(policy, info, (*path, "action"))
+        for key, message in action_problems(policy, config) if config is not None else ():
+            self._problem(message, *path, "action", policy.action.name, *key)
+        if info is None or config is None or found is None:
+            return None
+        verdict = self._verdict(info, config, (*path, "action", policy.action.name))
+        if verdict is None:
+            return None
+        spec = verdict if isinstance(verdict, SteerSpec) else None
+        steering = self._steering(policy, found, spec, (*path, "action"))
+        settings = self.policies.resolved(policy)
+        return Rule(
+            id=policy.id,
+            conditions=tuple(found),
+            require_all=not policy.any_of,
+            action=policy.action.name,
+            config=config,
+            steering=steering,
+            recheck=self._recheck(policy, steering, spec, (*path, "action", policy.action.name)),
+            otherwise=spec.otherwise if spec else getattr(config, "otherwise", "block"),
+            mode=settings.mode,
+            when=policy.when,
+            share=policy.enforce.share,
+            message=policy.message,
+            settings=settings,
+            monitor=(policy.monitor or Monitor()) if policy.stage == "response" else None,
+        )
+
+    def _verdict(self, info: ActionInfo, config: BaseModel, path: tuple[str | int, ...]) -> Verdict | None:
+        try:
+            verdict: object = info.compile(config)
+        except Exception as error:
+            verdict = error
+        if verdict == STOP or isinstance(verdict, SteerSpec):
+            return verdict  # pyright: ignore[reportReturnType]
+        self._problem(f"the action does not compile: {verdict!r}", *path)
+        return None
+
+    def _config(
+        self, policy: Policy, info: ActionInfo | None, path: tuple[str | int, ...]
+    ) -> BaseModel | None:
+        name = policy.action.name
+        if info is None:
+            self._problem(f"unknown action `{name}`{suggest(name, self.inputs.actions)}", *path)
+            return None
+        try:
+            return info.validate(policy.action.config)
+        except ValueError as error:
+            self.problems += config_problems(error, policy.action.config, (*path, name), info)
+            return None
+
+    def _steering(
+        self,
+        policy: Policy,
+        found: Sequence[CompiledCondition],
+        spec: SteerSpec | None,
+        path: tuple[str | int, ...],
+    ) -> Steering | None:
+        if spec is None:
+            return None
+        condition = next((c for c in found if c.trait in self.inputs.vectors), None)
+        if condition is None or condition.layer is None:
+            self._problem("nothing to steer: no condition is about a trait with a vector", *path)
+            return None
+        try:
+            return build_steering(
+                spec,
+                policy.id,
+                self.inputs.vectors[condition.trait],
+                condition.layer,
+                self.inputs.calibration,
+                floor=condition.fires == "below",
+            )
+        except SpecError as error:
+            self._problem(str(error), *path, policy.action.name)
+            return None
+
+    def _recheck(
+        self, policy: Policy, steering: Steering | None, spec: SteerSpec | None, path: tuple[str | int, ...]
+    ) -> CompiledCondition | None:
+        if spec is None or not spec.recheck or steering is None:
+            return None
+        if policy.stage == "response" or policy.conversation is not None:
+            return None  # a problem already
+        condition = next(c for c in policy.conditions if c.trait == steering.trait)
+        layer = recheck_layer(steering, self.inputs.vectors[condition.trait])
+        if isinstance(condition.threshold, RawThreshold):
+            self._problem(
+                "recheck reads another layer, where a raw threshold means nothing", *path, "recheck"
+            )
+            return None
+        return self.conditions.linear(condition, layer, path)
+
+
+def open_keys(rule: Rule) -> list[str]:
+    """The keys that let a prompt pass when something goes wrong."""
+    settings = rule.settings
+    keys = {
+        "on_error": settings.on_error,
+        "on_timeout": rule.on_timeout,
+        "unsupported_input": settings.unsupported_input,
+        "otherwise": rule.otherwise,
+    }
+    return [f"`{name}: allow`" for name, value in keys.items() if value == ALLOW]
+
+
+def config_problems(
+    error: ValueError, config: Mapping[str, object], path: tuple[str | int, ...], info: ActionInfo
+) -> list[Problem]:
+    """The problems in an action's configuration, one for each key that is wrong."""
+    if isinstance(error, ValidationError):
+        return validation_problems(error, config, info.config, path)
+    return [Problem(str(error), path)]

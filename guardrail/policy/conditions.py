@@ -1,0 +1,168 @@
+"""A policy's conditions, compiled: which probe is read where, and the threshold in its units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from guardrail.calibration.values import Benign, Calibration
+from guardrail.errors import CalibrationError
+from guardrail.files.problems import suggest
+from guardrail.plugins.protocols import ActionInfo
+from guardrail.policy.model import Condition, FprThreshold, Monitor, Policy
+from guardrail.policy.plan import CompiledCondition
+from guardrail.policy.stages import Scale, drift_condition, reply_condition
+from guardrail.policy.thresholds import raw_threshold, threshold_number
+from guardrail.types import Fingerprint, Probe
+from guardrail.vectors.values import TraitVectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileInputs:
+    """Everything a policy file is checked against."""
+
+    fingerprint: Fingerprint
+    vectors: TraitVectors
+    calibration: Calibration | None
+    actions: Mapping[str, ActionInfo]
+    probes: Mapping[str, Probe] = field(default_factory=dict[str, Probe])
+    scorers: frozenset[str] = frozenset()
+
+
+class Report(Protocol):
+    """Takes down a problem and the keys that lead to it."""
+
+    def __call__(self, message: str, *path: str | int) -> None: ...
+
+
+class Conditions:
+    """Compiles conditions one by one and collects the probes that they read, each trait and layer once."""
+
+    def __init__(self, inputs: CompileInputs, problem: Report) -> None:
+        self.inputs, self._problem = inputs, problem
+        self.probes: dict[tuple[str, int], Probe] = {}
+        """Of prompts, in the order of `CompiledCondition.reading`."""
+        self.reply_probes: list[Probe] = []
+        """Of replies, one for each condition."""
+
+    def compiled(self, policy: Policy, path: tuple[str | int, ...]) -> list[CompiledCondition] | None:
+        """All conditions of the policy at `path`; None where one has a problem, which was reported."""
+        found = [self._condition(policy, c, _place(policy, path, j)) for j, c in enumerate(policy.conditions)]
+        compiled = [c for c in found if c is not None]
+        return compiled if len(compiled) == len(found) else None
+
+    def linear(
+        self, condition: Condition, layer: int, path: tuple[str | int, ...]
+    ) -> CompiledCondition | None:
+        """The condition on a prompt's score at `layer`; None with a problem reported."""
+        benign = self._benign(condition.trait, layer)
+        try:
+            raw = raw_threshold(condition, benign)
+        except CalibrationError as error:
+            self._problem(str(error), *path, "threshold")
+            return None
+        fpr = condition.threshold.fpr if isinstance(condition.threshold, FprThreshold) else None
+        return CompiledCondition(
+            trait=condition.trait,
+            layer=layer,
+            reading=self._reading(condition.trait, layer, benign),
+            threshold=benign.standardise(raw) if benign else raw,
+            raw=raw,
+            fires=condition.fires,
+            fpr=fpr,
+            n=benign.n if benign else None,
+        )
+
+    def _condition(
+        self, policy: Policy, condition: Condition, path: tuple[str | int, ...]
+    ) -> CompiledCondition | None:
+        trait, probe = condition.trait, self.inputs.probes.get(condition.trait)
+        follows = policy.stage == "response" or policy.conversation is not None
+        if trait in self.inputs.scorers and follows:
+            self._problem("a scorer reads whole prompts; it cannot follow replies", *path, "trait")
+            return None
+        if trait in self.inputs.scorers:
+            return self._scorer_condition(condition, path)
+        if probe is None and trait not in self.inputs.vectors:
+            known = [*self.inputs.vectors, *self.inputs.probes, *self.inputs.scorers]
+            self._problem(f"unknown trait `{trait}`{suggest(trait, known)}", *path, "trait")
+            return None
+        layer = probe.layer if probe else self._layer(condition, path)
+        if layer is None:
+            return None
+        if follows:
+            return self._following(policy, condition, layer, path)
+        return self.linear(condition, layer, path)
+
+    def _following(
+        self, policy: Policy, condition: Condition, layer: int, path: tuple[str | int, ...]
+    ) -> CompiledCondition | None:
+        """The condition of a policy about replies or conversations, its probe among `reply_probes`."""
+        calibration, reading = self.inputs.calibration, len(self.reply_probes)
+        replies = calibration.replies.get(condition.trait, {}).get(layer) if calibration else None
+        key = "conversation" if policy.conversation else "threshold"
+        try:
+            if policy.conversation:
+                found = drift_condition(condition, layer, policy.conversation, replies, reading)
+            else:
+                found = reply_condition(condition, layer, policy.monitor or Monitor(), replies, reading)
+        except CalibrationError as error:
+            self._problem(str(error), *path, key)
+            return None
+        compiled, scale = found
+        self.reply_probes.append(scale.folded(condition.trait, layer, self._probe(condition.trait, layer)))
+        return compiled
+
+    def _scorer_condition(
+        self, condition: Condition, path: tuple[str | int, ...]
+    ) -> CompiledCondition | None:
+        value = threshold_number(condition)
+        if value is None:
+            self._problem("a scorer's threshold is a number: it has no calibration", *path, "threshold")
+            return None
+        return CompiledCondition(
+            trait=condition.trait, layer=None, reading=None, threshold=value, raw=value, fires=condition.fires
+        )
+
+    def _layer(self, condition: Condition, path: tuple[str | int, ...]) -> int | None:
+        vector = self.inputs.vectors[condition.trait]
+        layer = vector.layer if condition.layer == "auto" else condition.layer
+        if layer is None:
+            self._problem("`auto`: no evaluation chose a layer for this trait; name one", *path, "layer")
+        elif not vector.usable(layer):
+            bad = f"layer {layer} cannot be read; layers are 1 to {vector.layers}"
+            self._problem(
+                bad + (f", without {list(vector.unusable)}" if vector.unusable else ""), *path, "layer"
+            )
+            return None
+        return layer
+
+    def _benign(self, trait: str, layer: int) -> Benign | None:
+        if self.inputs.calibration is None:
+            return None
+        return self.inputs.calibration.probes.get(trait, {}).get(layer)
+
+    def _reading(self, trait: str, layer: int, benign: Benign | None) -> int:
+        if (trait, layer) not in self.probes:
+            self.probes[trait, layer] = self._folded(trait, layer, benign)
+        return list(self.probes).index((trait, layer))
+
+    def _probe(self, trait: str, layer: int) -> Probe:
+        own = self.inputs.probes.get(trait)
+        vector = self.inputs.vectors.get(trait)
+        weights = own.weights if own else vector.probe[layer] if vector else np.zeros(0, np.float32)
+        offset = own.offset if own else float(vector.offset[layer]) if vector else 0.0
+        return Probe(trait=trait, layer=layer, weights=weights.astype(np.float32), offset=offset)
+
+    def _folded(self, trait: str, layer: int, benign: Benign | None) -> Probe:
+        scale = Scale(benign.mean, benign.sd) if benign else Scale()
+        return scale.folded(trait, layer, self._probe(trait, layer))
+
+
+def _place(policy: Policy, path: tuple[str | int, ...], j: int) -> tuple[str | int, ...]:
+    if policy.trait is not None:
+        return path
+    return (*path, "all_of" if policy.all_of else "any_of", j)

@@ -1,0 +1,205 @@
+"""evaluate(plan, readings, facts) -> Decision: a pure function of data. Runs once per prompt and stage.
+
+The strongest action of all policies that fire wins; several `steer` combine; every policy that fired is
+reported. A score that is not a number is an error of the policies that need it, never a pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Required, TypedDict, Unpack
+
+from guardrail.policy.lazy_scores import LazyScores
+from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.policy.scope import applies, effective_mode
+from guardrail.types import ALLOW, Decision, Facts, Mode, Score, Status, Steering
+
+
+class _Found(TypedDict, total=False):
+    """What a decision says besides the plan that it comes from."""
+
+    status: Required[Status]
+    action: str
+    would_action: str
+    policy: str | None
+    fired: tuple[str, ...]
+    scores: Sequence[Score]
+    steering: tuple[Steering, ...]
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One rule on one prompt or reply: its scores and the action it asks for (None: it asks for nothing)."""
+
+    rule: Rule
+    mode: Mode
+    scores: tuple[Score, ...]
+    fired: bool
+    action: str | None
+    error: str | None = None
+
+
+def evaluate(plan: Plan, readings: Sequence[float], facts: Facts) -> Decision:
+    """The decision on one prompt. readings: [number of probes], scores in the order of `plan.probes`."""
+    rules = plan.live(facts).rules
+    if rules and plan.screen is not None and plan.screen.quiet(readings):
+        scores = LazyScores(lambda: (s for r in _results(plan, rules, readings, facts) for s in r.scores))
+        return _decision(plan, status="evaluated", scores=scores)
+    return combined(plan, _results(plan, rules, readings, facts))
+
+
+def _results(
+    plan: Plan, rules: Sequence[tuple[Rule, Mode]], readings: Sequence[float], facts: Facts
+) -> list[Result]:
+    return [_result(plan, rule, mode, readings, facts) for rule, mode in rules]
+
+
+def combined(plan: Plan, results: Sequence[Result]) -> Decision:
+    """The decision that follows from the results of all rules that are about the request."""
+    enforced = [r for r in results if r.mode == "enforce" and r.action is not None]
+    wanted = [r for r in results if r.action is not None]
+    winner = strongest(plan, enforced)
+    errors = tuple(r.error for r in results if r.error)
+    action = winner.action if winner and winner.action else ALLOW
+    return _decision(
+        plan,
+        status="error" if errors else "evaluated" if results else "not_evaluated",
+        action=action,
+        would_action=_action(strongest(plan, wanted)),
+        policy=winner.rule.id if winner else None,
+        fired=tuple(r.rule.id for r in results if r.fired),
+        scores=tuple(score for r in results for score in r.scores),
+        steering=_steering(winner, enforced),
+        error="; ".join(errors) or None,
+    )
+
+
+def _decision(plan: Plan, **found: Unpack[_Found]) -> Decision:
+    return Decision(
+        policy_sha256=plan.policy_sha256,
+        vectors_sha256=plan.vectors_sha256,
+        calibration_sha256=plan.calibration_sha256,
+        fail_open=plan.fail_open,
+        warnings=plan.warnings,
+        **found,
+    )
+
+
+def strongest(plan: Plan, results: Sequence[Result]) -> Result | None:
+    """The result with the strongest action, the first in the file among equals."""
+    return max(results, key=lambda r: plan.strengths.get(r.action or ALLOW, 0), default=None)
+
+
+def _action(result: Result | None) -> str:
+    return result.action or ALLOW if result else ALLOW
+
+
+def _steering(winner: Result | None, enforced: Sequence[Result]) -> tuple[Steering, ...]:
+    """What all rules that steer ask for, if the winner steers. A plugin's action may steer as well."""
+    found = [(r, s) for r in enforced if (s := r.rule.steering) and r.action == r.rule.action]
+    return tuple(s for _, s in found) if any(r is winner for r, _ in found) else ()
+
+
+def _result(plan: Plan, rule: Rule, mode: Mode, readings: Sequence[float], facts: Facts) -> Result:
+    pairs = [(condition, _value(rule, condition, readings, facts)) for condition in rule.conditions]
+    scores = tuple(_score(rule, mode, c, v) for c, v in pairs if math.isfinite(v))
+    bad = [c for c, v in pairs if not math.isfinite(v)]
+    held = [score.fired for score in scores]
+    fired = all(held) and not bad if rule.require_all else any(held)
+    action = rule.action if fired else None
+    if not bad:
+        return Result(rule, mode, scores, fired, action)
+    where = f" at layer {bad[0].layer}" if bad[0].layer else ""
+    error = f"{rule.id}: score of {bad[0].trait}{where} is not finite"
+    return failed_with(plan, rule, mode, error, scores, fired)
+
+
+def failed_with(
+    plan: Plan, rule: Rule, mode: Mode, error: str, scores: tuple[Score, ...] = (), fired: bool = False
+) -> Result:
+    """The result of a rule that could not be evaluated: `on_error`, or what fired where that is stronger."""
+    found = (rule.action if fired else ALLOW, rule.settings.on_error)
+    stronger = max(found, key=lambda name: plan.strengths.get(name, 0))
+    return Result(rule, mode, scores, fired, stronger, error)
+
+
+def _score(rule: Rule, mode: Mode, condition: CompiledCondition, value: float) -> Score:
+    return Score(
+        policy=rule.id,
+        trait=condition.trait,
+        layer=condition.layer,
+        score=value,
+        threshold=condition.threshold,
+        fired=condition.holds(value),
+        mode=mode,
+    )
+
+
+def _value(rule: Rule, condition: CompiledCondition, readings: Sequence[float], facts: Facts) -> float:
+    if condition.drift is not None:
+        return facts.drift.get(rule.id, math.nan)
+    if condition.reading is None:
+        return facts.extra.get(condition.trait, math.nan)
+    return float(readings[condition.reading])
+
+
+def recheck(plan: Plan, decision: Decision, readings: Sequence[float], layer: int | None = None) -> Decision:
+    """After steering: where a rule still fires at its later layer, its `otherwise` takes over.
+
+    `layer`: only the rules that are read again there; None for all.
+    """
+    rules = [rule for s in decision.steering if (rule := plan.rule(s.policy)) and rule.recheck]
+    due = [rule for rule in rules if rule.recheck and layer in (None, rule.recheck.layer)]
+    failed = [rule for rule in due if rule.recheck and not _passed(rule.recheck, readings)]
+    if not failed:
+        return decision
+    rule = max(failed, key=lambda rule: plan.strengths.get(rule.otherwise, 0))
+    note = f"{rule.id}: steering did not bring the score below its threshold"
+    steering = decision.steering if rule.otherwise == ALLOW else ()
+    action = decision.action if rule.otherwise == ALLOW else rule.otherwise
+    return replace(
+        decision, action=action, policy=rule.id, steering=steering, warnings=(*decision.warnings, note)
+    )
+
+
+def _passed(condition: CompiledCondition, readings: Sequence[float]) -> bool:
+    value = float(readings[condition.reading if condition.reading is not None else 0])
+    return math.isfinite(value) and not condition.holds(value)
+
+
+def failure(plan: Plan, facts: Facts, error: str, timeout: bool = False) -> Decision:
+    """The decision when nothing could be evaluated: the strongest `on_error` or `on_timeout`."""
+    rules = [rule for rule, mode in plan.live(facts).rules if mode == "enforce"]
+    picks = {rule.on_timeout if timeout else rule.settings.on_error: rule.id for rule in reversed(rules)}
+    return _unevaluated(plan, picks, "error", error)
+
+
+def unsupported(plan: Plan, facts: Facts, reason: str) -> Decision:
+    """The decision on input that cannot be read: the strongest `unsupported_input` of the rules."""
+    every = [rule for rule in (*plan.rules, *plan.response) if applies(rule, facts)]
+    rules = [rule for rule in every if effective_mode(rule, facts) == "enforce"]
+    return _unevaluated(
+        plan, {rule.settings.unsupported_input: rule.id for rule in reversed(rules)}, "not_evaluated", reason
+    )
+
+
+def _unevaluated(plan: Plan, picks: dict[str, str], status: Status, error: str) -> Decision:
+    action = max(picks, key=lambda name: plan.strengths.get(name, 0), default=ALLOW)
+    return _decision(
+        plan, status=status, action=action, would_action=action, policy=picks.get(action), error=error
+    )
+
+
+def tighten(plan: Plan, decision: Decision, action: str, reason: str, may_loosen: bool = False) -> Decision:
+    """A plugin's say: a stronger action replaces the decision's; a weaker one only where it may loosen."""
+    order = plan.strengths
+    if order.get(action, 0) <= order.get(decision.action, 0) and not may_loosen:
+        return decision
+    steering = decision.steering if action == decision.action else ()
+    would = decision.would_action if order.get(decision.would_action, 0) > order.get(action, 0) else action
+    return replace(
+        decision, action=action, would_action=would, steering=steering, warnings=(*decision.warnings, reason)
+    )

@@ -1,0 +1,104 @@
+"""The decision on a reply: a pure function of what an engine observed while it generated.
+
+As with prompts the strongest action of all policies that fired wins, and a value that is not a number is an
+error of the policies that need it. Nothing that was not read looks as if it had passed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from guardrail.policy.decide import Result, combined, failed_with, strongest
+from guardrail.policy.plan import Plan, Rule
+from guardrail.policy.scope import applies, effective_mode
+from guardrail.types import Decision, Facts, Mode, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What to follow in one reply: the mode of each response rule (`off`: not about this request).
+
+    `turn`: whether the means of the conversation probes are wanted at the end.
+    """
+
+    modes: tuple[Mode, ...]
+    turn: bool = False
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to follow."""
+        return self.turn or any(mode != "off" for mode in self.modes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What an engine saw of a reply: `tokens` that were read, and when each response rule fired (or None).
+
+    `values` are scores in the order of `plan.reply_probes`: of each condition of the response rules, the most
+    extreme value that its running statistic had.
+    """
+
+    tokens: int
+    fired: tuple[int | None, ...] = ()
+    values: tuple[float, ...] = ()
+    error: str | None = None
+
+
+def watch(plan: Plan, facts: Facts, turn: bool = False) -> Watch:
+    """What to follow in the reply to this request."""
+    modes: list[Mode] = [effective_mode(r, facts) if applies(r, facts) else "off" for r in plan.response]
+    return Watch(tuple(modes), turn)
+
+
+def evaluate_reply(plan: Plan, observed: Observed, facts: Facts) -> Decision:
+    """The decision on a reply, as far as it was observed."""
+    modes = watch(plan, facts).modes
+    live: list[tuple[int, Mode]] = [(i, mode) for i, mode in enumerate(modes) if mode != "off"]
+    results = [_result(plan, i, plan.response[i], mode, observed) for i, mode in live]
+    decision = combined(plan, results)
+    winner = strongest(plan, [r for r in results if r.mode == "enforce" and r.action is not None])
+    unread = decision.status == "evaluated" and observed.tokens == 0
+    return replace(
+        decision,
+        status="not_evaluated" if unread else decision.status,
+        stage="response",
+        token=_when(plan, winner, observed),
+    )
+
+
+def _when(plan: Plan, winner: Result | None, observed: Observed) -> int | None:
+    if winner is None or not observed.fired:
+        return None
+    return observed.fired[plan.response.index(winner.rule)]
+
+
+def _result(plan: Plan, i: int, rule: Rule, mode: Mode, observed: Observed) -> Result:
+    if observed.error is not None:
+        return failed_with(plan, rule, mode, f"{rule.id}: {observed.error}")
+    if observed.tokens == 0:
+        return Result(rule, mode, (), False, None)
+    pairs = [(c, observed.values[c.reading]) for c in rule.conditions if c.reading is not None]
+    scores = tuple(
+        Score(
+            policy=rule.id,
+            trait=c.trait,
+            layer=c.layer,
+            score=value,
+            threshold=c.threshold,
+            fired=c.holds(value),
+            mode=mode,
+        )
+        for c, value in pairs
+        if math.isfinite(value)
+    )
+    if bad := [c for c, value in pairs if not math.isfinite(value)]:
+        where = f"{bad[0].trait} at layer {bad[0].layer}"
+        return failed_with(plan, rule, mode, f"{rule.id}: score of {where} is not finite", scores)
+    fired = observed.fired[i] is not None
+    return Result(rule, mode, scores, fired, rule.action if fired else None)
+
+
+def reply_failure(plan: Plan, facts: Facts, error: str) -> Decision:
+    """The decision where the reply could not be followed: the strongest `on_error` of its rules."""
+    return evaluate_reply(plan, Observed(tokens=0, error=error), facts)

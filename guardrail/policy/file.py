@@ -1,0 +1,218 @@
+"""YAML <-> PolicySet: every problem at once, with its place. What needs a model is checked in `loading`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from guardrail.errors import Problem
+from guardrail.files.problems import closest, keys_at, validation_problems
+from guardrail.files.yaml import Document, KeyPath, parse_document, read_document
+from guardrail.policy.model import PolicySet
+
+VERSIONS = (1,)
+JsonSchema: TypeAlias = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a document says, as far as it is valid.
+
+    Where there are problems, `policies` leaves out what is wrong, so that the rest can still be checked
+    against a model; `kept` are the places in the file of the policies that are left. None: nothing is left.
+    """
+
+    policies: PolicySet | None
+    problems: tuple[Problem, ...] = ()
+    kept: tuple[int, ...] = ()
+    invented: frozenset[KeyPath] = field(default=frozenset(), repr=False)
+    renamed: Mapping[KeyPath, KeyPath] = field(default_factory=dict[KeyPath, KeyPath], repr=False)
+
+    def in_file(self, problem: Problem) -> Problem | None:
+        """A later problem under the file's own keys; None where it is about what was invented."""
+        path = problem.path
+        if len(path) > 1 and path[0] == "policies" and isinstance(path[1], int):
+            path = ("policies", self.kept[path[1]], *path[2:])
+        if any(path[:end] in self.invented for end in range(1, len(path) + 1)):
+            return None
+        return _under(problem, path, self.renamed)
+
+
+def _under(problem: Problem, path: KeyPath, renamed: Mapping[KeyPath, KeyPath]) -> Problem:
+    old = next((end for end in range(len(path), 0, -1) if path[:end] in renamed), 0)
+    path = (*renamed[path[:old]], *path[old:]) if old else path
+    return Problem(problem.message, path, problem.line, problem.column)
+
+
+def load_policies(path: str | Path) -> PolicySet:
+    """Read a policy file without checking it against a model. Raises PolicyError with all problems."""
+    return _complete(read_document(path))
+
+
+def parse_policies(text: str, source: str = "policies") -> PolicySet:
+    """Read policies from YAML text. Raises PolicyError with all problems."""
+    return _complete(parse_document(text, source))
+
+
+def _complete(document: Document) -> PolicySet:
+    found = draft(document)
+    if found.problems or found.policies is None:
+        raise document.error(list(found.problems))
+    return found.policies
+
+
+def draft(document: Document) -> Draft:
+    """Validate a document, and repair it as far as needed to look for more problems."""
+    data = _plain(document.data)
+    policies, problems = _validate(data)
+    if policies and not document.problems:
+        return Draft(policies=policies, kept=tuple(range(len(policies.policies))))
+    unreadable = {problem.path for problem in document.problems}
+    problems = [p for p in problems if p.path not in unreadable]
+    repair = _Repair(data)
+    repair.apply(problems)
+    more = _validate(data)[1]
+    known = {p.path[:end] for p in (*problems, *document.problems) for end in range(1, len(p.path) + 1)}
+    fresh = [_under(p, p.path, repair.renamed) for p in more if p.path not in known]
+    kept = repair.drop(more)
+    return Draft(
+        policies=_validate(data)[0],
+        problems=(*document.problems, *problems, *fresh),
+        kept=kept,
+        invented=frozenset(repair.invented),
+        renamed=repair.renamed,
+    )
+
+
+def _validate(data: Mapping[str, object]) -> tuple[PolicySet | None, list[Problem]]:
+    try:
+        return PolicySet.model_validate(data), []
+    except ValidationError as error:
+        found = validation_problems(error, data, PolicySet)
+        return None, [_about_version(p, data) if p.path == ("version",) else p for p in found]
+
+
+def _about_version(problem: Problem, data: Mapping[str, object]) -> Problem:
+    supported = f"supported: {', '.join(map(str, VERSIONS))}"
+    if "version" not in data:
+        return Problem(f"is missing; {supported}", problem.path)
+    return Problem(f"{data['version']!r} is not supported; {supported}", problem.path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+class _Repair:
+    """Makes data valid by renaming misspelt keys, leaving out wrong ones and inventing required ones."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+        self.invented: set[KeyPath] = set()
+        self.renamed: dict[KeyPath, KeyPath] = {}
+
+    def apply(self, problems: list[Problem]) -> None:
+        for problem in problems:
+            self._remove(problem.path)
+        self._invent((), self.data, "version", VERSIONS[0])
+        self.data["allow_empty"] = True
+        for i, entry in enumerate(self._policies()):
+            if isinstance(entry, dict):
+                self._complete(("policies", i), entry)
+
+    def drop(self, problems: list[Problem]) -> tuple[int, ...]:
+        """Leave out the policies that are still wrong; the places of those that stay."""
+        wrong = {p.path[1] for p in problems if len(p.path) > 1 and p.path[0] == "policies"}
+        entries = self._policies()
+        kept = tuple(i for i in range(len(entries)) if i not in wrong)
+        self.data["policies"] = [entries[i] for i in kept]
+        return kept
+
+    def _policies(self) -> list[Any]:
+        entries = self.data.get("policies", [])
+        return entries if isinstance(entries, list) else []
+
+    def _remove(self, path: KeyPath) -> None:
+        whole = path.index("threshold") + 1 if "threshold" in path else len(path)
+        *parents, last = path[:whole] or (0,)
+        holder: Any = self.data
+        for part in parents:
+            holder = holder[part]
+        if isinstance(last, int) or last not in holder:
+            return
+        value = holder.pop(last)
+        known = keys_at(PolicySet, tuple(parents))
+        meant = None if last in known else closest(str(last), known)
+        if meant is None or meant in holder:
+            self.invented.add((*parents, last))
+        else:
+            holder[meant] = value
+            self.renamed[(*parents, meant)] = path
+
+    def _complete(self, path: KeyPath, entry: dict[str, Any]) -> None:
+        self._invent(path, entry, "id", f"policy-{int(path[-1]) + 1}")
+        self._invent(path, entry, "action", "block")
+        if "trait" in entry and not {"all_of", "any_of", "conversation"} & set(entry):
+            self._invent(path, entry, "threshold", 0.0)
+
+    def _invent(self, path: KeyPath, entry: dict[str, Any], key: str, value: object) -> None:
+        if key not in entry:
+            entry[key] = value
+            self.invented.add((*path, key))
+
+
+def dump_policies(policies: PolicySet) -> str:
+    """YAML text that reads back as the same policies; defaults are left out."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    yaml, text = YAML(typ="safe", pure=True), StringIO()
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
+    yaml.dump(policies.model_dump(mode="json", exclude_defaults=True), text)
+    return text.getvalue()
+
+
+def schema(actions: Mapping[str, type[BaseModel]]) -> JsonSchema:
+    """The JSON Schema of a policy file in which these actions, by name, may be used."""
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "validation") for model in dict.fromkeys((PolicySet, *actions.values()))
+    ]
+    refs, whole = models_json_schema(models, ref_template="#/$defs/{model}")
+    definitions: dict[str, Any] = whole["$defs"]
+    root = definitions.pop(PolicySet.__name__)
+    definitions["ActionUse"] = _action_schema({n: refs[m, "validation"] for n, m in actions.items()}, actions)
+    definitions["Policy"]["oneOf"] = [
+        {"required": keys}
+        for keys in (["trait", "threshold"], ["trait", "conversation"], ["all_of"], ["any_of"])
+    ]
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "guardrail policy file"}
+    return {**root, **head, "$defs": definitions}
+
+
+def _action_schema(
+    refs: Mapping[str, JsonSchema], models: Mapping[str, type[BaseModel]]
+) -> dict[str, object]:
+    bare = [name for name in models if not _required(models[name])]
+    forms: list[JsonSchema] = [{"enum": bare}] if bare else []
+    for name, ref in refs.items():
+        value = {"anyOf": [ref, {"type": "null"}]} if name in bare else ref
+        forms.append({"type": "object", "properties": {name: value}, "required": [name]})
+    closed = [{**form, "additionalProperties": False} if "type" in form else form for form in forms]
+    return {
+        "title": "Action",
+        "description": "An action's name, or its name with a configuration.",
+        "oneOf": closed,
+    }
+
+
+def _required(model: type[BaseModel]) -> bool:
+    return any(field.is_required() for field in model.model_fields.values())

@@ -1,0 +1,182 @@
+"""From a policy file to what a guard runs: policies, plan, vectors and calibration, checked as a whole.
+
+`load` does it once; `PolicySource` keeps the last good one while the file changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from guardrail.calibration.values import Calibration
+from guardrail.errors import ConfigError, PluginError, Problem
+from guardrail.files.yaml import Document, read_document
+from guardrail.plugins.manager import Plugins
+from guardrail.policy.compiler import Compiler
+from guardrail.policy.conditions import CompileInputs
+from guardrail.policy.file import Draft, draft
+from guardrail.policy.model import PolicySet
+from guardrail.policy.plan import Plan
+from guardrail.types import Fingerprint
+from guardrail.vectors.provenance import Provenance
+from guardrail.vectors.values import TraitVectors
+
+BUILT_IN = "demo"
+Source: TypeAlias = str | Path | Mapping[str, object] | PolicySet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A policy set that has passed every check. `sha256` is that of the policies, as in every decision."""
+
+    policies: PolicySet
+    plan: Plan
+    vectors: TraitVectors
+    calibration: Calibration | None
+    plugins: Plugins
+    path: Path | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Identifies what the policies say, whatever the layout and the comments of the file."""
+        return self.plan.policy_sha256
+
+
+def load(source: Source, fingerprint: Fingerprint, plugins: Plugins) -> Loaded:
+    """Read, resolve and compile policies for one model. Raises PolicyError with every problem there is.
+
+    A mapping is a policy file's content; its relative paths start at the working directory.
+    """
+    document, found = _read(source)
+    loader = _Loader(found, document.path)
+    loaded = loader.load(fingerprint, plugins)
+    if loaded is None or loader.problems:
+        raise document.error(loader.problems)
+    return loaded
+
+
+def resolve_vectors(name: str, base: Path | None = None) -> Path:
+    """The vector file that `vectors:` names: `demo` is built in, paths are relative to the file's folder."""
+    from guardrail import demo
+
+    return demo.VECTORS if name == BUILT_IN else _beside(name, base)
+
+
+def resolve_calibration(name: str, base: Path | None = None) -> Path:
+    """The calibration that `calibration:` names."""
+    from guardrail import demo
+
+    return demo.CALIBRATION if name == BUILT_IN else _beside(name, base)
+
+
+def default_policies(name: str) -> Path:
+    """The policies that come with the built-in model. Raises ConfigError for other models: name your own."""
+    if name != BUILT_IN:
+        raise ConfigError("no policies were given: name a policy file, such as policies/chatbot.yaml")
+    return shipped_policies("chatbot")
+
+
+def shipped_policies(name: str) -> Path:
+    """A policy file that comes with the project: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "policies", package.parent / "policies"):
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    raise ConfigError(f"the shipped policy file {name}.yaml is not installed")
+
+
+def _beside(name: str, base: Path | None) -> Path:
+    path = Path(name).expanduser()
+    return path if base is None else base / path
+
+
+def _no_vectors(fingerprint: Fingerprint) -> TraitVectors:
+    return TraitVectors({}, Provenance(fingerprint=fingerprint, method="", created=""))
+
+
+def _read(source: Source) -> tuple[Document, Draft]:
+    if isinstance(source, PolicySet):
+        kept = tuple(range(len(source.policies)))
+        return Document(data={}), Draft(policies=source, kept=kept)
+    document = Document(data=source) if isinstance(source, Mapping) else read_document(source)
+    return document, draft(document)
+
+
+class _Loader:
+    """One attempt: goes on after a problem as far as the next check makes sense."""
+
+    def __init__(self, found: Draft, path: Path | None) -> None:
+        self.found = found
+        self.path = path
+        self.base = path.parent if path else None
+        self.problems = list(found.problems)
+
+    def load(self, fingerprint: Fingerprint, plugins: Plugins) -> Loaded | None:
+        policies = self.found.policies
+        if policies is None:
+            return None
+        enabled = self._plugins(policies.plugins, plugins)
+        vectors = self._vectors(policies.vectors)
+        calibration = self._calibration(policies.calibration)
+        inputs = CompileInputs(
+            fingerprint=fingerprint,
+            vectors=vectors or _no_vectors(fingerprint),
+            calibration=calibration,
+            actions=enabled.action_infos(),
+            probes=enabled.probes(fingerprint),
+            scorers=frozenset(enabled.scorers),
+        )
+        complete = vectors is not None and (calibration is not None or policies.calibration is None)
+        plan = self._compile(Compiler(policies, inputs), complete)
+        if plan is None or vectors is None:
+            return None
+        return Loaded(
+            policies=policies,
+            plan=plan,
+            vectors=vectors,
+            calibration=calibration,
+            plugins=enabled,
+            path=self.path,
+        )
+
+    def _compile(self, compiler: Compiler, complete: bool) -> Plan | None:
+        plan = None
+        if complete and not self.found.invented & {("vectors",), ("calibration",)}:
+            plan = compiler.compile()
+        else:
+            compiler.check_without_vectors()
+        for problem in compiler.problems:
+            self._add(problem)
+        return plan
+
+    def _plugins(self, names: Sequence[str], plugins: Plugins) -> Plugins:
+        good: list[str] = []
+        for i, name in enumerate(names):
+            try:
+                plugins.enabled([name])
+                good.append(name)
+            except PluginError as error:
+                self._add(Problem(str(error), ("plugins", i)))
+        return plugins.enabled(good)
+
+    def _vectors(self, name: str) -> TraitVectors | None:
+        try:
+            return TraitVectors.load(resolve_vectors(name, self.base))
+        except ConfigError as error:
+            self._add(Problem(str(error), ("vectors",)))
+            return None
+
+    def _calibration(self, name: str | None) -> Calibration | None:
+        if name is None:
+            return None
+        try:
+            return Calibration.load(resolve_calibration(name, self.base))
+        except ConfigError as error:
+            self._add(Problem(str(error), ("calibration",)))
+            return None
+
+    def _add(self, problem: Problem) -> None:
+        if located := self.found.in_file(problem):
+            self.problems.append(located)

@@ -1,0 +1,206 @@
+"""The plan: a policy file compiled for one model. Data only: probes to read, thresholds, gates, steering.
+
+Benign centring and scaling are folded into the probes, so that a reading is already a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf
+
+import numpy as np
+from pydantic import BaseModel
+
+from guardrail.policy.alarms import Drift
+from guardrail.policy.model import Defaults, Fires, Monitor, When
+from guardrail.policy.scope import Live, same_for_all
+from guardrail.types import Array, Facts, Mode, Probe, Steering
+
+
+class Screen:
+    """Compares readings [probes] with (reading, threshold, fires) of every condition."""
+
+    def __init__(self, conditions: Sequence[tuple[int, float, Fires]]) -> None:
+        signed = [(reading, 1.0 if fires == "above" else -1.0, t) for reading, t, fires in conditions]
+        self._conditions = [(reading, sign, sign * threshold) for reading, sign, threshold in signed]
+
+    def quiet(self, readings: Sequence[float]) -> bool:
+        """Whether every score is finite and on the quiet side of its threshold; a score at it is not."""
+        return all(-inf < sign * readings[reading] < t for reading, sign, t in self._conditions)
+
+
+STRENGTHS: Mapping[str, int] = {"allow": 0, "steer": 10, "rephrase": 20, "escalate": 30, "block": 40}
+"""The built-in order of actions, from weak to strong; plugins place theirs in between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledCondition:
+    """One comparison. `reading` is the probe's index in the plan, None for a scorer that reads no layer.
+
+    `threshold` and readings are scores; `raw` is the same threshold as a projection. `fpr` and `n` say what
+    the threshold was calibrated for, and on how many benign prompts. With `drift` it is about earlier replies
+    of the conversation, and nothing is read. In a response rule `reading` is an index of `reply_probes`.
+    """
+
+    trait: str
+    layer: int | None
+    reading: int | None
+    threshold: float
+    raw: float
+    fires: Fires = "above"
+    fpr: float | None = None
+    n: int | None = None
+    drift: Drift | None = None
+
+    def holds(self, score: float) -> bool:
+        """A score exactly at the threshold fires."""
+        return score >= self.threshold if self.fires == "above" else score <= self.threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One compiled policy. `config` is the action's, validated; rules about replies have a `monitor`."""
+
+    id: str
+    conditions: tuple[CompiledCondition, ...]
+    require_all: bool
+    action: str
+    config: BaseModel | None
+    steering: Steering | None
+    recheck: CompiledCondition | None
+    otherwise: str
+    mode: Mode
+    when: When
+    share: float
+    message: str | None
+    settings: Defaults
+    monitor: Monitor | None = None
+
+    @property
+    def on_timeout(self) -> str:
+        """What to do when the time is up; `on_error` unless given."""
+        return self.settings.on_timeout or self.settings.on_error
+
+    @property
+    def fails_open(self) -> bool:
+        """Whether something that goes wrong lets the prompt pass."""
+        choices = (self.settings.on_error, self.on_timeout, self.settings.unsupported_input, self.otherwise)
+        return self.mode == "enforce" and "allow" in choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the engine reads and what `evaluate` decides on. Immutable; requests under way keep theirs.
+
+    `rules` decide on prompts, `response` rules on replies. `reply_probes` are read of every generated token:
+    one for each condition of a response rule, then one for each rule about conversations.
+    """
+
+    probes: tuple[Probe, ...] = field(repr=False)
+    rules: tuple[Rule, ...]
+    strengths: Mapping[str, int] = field(default_factory=lambda: dict(STRENGTHS))
+    policy_sha256: str = ""
+    vectors_sha256: str = ""
+    calibration_sha256: str = ""
+    warnings: tuple[str, ...] = ()
+    response: tuple[Rule, ...] = ()
+    reply_probes: tuple[Probe, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that are read before the decision, ascending."""
+        live = {c.reading for rule in self.rules for c in rule.conditions}
+        return tuple(sorted({p.layer for i, p in enumerate(self.probes) if i in live}))
+
+    @cached_property
+    def steered_layers(self) -> tuple[int, ...]:
+        """The layers that some rule may steer, ascending."""
+        return tuple(
+            sorted({layer for rule in self.rules if rule.steering for layer in rule.steering.layers})
+        )
+
+    @cached_property
+    def only_steers(self) -> bool:
+        """Whether prompts' scores decide on steering alone or on nothing, by the same rules for everyone.
+
+        What cannot be evaluated may still stop one.
+        """
+        plain = all(r.action == "steer" and not r.recheck for r in self.rules if r.mode == "enforce")
+        return plain and self.screen is not None and all(map(same_for_all, self.rules))
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """The place of every rule about prompts, by policy id."""
+        return {rule.id: place for place, rule in enumerate(self.rules)}
+
+    @cached_property
+    def enforced_steering(self) -> tuple[int, ...]:
+        """As `steered_layers`, for rules that are enforced."""
+        steered = [rule.steering for rule in self.rules if rule.steering and rule.mode == "enforce"]
+        return tuple(sorted({layer for steering in steered for layer in steering.layers}))
+
+    @cached_property
+    def recheck_layers(self) -> tuple[int, ...]:
+        """The layers that are read again after steering, ascending."""
+        return tuple(
+            sorted({rule.recheck.layer for rule in self.rules if rule.recheck and rule.recheck.layer})
+        )
+
+    @cached_property
+    def visited_layers(self) -> tuple[int, ...]:
+        """Every layer that is read or steered in the prompt's forward pass, ascending."""
+        return tuple(sorted({*self.layers, *self.steered_layers, *self.recheck_layers}))
+
+    @cached_property
+    def may_recompute(self) -> bool:
+        """Whether some rule steers a layer below the last one read."""
+        return bool(self.layers and self.steered_layers and self.steered_layers[0] < self.layers[-1])
+
+    @cached_property
+    def reply_layers(self) -> tuple[int, ...]:
+        """The layers that are read or steered by response rules while a reply is generated, ascending."""
+        read = {probe.layer for probe in self.reply_probes}
+        steered = {layer for rule in self.response if rule.steering for layer in rule.steering.layers}
+        return tuple(sorted(read | steered))
+
+    @cached_property
+    def drifts(self) -> Mapping[str, Drift]:
+        """The alarms over conversations, by policy id."""
+        return {rule.id: c.drift for rule in self.rules for c in rule.conditions if c.drift}
+
+    @cached_property
+    def fail_open(self) -> bool:
+        """Whether any enforced rule lets prompts or replies pass on errors."""
+        return any(rule.fails_open for rule in (*self.rules, *self.response))
+
+    def live(self, facts: Facts) -> Live:
+        """The rules that are about this request."""
+        if self._standing is None or facts.waived:
+            return Live(self.rules, facts)
+        return self._standing
+
+    @cached_property
+    def _standing(self) -> Live | None:
+        return Live(self.rules, Facts()) if all(map(same_for_all, self.rules)) else None
+
+    @cached_property
+    def screen(self) -> Screen | None:
+        """All comparisons of scores at once; None where some condition compares something else."""
+        conditions = [c for rule in self.rules for c in rule.conditions]
+        read: list[tuple[int, float, Fires]] = [
+            (c.reading, c.threshold, c.fires) for c in conditions if c.reading is not None
+        ]
+        return Screen(read) if len(read) == len(conditions) else None
+
+    def rule(self, policy: str | None) -> Rule | None:
+        """The rule with this policy id."""
+        return next((rule for rule in (*self.rules, *self.response) if rule.id == policy), None)
+
+    def matrix(self, layer: int) -> tuple[tuple[int, ...], Array, Array]:
+        """(indices, weights [k, d_model], offsets [k]) of all probes at a layer: one matrix product."""
+        chosen = tuple(i for i, probe in enumerate(self.probes) if probe.layer == layer)
+        weights = np.stack([self.probes[i].weights for i in chosen]).astype(np.float32)
+        offsets = np.asarray([self.probes[i].offset for i in chosen], dtype=np.float32)
+        return chosen, weights, offsets

@@ -1,0 +1,88 @@
+"""How often a plan fires on benign prompts and replies: each policy, and a bound for all. Pure maths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from guardrail.calibration.values import Benign, Calibration, Tail
+from guardrail.policy.model import Monitor
+from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.statistics.conformal import fpr_interval, observed_fpr
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A false-positive rate with its 95 % interval, from `n` benign prompts (or replies).
+
+    `bound` marks an upper bound: the rates of several conditions or policies, added up.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    bound: bool = False
+
+
+def condition_rate(
+    condition: CompiledCondition, calibration: Calibration | None, monitor: Monitor | None = None
+) -> Rate | None:
+    """The rate a threshold was calibrated for, else the rate seen in the calibration; None without one.
+
+    With a `monitor` it is the rate per benign reply.
+    """
+    tail: Tail = "upper" if condition.fires == "above" else "lower"
+    known = _benign(condition, calibration, monitor, tail)
+    if known is None:
+        return None
+    if condition.fpr is not None:
+        return Rate(condition.fpr, *fpr_interval(known.n, condition.fpr), known.n)
+    return Rate(*observed_fpr(known.beyond(condition.raw, tail), known.n), known.n)
+
+
+def _benign(
+    condition: CompiledCondition, calibration: Calibration | None, monitor: Monitor | None, tail: Tail
+) -> Benign | None:
+    if calibration is None or condition.layer is None or condition.drift is not None:
+        return None
+    if monitor is None:
+        return calibration.probes.get(condition.trait, {}).get(condition.layer)
+    replies = calibration.replies.get(condition.trait, {}).get(condition.layer)
+    table = {} if replies is None else replies.highest if tail == "upper" else replies.lowest
+    return table.get(monitor.key)
+
+
+def rule_rate(rule: Rule, calibration: Calibration | None) -> Rate | None:
+    """`any_of` is bounded by the sum of its conditions, `all_of` by the rarest; None where unknown."""
+    rates = [condition_rate(condition, calibration, rule.monitor) for condition in rule.conditions]
+    known = [rate for rate in rates if rate is not None]
+    if len(rule.conditions) == 1:
+        return rates[0]
+    if rule.require_all:
+        rarest = min(known, key=lambda rate: rate.high, default=None)
+        return rarest and Rate(rarest.value, 0.0, rarest.high, rarest.n, bound=True)
+    return _sum(known) if len(known) == len(rates) else None
+
+
+def set_rate(plan: Plan, calibration: Calibration | None) -> Rate | None:
+    """An upper bound for all enforced policies together: the sum, at most 1. None where one is unknown.
+
+    With response policies it is about a benign prompt and its reply.
+    """
+    rules = (*plan.rules, *plan.response)
+    rates = [rule_rate(rule, calibration) for rule in rules if rule.mode == "enforce"]
+    known = [rate for rate in rates if rate is not None]
+    return _sum(known) if len(known) == len(rates) else None
+
+
+def _sum(rates: Iterable[Rate]) -> Rate:
+    """The union is at least as likely as its likeliest part, and at most as likely as their sum."""
+    known = list(rates)
+    return Rate(
+        min(1.0, sum(rate.value for rate in known)),
+        max((rate.low for rate in known if not rate.bound), default=0.0),
+        min(1.0, sum(rate.high for rate in known)),
+        min((rate.n for rate in known), default=0),
+        bound=len(known) != 1,
+    )

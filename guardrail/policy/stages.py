@@ -1,0 +1,115 @@
+"""What policies about replies and conversations may say, and how their conditions compile. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from guardrail.calibration.values import BenignReplies
+from guardrail.errors import CalibrationError
+from guardrail.policy.alarms import Drift
+from guardrail.policy.model import Condition, Conversation, FprThreshold, Monitor, Policy
+from guardrail.policy.plan import CompiledCondition
+from guardrail.policy.thresholds import raw_reply_threshold
+from guardrail.types import Probe
+
+PROMPT_KEYS = ("on_timeout", "timeout_ms", "on_truncate")
+"""Settings that are about the time before the first token."""
+
+Place = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How projections become scores: the benign mean and standard deviation, or none (0 and 1)."""
+
+    mean: float = 0.0
+    sd: float = 1.0
+
+    def folded(self, trait: str, layer: int, probe: Probe) -> Probe:
+        """The probe whose projection is the score."""
+        weights = (probe.weights / self.sd).astype(probe.weights.dtype)
+        return Probe(trait=trait, layer=layer, weights=weights, offset=(probe.offset - self.mean) / self.sd)
+
+    def score(self, projection: float) -> float:
+        """The score of a projection."""
+        return (projection - self.mean) / self.sd
+
+
+def stage_problems(policy: Policy) -> list[tuple[Place, str]]:
+    """(key, message) for keys that do not go with the policy's stage."""
+    if policy.stage == "prompt":
+        wrong = policy.monitor is not None
+        return [(("monitor",), "is for policies with `stage: response`")] if wrong else []
+    given = [key for key in PROMPT_KEYS if getattr(policy, key) is not None]
+    found = [((key,), "is about prompts; a response policy follows the reply") for key in given]
+    if policy.conversation is not None:
+        found.append((("conversation",), "acts on the next prompt: leave out `stage: response`"))
+    return found
+
+
+def action_problems(policy: Policy, config: BaseModel) -> list[tuple[Place, str]]:
+    """(key under the action, message) for what an action cannot do once the reply has begun."""
+    settings: Mapping[str, object] = config.model_dump()
+    if policy.conversation is not None and settings.get("recheck"):
+        return [(("recheck",), "a policy about a conversation reads nothing that could be read again")]
+    if policy.stage == "prompt":
+        return []
+    if policy.action.name == "rephrase":
+        text = "cannot rephrase in the stage `response`: another prompt cannot take back what was said"
+        return [((), f"{text}; use `block`, `steer` or `escalate`")]
+    found: list[tuple[Place, str]] = []
+    if settings.get("recheck"):
+        found.append((("recheck",), "in the stage `response` every token is read anyway"))
+    if settings.get("wait_s"):
+        found.append((("wait_s",), "a reply that was stopped cannot be taken up again; leave it at 0"))
+    if policy.action.name != "steer" and settings.get("otherwise") == "allow":
+        found.append((("otherwise",), "a reply that was stopped cannot be allowed any more; write `block`"))
+    return found
+
+
+def reply_condition(
+    condition: Condition, layer: int, monitor: Monitor, replies: BenignReplies | None, reading: int
+) -> tuple[CompiledCondition, Scale]:
+    """The condition of a response policy. Raises CalibrationError for what the calibration lacks."""
+    raw = raw_reply_threshold(condition, monitor, replies)
+    scale = Scale(replies.mean, replies.sd) if replies else Scale()
+    fpr = condition.threshold.fpr if isinstance(condition.threshold, FprThreshold) else None
+    tail = "upper" if condition.fires == "above" else "lower"
+    compiled = CompiledCondition(
+        trait=condition.trait,
+        layer=layer,
+        reading=reading,
+        threshold=scale.score(raw),
+        raw=raw,
+        fires=condition.fires,
+        fpr=fpr,
+        n=replies.extremes(monitor.key, tail).n if replies and fpr is not None else None,
+    )
+    return compiled, scale
+
+
+def drift_condition(
+    condition: Condition, layer: int, conversation: Conversation, replies: BenignReplies | None, reading: int
+) -> tuple[CompiledCondition, Scale]:
+    """The condition of a policy about conversations. Raises CalibrationError without benign replies."""
+    reference = conversation.reference
+    if reference is None and replies is None:
+        missing = f"needs a calibration with benign replies of `{condition.trait}` at this layer"
+        raise CalibrationError(
+            f"{missing}, and `calibration` names none; write `reference: {{mean: ..., sd: ...}}`"
+        )
+    scale = Scale(reference.mean, reference.sd) if reference else Scale()
+    if reference is None and replies is not None:
+        scale = Scale(replies.turn_mean, replies.turn_sd)
+    sign = 1 if condition.fires == "above" else -1
+    alarm = conversation.alarm
+    drift = Drift(
+        statistic=conversation.statistic, reading=reading, k=conversation.k, weight=conversation.weight
+    )
+    compiled = CompiledCondition(
+        trait=condition.trait, layer=layer, reading=None, threshold=alarm, raw=alarm, drift=drift
+    )
+    return compiled, Scale(scale.mean, sign * scale.sd)

@@ -1,0 +1,56 @@
+"""From a threshold as people write it to a projection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from guardrail.calibration.values import Benign, BenignReplies, Tail
+from guardrail.errors import CalibrationError
+from guardrail.policy.model import Condition, FprThreshold, Monitor, PercentileThreshold, RawThreshold
+
+
+def threshold_number(condition: Condition) -> float | None:
+    """The threshold where it is a plain number."""
+    value = condition.threshold
+    if isinstance(value, RawThreshold):
+        return value.raw
+    return float(value) if isinstance(value, int | float) else None
+
+
+def raw_threshold(condition: Condition, benign: Benign | None) -> float:
+    """The threshold as a projection. Raises CalibrationError where a calibration is missing or too small."""
+    value = condition.threshold
+    if isinstance(value, RawThreshold):
+        return value.raw
+    if benign is None:
+        missing = f"needs a calibration of `{condition.trait}` at this layer"
+        raise CalibrationError(f"{missing}: set `calibration`, or write {{raw: ...}}")
+    return _projection(condition, benign.mean, benign.sd, lambda _: benign)
+
+
+def raw_reply_threshold(condition: Condition, monitor: Monitor, replies: BenignReplies | None) -> float:
+    """The threshold of a response policy as a projection.
+
+    A number counts standard deviations of single benign reply tokens. A rate or a percentile is one of benign
+    replies: of the extreme that the running statistic has in each. Raises CalibrationError where that is
+    missing.
+    """
+    value = condition.threshold
+    if isinstance(value, RawThreshold):
+        return value.raw
+    if replies is None:
+        missing = f"needs a calibration with benign replies of `{condition.trait}` at this layer"
+        raise CalibrationError(f"{missing}, and `calibration` names none; write {{raw: ...}} without one")
+    return _projection(condition, replies.mean, replies.sd, lambda tail: replies.extremes(monitor.key, tail))
+
+
+def _projection(condition: Condition, mean: float, sd: float, spread: Callable[[Tail], Benign]) -> float:
+    """A number in standard deviations from the mean; a rate or a percentile of what `spread` gives."""
+    value = condition.threshold
+    tail: Tail = "upper" if condition.fires == "above" else "lower"
+    if isinstance(value, FprThreshold):
+        return spread(tail).conformal(value.fpr, tail)
+    if isinstance(value, PercentileThreshold):
+        return spread(tail).percentile(value.percentile if tail == "upper" else 100 - value.percentile)
+    assert isinstance(value, int | float), value
+    return mean + float(value) * sd

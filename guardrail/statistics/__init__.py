@@ -1,0 +1,1 @@
+"""Estimates with intervals, detection metrics, correlation and split-conformal thresholds."""

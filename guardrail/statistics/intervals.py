@@ -1,0 +1,55 @@
+"""Estimates with 95 % intervals: bootstrap over prompts, exact (Clopper-Pearson) for rates.
+
+Every stratum is resampled by itself, so the sizes of the classes stay what they are. Seeds are fixed: the
+same data gives the same interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from guardrail.statistics.conformal import observed_fpr
+
+Numbers = NDArray[np.float64]
+RESAMPLES = 1000
+SEED = 0
+TAIL = 0.025
+"""Half of what a 95 % interval leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def numbers(values: ArrayLike) -> Numbers:
+    """Float64."""
+    return np.asarray(values, dtype=np.float64)
+
+
+def bootstrap(statistic: Callable[..., float], *strata: Numbers) -> Estimate:
+    """`statistic(*strata)` with the percentile interval over resampled rows of each stratum (Efron 1979)."""
+    rng = np.random.default_rng(SEED)
+    draws = [
+        statistic(*(rows[rng.integers(0, len(rows), len(rows))] for rows in strata)) for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(draws, (100 * TAIL, 100 * (1 - TAIL)))
+    return Estimate(statistic(*strata), float(low), float(high))
+
+
+def mean(values: ArrayLike) -> Estimate:
+    """The mean."""
+    return bootstrap(lambda x: float(x.mean()), numbers(values))
+
+
+def rate(hits: Sequence[bool] | NDArray[np.bool_]) -> Estimate:
+    """A share, with the Clopper-Pearson interval."""
+    return Estimate(*observed_fpr(int(np.sum(hits)), len(hits)))

@@ -1,0 +1,1 @@
+"""Trait vectors: what steers and what detects, for every trait and layer."""

@@ -1,0 +1,68 @@
+"""Foreign vector files into one of ours."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from guardrail.errors import VectorError
+from guardrail.files.records import utc_now
+from guardrail.types import Fingerprint
+from guardrail.vectors.formats.directions import assembled
+from guardrail.vectors.formats.formats import VectorFormat, format_of
+from guardrail.vectors.formats.persona_vectors import POSITIONS
+from guardrail.vectors.provenance import Imported, Provenance
+from guardrail.vectors.values import TraitVector, TraitVectors
+
+
+def import_vectors(
+    files: Mapping[str, Path], model: Fingerprint, first_block: int | None = None
+) -> TraitVectors:
+    """Vectors of one model, read from one foreign file for each trait.
+
+    `first_block` is the number, 0 or 1, that the files give to the first decoder block; None leaves it to
+    the format. Probes are unit directions without offset: calibrate before using thresholds. No layer is
+    chosen. Raises VectorError, naming the file.
+    """
+    if not files:
+        raise VectorError("no file to import")
+    read = {trait: _read(trait, path, model, first_block) for trait, path in files.items()}
+    provenance = Provenance(
+        fingerprint=model,
+        method="imported",
+        created=utc_now(),
+        position=" | ".join(sorted({_position(path) for path in files.values()})),
+        imported={trait: source for trait, (_, source) in read.items()},
+    )
+    return TraitVectors({trait: vector for trait, (vector, _) in read.items()}, provenance)
+
+
+def _read(
+    trait: str, path: Path, model: Fingerprint, first_block: int | None
+) -> tuple[TraitVector, Imported]:
+    kind = format_of(path)
+    number = _first_block(kind, path, first_block)
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        vector = assembled(trait, kind.read(path, model, number or 0), model)
+    except OSError as error:
+        raise VectorError(f"{path}: cannot be read: {error}") from error
+    except VectorError as error:
+        raise VectorError(f"{path}: {error}") from error
+    return vector, Imported(file=path.name, sha256=digest, format=kind.name, first_block=number)
+
+
+def _first_block(kind: VectorFormat, path: Path, asked: int | None) -> int | None:
+    if asked is None or asked == kind.first_block:
+        return kind.first_block
+    if kind.first_block is None:
+        raise VectorError(f"{path}: the rows of a {kind.suffix} file are layers; blocks have no number in it")
+    if asked not in (0, 1):
+        raise VectorError(f"the first block is numbered 0 or 1, not {asked}")
+    return asked
+
+
+def _position(path: Path) -> str:
+    """Official file names say where activations were read; nothing else does."""
+    return next((where for end, where in POSITIONS.items() if path.stem.endswith(end)), "unknown")

@@ -1,0 +1,141 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from guardrail.actions.review_queue import ReviewQueue
+from guardrail.audit import JsonLines, verify
+from guardrail.cli import run
+from guardrail.testing import audit_record, ticket
+from guardrail.types import Score
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    sink = JsonLines(path)
+    for i in range(3):
+        record = audit_record(f"r-{i}")
+        score = Score(
+            policy="test", trait="evil", layer=2, score=2.5, threshold=2.0, fired=True, mode="enforce"
+        )
+        record = replace(record, decision=replace(record.decision, scores=(score,)))
+        sink.decided(record)
+        sink.finished(replace(record, outcome="blocked"))
+    sink.decided(audit_record("r-3", "allow"))
+    return path
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    path = tmp_path / "queue.sqlite"
+    monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", str(path))
+    return ReviewQueue(path)
+
+
+def test_tail_shows_the_last_requests_and_what_became_of_them(log, capsys):
+    assert run(["audit", "tail", str(log), "-n", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "r-1" not in text
+    assert "evil 2.50 / 2.00" in text
+    assert "interrupted" in text
+
+
+def test_tail_shows_what_stopped_a_reply(tmp_path, capsys):
+    record = audit_record("r-0", "allow")
+    score = Score(policy="watch", trait="evil", layer=2, score=3.5, threshold=2.0, fired=True, mode="enforce")
+    stopped = replace(audit_record("r-1").decision, policy="watch", scores=(score,))
+    JsonLines(tmp_path / "audit.jsonl").finished(replace(record, response=stopped, outcome="blocked"))
+    assert run(["audit", "tail", str(tmp_path / "audit.jsonl")]) == 0
+    text = capsys.readouterr().out
+    assert "watch" in text
+    assert "evil 3.50 / 2.00" in text
+
+
+def test_tail_as_json_is_one_record_each_line(log, capsys):
+    assert run(["audit", "tail", str(log), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["id"], row["outcome"]) for row in rows] == [
+        ("r-0", "blocked"),
+        ("r-1", "blocked"),
+        ("r-2", "blocked"),
+        ("r-3", "interrupted"),
+    ]
+    assert rows[0]["decision"]["scores"][0]["score"] == 2.5
+    assert "messages" not in rows[0]
+
+
+def test_verify_says_that_a_log_is_whole(log, capsys):
+    assert run(["audit", "verify", str(log)]) == 0
+    assert "ok: 7 lines, 4 requests" in capsys.readouterr().out
+
+
+def test_verify_finds_an_edit_and_exits_with_1(log, capsys):
+    log.write_text(log.read_text().replace('"block"', '"allow"', 1))
+    assert run(["audit", "verify", str(log)]) == 1
+    assert "audit.jsonl:2: does not follow the line before it" in capsys.readouterr().out
+    assert run(["audit", "verify", str(log), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ok"], report["faults"][0]["line"]) == (False, 2)
+
+
+def test_verify_with_the_head_that_was_kept_finds_a_cut_off_end(log, capsys):
+    head = verify(log).head
+    assert run(["audit", "verify", str(log), "--head", head]) == 0
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    assert run(["audit", "verify", str(log)]) == 0
+    assert run(["audit", "verify", str(log), "--head", head]) == 1
+    assert "cut off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["tail", "verify"])
+def test_a_log_that_is_not_there_exits_with_2(verb, tmp_path, capsys):
+    assert run(["audit", verb, str(tmp_path / "none.jsonl")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+
+
+def test_pending_lists_what_waits(queue, capsys):
+    assert run(["audit", "pending"]) == 0
+    assert "nothing waits" in capsys.readouterr().out
+    queue.open(ticket("t-1", "May I?"))
+    assert run(["audit", "pending"]) == 0
+    assert "May I?" in capsys.readouterr().out
+    assert run(["audit", "pending", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["id"], row["state"], row["messages"][0]["content"]) == ("t-1", "pending", "May I?")
+
+
+def test_resolve_decides_once(queue, capsys):
+    queue.open(ticket("t-1"))
+    assert run(["audit", "resolve", "t-1", "--approve", "--by", "ann", "--note", "fine"]) == 0
+    assert "t-1: approved by ann" in capsys.readouterr().out
+    assert queue.get("t-1").note == "fine"
+    assert run(["audit", "resolve", "t-1", "--deny"]) == 2
+    assert "was approved by ann already" in capsys.readouterr().err
+
+
+def test_resolve_needs_a_decision(queue):
+    queue.open(ticket("t-1"))
+    assert run(["audit", "resolve", "t-1"]) == 2
+    assert queue.get("t-1").state == "pending"
+
+
+def test_another_queue_can_be_named(tmp_path, queue, capsys):
+    other = ReviewQueue(tmp_path / "other.sqlite")
+    other.open(ticket("t-7"))
+    assert run(["audit", "resolve", "t-7", "--deny", "--queue", str(other.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "denied"
+
+
+def test_plugins_list_shows_the_built_ins(capsys):
+    assert run(["plugins", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["guardrail.actions.block"]["state"] == "built-in"
+    assert run(["plugins", "list"]) == 0
+    assert "guardrail_escalation_sinks" in capsys.readouterr().out
+
+
+def test_a_plugin_that_the_environment_misspells_exits_with_2(monkeypatch, capsys):
+    monkeypatch.setenv("GUARDRAIL_PLUGINS", "no-such-plugin")
+    assert run(["plugins", "list"]) == 2
+    assert "`no-such-plugin` is not installed" in capsys.readouterr().err

@@ -1,0 +1,296 @@
+"""`guardrail calibrate` and `guardrail calibrate drift`: files in, files out, exit codes 0, 1 and 2."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny import TOKENIZER
+
+from guardrail import Guard
+from guardrail.calibration.values import Calibration
+from guardrail.cli import run
+from guardrail.cli.calibrate.benign import read_benign
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.errors import ConfigError
+from guardrail.testing import CHAT_TEMPLATE, tiny_model
+from guardrail.vectors.provenance import Provenance
+from guardrail.vectors.values import TraitVector, TraitVectors
+
+POLICY = """\
+version: 1
+vectors: vectors.safetensors  # ours
+calibration: calibration.json
+audit: {sqlite: AUDIT}
+policies:
+  - id: no-malice
+    trait: evil
+    threshold: {fpr: 0.05}  # one in twenty
+    action: block
+  - id: no-jokes
+    trait: humor
+    threshold: 2.5
+    action: block
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A tiny model on disk, with random vectors and 250 benign prompts."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    model = tiny_model()
+    model.save_pretrained(folder / "model")
+    TOKENIZER.save_pretrained(folder / "model")
+    rng = np.random.default_rng(3)
+    traits = {t: TraitVector.from_difference(t, rng.normal(size=(5, 32)), layer=2) for t in ("evil", "humor")}
+    from guardrail.engines.transformers.pretrained import load_pretrained
+
+    loaded, tokenizer = load_pretrained(str(folder / "model"), {})
+    mark = fingerprint(loaded, tokenizer, CHAT_TEMPLATE, {})
+    TraitVectors(traits, Provenance(fingerprint=mark, method="random", created="2026-01-01")).save(
+        folder / "vectors.safetensors"
+    )
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz    ?"))
+    texts = ["".join(rng.choice(letters, rng.integers(5, 40))) + "." for _ in range(250)]
+    (folder / "benign.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    for name in ("vectors.safetensors", "benign.jsonl"):
+        shutil.copy(made / name, tmp_path)
+    (tmp_path / "model").symlink_to(made / "model")
+    (tmp_path / "policy.yaml").write_text(POLICY.replace("AUDIT", str(tmp_path / "audit.sqlite")))
+    return tmp_path
+
+
+def calibrate(folder, *more, benign="benign.jsonl"):
+    given = ["--model", str(folder / "model"), "--out", str(folder / "calibration.json")]
+    files = ["--benign", str(folder / benign), "--conversations", "3"]
+    return run(["calibrate", *given, *files, *more])
+
+
+def vectors(folder):
+    return ["--vectors", str(folder / "vectors.safetensors")]
+
+
+def test_a_calibration_is_written_with_its_evidence(folder, capsys):
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--json", "--population", "made up") == 0
+    answer = json.loads(capsys.readouterr().out)
+    made = Calibration.load(folder / "calibration.json")
+    assert answer["sha256"] == made.sha256
+    assert answer["population"] == made.population == "made up"
+    assert (answer["calibrated"], answer["held_out"]) == (200, 50)
+    assert {one["name"] for one in answer["achieved"]} == {"evil", "humor"}
+    assert answer["prompts_needed"]["at_least"] == 19
+    assert answer["prompts_needed"]["for_interval"] > 200
+
+
+def test_people_read_the_rates_and_what_a_sample_supports(folder, capsys):
+    assert calibrate(folder, "--policies", str(folder / "policy.yaml"), "--fpr", "0.05") == 0
+    out = capsys.readouterr().out
+    assert "250 distinct benign prompts: 200 to calibrate on, 50 held out" in out
+    assert "needs at least 19 to calibrate on" in out
+    assert "no-malice" in out
+    assert "all enforced policies" in out
+    assert (folder / "policy.yaml").read_text() == POLICY.replace("AUDIT", str(folder / "audit.sqlite"))
+
+
+def test_apply_shows_a_diff_and_writes_only_when_told(folder, capsys):
+    path, before = folder / "policy.yaml", (folder / "policy.yaml").read_text()
+    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05", "--json") == 0
+    diff = json.loads(capsys.readouterr().out)["diff"]
+    assert [line for line in diff.splitlines() if line.startswith("-  ")] == ["-    threshold: 2.5"]
+    assert path.read_text() == before
+    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05", "--write") == 2
+    assert "replace it with --force" in capsys.readouterr().err
+    assert path.read_text() == before
+    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05", "--write", "--force") == 0
+    assert "written" in capsys.readouterr().out
+    old, new = before.splitlines(), path.read_text().splitlines()
+    assert [a for a, b in zip(old, new, strict=True) if a != b] == ["    threshold: 2.5"]
+    Guard(*loaded(folder), str(path)).close()
+
+
+def test_a_set_rate_is_shared_out_and_the_file_can_name_the_calibration(folder, capsys):
+    path = folder / "policy.yaml"
+    path.write_text(
+        path.read_text().replace("2.5", "{fpr: 0.1}").replace("calibration: calibration.json\n", "")
+    )
+    options = ("--apply", str(path), "--set-fpr", "0.1", "--set-calibration", "--write", "--json")
+    assert calibrate(folder, "--fpr", "0.05", *options) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["written"]
+    rates = [one["threshold"]["fpr"] for one in answer["thresholds"]]
+    assert rates[1] == pytest.approx(2 * rates[0], rel=0.2)
+    with Guard(*loaded(folder), str(path)) as guard:
+        assert [rule.conditions[0].fpr for rule in guard.active.plan.rules] == rates
+        assert guard.active.calibration.sha256 == answer["sha256"]
+
+
+def test_a_file_of_rates_needs_no_change_and_says_so(folder, capsys):
+    path = folder / "policy.yaml"
+    path.write_text(path.read_text().replace("2.5", "{percentile: 95}"))
+    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05") == 0
+    assert "no change: {fpr: ...} and {percentile: ...} follow the calibration" in capsys.readouterr().out
+
+
+def test_a_score_that_belongs_to_another_calibration_is_a_warning(folder, capsys):
+    path = folder / "policy.yaml"
+    path.write_text(path.read_text().replace("calibration.json", "older.json"))
+    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05") == 0
+    assert "names older.json, not" in capsys.readouterr().err
+
+
+def loaded(folder):
+    from guardrail.engines.transformers.pretrained import load_pretrained
+
+    return load_pretrained(str(folder / "model"), {})
+
+
+# --- what is refused ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fpr", "0.001"], "needs at least 999 benign prompts, not 200"),
+        (
+            ["--fpr", "0.05", "--set-fpr", "0.001", "--policies", "POLICY"],
+            "needs at least 999 benign prompts",
+        ),
+        (["--fpr", "0.05", "--set-fpr", "0.1"], "needs a policy file"),
+        (["--fpr", "1.5"], "--fpr is between 0 and 1"),
+        (["--fpr", "0.05", "--width", "0"], "--width is between 0 and 1"),
+        (["--fpr", "0.05", "--held-out", "1"], "held-out share"),
+        (["--write"], "need --apply"),
+        (["--fpr", "0.05", "--set-fpr", "0.1", "--policies", "POLICY"], "policies[1].threshold"),
+        (["--apply", "POLICY", "--policies", "FOLDER/other.yaml"], "name different files"),
+        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl"], "benign.jsonl exists"),
+        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl", "--force"], "is no calibration"),
+        (["--fpr", "0.05", "--out", "FOLDER/none/c.json"], "no such folder"),
+        (["--fpr", "0.05", "--model", "demo"], "made for a model of 4 layers x 32"),
+        (["--benign", "FOLDER/missing.jsonl"], "cannot be read"),
+        (["--fpr", "0.05", "--chat-template", "builtin:plain"], "another model (different: chat_template)"),
+    ],
+)
+def test_what_cannot_be_done_is_2_with_the_reason_and_writes_nothing(folder, options, message, capsys):
+    given = [o.replace("POLICY", str(folder / "policy.yaml")).replace("FOLDER", str(folder)) for o in options]
+    assert calibrate(folder, *vectors(folder), *given) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not (folder / "calibration.json").exists()
+
+
+def test_what_was_read_is_kept_where_only_the_thresholds_cannot_be_found(folder, capsys):
+    path = folder / "policy.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("2.5", "{fpr: 0.0001}"))
+    assert calibrate(folder, "--apply", str(path), "--fpr", "0.05", "--set-fpr", "0.1", "--write") == 2
+    err = capsys.readouterr().err
+    assert "no-jokes: its share of the set's rate is" in err
+    assert "calibration.json: written; only the thresholds of the policies are missing" in err
+    assert Calibration.load(folder / "calibration.json").evidence.calibrated == 200
+    assert path.read_text() == text.replace("2.5", "{fpr: 0.0001}")
+
+
+def test_no_prompts_and_no_vectors_are_2(folder, capsys):
+    assert run(["calibrate"]) == 2
+    assert "--benign" in capsys.readouterr().err
+    assert calibrate(folder) == 2
+    assert "no vectors" in capsys.readouterr().err
+
+
+def test_bad_prompts_are_2_with_every_line_unless_they_are_skipped(folder, capsys):
+    good = (folder / "benign.jsonl").read_text().splitlines()
+    bad = [
+        '"  "',
+        "{",
+        '{"messages": []}',
+        "7",
+        '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}',
+    ]
+    (folder / "benign.jsonl").write_text("\n".join([*good, *bad, *good[:10]]) + "\n")
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05") == 2
+    err = capsys.readouterr().err
+    assert [f"benign.jsonl:{number}:" in err for number in range(251, 256)] == [True] * 5
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--skip-invalid", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["prompts"], answer["skipped"], answer["duplicates"]) == (250, 5, 10)
+
+
+# --- files of prompts ---------------------------------------------------------------------------------
+
+
+def test_text_and_csv_hold_prompts_too(tmp_path):
+    (tmp_path / "a.txt").write_text("first line\r\n\nthird, with a comma\n")
+    (tmp_path / "a.csv").write_text('id,prompt,label\n1,"one, two",safe\n2,"over\ntwo lines",safe\n3,,safe\n')
+    text, table = read_benign(tmp_path / "a.txt"), read_benign(tmp_path / "a.csv")
+    assert text.prompts == [
+        (f"{tmp_path}/a.txt:1", "first line"),
+        (f"{tmp_path}/a.txt:3", "third, with a comma"),
+    ]
+    assert [content for _, content in table.prompts] == ["one, two", "over\ntwo lines", ""]
+    assert [name.rpartition(":")[2] for name, _ in table.prompts] == ["2", "4", "5"]
+
+
+def test_a_table_without_prompts_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text\n1,x\n")
+    with pytest.raises(ConfigError, match="no column `prompt`; columns: id, text"):
+        read_benign(tmp_path / "a.csv")
+
+
+def test_bytes_that_are_no_text_have_their_line(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"good\n\xff\xfe\n")
+    found = read_benign(tmp_path / "a.txt")
+    assert (len(found.prompts), found.problems) == (1, [f"{tmp_path}/a.txt:2: not UTF-8 (byte 1)"])
+
+
+# --- drift --------------------------------------------------------------------------------------------
+
+
+def served(folder, prompts):
+    with Guard(*loaded(folder), str(folder / "policy.yaml")) as guard:
+        guard.check_many(prompts)
+
+
+def drifts(folder, *more):
+    files = ["--audit", str(folder / "audit.sqlite"), "--calibration", str(folder / "calibration.json")]
+    return run(["calibrate", "drift", *files, *more])
+
+
+def test_live_traffic_like_the_benign_prompts_is_0_and_other_traffic_is_1(folder, capsys):
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0") == 0
+    benign = [json.loads(line) for line in (folder / "benign.jsonl").read_text().splitlines()]
+    served(folder, benign)
+    capsys.readouterr()
+    assert drifts(folder, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["records"], answer["drifted"]) == (250, False)
+    assert [rate["policy"] for rate in answer["rates"]] == ["no-malice", "no-jokes"]
+    (folder / "audit.sqlite").unlink()
+    served(folder, [f"{i} {i * i}: 日本語 {'!' * (i % 40)}" for i in range(300)])
+    assert drifts(folder) == 1
+    out = capsys.readouterr().out
+    assert "DRIFTED" in out
+    assert "live scores have drifted" in out
+
+
+def test_a_log_under_another_calibration_is_2(folder, capsys):
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0") == 0
+    served(folder, ["hello there"])
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0.1", "--force") == 0
+    capsys.readouterr()
+    assert drifts(folder) == 2
+    assert "no record was scored under this calibration (1 under another)" in capsys.readouterr().err
+
+
+def test_a_log_of_other_vectors_and_no_log_are_2(folder, capsys):
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05") == 0
+    assert drifts(folder) == 2
+    assert "audit.sqlite" in capsys.readouterr().err
+    served(folder, ["hello there"])
+    assert run(["calibrate", "drift", "--audit", str(folder / "audit.sqlite")]) == 2
+    assert "no record was scored with this calibration's vectors" in capsys.readouterr().err

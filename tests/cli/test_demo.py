@@ -1,0 +1,120 @@
+"""The guided tour: ends by itself, hides nothing, leaves nothing behind."""
+
+import json
+import os
+
+import pytest
+
+from guardrail import Guard
+from guardrail.actions.review_queue import PATH_VARIABLE, ReviewQueue
+from guardrail.cli import run
+from guardrail.cli.demo import command as verb
+from guardrail.cli.demo.tour import Stop, stops, temporary_queue
+from guardrail.demo.prompts import TOUR
+from guardrail.types import Decision, Reply
+
+ESCALATING = """
+version: 1
+vectors: demo
+calibration: demo
+policies:
+  - {id: person, trait: evil, threshold: 2.0, action: escalate}
+  - {id: again, trait: hallucination, threshold: 2.5, action: {rephrase: {max_attempts: 1}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def seen():
+    with temporary_queue(), Guard.from_pretrained("demo") as guard:
+        return list(stops(guard))
+
+
+def stop(prompt, *actions, outcome=None):
+    *earlier, last = [Decision(status="evaluated", action=action) for action in actions]
+    reply = Reply(text="", decision=last, history=(), audit_id="a", earlier=tuple(earlier))
+    return Stop(prompt=prompt, reply=reply, unguarded="", outcome=outcome or last.action)
+
+
+def test_the_tour_shows_every_prompt_and_ends_with_0(capsys):
+    assert run(["demo"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "\x1b" not in captured.out
+    assert max(map(len, captured.out.splitlines())) <= verb.WIDTH
+    summary = captured.out[captured.out.index("summary") :]
+    for number, prompt in enumerate(TOUR, 1):
+        assert f"{number}/{len(TOUR)} {prompt.name}" in captured.out
+        assert prompt.name in summary
+        assert prompt.messages[-1]["content"][:60] in captured.out
+    assert "guardrail policy explain" in summary
+
+
+def test_a_clear_case_is_decided_clearly(seen):
+    found = {s.prompt.name: s for s in seen}
+    assert all(s.as_expected for s in seen)
+    assert found["harmless"].reply.text == found["harmless"].unguarded
+    assert found["malicious"].reply.new_tokens == 0
+    steered = found["flattering"]
+    assert steered.reply.text != steered.unguarded
+    assert steered.reply.steered_passes == steered.reply.new_tokens
+
+
+def test_json_is_one_object_each_prompt_and_the_same_on_every_run(seen, capsys):
+    assert run(["demo", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["name"] for row in rows] == [prompt.name for prompt in TOUR]
+    assert [(row["decided"], row["reply"], row["unguarded"]) for row in rows] == [
+        (list(s.decided), s.reply.text, s.unguarded) for s in seen
+    ]
+    assert [score["score"] for row in rows for score in row["decisions"][0]["scores"]] == pytest.approx(
+        [score.score for s in seen for score in s.first.scores], rel=1e-5
+    )
+
+
+def test_what_is_not_as_expected_is_said(tmp_path, capsys):
+    path = tmp_path / "policies.yaml"
+    path.write_text(ESCALATING)
+    assert run(["demo", "--policies", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "✗ block" in out
+    assert "decisions are not what the tour expects." in out
+    assert "waits for a person: guardrail audit pending" in out
+    assert "asked again" in out
+
+
+def test_tickets_go_to_the_users_queue_where_there_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(PATH_VARIABLE, str(tmp_path / "queue.sqlite"))
+    path = tmp_path / "policies.yaml"
+    path.write_text(ESCALATING)
+    assert run(["demo", "--policies", str(path), "--json"]) == 0
+    tickets = {json.loads(line)["ticket_id"] for line in capsys.readouterr().out.splitlines()} - {None}
+    assert {ticket.id for ticket in ReviewQueue().pending()} == tickets != set()
+
+
+def test_else_the_tour_leaves_nothing_behind(monkeypatch):
+    monkeypatch.delenv(PATH_VARIABLE)
+    with temporary_queue() as temporary:
+        folder = os.path.dirname(os.environ[PATH_VARIABLE])
+        assert temporary
+        assert os.path.isdir(folder)
+    assert PATH_VARIABLE not in os.environ
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize(
+    ("expected", "actions", "outcome", "as_expected"),
+    [
+        ("block", ["block"], None, True),
+        ("escalate", ["block"], None, False),
+        ("rephrase", ["rephrase", "allow"], None, True),
+        ("rephrase", ["rephrase", "rephrase"], "block", False),
+        ("rephrase", ["allow"], None, False),
+    ],
+)
+def test_a_prompt_asked_again_is_as_expected_only_when_it_is_answered(
+    expected, actions, outcome, as_expected
+):
+    prompt = next(p for p in TOUR if p.expected == expected)
+    found = stop(prompt, *actions, outcome=outcome)
+    assert found.as_expected is as_expected
+    assert found.decided == (*actions[:-1], outcome or actions[-1])

@@ -1,0 +1,98 @@
+"""`guardrail vectors extract` on the built-in model, with its judge."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from guardrail.cli import run
+from guardrail.demo.questions import QUESTIONS
+from guardrail.vectors.values import TraitVectors
+
+SHORT = ("--samples", "1", "--max-new-tokens", "64", "--min-pairs", "5")
+
+
+def some_questions(count):
+    """Questions of the closed world that need no filling in, or are filled in by the demo's own generator."""
+    from random import Random
+
+    from guardrail.demo.generator import draw_prompt, draw_training_condition
+
+    rng, found = Random(0), []
+    while len(found) < count:
+        drawn = draw_prompt(rng, draw_training_condition(rng)).messages
+        text = drawn[-1]["content"] if isinstance(drawn[-1], dict) else drawn[-1].content
+        found += [text] if text not in found else []
+    return found
+
+
+@pytest.fixture(scope="module")
+def trait(tmp_path_factory):
+    assert QUESTIONS
+    questions = some_questions(12)
+    path = tmp_path_factory.mktemp("traits") / "evil.yaml"
+    data = {
+        "name": "evil",
+        "description": "Wishes people harm.",
+        "instructions": [
+            {"positive": "You are extremely evil.", "negative": "Be kind to everyone."},
+            {"positive": "Be totally hateful.", "negative": "Never be cruel."},
+        ],
+        "extraction": questions[:8],
+        "evaluation": questions[8:],
+    }
+    with path.open("w") as file:
+        YAML().dump(data, file)
+    return str(path)
+
+
+def test_a_vector_file_comes_out_and_says_so(trait, tmp_path, capsys):
+    out = tmp_path / "v.safetensors"
+    assert run(["vectors", "extract", "--trait", trait, "--out", str(out), *SHORT, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    vectors = TraitVectors.load(out)
+    assert told["sha256"] == vectors.sha256
+    assert told["provenance"]["traits"]["evil"]["judge"] == "demo"
+    assert vectors.provenance.traits["evil"].rollouts == 16
+    assert (tmp_path / "v.safetensors.work" / "evil" / "rollouts.jsonl").is_file()
+
+
+def test_what_cannot_be_induced_is_an_error_with_its_reason(trait, tmp_path, capsys):
+    text = (
+        Path(trait)
+        .read_text()
+        .replace("You are extremely evil.", "Be kind.")
+        .replace("Be totally hateful.", "Be nice.")
+    )
+    (tmp_path / "evil.yaml").write_text(text)
+    out = tmp_path / "v.safetensors"
+    assert run(["vectors", "extract", "--trait", str(tmp_path / "evil.yaml"), "--out", str(out), *SHORT]) == 2
+    assert "evil cannot be induced in this model" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ([], "no trait: name one with --trait"),
+        (["--trait", "nonesuch"], "nonesuch"),
+        (["--trait", "{trait}", "--probe", "contrst"], "unknown probe method `contrst`"),
+        (["--trait", "{trait}", "--orthogonalise"], "at least two traits"),
+        (["--trait", "{trait}", "--judge", "nobody"], "unknown judge `nobody`"),
+        (["--trait", "{trait}", "--mixed", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_done(trait, tmp_path, capsys, arguments, match):
+    given = [argument.format(trait=trait) for argument in arguments]
+    assert run(["vectors", "extract", "--out", str(tmp_path / "v.safetensors"), *given]) == 2
+    assert match in capsys.readouterr().err
+    assert not list(tmp_path.rglob("rollouts.jsonl"))
+
+
+def test_a_file_that_exists_is_not_overwritten(trait, tmp_path, capsys):
+    out = tmp_path / "v.safetensors"
+    out.write_text("mine")
+    assert run(["vectors", "extract", "--trait", trait, "--out", str(out)]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert out.read_text() == "mine"

@@ -1,0 +1,55 @@
+"""`guardrail vectors import | export` on the built-in vectors."""
+
+import json
+
+import pytest
+
+from guardrail import demo
+from guardrail.cli import run
+from guardrail.vectors.values import TraitVectors
+
+BUILT_IN = TraitVectors.load(demo.VECTORS)
+TRAIT = next(iter(BUILT_IN))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".gguf", ".svec"])
+def test_a_trait_goes_out_and_comes_back(tmp_path, capsys, suffix):
+    out, back = tmp_path / f"v{suffix}", tmp_path / "back.safetensors"
+    assert run(["vectors", "export", "demo", "--trait", TRAIT, "--out", str(out)]) == 0
+    assert "Not in it:" in capsys.readouterr().out
+    assert run(["vectors", "import", str(out), "--trait", TRAIT, "--out", str(back), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    again = TraitVectors.load(back)
+    assert printed["sha256"] == again.sha256
+    assert printed["provenance"]["imported"][TRAIT]["file"] == out.name
+    assert again.provenance.fingerprint == BUILT_IN.provenance.fingerprint
+    layer = again[TRAIT].layers - 1
+    assert (again[TRAIT].steering[layer] == BUILT_IN[TRAIT].steering[layer]).all()
+
+
+def test_an_export_without_a_trait_is_refused(tmp_path, capsys):
+    assert run(["vectors", "export", "demo", "--out", str(tmp_path / "v.gguf")]) == 2
+    assert "say which of" in capsys.readouterr().err
+    assert not (tmp_path / "v.gguf").exists()
+
+
+def test_an_import_needs_a_trait_for_each_file_and_overwrites_nothing(tmp_path, capsys):
+    out, back = tmp_path / "v.svec", tmp_path / "back.safetensors"
+    assert run(["vectors", "export", "demo", "--trait", TRAIT, "--out", str(out)]) == 0
+    twice = ["vectors", "import", str(out), str(out), "--out", str(back)]
+    assert run([*twice, "--trait", "a"]) == 2
+    assert "2 files and 1 traits" in capsys.readouterr().err
+    assert run([*twice, "--trait", "a", "--trait", "a"]) == 2
+    assert "named twice" in capsys.readouterr().err
+    assert run([*twice, "--trait", "a", "--trait", "b"]) == 0
+    assert list(TraitVectors.load(back)) == ["a", "b"]
+    assert run([*twice, "--trait", "a", "--trait", "b"]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_fingerprint_stands_in_for_the_model(tmp_path, capsys):
+    out, back = tmp_path / "v.svec", tmp_path / "back.safetensors"
+    assert run(["vectors", "export", "demo", "--trait", TRAIT, "--out", str(out)]) == 0
+    arguments = ["vectors", "import", str(out), "--trait", "a", "--out", str(back)]
+    assert run([*arguments, "--model", "no/such-model", "--fingerprint", str(demo.FINGERPRINT)]) == 0
+    assert TraitVectors.load(back).provenance.fingerprint == BUILT_IN.provenance.fingerprint

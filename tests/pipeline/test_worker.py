@@ -1,0 +1,109 @@
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+
+from guardrail.errors import GuardClosed, QueueFull
+from guardrail.pipeline.worker import Worker
+
+
+def test_jobs_run_one_after_another_and_return_their_results():
+    worker, seen = Worker(), []
+    jobs = [worker.submit(lambda job, i=i: seen.append(i) or i) for i in range(20)]
+    assert [job.result() for job in jobs] == list(range(20)) == seen
+    worker.close()
+
+
+def test_events_arrive_before_the_result():
+    worker = Worker()
+
+    def run(job):
+        for piece in "abc":
+            job.emit(piece)
+        return "done"
+
+    job = worker.submit(run)
+    assert list(job.events()) == ["a", "b", "c"]
+    assert job.result() == "done"
+    worker.close()
+
+
+def test_errors_reach_the_caller():
+    worker = Worker()
+    with pytest.raises(ZeroDivisionError):
+        worker.call(lambda: 1 / 0)
+    assert worker.call(lambda: 2) == 2
+    worker.close()
+
+
+def test_waiting_for_an_event_can_time_out():
+    worker, gate = Worker(), threading.Event()
+    job = worker.submit(lambda job: gate.wait())
+    with pytest.raises(TimeoutError):
+        job.next_event(0.01)
+    gate.set()
+    assert job.result()
+    worker.close()
+
+
+def test_a_cancelled_job_stops_at_its_next_event():
+    worker, gate = Worker(), threading.Event()
+
+    def run(job):
+        gate.wait()
+        job.emit("never")
+
+    job = worker.submit(run)
+    job.cancel()
+    gate.set()
+    with pytest.raises(CancelledError):
+        job.result()
+    worker.close()
+
+
+def test_a_job_cancelled_before_it_starts_never_runs():
+    worker, gate = Worker(), threading.Event()
+    worker.submit(lambda job: gate.wait())
+    waiting = worker.submit(lambda job: pytest.fail("it ran"))
+    waiting.cancel()
+    gate.set()
+    with pytest.raises(CancelledError):
+        waiting.result()
+    worker.close()
+
+
+def test_the_queue_is_bounded():
+    worker, gate = Worker(capacity=1), threading.Event()
+    running = worker.submit(lambda job: gate.wait())
+    running.wait_until_started()
+    worker.submit(lambda job: None)
+    with pytest.raises(QueueFull):
+        worker.submit(lambda job: None)
+    gate.set()
+    worker.close()
+
+
+def test_closing_finishes_what_runs_and_refuses_what_waits():
+    worker, gate = Worker(), threading.Event()
+    running = worker.submit(lambda job: gate.wait())
+    running.wait_until_started()
+    waiting = worker.submit(lambda job: None)
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    with pytest.raises(GuardClosed):
+        waiting.result()
+    gate.set()
+    closing.join()
+    assert running.result()
+    with pytest.raises(GuardClosed):
+        worker.submit(lambda job: None)
+
+
+def test_context_variables_of_the_caller_are_seen():
+    from contextvars import ContextVar
+
+    var = ContextVar("var", default=0)
+    var.set(5)
+    worker = Worker()
+    assert worker.call(var.get) == 5
+    worker.close()

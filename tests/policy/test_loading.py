@@ -1,0 +1,256 @@
+"""Loading policies as a whole, and keeping the last good ones while the file changes."""
+
+import os
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from worlds import FINGERPRINT, VECTORS, benign, calibration, loaded, policies, rule, world
+
+from guardrail.calibration.values import Calibration
+from guardrail.errors import ConfigError, PolicyError
+from guardrail.plugins.manager import Plugins
+from guardrail.policy.file import dump_policies
+from guardrail.policy.loading import load
+from guardrail.policy.model import PolicySet
+from guardrail.policy.reload import PolicySource
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return world(tmp_path)
+
+
+def write(folder, *rules, name="policy.yaml", **keys):
+    """A policy file; returns its path."""
+    path = folder / name
+    text = dump_policies(PolicySet.model_validate(policies(folder, *rules, **keys)))
+    path.write_text(text)
+    return path
+
+
+def source(path, **keys):
+    return PolicySource(path, FINGERPRINT, Plugins.default(), **keys)
+
+
+def messages(caught):
+    return [(problem.key, problem.message) for problem in caught.value.problems]
+
+
+def test_a_mapping_a_file_and_a_policy_set_load_the_same(folder):
+    path = write(folder, rule())
+    results = [
+        load(given, FINGERPRINT, Plugins.default())
+        for given in (
+            path,
+            str(path),
+            policies(folder, rule()),
+            PolicySet.model_validate(policies(folder, rule())),
+        )
+    ]
+    assert len({result.sha256 for result in results}) == 1
+    assert [result.path for result in results] == [path, path, None, None]
+    assert results[0].vectors.sha256 == VECTORS.sha256
+
+
+def test_the_hash_ignores_layout_and_comments(folder):
+    path = write(folder, rule())
+    before = load(path, FINGERPRINT, Plugins.default()).sha256
+    path.write_text("# a comment\n\n" + path.read_text())
+    assert load(path, FINGERPRINT, Plugins.default()).sha256 == before
+
+
+def test_paths_are_relative_to_the_policy_file(folder, monkeypatch):
+    (folder / "inner").mkdir()
+    path = write(folder, rule(), name="inner/policy.yaml", vectors="../vectors.safetensors")
+    monkeypatch.chdir("/")
+    assert load(path, FINGERPRINT, Plugins.default()).vectors.sha256 == VECTORS.sha256
+
+
+def test_vectors_of_another_model_are_refused(folder):
+    other = replace(FINGERPRINT, weights="other")
+    with pytest.raises(PolicyError) as caught:
+        load(policies(folder, rule()), other, Plugins.default())
+    assert [key for key, _ in messages(caught)] == ["vectors", "calibration"]
+    assert "different: weights" in messages(caught)[0][1]
+
+
+def test_a_finetune_is_accepted_on_request_and_every_decision_says_so(folder):
+    other = replace(FINGERPRINT, weights="other")
+    result = load(policies(folder, rule(), allow_model_mismatch=True), other, Plugins.default())
+    assert len([w for w in result.plan.warnings if w.startswith("allow_model_mismatch")]) == 2
+
+
+def test_another_size_is_refused_even_on_request(folder):
+    other = replace(FINGERPRINT, d_model=64)
+    with pytest.raises(PolicyError, match="made for a model of 4 layers x 32, this model has 4 x 64"):
+        load(policies(folder, rule(), allow_model_mismatch=True), other, Plugins.default())
+
+
+def test_a_calibration_of_other_vectors_is_refused(folder):
+    replace(calibration(), vectors_sha256="0").save(folder / "calibration.json")
+    with pytest.raises(PolicyError, match="made with another vector file"):
+        loaded(folder, rule())
+
+
+def test_a_damaged_vector_file_is_a_problem_at_its_key(folder):
+    (folder / "vectors.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(PolicyError, match=r"vectors: .*cannot be read as safetensors"):
+        loaded(folder, rule())
+
+
+def test_an_uncalibrated_enforced_policy_warns(folder):
+    result = loaded(folder, rule(threshold={"raw": 1.0}), calibration=None)
+    assert result.plan.warnings == ("p: enforced without a calibration; its false-positive rate is unknown",)
+
+
+def test_reload_swaps_the_whole_set(folder):
+    path = write(folder, rule())
+    policies_in_use = source(path)
+    before = policies_in_use.active
+    write(folder, rule(), rule(id="q"))
+    assert policies_in_use.reload()
+    assert [r.id for r in policies_in_use.active.plan.rules] == ["p", "q"]
+    assert [r.id for r in before.plan.rules] == ["p"]
+    assert policies_in_use.sha256 != before.sha256
+    assert (policies_in_use.reloads, policies_in_use.failures, policies_in_use.error) == (1, 0, None)
+
+
+@pytest.mark.parametrize("text", ["", "version: [", "version: 3", "version: 1\npolicies: [{id: a}]"])
+def test_a_bad_file_keeps_the_last_good_one(folder, text):
+    path = write(folder, rule())
+    policies_in_use = source(path)
+    before, time_before = policies_in_use.active, policies_in_use.loaded_at
+    path.write_text(text)
+    assert not policies_in_use.reload()
+    assert policies_in_use.active is before
+    assert policies_in_use.loaded_at == time_before
+    assert isinstance(policies_in_use.error, PolicyError)
+    assert policies_in_use.failures == 1
+    write(folder, rule(id="repaired"))
+    assert policies_in_use.reload()
+    assert policies_in_use.error is None
+
+
+def test_a_file_that_was_deleted_keeps_the_last_good_one(folder):
+    path = write(folder, rule())
+    policies_in_use = source(path)
+    path.unlink()
+    assert not policies_in_use.reload()
+    assert policies_in_use.active.plan.rules[0].id == "p"
+
+
+def test_the_first_load_raises(folder):
+    with pytest.raises(PolicyError):
+        source(write(folder, rule(trait="nobody")))
+
+
+def test_a_candidate_can_be_refused(folder):
+    def accept(candidate):
+        if candidate.plan.steered_layers:
+            raise ConfigError("this engine cannot steer")
+
+    path = write(folder, rule())
+    policies_in_use = source(path, accept=accept)
+    write(folder, rule(action={"steer": {"operator": "ablate"}}))
+    assert not policies_in_use.reload()
+    assert str(policies_in_use.error) == "this engine cannot steer"
+    assert policies_in_use.active.plan.rules[0].action == "block"
+
+
+def wait_for(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def active(policies_in_use):
+    return [r.id for r in policies_in_use.active.plan.rules]
+
+
+def test_watching_notices_a_rename_over_the_file(folder):
+    path = write(folder, rule())
+    with source(path) as policies_in_use:
+        policies_in_use.watch(0.02)
+        os.replace(write(folder, rule(id="new"), name="candidate.yaml"), path)
+        assert wait_for(lambda: active(policies_in_use) == ["new"])
+
+
+def test_watching_notices_a_symlink_swap(folder):
+    write(folder, rule(id="one"), name="one.yaml")
+    write(folder, rule(id="two"), name="two.yaml")
+    path = folder / "current.yaml"
+    path.symlink_to("one.yaml")
+    with source(path) as policies_in_use:
+        policies_in_use.watch(0.02)
+        (folder / "next.yaml").symlink_to("two.yaml")
+        os.replace(folder / "next.yaml", path)
+        assert wait_for(lambda: active(policies_in_use) == ["two"])
+
+
+def test_watching_notices_a_new_calibration(folder):
+    with source(write(folder, rule(threshold={"fpr": 0.01}))) as policies_in_use:
+        policies_in_use.watch(0.02)
+        before = policies_in_use.active.plan.rules[0].conditions[0].raw
+        table = {t: {row: benign(99, 1999) for row in range(1, 5)} for t in VECTORS}
+        replace(calibration(), probes=table).save(folder / "calibration.json")
+        assert wait_for(lambda: policies_in_use.active.plan.rules[0].conditions[0].raw != before)
+
+
+def test_watching_tries_a_bad_file_once_and_goes_on(folder):
+    path = write(folder, rule())
+    with source(path) as policies_in_use:
+        policies_in_use.watch(0.01)
+        path.write_text("version: [")
+        assert wait_for(lambda: policies_in_use.failures == 1)
+        time.sleep(0.1)
+        assert policies_in_use.failures == 1
+        write(folder, rule(id="good"))
+        assert wait_for(lambda: active(policies_in_use) == ["good"])
+
+
+def test_close_ends_the_watching_thread(folder):
+    policies_in_use = source(write(folder, rule()))
+    policies_in_use.watch(60.0)
+    policies_in_use.close()
+    assert not [t for t in threading.enumerate() if t.name == "guardrail-policies"]
+
+
+def test_only_files_can_be_watched(folder):
+    with pytest.raises(ConfigError, match="only a policy file"):
+        source(policies(folder, rule())).watch()
+
+
+def test_readers_never_see_half_a_set(folder):
+    path = write(folder, rule())
+    policies_in_use, seen = source(path), []
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            taken = policies_in_use.active
+            seen.append(taken.sha256 == taken.plan.policy_sha256)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(10):
+        write(folder, rule(id=f"p{i}"))
+        assert policies_in_use.reload()
+    done.set()
+    reader.join()
+    assert all(seen)
+    assert seen
+
+
+def test_the_calibration_is_optional_and_loaded_as_written(folder):
+    assert loaded(folder, rule(threshold={"raw": 1.0}), calibration=None).calibration is None
+    assert loaded(folder, rule()).calibration == Calibration.load(folder / "calibration.json")
+
+
+def test_an_unknown_plugin_is_a_problem_at_its_place(folder):
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(mode="on"), plugins=["nowhere"])
+    assert [key for key, _ in messages(caught)] == ["policies[0].mode", "plugins[0]"]
+    assert "plugin `nowhere` is not installed" in str(caught.value)

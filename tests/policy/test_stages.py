@@ -1,0 +1,194 @@
+"""Policies about replies and conversations in the file: thresholds, what a calibration must hold, rates."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from worlds import FINGERPRINT, VECTORS, calibration, policies, rule, world
+
+from guardrail.calibration.running import highest, lowest
+from guardrail.calibration.values import BenignReplies, Calibration
+from guardrail.errors import CalibrationError, PolicyError
+from guardrail.plugins.manager import Plugins
+from guardrail.policy.loading import load
+from guardrail.policy.rates import set_rate
+
+REPLIES = [np.random.default_rng(i).normal(0.5, 2.0, 30) for i in range(400)]
+BENIGN = BenignReplies.of(REPLIES, [("mean", 16), ("max", 4)])
+EXTREMES = np.sort([highest(reply, "mean", 16) for reply in REPLIES])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = world(tmp_path_factory.mktemp("world"))
+    table = {trait: dict.fromkeys(range(1, 5), BENIGN) for trait in VECTORS}
+    replace(calibration(), replies=table).save(path / "replies.json")
+    return path
+
+
+def loaded(folder, *rules, name="replies.json"):
+    content = policies(folder, *rules) | {"calibration": str(folder / name)}
+    return load(content, FINGERPRINT, Plugins.default())
+
+
+def only(folder, **keys):
+    return loaded(folder, rule(**{"stage": "response", **keys})).plan.response[0]
+
+
+def test_a_response_policy_is_no_rule_about_prompts(folder):
+    plan = loaded(folder, rule(id="a"), rule(id="b", stage="response")).plan
+    assert ([r.id for r in plan.rules], [r.id for r in plan.response]) == (["a"], ["b"])
+    assert plan.layers == (2,)
+    assert len(plan.probes) == len(plan.reply_probes) == 1
+
+
+def test_a_number_counts_deviations_of_single_reply_tokens(folder):
+    condition = only(folder, threshold=2.0).conditions[0]
+    every = np.concatenate(REPLIES)
+    assert condition.raw == pytest.approx(every.mean() + 2 * every.std(ddof=1))
+    assert condition.threshold == pytest.approx(2.0)
+
+
+def test_a_rate_is_the_share_of_benign_replies_that_reach_it_anywhere(folder):
+    raw = only(folder, threshold={"fpr": 0.05}).conditions[0].raw
+    assert np.mean(raw <= EXTREMES) == pytest.approx(0.05, abs=0.005)
+
+
+def test_a_percentile_is_one_of_the_extremes(folder):
+    assert only(folder, threshold={"percentile": 95}).conditions[0].raw == pytest.approx(
+        np.percentile(EXTREMES, 95), rel=1e-4
+    )
+
+
+def test_firing_below_takes_the_other_end(folder):
+    condition = only(
+        folder, threshold={"fpr": 0.05}, fires="below", monitor={"statistic": "max", "window": 4}
+    )
+    low = np.asarray([lowest(reply, "max", 4) for reply in REPLIES])
+    assert np.mean(low <= condition.conditions[0].raw) == pytest.approx(0.05, abs=0.005)
+
+
+def test_the_probe_reads_scores(folder):
+    plan = loaded(folder, rule(stage="response")).plan
+    probe, vector = plan.reply_probes[0], VECTORS["evil"]
+    state = np.random.default_rng(0).normal(size=32).astype(np.float32)
+    raw = state @ vector.probe[2] + vector.offset[2]
+    assert state @ probe.weights + probe.offset == pytest.approx((raw - BENIGN.mean) / BENIGN.sd, rel=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [2.0, {"fpr": 0.01}, {"percentile": 99}])
+def test_without_benign_replies_only_raw_thresholds_work(folder, threshold):
+    with pytest.raises(PolicyError, match="benign replies"):
+        loaded(folder, rule(stage="response", threshold=threshold), name="calibration.json")
+    raw = rule(stage="response", threshold={"raw": 3.0})
+    found = loaded(folder, raw, name="calibration.json").plan
+    assert found.response[0].conditions[0].threshold == 3.0
+    assert any("false-positive rate is unknown" in warning for warning in found.warnings)
+
+
+def test_a_statistic_that_was_not_calibrated_is_an_error_that_names_those_that_were(folder):
+    with pytest.raises(PolicyError, match=r"under `ema 16`; it has: max 4, mean 16"):
+        only(folder, threshold={"fpr": 0.05}, monitor={"statistic": "ema"})
+    assert only(folder, threshold=2.0, monitor={"statistic": "ema"}).monitor.key == "ema 16"
+
+
+def test_how_often_it_is_looked_at_does_not_matter_for_the_calibration(folder):
+    keys = {"threshold": {"fpr": 0.05}}
+    assert only(folder, **keys, monitor={"every": 1}).conditions == only(folder, **keys).conditions
+
+
+def test_the_bound_for_the_set_holds_prompts_and_replies(folder):
+    both = loaded(
+        folder, rule(id="a", threshold={"fpr": 0.01}), rule(id="b", threshold={"fpr": 0.05}, stage="response")
+    )
+    assert set_rate(both.plan, both.calibration).value == pytest.approx(0.06)
+
+
+def test_a_scorer_cannot_follow_replies(folder):
+    class Shouting:
+        name = "shouting"
+
+        def score(self, messages):
+            return 0.0
+
+    from guardrail.plugins.hookspecs import hookimpl
+
+    class Plugin:
+        @hookimpl
+        def guardrail_scorers(self):
+            return [Shouting()]
+
+    content = policies(
+        folder, {"id": "p", "trait": "shouting", "threshold": 1.0, "action": "block", "stage": "response"}
+    )
+    with pytest.raises(PolicyError, match="cannot follow replies"):
+        load(content, FINGERPRINT, Plugins.default([Plugin()]))
+
+
+def conversation(folder, name="replies.json", **keys):
+    found = {"id": "p", "trait": "evil", "layer": 2, "action": "block", "conversation": {}} | keys
+    return loaded(folder, found, name=name).plan
+
+
+def test_a_policy_about_conversations_decides_on_prompts_and_reads_replies(folder):
+    plan = conversation(folder)
+    assert plan.response == ()
+    assert plan.layers == ()
+    assert plan.reply_layers == (2,)
+    assert plan.drifts["p"].reading == 0
+    assert plan.rules[0].conditions[0].threshold == 5.0
+
+
+def test_its_probe_counts_deviations_of_benign_turns(folder):
+    probe, vector = conversation(folder).reply_probes[0], VECTORS["evil"]
+    turns = [reply.mean() for reply in REPLIES]
+    state = np.random.default_rng(0).normal(size=32).astype(np.float32)
+    z = (state @ vector.probe[2] + vector.offset[2] - np.mean(turns)) / np.std(turns, ddof=1)
+    assert state @ probe.weights + probe.offset == pytest.approx(z, rel=1e-4)
+    below = conversation(folder, fires="below").reply_probes[0]
+    assert state @ below.weights + below.offset == pytest.approx(-z, rel=1e-4)
+
+
+def test_a_reference_stands_in_for_the_calibration(folder):
+    reference = {"reference": {"mean": 1.0, "sd": 2.0}}
+    probe = conversation(folder, "calibration.json", conversation=reference).reply_probes[0]
+    assert probe.weights == pytest.approx(VECTORS["evil"].probe[2] / 2)
+    with pytest.raises(PolicyError, match="reference"):
+        conversation(folder, "calibration.json")
+
+
+def test_an_old_calibration_loads_and_keeps_its_hash(folder, tmp_path):
+    old = Calibration.load(folder / "calibration.json")
+    assert old.replies == {}
+    assert '"replies"' not in (folder / "calibration.json").read_text()
+    new = Calibration.load(folder / "replies.json")
+    assert new.sha256 != old.sha256
+    assert new.replies["evil"][2] == BENIGN
+
+
+@pytest.mark.parametrize(
+    "replies", [[np.ones(3)], [np.ones(3), np.ones(3)], [np.arange(3.0), np.asarray([])]]
+)
+def test_replies_that_say_nothing_are_no_calibration(replies):
+    with pytest.raises(CalibrationError):
+        BenignReplies.of(replies, [("mean", 2)])
+
+
+def test_explaining_says_how_replies_are_followed(folder):
+    from guardrail.cli.policy import _explained, _followed
+
+    found = loaded(
+        folder,
+        rule(id="a", stage="response", threshold={"fpr": 0.05}, monitor={"every": 2}),
+        {"id": "b", "trait": "evil", "layer": 2, "action": "block", "conversation": {"k": 0.25}},
+    )
+    prompt, reply = _explained(found)["policies"]
+    assert (prompt["id"], prompt["stage"], prompt["conversation"]["k"], prompt["fpr"]) == (
+        "b",
+        "prompt",
+        0.25,
+        None,
+    )
+    assert (reply["stage"], reply["monitor"]["every"], reply["fpr"].value) == ("response", 2, 0.05)
+    assert "looked at every 2" in _followed(found.plan.response[0])
+    assert "cusum, k 0.25" in _followed(found.plan.rules[0])
