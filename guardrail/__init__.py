@@ -1,76 +1,57 @@
 """guardrail reads a local language model's activations before its first token, and acts on them.
 
-The public names, and nothing else. They load lazily, so that `import guardrail` needs no torch.
+The public names load when they are first used, so that `import guardrail` needs no torch. Errors that few
+programs catch by name are in `guardrail.errors`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from guardrail.calibration.values import Calibration as Calibration
-    from guardrail.errors import AuditError as AuditError
-    from guardrail.errors import CalibrationError as CalibrationError
-    from guardrail.errors import ConfigError as ConfigError
-    from guardrail.errors import EndpointError as EndpointError
-    from guardrail.errors import EscalationError as EscalationError
-    from guardrail.errors import EvaluationError as EvaluationError
-    from guardrail.errors import ExtractionError as ExtractionError
-    from guardrail.errors import GuardClosed as GuardClosed
-    from guardrail.errors import GuardrailError as GuardrailError
-    from guardrail.errors import JudgeError as JudgeError
-    from guardrail.errors import ModelError as ModelError
-    from guardrail.errors import NotInduced as NotInduced
-    from guardrail.errors import PluginError as PluginError
-    from guardrail.errors import PolicyError as PolicyError
-    from guardrail.errors import PromptError as PromptError
-    from guardrail.errors import QueueFull as QueueFull
-    from guardrail.errors import RequestError as RequestError
-    from guardrail.errors import SteeringError as SteeringError
-    from guardrail.errors import TooFewPairs as TooFewPairs
-    from guardrail.errors import TraitError as TraitError
-    from guardrail.errors import UnsupportedGeneration as UnsupportedGeneration
-    from guardrail.errors import VectorError as VectorError
-    from guardrail.guard import Guard as Guard
-    from guardrail.plugins.hookspecs import hookimpl as hookimpl
-    from guardrail.policy.model import PolicySet as PolicySet
-    from guardrail.types import Check as Check
-    from guardrail.types import Decision as Decision
-    from guardrail.types import Message as Message
-    from guardrail.types import Probe as Probe
-    from guardrail.types import Reply as Reply
-    from guardrail.types import Score as Score
-    from guardrail.types import Ticket as Ticket
-    from guardrail.vectors.values import TraitVector as TraitVector
-    from guardrail.vectors.values import TraitVectors as TraitVectors
+    from guardrail.calibration.values import Calibration
+    from guardrail.errors import (
+        ConfigError,
+        GuardClosed,
+        GuardrailError,
+        PolicyError,
+        PromptError,
+        QueueFull,
+        RequestError,
+        UnsupportedGeneration,
+    )
+    from guardrail.guard import Guard
+    from guardrail.plugins.hookspecs import hookimpl
+    from guardrail.policy.model import PolicySet
+    from guardrail.types import Check, Decision, Message, Probe, Reply, Score, Ticket
+    from guardrail.vectors.values import TraitVector, TraitVectors
 
-_ERRORS = (
-    "AuditError",
-    "CalibrationError",
+__version__ = "0.1.0"
+
+__all__ = [
+    "Calibration",
+    "Check",
     "ConfigError",
-    "EndpointError",
-    "EscalationError",
-    "EvaluationError",
-    "ExtractionError",
+    "Decision",
+    "Guard",
     "GuardClosed",
     "GuardrailError",
-    "JudgeError",
-    "ModelError",
-    "NotInduced",
-    "PluginError",
+    "Message",
     "PolicyError",
+    "PolicySet",
+    "Probe",
     "PromptError",
     "QueueFull",
+    "Reply",
     "RequestError",
-    "SteeringError",
-    "TooFewPairs",
-    "TraitError",
+    "Score",
+    "Ticket",
+    "TraitVector",
+    "TraitVectors",
     "UnsupportedGeneration",
-    "VectorError",
-)
-_TYPES = ("Check", "Decision", "Message", "Probe", "Reply", "Score", "Ticket")
-_HOMES = {
-    **dict.fromkeys(_ERRORS, "errors"),
-    **dict.fromkeys(_TYPES, "types"),
+    "hookimpl",
+]
+
+_OUTSIDE_TYPES = {
     "Calibration": "calibration.values",
     "Guard": "guard",
     "PolicySet": "policy.model",
@@ -79,14 +60,13 @@ _HOMES = {
     "hookimpl": "plugins.hookspecs",
 }
 
-__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
-__version__ = "0.1.0"
-
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'guardrail' has no attribute {name!r}")
-    return getattr(import_module(f"guardrail.{_HOMES[name]}"), name)
+    errors = import_module("guardrail.errors")
+    home = "errors" if hasattr(errors, name) else _OUTSIDE_TYPES.get(name, "types")
+    return getattr(import_module(f"guardrail.{home}"), name)
 
 
 def __dir__() -> list[str]:

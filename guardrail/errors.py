@@ -2,8 +2,9 @@
 
 GuardrailError
 ├── ConfigError              what was loaded is wrong; the command line exits with 2
-│   ├── PolicyError          a policy file; carries every problem that was found, with its place
-│   ├── TraitError           a trait definition; carries every problem that was found, with its place
+│   ├── DocumentError        a file that people write; carries every problem, with its place
+│   │   ├── PolicyError      a policy file
+│   │   └── TraitError       a trait definition
 │   ├── VectorError          trait vectors: format, shape, NaN, zero norm, another model
 │   ├── CalibrationError     benign statistics: format, another model or vector file, too few prompts
 │   ├── ModelError           the model or its tokenizer cannot be guarded
@@ -60,32 +61,26 @@ class Problem:
         return f"{place}: {self.key}: {self.message}" if self.path else f"{place}: {self.message}"
 
 
-class PolicyError(ConfigError):
-    """A policy file is wrong. `problems` holds all of them, in the order of the file."""
+class DocumentError(ConfigError):
+    """A file that people write is wrong. `problems` holds all of them, in the order of the file."""
 
-    def __init__(self, problems: Sequence[Problem], source: str = "policies") -> None:
+    def __init__(self, problems: Sequence[Problem], source: str) -> None:
         self.problems = tuple(problems)
         self.source = source
         super().__init__("\n".join(problem.describe(source) for problem in self.problems))
 
     @classmethod
-    def single(cls, message: str, source: str = "policies") -> Self:
+    def single(cls, message: str, source: str) -> Self:
         """An error with one problem and no place."""
         return cls([Problem(message)], source)
 
 
-class TraitError(ConfigError):
-    """A trait definition is wrong. `problems` holds all of them, in the order of the file."""
+class PolicyError(DocumentError):
+    """A policy file is wrong."""
 
-    def __init__(self, problems: Sequence[Problem], source: str = "trait") -> None:
-        self.problems = tuple(problems)
-        self.source = source
-        super().__init__("\n".join(problem.describe(source) for problem in self.problems))
 
-    @classmethod
-    def single(cls, message: str, source: str = "trait") -> Self:
-        """An error with one problem and no place."""
-        return cls([Problem(message)], source)
+class TraitError(DocumentError):
+    """A trait definition is wrong."""
 
 
 class VectorError(ConfigError):
@@ -141,11 +136,7 @@ class UnsupportedGeneration(RequestError):
 
 
 class EvaluationError(RequestError):
-    """The prompt could not be evaluated. `kind` is `timeout`, `non_finite`, `plugin` or `engine`."""
-
-    def __init__(self, message: str, kind: str = "engine") -> None:
-        self.kind = kind
-        super().__init__(message)
+    """The prompt could not be evaluated: a score is not finite, a plugin failed, or the engine did."""
 
 
 class SteeringError(RequestError):

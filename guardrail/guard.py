@@ -22,8 +22,8 @@ from guardrail.pipeline.respond import Responder
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.worker import Worker
 from guardrail.plugins.manager import Plugins
-from guardrail.policy.loading import Loaded, Source, default_policies
-from guardrail.policy.reload import PolicySource
+from guardrail.policy.loading import ActivePolicies, Source, default_policies
+from guardrail.policy.reload import PolicyWatcher
 from guardrail.types import Check, Decision, Messages, Reply, Sampling, Ticket
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Guard:
             raise ConfigError("queue_size is at least 1")
         if policies is None:
             raise ConfigError("no policies were given: name a policy file, such as policies/chatbot.yaml")
-        enabled = Plugins.default(plugins)
+        enabled = Plugins(plugins)
         self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)
         try:
             self._open(policies, enabled, queue_size, watch_s)
@@ -79,7 +79,7 @@ class Guard:
             raise
 
     def _open(self, policies: Source, plugins: Plugins, queue_size: int, watch_s: float | None) -> None:
-        self.policies = PolicySource(
+        self.policies = PolicyWatcher(
             policies, self.engine.fingerprint, plugins, accept=lambda loaded: self.engine.accept(loaded.plan)
         )
         loaded = self.policies.active
@@ -136,7 +136,7 @@ class Guard:
         return self.engine.tokenizer
 
     @property
-    def active(self) -> Loaded:
+    def active(self) -> ActivePolicies:
         """The policies in force, compiled."""
         return self.policies.active
 
@@ -174,7 +174,7 @@ class Guard:
                 replies |= self._settled(loaded, answered)
         return [replies[r.id] for r in requests]
 
-    def _settled(self, loaded: Loaded, answered: Round) -> dict[str, Reply]:
+    def _settled(self, loaded: ActivePolicies, answered: Round) -> dict[str, Reply]:
         responder = self._responder(loaded)
         found: dict[str, Reply] = {}
         for i, item in enumerate(answered.requests):
@@ -195,7 +195,7 @@ class Guard:
         loaded = self.active
         return ReplyStream(self._rounds, loaded, item, Sampling(**sampling), self._responder(loaded))
 
-    def _responder(self, loaded: Loaded, retries: bool = True) -> Responder:
+    def _responder(self, loaded: ActivePolicies, retries: bool = True) -> Responder:
         return Responder(loaded, partial(self._rounds.unguarded, loaded), self.sinks, retries)
 
     # --- decisions without a reply --------------------------------------------------------------------

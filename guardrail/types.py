@@ -233,8 +233,8 @@ class Ticket:
 class Reply:
     """What the caller gets. `history` is what to append to: after a block without the refused turn.
 
-    `decision` is about the prompt; `response` about the reply, where response policies followed it. `text` is
-    what was handed out: of a reply that was stopped, the action's answer, after what a stream had sent.
+    `decision` is about the prompt; `reply_decision` about the reply, if response policies followed it. `text`
+    is what was handed out: of a reply that was stopped, the action's answer, after what a stream had sent.
     """
 
     text: str
@@ -249,12 +249,12 @@ class Reply:
     steered_passes: int = 0
     new_tokens: int = 0
     timing: Timing = Timing()
-    response: Decision | None = None
+    reply_decision: Decision | None = None
 
     @property
     def final(self) -> Decision:
         """The last word: the decision on the reply where there is one, else that on the prompt."""
-        return self.response or self.decision
+        return self.reply_decision or self.decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +293,7 @@ class AuditRecord:
     text_sha256: str | None = None
     text: str | None = None
     error: str | None = None
-    response: Decision | None = None
+    reply_decision: Decision | None = None
     """The decision on the reply, where response policies followed it."""
 
 

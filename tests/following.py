@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from tiny import Fixed, plan, random_vector
 
-from guardrail.policy.decide_reply import Observed, Watch, evaluate_reply, watch
+from guardrail.policy.decide_reply import Observed, Watch, decide_reply, watch
 from guardrail.policy.model import Monitor
 from guardrail.policy.plan import CompiledCondition
 from guardrail.types import Decision, Facts, Probe
@@ -26,11 +26,11 @@ class Following(Fixed):
 
     def respond(self, row: int, observed: Observed) -> Decision:
         self.observed.setdefault(row, []).append(observed)
-        return evaluate_reply(self.plan, observed, Facts())
+        return decide_reply(self.plan, observed, Facts())
 
 
 def following(*specs, prompt_layer=2):
-    """A plan with one response rule for each spec (threshold, action, monitor, layer, ...)."""
+    """A plan with one reply rule for each spec (threshold, action, monitor, layer, ...)."""
     base, rules, probes = plan((prompt_layer,)), [], []
     for i, spec in enumerate(specs):
         layer, fires = spec.get("layer", 3), spec.get("fires", "above")
@@ -51,4 +51,4 @@ def following(*specs, prompt_layer=2):
             )
         )
         probes.append(Probe(trait="evil", layer=layer, weights=random_vector(10 + i)))
-    return replace(base, response=tuple(rules), reply_probes=tuple(probes))
+    return replace(base, reply_rules=tuple(rules), reply_probes=tuple(probes))

@@ -3,7 +3,7 @@ import inspect
 import pytest
 
 from guardrail import errors
-from guardrail.errors import ConfigError, EvaluationError, GuardrailError, PolicyError, Problem, RequestError
+from guardrail.errors import ConfigError, GuardrailError, PolicyError, Problem, RequestError
 
 CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, Exception)]
 
@@ -39,7 +39,3 @@ def test_a_policy_error_carries_every_problem():
     error = PolicyError([Problem("one"), Problem("two")], "p.yaml")
     assert [p.message for p in error.problems] == ["one", "two"]
     assert str(error) == "p.yaml: one\np.yaml: two"
-
-
-def test_an_evaluation_error_says_what_kind_it_is():
-    assert EvaluationError("late", kind="timeout").kind == "timeout"

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from policy_files import parse_policies
 
 from guardrail.cli import build, run
-from guardrail.policy.file import parse_policies
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

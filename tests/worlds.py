@@ -57,4 +57,4 @@ def policies(folder, *rules, **keys):
 
 
 def loaded(folder, *rules, **keys):
-    return load(policies(folder, *rules, **keys), FINGERPRINT, Plugins.default())
+    return load(policies(folder, *rules, **keys), FINGERPRINT, Plugins())

@@ -80,7 +80,7 @@ def _rephrased(rephraser: Rephraser, instruction: str, context: ActionContext) -
     except RequestError:
         raise
     except Exception as error:
-        raise EvaluationError(f"rephraser `{rephraser.name}` failed: {error!r}", kind="plugin") from error
+        raise EvaluationError(f"rephraser `{rephraser.name}` failed: {error!r}") from error
 
 
 class ByInstruction:

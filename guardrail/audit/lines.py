@@ -24,6 +24,8 @@ from guardrail.types import AuditRecord, Timing
 VERSION = 1
 GENESIS = "0" * 64
 """The `prev` of the first line."""
+OLD_REPLY_DECISION = "response"
+"""What `reply_decision` was called in logs before its name changed."""
 
 Kind: TypeAlias = Literal["decision", "outcome"]
 FIELDS = (
@@ -90,8 +92,8 @@ def record_to_json(record: AuditRecord) -> Json:
         "decision": decision_to_json(record.decision),
         "timing": pick(record.timing, TIMING_FIELDS),
     }
-    if record.response is not None:
-        row["response"] = decision_to_json(record.response)
+    if record.reply_decision is not None:
+        row["reply_decision"] = decision_to_json(record.reply_decision)
     if record.messages is not None:
         row["messages"] = messages_to_json(record.messages)
     if record.text is not None:
@@ -103,12 +105,13 @@ def record_from_json(row: dict[str, Any]) -> AuditRecord:
     """A record as it was written."""
     fields = {name: row[name] for name in FIELDS if name in row}
     fields["tags"] = tuple(fields.get("tags", ()))
-    messages, response = row.get("messages"), row.get("response")
+    messages = row.get("messages")
+    reply_decision = row.get("reply_decision") or row.get(OLD_REPLY_DECISION)
     return AuditRecord(
         **fields,
         decision=decision_from_json(row["decision"]),
         timing=Timing(**{name: row["timing"][name] or 0.0 for name in TIMING_FIELDS}),
         messages=None if messages is None else messages_from_json(messages),
         text=row.get("text"),
-        response=None if response is None else decision_from_json(response),
+        reply_decision=None if reply_decision is None else decision_from_json(reply_decision),
     )

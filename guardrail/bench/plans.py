@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from guardrail.errors import ConfigError
-from guardrail.policy.decide import evaluate, recheck
-from guardrail.policy.decide_reply import Observed, Watch, evaluate_reply, watch
+from guardrail.policy.decide import decide, recheck
+from guardrail.policy.decide_reply import Observed, Watch, decide_reply, watch
 from guardrail.policy.model import Defaults, Monitor, When
 from guardrail.policy.plan import CompiledCondition, Plan, Rule
 from guardrail.types import Array, Decision, Facts, Probe, Steering
@@ -33,7 +33,7 @@ class PlanEvaluator:
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
         """The decision on one row."""
-        return evaluate(self.plan, readings, Facts())
+        return decide(self.plan, readings, Facts())
 
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
         """The decision after steering."""
@@ -45,7 +45,7 @@ class PlanEvaluator:
 
     def respond(self, row: int, observed: Observed) -> Decision:
         """The decision on the reply."""
-        return evaluate_reply(self.plan, observed, Facts())
+        return decide_reply(self.plan, observed, Facts())
 
 
 # --- the user's policies with a known verdict ---------------------------------------------------------
@@ -54,7 +54,7 @@ class PlanEvaluator:
 def forced_allow(plan: Plan) -> Plan:
     """No policy fires. Raises ConfigError where no policy reads a layer: nothing to measure."""
     rules = _linear(plan, NEVER)
-    if not rules and not plan.response:
+    if not rules and not plan.reply_rules:
         raise ConfigError("no policy reads a layer of the model: there is nothing to measure")
     return _with(plan, rules)
 
@@ -78,7 +78,7 @@ def forced_steer(plan: Plan) -> tuple[Plan, str]:
 
 def _with(plan: Plan, rules: tuple[Rule, ...]) -> Plan:
     """Policies about replies follow them, and none fires."""
-    return replace(plan, rules=rules, response=tuple(_raised(rule, NEVER) for rule in plan.response))
+    return replace(plan, rules=rules, reply_rules=tuple(_raised(rule, NEVER) for rule in plan.reply_rules))
 
 
 def _of_prompts(plan: Plan, threshold: float) -> tuple[Rule, ...]:
@@ -123,7 +123,7 @@ def following(d_model: int, layers: Sequence[int], policies: int, every: int = 1
     plan = allowing(d_model, layers, policies)
     probe = Probe(trait="reply", layer=layers[-1], weights=_unit(d_model, 2000))
     rule = replace(_rule(0, probe, NEVER, "block", None), id="reply", monitor=Monitor(every=every))
-    return replace(plan, response=(rule,), reply_probes=(probe,))
+    return replace(plan, reply_rules=(rule,), reply_probes=(probe,))
 
 
 def blocking(d_model: int, layers: Sequence[int], policies: int) -> Plan:

@@ -36,7 +36,9 @@ class Run:
         from guardrail.bench.against import against
 
         plan = plans.forced_allow(self.couple.guard.active.plan)
-        base = Point(self.settings.prompts[0], self.settings.batches[0], len(plan.rules) + len(plan.response))
+        base = Point(
+            self.settings.prompts[0], self.settings.batches[0], len(plan.rules) + len(plan.reply_rules)
+        )
         for point in around(base, self.settings.prompts, self.settings.batches):
             for case in self.settings.cases:
                 yield from self._tried(case, point, partial(self.case, case, point))

@@ -51,7 +51,11 @@ def tail(
 
 
 def _row(record: AuditRecord) -> tuple[object, ...]:
-    decision = record.decision if record.response is None or not record.response.stops else record.response
+    decision = (
+        record.decision
+        if record.reply_decision is None or not record.reply_decision.stops
+        else record.reply_decision
+    )
     top = max(decision.scores, key=lambda score: (score.fired, score.score - score.threshold), default=None)
     score = f"{top.trait} {top.score:.2f} / {top.threshold:.2f}" if top else None
     action = decision.action if decision.action == decision.would_action else f"({decision.would_action})"

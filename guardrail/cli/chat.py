@@ -91,7 +91,11 @@ class Talk:
     def _print_decision(self, reply: Reply) -> None:
         from rich.text import Text
 
-        for decision in (*reply.earlier, reply.decision, *([reply.response] if reply.response else [])):
+        for decision in (
+            *reply.earlier,
+            reply.decision,
+            *([reply.reply_decision] if reply.reply_decision else []),
+        ):
             if decision.status != "evaluated" or is_finding(decision) or decision.would_action != "allow":
                 console().print(verdict(decision) + Text(f"  {plain(reason(decision))}", "bright_black"))
             for note in notes(decision, self.guard.active.plan.warnings):

@@ -11,7 +11,7 @@ from guardrail.cli.console import JsonFlag, ModelName, number, print_json, print
 from guardrail.errors import PolicyError
 
 if TYPE_CHECKING:
-    from guardrail.policy.loading import Loaded
+    from guardrail.policy.loading import ActivePolicies
     from guardrail.policy.plan import Rule
     from guardrail.policy.rates import Rate
 
@@ -48,7 +48,7 @@ def validate(
     if as_json:
         print_json(
             {"valid": True, "problems": [], "warnings": warnings, "policy_sha256": loaded.sha256}
-            | {"policies": [rule.id for rule in (*loaded.plan.rules, *loaded.plan.response)]}
+            | {"policies": [rule.id for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)]}
         )
         return
     typer.echo(f"{file}: valid; {_counts(loaded)}; sha256 {loaded.sha256[:12]}")
@@ -81,7 +81,7 @@ def explain(
         _print_explained(loaded)
 
 
-def _load(file: Path, model: str, fingerprint: Path | None) -> Loaded:
+def _load(file: Path, model: str, fingerprint: Path | None) -> ActivePolicies:
     from guardrail.cli.fingerprints import fingerprint_of
     from guardrail.plugins.manager import Plugins
     from guardrail.policy.loading import load
@@ -94,13 +94,13 @@ def _problem(problem: object, error: PolicyError) -> dict[str, object]:
     return {"file": error.source, **{name: getattr(problem, name) for name in names}}
 
 
-def _counts(loaded: Loaded) -> str:
-    modes = [rule.mode for rule in (*loaded.plan.rules, *loaded.plan.response)]
+def _counts(loaded: ActivePolicies) -> str:
+    modes = [rule.mode for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)]
     parts = [f"{modes.count(mode)} {mode}" for mode in ("enforce", "shadow", "off") if mode in modes]
     return f"{len(modes)} policies ({', '.join(parts) or 'none'})"
 
 
-def _explained(loaded: Loaded) -> dict[str, object]:
+def _explained(loaded: ActivePolicies) -> dict[str, object]:
     from guardrail.policy.rates import rule_rate, set_rate
 
     return {
@@ -111,7 +111,7 @@ def _explained(loaded: Loaded) -> dict[str, object]:
         "follows_layers": loaded.plan.reply_layers,
         "policies": [
             _explained_rule(rule) | {"fpr": rule_rate(rule, loaded.calibration)}
-            for rule in (*loaded.plan.rules, *loaded.plan.response)
+            for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)
         ],
         "set_fpr_upper_bound": set_rate(loaded.plan, loaded.calibration),
         "warnings": loaded.plan.warnings,
@@ -143,15 +143,15 @@ def _explained_rule(rule: Rule) -> dict[str, object]:
     }
 
 
-def _print_explained(loaded: Loaded) -> None:
+def _print_explained(loaded: ActivePolicies) -> None:
     from guardrail.policy.rates import set_rate
 
     plan, calibration = loaded.plan, loaded.calibration
     print_table(
         ("policy", "mode", "action", "trait", "layer", "fires", "score", "projection", "benign rate (95 %)"),
-        (row for rule in (*plan.rules, *plan.response) for row in _rows(rule, loaded)),
+        (row for rule in (*plan.rules, *plan.reply_rules) for row in _rows(rule, loaded)),
     )
-    for rule in (*plan.rules, *plan.response):
+    for rule in (*plan.rules, *plan.reply_rules):
         if line := _followed(rule):
             typer.echo(f"{rule.id}: {line}")
         if rule.steering:
@@ -184,7 +184,7 @@ def _followed(rule: Rule) -> str | None:
     return f"conversation: {drift.statistic}, {parameters}; the score is the alarm's value"
 
 
-def _rows(rule: Rule, loaded: Loaded) -> list[tuple[object, ...]]:
+def _rows(rule: Rule, loaded: ActivePolicies) -> list[tuple[object, ...]]:
     from guardrail.policy.rates import condition_rate
 
     rows: list[tuple[object, ...]] = []

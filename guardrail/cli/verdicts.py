@@ -47,7 +47,7 @@ def decision_rows(reply: Reply) -> list[Json]:
     """
     earlier = [decision_row(decision, reply.audit_id, None) for decision in reply.earlier]
     last = decision_row(reply.decision, reply.audit_id, reply.timing)
-    return [*earlier, {**last, "response": response_row(reply.response)}]
+    return [*earlier, {**last, "reply_decision": response_row(reply.reply_decision)}]
 
 
 def response_row(response: Decision | None) -> Json | None:

@@ -61,15 +61,16 @@ Emit: TypeAlias = Callable[[Event], None]
 class Completion:
     """The end of one row: its decision, the text (empty where it was stopped), and what was counted.
 
-    `response` is the decision on the reply where policies followed it; where that stops, text and tokens are
-    those that were out by then. `turn`: means of the plan's `reply_probes`, where the evaluator wants them.
+    `reply_decision` is the decision on the reply, if policies followed it; if it stops the reply, text and
+    tokens are those that were out by then. `turn`: means of the plan's `reply_probes`, if the evaluator
+    wants them.
     """
 
     decision: Decision
     text: str
     new_tokens: int
     steered_passes: int
-    response: Decision | None = None
+    reply_decision: Decision | None = None
     turn: tuple[float, ...] | None = None
 
 

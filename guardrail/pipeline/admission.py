@@ -9,7 +9,7 @@ from guardrail.engines import Engine, Prompt
 from guardrail.errors import PromptError
 from guardrail.pipeline.request import Request
 from guardrail.policy.decide import unsupported
-from guardrail.policy.loading import Loaded
+from guardrail.policy.loading import ActivePolicies
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision
 
@@ -42,7 +42,7 @@ class Admission:
         return [next(found) if isinstance(outcome, Prompt) else outcome for outcome in self.outcomes]
 
 
-def admit(engine: Engine, loaded: Loaded, requests: Sequence[Request], room: int) -> Admission:
+def admit(engine: Engine, loaded: ActivePolicies, requests: Sequence[Request], room: int) -> Admission:
     """Render a batch, leaving `room` tokens for replies.
 
     Raises PromptError for a prompt that does not fit and that no policy allows to cut.
@@ -50,7 +50,7 @@ def admit(engine: Engine, loaded: Loaded, requests: Sequence[Request], room: int
     return Admission(requests, [_outcome(engine, loaded, item, room) for item in requests])
 
 
-def _outcome(engine: Engine, loaded: Loaded, item: Request, room: int) -> Prompt | Decision:
+def _outcome(engine: Engine, loaded: ActivePolicies, item: Request, room: int) -> Prompt | Decision:
     if item.unreadable is not None:
         decision = unsupported(loaded.plan, item.facts, item.unreadable)
         if decision.stops:

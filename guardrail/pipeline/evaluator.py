@@ -17,9 +17,9 @@ from guardrail.errors import EvaluationError
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.request import Request
 from guardrail.pipeline.worker import Job
-from guardrail.policy.decide import evaluate, failure, recheck, tighten
-from guardrail.policy.decide_reply import Observed, Watch, evaluate_reply, reply_failure, watch
-from guardrail.policy.loading import Loaded
+from guardrail.policy.decide import decide, failure, recheck, tighten
+from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
+from guardrail.policy.loading import ActivePolicies
 from guardrail.types import Decision, Facts
 
 log = logging.getLogger("guardrail")
@@ -29,7 +29,7 @@ class Evaluation:
     """Decides on the rows of one batch; an Evaluator as the engines know it."""
 
     def __init__(
-        self, loaded: Loaded, requests: Sequence[Request], conversations: Conversations | None = None
+        self, loaded: ActivePolicies, requests: Sequence[Request], conversations: Conversations | None = None
     ) -> None:
         self.loaded, self.requests, self.conversations = loaded, requests, conversations
         self.facts = [request.facts for request in requests]
@@ -98,7 +98,7 @@ class Evaluation:
         return replace(decision, warnings=(*decision.warnings, late.error or "")) if known else late
 
     def _decision(self, row: int, readings: Sequence[float]) -> Decision:
-        decision = evaluate(self.loaded.plan, readings, self.facts[row])
+        decision = decide(self.loaded.plan, readings, self.facts[row])
         if decision.status == "error" and row in self._scorer_errors:
             decision = replace(decision, error=self._scorer_errors[row])
         try:
@@ -125,7 +125,7 @@ class Evaluation:
     def respond(self, row: int, observed: Observed) -> Decision:
         """The decision on a reply, as far as it was observed."""
         try:
-            return evaluate_reply(self.loaded.plan, observed, self.facts[row])
+            return decide_reply(self.loaded.plan, observed, self.facts[row])
         except Exception as error:
             log.warning("a reply could not be evaluated", exc_info=True)
             return reply_failure(self.loaded.plan, self.facts[row], type(error).__name__)

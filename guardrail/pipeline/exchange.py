@@ -22,7 +22,7 @@ from guardrail.pipeline.request import Request, history
 from guardrail.pipeline.respond import Responder
 from guardrail.pipeline.worker import Job, Worker
 from guardrail.plugins.protocols import Answer
-from guardrail.policy.loading import Loaded
+from guardrail.policy.loading import ActivePolicies
 from guardrail.types import (
     AuditRecord,
     Check,
@@ -43,7 +43,7 @@ class Round:
     """The requests of one round with what was decided; `completions` holds the rows that were generated."""
 
     rounds: Rounds
-    loaded: Loaded
+    loaded: ActivePolicies
     requests: Sequence[Request]
     decisions: Sequence[Decision]
     timing: Timing
@@ -71,7 +71,7 @@ class Rounds:
 
     # --- rounds ---------------------------------------------------------------------------------------
 
-    def reply(self, loaded: Loaded, requests: Sequence[Request], sampling: Sampling) -> Round:
+    def reply(self, loaded: ActivePolicies, requests: Sequence[Request], sampling: Sampling) -> Round:
         """Decide on a batch and generate the rows that go on."""
         admission = self.admit(loaded, requests, sampling.max_new_tokens)
         submitted = self.submit(loaded, admission, sampling) if admission.rows else None
@@ -82,7 +82,7 @@ class Rounds:
                 answered.completions = dict(zip(admission.rows, submitted[0].result(), strict=True))
         return answered
 
-    def check(self, loaded: Loaded, requests: Sequence[Request]) -> list[Check]:
+    def check(self, loaded: ActivePolicies, requests: Sequence[Request]) -> list[Check]:
         """Decide on a batch and generate nothing."""
         admission = self.admit(loaded, requests, 1)
         submitted = self._submit_check(loaded, admission) if admission.rows else None
@@ -94,13 +94,13 @@ class Rounds:
             for item, decision in zip(requests, decisions, strict=True)
         ]
 
-    def admit(self, loaded: Loaded, requests: Sequence[Request], room: int) -> Admission:
+    def admit(self, loaded: ActivePolicies, requests: Sequence[Request], room: int) -> Admission:
         """Render a batch. Raises PromptError, with an audit record of what could not be evaluated."""
         with self.closing(loaded, requests):
             return admit(self.engine, loaded, requests, room)
 
     def submit(
-        self, loaded: Loaded, admission: Admission, sampling: Sampling, stream: bool = False
+        self, loaded: ActivePolicies, admission: Admission, sampling: Sampling, stream: bool = False
     ) -> tuple[ReplyJob, Evaluation]:
         """Queue a guarded reply. Raises QueueFull and GuardClosed."""
         evaluation, prompts = Evaluation(loaded, admission.admitted, self.conversations), admission.prompts
@@ -111,7 +111,9 @@ class Rounds:
 
         return self.worker.submit(run), evaluation
 
-    def _submit_check(self, loaded: Loaded, admission: Admission) -> tuple[Job[Event, None], Evaluation]:
+    def _submit_check(
+        self, loaded: ActivePolicies, admission: Admission
+    ) -> tuple[Job[Event, None], Evaluation]:
         evaluation, prompts = Evaluation(loaded, admission.admitted, self.conversations), admission.prompts
 
         def run(job: Job[Event, None]) -> None:
@@ -120,9 +122,9 @@ class Rounds:
 
         return self.worker.submit(run), evaluation
 
-    def unguarded(self, loaded: Loaded, messages: Sequence[Message]) -> str:
+    def unguarded(self, loaded: ActivePolicies, messages: Sequence[Message]) -> str:
         """Let the model answer without a policy: for rewriting, never for replying."""
-        free = replace(loaded, plan=replace(loaded.plan, rules=(), response=(), reply_probes=()))
+        free = replace(loaded, plan=replace(loaded.plan, rules=(), reply_rules=(), reply_probes=()))
         item = Request(kind="chat", original=(), messages=tuple(messages), facts=Facts())
         job, _ = self.submit(free, Admission([item], [self.engine.render(messages)]), Sampling())
         return job.result()[0].text
@@ -130,7 +132,10 @@ class Rounds:
     # --- decisions ------------------------------------------------------------------------------------
 
     def decided(
-        self, loaded: Loaded, admission: Admission, submitted: tuple[Job[Event, Any], Evaluation] | None
+        self,
+        loaded: ActivePolicies,
+        admission: Admission,
+        submitted: tuple[Job[Event, Any], Evaluation] | None,
     ) -> tuple[list[Decision], Timing]:
         """The verdict on every request of a batch, written down before anything is handed out."""
         found, timing = self.decisions(*submitted) if submitted else ([], Timing())
@@ -199,7 +204,11 @@ class Rounds:
     # --- records --------------------------------------------------------------------------------------
 
     def record(
-        self, loaded: Loaded, requests: Sequence[Request], decisions: Sequence[Decision], timing: Timing
+        self,
+        loaded: ActivePolicies,
+        requests: Sequence[Request],
+        decisions: Sequence[Decision],
+        timing: Timing,
     ) -> None:
         """Write decisions down, before anything is handed out."""
         for item, decision in zip(requests, decisions, strict=True):
@@ -207,10 +216,15 @@ class Rounds:
             self.audit.decided(self._record(loaded, item, item.decisions[-1], timing))
 
     def settle(
-        self, loaded: Loaded, item: Request, completion: Completion, timing: Timing, responder: Responder
+        self,
+        loaded: ActivePolicies,
+        item: Request,
+        completion: Completion,
+        timing: Timing,
+        responder: Responder,
     ) -> Reply:
         """The model's reply, or where response policies stopped it the action's answer in its place."""
-        response = completion.response
+        response = completion.reply_decision
         if response is None or not response.stops:
             return self.finish(loaded, item, completion.text, timing, completion)
         answer = responder.stopped(item, response, completion.text)
@@ -218,7 +232,7 @@ class Rounds:
 
     def answer(
         self,
-        loaded: Loaded,
+        loaded: ActivePolicies,
         item: Request,
         answer: Answer,
         timing: Timing,
@@ -233,7 +247,7 @@ class Rounds:
 
     def finish(
         self,
-        loaded: Loaded,
+        loaded: ActivePolicies,
         item: Request,
         text: str,
         timing: Timing,
@@ -245,7 +259,7 @@ class Rounds:
         decision = replace(
             item.decisions[-1], warnings=tuple(dict.fromkeys([*item.decisions[-1].warnings, *item.warnings]))
         )
-        response = completion.response if completion else None
+        response = completion.reply_decision if completion else None
         final = response or decision
         done = self._record(loaded, item, decision, timing, outcome=_outcome(item, final, held))
         counts = {
@@ -260,7 +274,7 @@ class Rounds:
                 done,
                 text_sha256=text_sha256(text),
                 text=text if keep else None,
-                response=response,
+                reply_decision=response,
                 error=done.error or final.error,
                 **counts,
             )
@@ -274,11 +288,13 @@ class Rounds:
             ticket_id=item.ticket_id,
             earlier=tuple(item.decisions[:-1]),
             timing=self._total(item, timing),
-            response=response,
+            reply_decision=response,
             **counts,
         )
 
-    def ended(self, loaded: Loaded, item: Request, outcome: Outcome, error: str | None = None) -> None:
+    def ended(
+        self, loaded: ActivePolicies, item: Request, outcome: Outcome, error: str | None = None
+    ) -> None:
         """Close a request that got no reply."""
         item.closed = True
         unread = Decision(status="not_evaluated", action="block", would_action="block", error=error)
@@ -286,7 +302,7 @@ class Rounds:
         self.audit.finished(self._record(loaded, item, decision, Timing(), outcome=outcome, error=error))
 
     @contextmanager
-    def closing(self, loaded: Loaded, requests: Sequence[Request]) -> Generator[None]:
+    def closing(self, loaded: ActivePolicies, requests: Sequence[Request]) -> Generator[None]:
         """Close the requests' audit records when what happens inside fails."""
         try:
             yield
@@ -298,7 +314,7 @@ class Rounds:
 
     def _record(
         self,
-        loaded: Loaded,
+        loaded: ActivePolicies,
         item: Request,
         decision: Decision,
         timing: Timing,

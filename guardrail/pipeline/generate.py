@@ -15,7 +15,7 @@ from guardrail.pipeline.request import Request, request
 from guardrail.pipeline.respond import Responder
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.protocols import Answer
-from guardrail.policy.loading import Loaded
+from guardrail.policy.loading import ActivePolicies
 from guardrail.types import Decision, Message, Timing
 
 Decisions: TypeAlias = tuple[Decision, ...]
@@ -40,7 +40,7 @@ class GuardedGenerate:
     def __init__(
         self,
         rounds: Rounds,
-        loaded: Loaded,
+        loaded: ActivePolicies,
         responder: Responder,
         tags: Iterable[str] = (),
         conversation: str | None = None,
@@ -76,7 +76,9 @@ class GuardedGenerate:
             for row, item in enumerate(requests):
                 self._finish(item, answers.get(row), completions.get(row), timing)
         final = tuple(item.decisions[-1] for item in requests)
-        responses = tuple(c.response if (c := completions.get(row)) else None for row in range(len(requests)))
+        responses = tuple(
+            c.reply_decision if (c := completions.get(row)) else None for row in range(len(requests))
+        )
         _last.set((final, responses))
         if not _is_tensor(output):
             output.decisions, output.responses = final, responses
@@ -116,9 +118,9 @@ class GuardedGenerate:
     def _stopped(self, requests: list[Request], completions: Mapping[int, Completion]) -> dict[int, Answer]:
         """The answers in place of replies that response policies stopped."""
         return {
-            row: self.responder.stopped(requests[row], completion.response, completion.text)
+            row: self.responder.stopped(requests[row], completion.reply_decision, completion.text)
             for row, completion in completions.items()
-            if completion.response is not None and completion.response.stops
+            if completion.reply_decision is not None and completion.reply_decision.stops
         }
 
     def _completions(self, generated: Any, width: int) -> dict[int, Completion]:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from guardrail.engines import Site
 from guardrail.errors import ConfigError
-from guardrail.policy.loading import Loaded
+from guardrail.policy.loading import ActivePolicies
 from guardrail.types import Message
 
 
 def project(
     engine: Any,
-    loaded: Loaded,
+    loaded: ActivePolicies,
     messages: Sequence[Message],
     traits: Sequence[str] | None,
     layers: Sequence[int] | str,
@@ -35,7 +35,7 @@ def project(
     return np.asarray(rows, dtype=np.float32)
 
 
-def _scores(loaded: Loaded, trait: str, layer: int, states: Any) -> NDArray[np.float32]:
+def _scores(loaded: ActivePolicies, trait: str, layer: int, states: Any) -> NDArray[np.float32]:
     vector = loaded.vectors[trait]
     hidden = states[0].float().cpu().numpy()
     if not vector.usable(layer):

@@ -19,7 +19,7 @@ from guardrail.plugins.protocols import (
     Response,
     Retry,
 )
-from guardrail.policy.loading import Loaded
+from guardrail.policy.loading import ActivePolicies
 from guardrail.policy.plan import Rule
 from guardrail.types import ALLOW, Decision, Message
 
@@ -33,7 +33,7 @@ MAX_ROUNDS = 20
 class Responder:
     """Lets actions respond. `retries` is false where there are no messages to evaluate again."""
 
-    loaded: Loaded
+    loaded: ActivePolicies
     complete: Complete
     sinks: Mapping[str, EscalationSink]
     retries: bool = True

@@ -12,7 +12,7 @@ from guardrail.engines import Completion, Token
 from guardrail.pipeline.exchange import ReplyJob, Rounds
 from guardrail.pipeline.request import Request
 from guardrail.pipeline.respond import Responder
-from guardrail.policy.loading import Loaded
+from guardrail.policy.loading import ActivePolicies
 from guardrail.types import Decision, Reply, Sampling, Timing
 
 BREAK = "\n\n"
@@ -23,7 +23,12 @@ class ReplyStream(Iterator[str]):
     """Iterate for pieces of text. Closing it early stops the generation."""
 
     def __init__(
-        self, rounds: Rounds, loaded: Loaded, request: Request, sampling: Sampling, responder: Responder
+        self,
+        rounds: Rounds,
+        loaded: ActivePolicies,
+        request: Request,
+        sampling: Sampling,
+        responder: Responder,
     ) -> None:
         self._rounds, self._loaded, self._request = rounds, loaded, request
         self._sampling, self._responder = sampling, responder
@@ -74,7 +79,7 @@ class ReplyStream(Iterator[str]):
                     text.append(event.text)
                     yield event.text
             completion, sent = job.result()[0], "".join(text)
-            if completion.response is not None and completion.response.stops:
+            if completion.reply_decision is not None and completion.reply_decision.stops:
                 yield self._stopped(completion, timing, sent)
                 return
             self.reply = self._rounds.finish(
@@ -90,8 +95,8 @@ class ReplyStream(Iterator[str]):
 
     def _stopped(self, completion: Completion, timing: Timing, sent: str) -> str:
         """The last piece of a reply that was stopped."""
-        assert completion.response is not None
+        assert completion.reply_decision is not None
         before = f"{sent}{BREAK}" if sent else ""
-        answer = self._responder.stopped(self._request, completion.response, sent)
+        answer = self._responder.stopped(self._request, completion.reply_decision, sent)
         self.reply = self._rounds.answer(self._loaded, self._request, answer, timing, completion, sent=before)
         return self.reply.text.removeprefix(sent)

@@ -120,7 +120,7 @@ class Worker:
     def submit(self, run: Callable[[Job[E, T]], T]) -> Job[E, T]:
         """Queue work. Raises QueueFull and GuardClosed."""
         if threading.current_thread() is self._thread:
-            raise EvaluationError("the guard was called from inside one of its own requests", kind="plugin")
+            raise EvaluationError("the guard was called from inside one of its own requests")
         job = Job(run)
         with self._lock:
             if self._closed:

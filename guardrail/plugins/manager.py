@@ -50,11 +50,6 @@ class Plugins:
         self._registry = Registry([p for p in plugins if not isinstance(p, str)], list(names))
 
     @classmethod
-    def default(cls, extra: Sequence[object] = ()) -> Self:
-        """The built-ins, and `extra`: plugin objects, or names of installed plugins."""
-        return cls(extra)
-
-    @classmethod
     def from_environment(cls) -> Self:
         """The built-ins and what GUARDRAIL_PLUGINS names: how the command line starts."""
         return cls(names_in_environment())
@@ -164,15 +159,15 @@ class Plugins:
         except PluginError as error:
             # the message may hold the prompt, and decisions are written to logs
             text = f"{str(error).split(' failed: ')[0]} failed: {type(error.__cause__).__name__}"
-            raise EvaluationError(text, kind="plugin") from error
+            raise EvaluationError(text) from error
         for plugin, action in asked:
             if action == "steer":
-                raise EvaluationError(f"plugin `{plugin}` asked to steer; only a policy can", kind="plugin")
+                raise EvaluationError(f"plugin `{plugin}` asked to steer; only a policy can")
             if action not in self.actions and action != ALLOW:
                 text = (
                     f"plugin `{plugin}` asked for the action `{action}`{suggest(str(action), self.actions)}"
                 )
-                raise EvaluationError(text, kind="plugin")
+                raise EvaluationError(text)
         return asked
 
     def startup(self, guard: Guard) -> None:

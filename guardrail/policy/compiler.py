@@ -38,7 +38,7 @@ class Compiler:
         return Plan(
             probes=tuple(self.conditions.probes.values()),
             rules=tuple(rule for rule in rules if rule.monitor is None),
-            response=tuple(rule for rule in rules if rule.monitor is not None),
+            reply_rules=tuple(rule for rule in rules if rule.monitor is not None),
             reply_probes=tuple(self.conditions.reply_probes),
             strengths={name: info.strength for name, info in self.inputs.actions.items()} | {"allow": 0},
             policy_sha256=hashlib.sha256(canonical.encode()).hexdigest(),

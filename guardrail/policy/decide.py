@@ -1,4 +1,4 @@
-"""evaluate(plan, readings, facts) -> Decision: a pure function of data. Runs once per prompt and stage.
+"""decide(plan, readings, facts) -> Decision: a pure function of data. Runs once per prompt and stage.
 
 The strongest action of all policies that fire wins; several `steer` combine; every policy that fired is
 reported. A score that is not a number is an error of the policies that need it, never a pass.
@@ -42,7 +42,7 @@ class Result:
     error: str | None = None
 
 
-def evaluate(plan: Plan, readings: Sequence[float], facts: Facts) -> Decision:
+def decide(plan: Plan, readings: Sequence[float], facts: Facts) -> Decision:
     """The decision on one prompt. readings: [number of probes], scores in the order of `plan.probes`."""
     rules = plan.live(facts).rules
     if rules and plan.screen is not None and plan.screen.quiet(readings):
@@ -179,7 +179,7 @@ def failure(plan: Plan, facts: Facts, error: str, timeout: bool = False) -> Deci
 
 def unsupported(plan: Plan, facts: Facts, reason: str) -> Decision:
     """The decision on input that cannot be read: the strongest `unsupported_input` of the rules."""
-    every = [rule for rule in (*plan.rules, *plan.response) if applies(rule, facts)]
+    every = [rule for rule in (*plan.rules, *plan.reply_rules) if applies(rule, facts)]
     rules = [rule for rule in every if effective_mode(rule, facts) == "enforce"]
     return _unevaluated(
         plan, {rule.settings.unsupported_input: rule.id for rule in reversed(rules)}, "not_evaluated", reason

@@ -17,7 +17,7 @@ from guardrail.types import Decision, Facts, Mode, Score
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What to follow in one reply: the mode of each response rule (`off`: not about this request).
+    """What to follow in one reply: the mode of each reply rule (`off`: not about this request).
 
     `turn`: whether the means of the conversation probes are wanted at the end.
     """
@@ -33,9 +33,9 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What an engine saw of a reply: `tokens` that were read, and when each response rule fired (or None).
+    """What an engine saw of a reply: `tokens` that were read, and when each reply rule fired (or None).
 
-    `values` are scores in the order of `plan.reply_probes`: of each condition of the response rules, the most
+    `values` are scores in the order of `plan.reply_probes`: of each condition of the reply rules, the most
     extreme value that its running statistic had.
     """
 
@@ -47,15 +47,15 @@ class Observed:
 
 def watch(plan: Plan, facts: Facts, turn: bool = False) -> Watch:
     """What to follow in the reply to this request."""
-    modes: list[Mode] = [effective_mode(r, facts) if applies(r, facts) else "off" for r in plan.response]
+    modes: list[Mode] = [effective_mode(r, facts) if applies(r, facts) else "off" for r in plan.reply_rules]
     return Watch(tuple(modes), turn)
 
 
-def evaluate_reply(plan: Plan, observed: Observed, facts: Facts) -> Decision:
+def decide_reply(plan: Plan, observed: Observed, facts: Facts) -> Decision:
     """The decision on a reply, as far as it was observed."""
     modes = watch(plan, facts).modes
     live: list[tuple[int, Mode]] = [(i, mode) for i, mode in enumerate(modes) if mode != "off"]
-    results = [_result(plan, i, plan.response[i], mode, observed) for i, mode in live]
+    results = [_result(plan, i, plan.reply_rules[i], mode, observed) for i, mode in live]
     decision = combined(plan, results)
     winner = strongest(plan, [r for r in results if r.mode == "enforce" and r.action is not None])
     unread = decision.status == "evaluated" and observed.tokens == 0
@@ -70,7 +70,7 @@ def evaluate_reply(plan: Plan, observed: Observed, facts: Facts) -> Decision:
 def _when(plan: Plan, winner: Result | None, observed: Observed) -> int | None:
     if winner is None or not observed.fired:
         return None
-    return observed.fired[plan.response.index(winner.rule)]
+    return observed.fired[plan.reply_rules.index(winner.rule)]
 
 
 def _result(plan: Plan, i: int, rule: Rule, mode: Mode, observed: Observed) -> Result:
@@ -101,4 +101,4 @@ def _result(plan: Plan, i: int, rule: Rule, mode: Mode, observed: Observed) -> R
 
 def reply_failure(plan: Plan, facts: Facts, error: str) -> Decision:
     """The decision where the reply could not be followed: the strongest `on_error` of its rules."""
-    return evaluate_reply(plan, Observed(tokens=0, error=error), facts)
+    return decide_reply(plan, Observed(tokens=0, error=error), facts)

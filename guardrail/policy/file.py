@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +11,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from guardrail.errors import Problem
 from guardrail.files.problems import closest, keys_at, validation_problems
-from guardrail.files.yaml import Document, KeyPath, parse_document, read_document
+from guardrail.files.yaml import Document, KeyPath
 from guardrail.policy.model import PolicySet
 
 VERSIONS = (1,)
@@ -47,23 +46,6 @@ def _under(problem: Problem, path: KeyPath, renamed: Mapping[KeyPath, KeyPath]) 
     old = next((end for end in range(len(path), 0, -1) if path[:end] in renamed), 0)
     path = (*renamed[path[:old]], *path[old:]) if old else path
     return Problem(problem.message, path, problem.line, problem.column)
-
-
-def load_policies(path: str | Path) -> PolicySet:
-    """Read a policy file without checking it against a model. Raises PolicyError with all problems."""
-    return _complete(read_document(path))
-
-
-def parse_policies(text: str, source: str = "policies") -> PolicySet:
-    """Read policies from YAML text. Raises PolicyError with all problems."""
-    return _complete(parse_document(text, source))
-
-
-def _complete(document: Document) -> PolicySet:
-    found = draft(document)
-    if found.problems or found.policies is None:
-        raise document.error(list(found.problems))
-    return found.policies
 
 
 def draft(document: Document) -> Draft:
@@ -166,19 +148,6 @@ class _Repair:
         if key not in entry:
             entry[key] = value
             self.invented.add((*path, key))
-
-
-def dump_policies(policies: PolicySet) -> str:
-    """YAML text that reads back as the same policies; defaults are left out."""
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-
-    yaml, text = YAML(typ="safe", pure=True), StringIO()
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
-    yaml.dump(policies.model_dump(mode="json", exclude_defaults=True), text)
-    return text.getvalue()
 
 
 def schema(actions: Mapping[str, type[BaseModel]]) -> JsonSchema:

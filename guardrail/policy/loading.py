@@ -1,6 +1,6 @@
 """From a policy file to what a guard runs: policies, plan, vectors and calibration, checked as a whole.
 
-`load` does it once; `PolicySource` keeps the last good one while the file changes.
+`load` does it once; `PolicyWatcher` keeps the last good one while the file changes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Source: TypeAlias = str | Path | Mapping[str, object] | PolicySet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class ActivePolicies:
     """A policy set that has passed every check. `sha256` is that of the policies, as in every decision."""
 
     policies: PolicySet
@@ -44,7 +44,7 @@ class Loaded:
         return self.plan.policy_sha256
 
 
-def load(source: Source, fingerprint: Fingerprint, plugins: Plugins) -> Loaded:
+def load(source: Source, fingerprint: Fingerprint, plugins: Plugins) -> ActivePolicies:
     """Read, resolve and compile policies for one model. Raises PolicyError with every problem there is.
 
     A mapping is a policy file's content; its relative paths start at the working directory.
@@ -113,7 +113,7 @@ class _Loader:
         self.base = path.parent if path else None
         self.problems = list(found.problems)
 
-    def load(self, fingerprint: Fingerprint, plugins: Plugins) -> Loaded | None:
+    def load(self, fingerprint: Fingerprint, plugins: Plugins) -> ActivePolicies | None:
         policies = self.found.policies
         if policies is None:
             return None
@@ -132,7 +132,7 @@ class _Loader:
         plan = self._compile(Compiler(policies, inputs), complete)
         if plan is None or vectors is None:
             return None
-        return Loaded(
+        return ActivePolicies(
             policies=policies,
             plan=plan,
             vectors=vectors,

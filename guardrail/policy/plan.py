@@ -41,7 +41,7 @@ class CompiledCondition:
 
     `threshold` and readings are scores; `raw` is the same threshold as a projection. `fpr` and `n` say what
     the threshold was calibrated for, and on how many benign prompts. With `drift` it is about earlier replies
-    of the conversation, and nothing is read. In a response rule `reading` is an index of `reply_probes`.
+    of the conversation, and nothing is read. In a reply rule `reading` is an index of `reply_probes`.
     """
 
     trait: str
@@ -94,8 +94,8 @@ class Rule:
 class Plan:
     """What the engine reads and what `evaluate` decides on. Immutable; requests under way keep theirs.
 
-    `rules` decide on prompts, `response` rules on replies. `reply_probes` are read of every generated token:
-    one for each condition of a response rule, then one for each rule about conversations.
+    `rules` decide on prompts, `reply_rules` on replies. `reply_probes` are read of every generated token:
+    one for each condition of a reply rule, then one for each rule about conversations.
     """
 
     probes: tuple[Probe, ...] = field(repr=False)
@@ -105,7 +105,7 @@ class Plan:
     vectors_sha256: str = ""
     calibration_sha256: str = ""
     warnings: tuple[str, ...] = ()
-    response: tuple[Rule, ...] = ()
+    reply_rules: tuple[Rule, ...] = ()
     reply_probes: tuple[Probe, ...] = field(default=(), repr=False)
 
     @cached_property
@@ -160,9 +160,9 @@ class Plan:
 
     @cached_property
     def reply_layers(self) -> tuple[int, ...]:
-        """The layers that are read or steered by response rules while a reply is generated, ascending."""
+        """The layers that are read or steered by reply rules while a reply is generated, ascending."""
         read = {probe.layer for probe in self.reply_probes}
-        steered = {layer for rule in self.response if rule.steering for layer in rule.steering.layers}
+        steered = {layer for rule in self.reply_rules if rule.steering for layer in rule.steering.layers}
         return tuple(sorted(read | steered))
 
     @cached_property
@@ -173,7 +173,7 @@ class Plan:
     @cached_property
     def fail_open(self) -> bool:
         """Whether any enforced rule lets prompts or replies pass on errors."""
-        return any(rule.fails_open for rule in (*self.rules, *self.response))
+        return any(rule.fails_open for rule in (*self.rules, *self.reply_rules))
 
     def live(self, facts: Facts) -> Live:
         """The rules that are about this request."""
@@ -196,7 +196,7 @@ class Plan:
 
     def rule(self, policy: str | None) -> Rule | None:
         """The rule with this policy id."""
-        return next((rule for rule in (*self.rules, *self.response) if rule.id == policy), None)
+        return next((rule for rule in (*self.rules, *self.reply_rules) if rule.id == policy), None)
 
     def matrix(self, layer: int) -> tuple[tuple[int, ...], Array, Array]:
         """(indices, weights [k, d_model], offsets [k]) of all probes at a layer: one matrix product."""

@@ -70,7 +70,7 @@ def set_rate(plan: Plan, calibration: Calibration | None) -> Rate | None:
 
     With response policies it is about a benign prompt and its reply.
     """
-    rules = (*plan.rules, *plan.response)
+    rules = (*plan.rules, *plan.reply_rules)
     rates = [rule_rate(rule, calibration) for rule in rules if rule.mode == "enforce"]
     known = [rate for rate in rates if rate is not None]
     return _sum(known) if len(known) == len(rates) else None

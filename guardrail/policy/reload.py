@@ -14,15 +14,15 @@ from typing import Self
 from guardrail.errors import ConfigError, PolicyError
 from guardrail.files.yaml import read_document
 from guardrail.plugins.manager import Plugins
-from guardrail.policy.loading import Loaded, Source, load, resolve_calibration, resolve_vectors
+from guardrail.policy.loading import ActivePolicies, Source, load, resolve_calibration, resolve_vectors
 from guardrail.types import Fingerprint
 
 log = logging.getLogger("guardrail")
 
-Accept = Callable[[Loaded], None]
+Accept = Callable[[ActivePolicies], None]
 
 
-class PolicySource:
+class PolicyWatcher:
     """Holds the active policies. Requests take `active` once and keep it, whatever is swapped in meanwhile.
 
     `accept` sees every candidate, the first included, and refuses it by raising a ConfigError.
@@ -94,7 +94,7 @@ class PolicySource:
             if self._digest() != self._seen:
                 self.reload()
 
-    def _candidate(self) -> Loaded:
+    def _candidate(self) -> ActivePolicies:
         candidate = load(self._source, self._fingerprint, self._plugins)
         if self._accept is not None:
             self._accept(candidate)

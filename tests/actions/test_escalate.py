@@ -101,7 +101,7 @@ def test_a_sink_that_goes_down_while_waiting_means_otherwise():
 
 
 def test_an_unknown_sink_is_found_when_the_file_is_loaded():
-    info = Plugins.default().action_infos()["escalate"]
+    info = Plugins().action_infos()["escalate"]
     with pytest.raises(ValidationError, match="unknown escalation sink `reviewqueue`; did you mean"):
         info.validate({"to": "reviewqueue"})
 

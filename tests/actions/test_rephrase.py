@@ -91,9 +91,8 @@ def test_rephrasing_that_changes_nothing_is_not_tried_again():
 
 
 def test_a_rephraser_that_raises_is_an_evaluation_error_of_the_plugin():
-    with pytest.raises(EvaluationError, match="`broken` failed: ZeroDivisionError") as caught:
+    with pytest.raises(EvaluationError, match="`broken` failed: ZeroDivisionError"):
         respond(RephraseConfig(by="broken"), broken=Broken(ZeroDivisionError()))
-    assert caught.value.kind == "plugin"
 
 
 def test_a_full_queue_stays_a_full_queue():
@@ -102,7 +101,7 @@ def test_a_full_queue_stays_a_full_queue():
 
 
 def test_an_unknown_rephraser_is_found_when_the_file_is_loaded():
-    info = Plugins.default().action_infos()["rephrase"]
+    info = Plugins().action_infos()["rephrase"]
     with pytest.raises(ValidationError, match="unknown rephraser `modle`; did you mean `model`"):
         info.validate({"by": "modle"})
 

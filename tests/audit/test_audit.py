@@ -119,7 +119,7 @@ def test_every_field_of_the_types_is_listed_or_left_out_on_purpose():
     def names(kind):
         return {field.name for field in fields(kind)}
 
-    assert names(AuditRecord) - set(FIELDS) == {"decision", "messages", "timing", "text", "response"}
+    assert names(AuditRecord) - set(FIELDS) == {"decision", "messages", "timing", "text", "reply_decision"}
     assert names(Decision) - set(DECISION_FIELDS) == {"scores", "steering"}
     assert names(Score) == set(SCORE_FIELDS)
     assert names(Steering) - set(STEERING_FIELDS) == {"directions"}
@@ -350,8 +350,8 @@ def test_every_line_is_ascii_json(path):
 
 def test_the_settings_of_a_policy_file_become_sinks(tmp_path):
     settings = AuditSettings(jsonl=str(tmp_path / "a.jsonl"), sqlite=str(tmp_path / "a.sqlite"))
-    assert sorted(Plugins.default().audit_sinks(settings)) == ["jsonl", "sqlite"]
-    assert Plugins.default().audit_sinks() == {}
+    assert sorted(Plugins().audit_sinks(settings)) == ["jsonl", "sqlite"]
+    assert Plugins().audit_sinks() == {}
 
 
 def test_ids_are_unique_and_sort_by_time():

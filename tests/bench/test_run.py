@@ -108,7 +108,7 @@ def test_forced_plans_keep_the_layers_and_change_the_verdict(policies):
     ):
         assert forced.layers == plan.layers
         assert plans.PlanEvaluator(forced).decide(0, readings).action == action
-        assert [rule.monitor for rule in forced.response] == [rule.monitor for rule in plan.response]
+        assert [rule.monitor for rule in forced.reply_rules] == [rule.monitor for rule in plan.reply_rules]
     assert plans.forced_steer(plan)[1] == ""
     only_block = plans.forced_block(plan)
     assert "made-up vector" in plans.forced_steer(only_block)[1]

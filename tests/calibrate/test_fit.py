@@ -68,7 +68,7 @@ def made(subject, vectors, prompts):
 def policy_file(folder, *rules, **keys):
     path = folder / "policy.yaml"
     path.write_text(json.dumps(policy_content(folder, *rules, **keys)))
-    return PolicyFile.read(path, Plugins.default())
+    return PolicyFile.read(path, Plugins())
 
 
 def rule(name, trait="evil", **keys):
@@ -266,7 +266,7 @@ def test_policies_about_replies_are_calibrated_and_left_out_of_rates_about_promp
     assert set(made.thresholds) == {("policies", 2, "threshold")}
     assert "max 8" in made.calibration.replies["evil"][vectors["evil"].layer].highest
     assert made.plan is not None
-    assert [one.id for one in made.plan.response] == ["reply"]
+    assert [one.id for one in made.plan.reply_rules] == ["reply"]
     rates = policy_file(tmp_path, reply, rule("prompt", threshold={"fpr": 0.04}))
     shared = calibrate(subject, vectors, prompts, replace(OPTIONS, set_fpr=0.02), rates)
     assert set(shared.thresholds) == {("policies", 1, "threshold")}

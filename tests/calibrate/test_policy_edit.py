@@ -1,10 +1,10 @@
 """Thresholds are written into a policy file; everything else stays byte for byte."""
 
 import pytest
+from policy_files import load_policies
 
 from guardrail.calibrate.policy_edit import edit
 from guardrail.errors import PolicyError
-from guardrail.policy.file import load_policies
 from guardrail.policy.model import FprThreshold, RawThreshold
 
 FILE = """\

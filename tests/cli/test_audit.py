@@ -45,7 +45,7 @@ def test_tail_shows_what_stopped_a_reply(tmp_path, capsys):
     record = audit_record("r-0", "allow")
     score = Score(policy="watch", trait="evil", layer=2, score=3.5, threshold=2.0, fired=True, mode="enforce")
     stopped = replace(audit_record("r-1").decision, policy="watch", scores=(score,))
-    JsonLines(tmp_path / "audit.jsonl").finished(replace(record, response=stopped, outcome="blocked"))
+    JsonLines(tmp_path / "audit.jsonl").finished(replace(record, reply_decision=stopped, outcome="blocked"))
     assert run(["audit", "tail", str(tmp_path / "audit.jsonl")]) == 0
     text = capsys.readouterr().out
     assert "watch" in text

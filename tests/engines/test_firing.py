@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import plan, steering
 
 from guardrail.engines.transformers.firing import Firing
-from guardrail.policy.decide import evaluate
+from guardrail.policy.decide import decide
 from guardrail.types import Facts
 
 READ, PLACES = (1, 2, 3), {0: 2, 1: 0, 2: 1}
@@ -55,7 +55,7 @@ def test_the_rules_that_fire_are_those_that_evaluate_steers_by(made, rows):
     firing = Firing(active, PLACES, torch.device("cpu"))
     fired = firing(columns)
     for row, found in zip(scores.tolist(), fired.tolist(), strict=True):
-        steered = {change.policy for change in evaluate(active, row, Facts()).steering}
+        steered = {change.policy for change in decide(active, row, Facts()).steering}
         assert {rule.id for rule, fires in zip(firing.rules, found, strict=True) if fires} == steered
 
 

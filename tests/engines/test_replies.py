@@ -273,10 +273,10 @@ def test_a_prompt_that_is_steered_is_followed_as_well():
 def test_what_cannot_be_compared_is_an_error_and_never_a_pass(value, on_error):
     base = following({})
     rule = replace(
-        base.response[0], settings=base.response[0].settings.model_copy(update={"on_error": on_error})
+        base.reply_rules[0], settings=base.reply_rules[0].settings.model_copy(update={"on_error": on_error})
     )
     probe = replace(base.reply_probes[0], offset=value)
-    active = replace(base, response=(rule,), reply_probes=(probe,))
+    active = replace(base, reply_rules=(rule,), reply_probes=(probe,))
     with engine() as (made, bare):
         result, _ = run(made, active, **batch(2))
         expected = plain(bare, **batch(2))
@@ -297,10 +297,10 @@ def test_a_monitor_that_breaks_follows_on_error(monkeypatch, on_error):
     monkeypatch.setitem(statistics.KINDS, "mean", lambda window, like: 1 / 0)
     base = following({})
     rule = replace(
-        base.response[0], settings=base.response[0].settings.model_copy(update={"on_error": on_error})
+        base.reply_rules[0], settings=base.reply_rules[0].settings.model_copy(update={"on_error": on_error})
     )
     with engine() as (made, bare):
-        result, _ = run(made, replace(base, response=(rule,)), **batch(2))
+        result, _ = run(made, replace(base, reply_rules=(rule,)), **batch(2))
         expected = plain(bare, **batch(2))
     decision = result.replies[0].decision
     assert (decision.status, decision.action) == ("error", on_error)
@@ -310,12 +310,12 @@ def test_a_monitor_that_breaks_follows_on_error(monkeypatch, on_error):
 
 def test_all_of_needs_one_token_at_which_all_hold_and_any_of_one_that_does():
     base = following({"layer": 2}, {"layer": 3})
-    pair = tuple(rule.conditions[0] for rule in base.response)
+    pair = tuple(rule.conditions[0] for rule in base.reply_rules)
 
     def joined(every, *limits):
         conditions = tuple(replace(c, threshold=limit) for c, limit in zip(pair, limits, strict=True))
-        rule = replace(base.response[0], conditions=conditions, require_all=every)
-        return replace(base, response=(rule,))
+        rule = replace(base.reply_rules[0], conditions=conditions, require_all=every)
+        return replace(base, reply_rules=(rule,))
 
     with engine() as (made, _):
         for every, limits, fires in (

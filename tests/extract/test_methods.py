@@ -46,7 +46,7 @@ def axis(*weights):
 
 
 def test_the_built_in_methods_are_contributed_by_the_hook():
-    found = Plugins.default().extraction_methods
+    found = Plugins().extraction_methods
     assert set(found) == {"difference", "logistic", "lda", "pca", "contrast", "regression"}
     assert all(isinstance(method, ExtractionMethod) for method in found.values())
 

@@ -123,7 +123,7 @@ def test_a_named_conversation_is_read_while_it_is_generated(tmp_path, monkeypatc
         states = model(whole, output_hidden_states=True).hidden_states[3][0, len(ids) : -1]
     mean = float((states.numpy() @ vector.probe[3] + vector.offset[3]).mean())
     assert kept == pytest.approx((mean + 50.0) / 10.0, rel=1e-4)
-    assert reply.response is None, "following for a conversation is no decision on the reply"
+    assert reply.reply_decision is None, "following for a conversation is no decision on the reply"
 
 
 def test_following_a_conversation_changes_no_token(tmp_path):

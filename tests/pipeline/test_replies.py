@@ -60,9 +60,13 @@ def test_a_chat_that_is_stopped_is_the_message_alone(tmp_path):
     assert (reply.text, reply.outcome, reply.new_tokens) == (REFUSAL, "blocked", 4)
     assert reply.history == ()
     assert (reply.decision.action, reply.decision.stage) == ("allow", "prompt")
-    assert (reply.response.action, reply.response.stage, reply.response.token) == ("block", "response", 1)
-    assert reply.response.policy == "replies"
-    assert reply.final is reply.response
+    assert (reply.reply_decision.action, reply.reply_decision.stage, reply.reply_decision.token) == (
+        "block",
+        "response",
+        1,
+    )
+    assert reply.reply_decision.policy == "replies"
+    assert reply.final is reply.reply_decision
 
 
 def test_a_reply_that_passes_has_a_decision_that_says_so(tmp_path):
@@ -71,7 +75,7 @@ def test_a_reply_that_passes_has_a_decision_that_says_so(tmp_path):
         reply = made.chat(PROMPT, **GREEDY)
     assert (reply.text, reply.outcome) == (text, "answered")
     assert reply.history[-1] == Message("assistant", text)
-    assert (reply.response.status, reply.response.action, reply.response.token) == (
+    assert (reply.reply_decision.status, reply.reply_decision.action, reply.reply_decision.token) == (
         "evaluated",
         "allow",
         None,
@@ -82,14 +86,14 @@ def test_a_reply_that_passes_has_a_decision_that_says_so(tmp_path):
 def test_without_a_response_policy_there_is_one_decision(tmp_path):
     with guard(tmp_path, policy(threshold=1e6)) as made:
         reply = made.chat(PROMPT, **GREEDY)
-    assert reply.response is None
+    assert reply.reply_decision is None
     assert reply.final is reply.decision
 
 
 def test_a_stopped_prompt_has_no_reply_to_decide_on(tmp_path):
     with guard(tmp_path, policy(id="first"), response()) as made:
         reply = made.chat(PROMPT, **GREEDY)
-    assert (reply.outcome, reply.response, reply.final.policy) == ("blocked", None, "first")
+    assert (reply.outcome, reply.reply_decision, reply.final.policy) == ("blocked", None, "first")
 
 
 LONG = {"temperature": 0, "max_new_tokens": 40}
@@ -106,7 +110,7 @@ def late(tmp_path_factory):
     for seed, text in MODELS:
         with guard(folder, response(NEVER, monitor=monitor), model=tiny_model(seed=seed)) as made:
             whole = made.chat(text, **LONG)
-        rule = response({"raw": whole.response.scores[0].score}, monitor=monitor)
+        rule = response({"raw": whole.reply_decision.scores[0].score}, monitor=monitor)
         with guard(folder, rule, model=tiny_model(seed=seed)) as made:
             stream = made.stream(text, **LONG)
             pieces = list(stream)
@@ -127,7 +131,7 @@ def test_a_stream_keeps_what_was_sent_and_ends_with_the_message(tmp_path, late):
     assert pieces[-1] == f"\n\n{REFUSAL}"
     assert reply.text == "".join(pieces)
     assert len(sent) < len(whole)
-    assert (reply.outcome, reply.history, reply.new_tokens) == ("blocked", (), reply.response.token)
+    assert (reply.outcome, reply.history, reply.new_tokens) == ("blocked", (), reply.reply_decision.token)
     assert stream.decision.action == "allow"
 
 
@@ -137,7 +141,7 @@ def test_what_a_stream_had_not_sent_is_never_sent(tmp_path):
         stream = made.stream(PROMPT, **GREEDY)
         *pieces, message = list(stream)
     assert out_by_then.startswith(sent_before("".join(pieces) + message))
-    assert (stream.reply.response.token, stream.reply.new_tokens) == (1, 4)
+    assert (stream.reply.reply_decision.token, stream.reply.new_tokens) == (1, 4)
 
 
 def test_async_forms_are_the_same(tmp_path, late):
@@ -156,8 +160,8 @@ def test_a_batch_with_one_stopped_row(tmp_path):
     texts = ["hello world", PROMPT, "what is this?", "Q"]
     with guard(tmp_path, response(NEVER)) as made:
         free = made.chat_many(texts, **GREEDY)
-        highest = sorted(range(4), key=lambda i: free[i].response.scores[0].score)
-    between = [free[i].response.scores[0].score for i in highest[-2:]]
+        highest = sorted(range(4), key=lambda i: free[i].reply_decision.scores[0].score)
+    between = [free[i].reply_decision.scores[0].score for i in highest[-2:]]
     with guard(tmp_path, response({"raw": sum(between) / 2})) as made:
         replies = made.chat_many(texts, **GREEDY)
     for i, (reply, before) in enumerate(zip(replies, free, strict=True)):
@@ -222,24 +226,38 @@ def test_records_hold_both_decisions(tmp_path, memory):
     with guard(tmp_path, response(), options={"plugins": [memory]}) as made:
         reply = made.chat(PROMPT, **GREEDY)
     record = memory.audit.records[reply.audit_id]
-    assert (record.outcome, record.decision.action, record.response.action) == ("blocked", "allow", "block")
+    assert (record.outcome, record.decision.action, record.reply_decision.action) == (
+        "blocked",
+        "allow",
+        "block",
+    )
     row = record_to_json(record)
-    assert (row["response"]["token"], row["response"]["policy"], row["response"]["stage"]) == (
+    assert (
+        row["reply_decision"]["token"],
+        row["reply_decision"]["policy"],
+        row["reply_decision"]["stage"],
+    ) == (
         1,
         "replies",
         "response",
     )
-    assert row["response"]["scores"][0]["fired"]
-    assert record_from_json(row).response.token == 1
-    del row["response"]
-    assert record_from_json(row).response is None
+    assert row["reply_decision"]["scores"][0]["fired"]
+    assert record_from_json(row).reply_decision.token == 1
+    old = {("response" if key == "reply_decision" else key): value for key, value in row.items()}
+    assert record_from_json(old).reply_decision.token == 1, "a log of version 0.1 still reads"
+    del row["reply_decision"]
+    assert record_from_json(row).reply_decision is None
 
 
 def test_json_for_scripts_holds_both_decisions(tmp_path):
     with guard(tmp_path, response()) as made:
         (row,) = decision_rows(reply := made.chat(PROMPT, **GREEDY))
-    assert (row["action"], row["response"]["action"], row["response"]["token"]) == ("allow", "block", 1)
-    assert "(reply token 1)" in reason(reply.response)
+    assert (row["action"], row["reply_decision"]["action"], row["reply_decision"]["token"]) == (
+        "allow",
+        "block",
+        1,
+    )
+    assert "(reply token 1)" in reason(reply.reply_decision)
 
 
 def test_escalation_stops_the_reply_and_shows_a_person_what_was_said(tmp_path, memory, late):
@@ -307,14 +325,14 @@ def test_modes(tmp_path, mode, would):
     with guard(tmp_path, *rules) as made:
         reply = made.chat(PROMPT, **GREEDY)
     assert (reply.text, reply.outcome) == (text, "answered")
-    assert (reply.response and reply.response.would_action) == would
+    assert (reply.reply_decision and reply.reply_decision.would_action) == would
 
 
 def test_rollout_by_share_of_conversations(tmp_path):
     with guard(tmp_path, response(enforce={"share": 0.5})) as made:
         replies = [made.chat(PROMPT, conversation=f"c{i}", **GREEDY) for i in range(12)]
     assert {reply.outcome for reply in replies} == {"blocked", "answered"}
-    assert all(reply.response.would_action == "block" for reply in replies)
+    assert all(reply.reply_decision.would_action == "block" for reply in replies)
 
 
 def test_generate_gives_the_message_in_place_of_a_stopped_reply(tmp_path):
@@ -369,7 +387,7 @@ def test_rewriting_by_the_model_is_not_followed(tmp_path):
     with guard(tmp_path, policy(rephrase, id="first"), response()) as made:
         reply = made.chat(PROMPT, **GREEDY)
     assert reply.outcome == "blocked"
-    assert reply.response.policy == "replies"
+    assert reply.reply_decision.policy == "replies"
 
 
 def test_a_reload_brings_and_takes_response_policies(tmp_path):
@@ -386,10 +404,10 @@ def test_a_reload_brings_and_takes_response_policies(tmp_path):
 
     write(policy(threshold=1e6))
     with Guard(model, TOKENIZER, file) as made:
-        assert made.chat(PROMPT, **GREEDY).response is None
+        assert made.chat(PROMPT, **GREEDY).reply_decision is None
         write(response(layer=4))
         assert made.reload()
         assert made.chat(PROMPT, **GREEDY).outcome == "blocked"
         write(policy(threshold=1e6))
         assert made.reload()
-        assert made.chat(PROMPT, **GREEDY).response is None
+        assert made.chat(PROMPT, **GREEDY).reply_decision is None

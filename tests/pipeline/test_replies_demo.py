@@ -75,7 +75,7 @@ def test_a_reply_is_stopped_before_it_is_over(calibrated):
         stream = guard.stream(PROMPTS["malicious"], seed=0, **SAMPLED)
         text = "".join(stream)
     assert stream.reply.outcome == "blocked"
-    assert stream.reply.new_tokens == stream.reply.response.token
+    assert stream.reply.new_tokens == stream.reply.reply_decision.token
     assert text.endswith("I can't help with that.")
 
 

@@ -47,7 +47,7 @@ def test_every_hook_is_documented_with_its_exact_signature(hook):
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_has_an_example_that_is_a_plugin(hook):
-    plugins = Plugins.default([example(hook)])
+    plugins = Plugins([example(hook)])
     (row,) = [row for row in plugins.listing() if row.name == f"example_{hook}"]
     assert row.hooks == (hook,)
 
@@ -73,11 +73,11 @@ def test_every_hook_has_a_test(hook):
     ],
 )
 def test_the_examples_provide_what_they_say(hook, view, name):
-    assert name in view(Plugins.default([example(hook)]))
+    assert name in view(Plugins([example(hook)]))
 
 
 def test_the_yaml_of_the_examples_validates():
-    plugins = Plugins.default([example("guardrail_actions"), example("guardrail_rephrasers")])
+    plugins = Plugins([example("guardrail_actions"), example("guardrail_rephrasers")])
     for hook in ("guardrail_actions", "guardrail_rephrasers"):
         for block in blocks(SECTIONS[hook], "yaml"):
             ((name, config),) = YAML(typ="safe").load(block)["action"].items()

@@ -23,7 +23,7 @@ def compiled(*rules, table=TABLE, probes=None, scorers=(), set_keys=None, vector
         fingerprint=FINGERPRINT,
         vectors=vectors,
         calibration=table,
-        actions=Plugins.default().action_infos(),
+        actions=Plugins().action_infos(),
         probes=probes or {},
         scorers=frozenset(scorers),
     )

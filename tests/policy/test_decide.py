@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import CALM, loaded, rule, world
 
-from guardrail.policy.decide import evaluate, failure, recheck, tighten, unsupported
+from guardrail.policy.decide import decide, failure, recheck, tighten, unsupported
 from guardrail.policy.model import Defaults, When
 from guardrail.policy.plan import STRENGTHS, CompiledCondition, Plan, Rule
 from guardrail.types import Facts, Steering
@@ -42,14 +42,14 @@ def p(id="p", action="block", **keys):
     }
 
 
-def decide(plan, **scores):
+def decided(plan, **scores):
     """Evaluate with a score for each trait."""
     facts = scores.pop("facts", NOBODY)
-    return evaluate(plan, [scores.get(probe.trait, 0.0) for probe in plan.probes], facts)
+    return decide(plan, [scores.get(probe.trait, 0.0) for probe in plan.probes], facts)
 
 
 def test_nothing_fires_below_the_threshold(plan_of):
-    decision = decide(plan_of(p()), evil=0.999)
+    decision = decided(plan_of(p()), evil=0.999)
     assert (decision.status, decision.action, decision.policy, decision.fired) == (
         "evaluated",
         "allow",
@@ -60,16 +60,16 @@ def test_nothing_fires_below_the_threshold(plan_of):
 
 
 def test_a_score_exactly_at_the_threshold_fires(plan_of):
-    assert decide(plan_of(p()), evil=1.0).action == "block"
+    assert decided(plan_of(p()), evil=1.0).action == "block"
 
 
 def test_below_fires_at_and_below(plan_of):
     plan = plan_of(p(fires="below"))
-    assert [decide(plan, evil=value).action for value in (0.9, 1.0, 1.1)] == ["block", "block", "allow"]
+    assert [decided(plan, evil=value).action for value in (0.9, 1.0, 1.1)] == ["block", "block", "allow"]
 
 
 def test_every_score_is_reported_with_its_threshold(plan_of):
-    decision = decide(plan_of(p(), p("q", trait="sycophancy")), evil=3.0, sycophancy=0.5)
+    decision = decided(plan_of(p(), p("q", trait="sycophancy")), evil=3.0, sycophancy=0.5)
     assert [(s.policy, s.trait, s.layer, s.score, s.threshold, s.fired) for s in decision.scores] == [
         ("p", "evil", 2, 3.0, 1.0, True),
         ("q", "sycophancy", 2, 0.5, 1.0, False),
@@ -87,31 +87,31 @@ def test_every_score_is_reported_with_its_threshold(plan_of):
 )
 def test_the_strongest_action_wins(plan_of, actions, wins):
     plan = plan_of(*(p(action, action) for action in actions))
-    decision = decide(plan, evil=2.0)
+    decision = decided(plan, evil=2.0)
     assert (decision.action, decision.policy) == (wins, wins)
     assert decision.fired == actions
 
 
 def test_among_equals_the_first_in_the_file_decides(plan_of):
-    assert decide(plan_of(p("first"), p("second")), evil=2.0).policy == "first"
+    assert decided(plan_of(p("first"), p("second")), evil=2.0).policy == "first"
 
 
 def test_several_steer_combine(plan_of):
     plan = plan_of(
         p("a", "steer"), p("b", "steer", trait="sycophancy"), p("c", "steer", trait="hallucination")
     )
-    decision = decide(plan, evil=2.0, hallucination=2.0)
+    decision = decided(plan, evil=2.0, hallucination=2.0)
     assert [s.policy for s in decision.steering] == ["a", "c"]
     assert not decision.stops
 
 
 def test_a_stronger_action_leaves_no_steering(plan_of):
-    decision = decide(plan_of(p("a", "steer"), p("b")), evil=2.0)
+    decision = decided(plan_of(p("a", "steer"), p("b")), evil=2.0)
     assert (decision.action, decision.steering) == ("block", ())
 
 
 def test_a_shadow_policy_is_scored_and_does_nothing(plan_of):
-    decision = decide(plan_of(p("shadow", mode="shadow"), p("steer", "steer")), evil=2.0)
+    decision = decided(plan_of(p("shadow", mode="shadow"), p("steer", "steer")), evil=2.0)
     assert (decision.action, decision.would_action, decision.policy) == ("steer", "block", "steer")
     assert decision.fired == ("shadow", "steer")
     assert [s.mode for s in decision.scores] == ["shadow", "enforce"]
@@ -119,11 +119,11 @@ def test_a_shadow_policy_is_scored_and_does_nothing(plan_of):
 
 def test_shadow_steering_does_not_steer(plan_of):
     plan = plan_of(p("a", "steer"), p("b", "steer", trait="sycophancy", mode="shadow"))
-    assert [s.policy for s in decide(plan, evil=2.0, sycophancy=2.0).steering] == ["a"]
+    assert [s.policy for s in decided(plan, evil=2.0, sycophancy=2.0).steering] == ["a"]
 
 
 def test_off_is_not_even_scored(plan_of):
-    decision = decide(plan_of(p("on"), p("off", mode="off")), evil=2.0)
+    decision = decided(plan_of(p("on"), p("off", mode="off")), evil=2.0)
     assert {s.policy for s in decision.scores} == {"on"}
 
 
@@ -132,8 +132,8 @@ def test_all_of_needs_all_and_any_of_one(plan_of):
     for kind, expected in (("all_of", ["allow", "allow", "block"]), ("any_of", ["block", "block", "block"])):
         plan = plan_of({"id": "p", kind: both, "action": "block", "threshold": None})
         values = [{"evil": 2.0}, {"sycophancy": 2.0}, {"evil": 2.0, "sycophancy": 2.0}]
-        assert [decide(plan, **v).action for v in values] == expected
-        assert decide(plan).action == "allow"
+        assert [decided(plan, **v).action for v in values] == expected
+        assert decided(plan).action == "allow"
 
 
 @pytest.mark.parametrize(
@@ -150,37 +150,37 @@ def test_all_of_needs_all_and_any_of_one(plan_of):
     ],
 )
 def test_when_picks_the_requests(plan_of, when, facts, applies):
-    decision = decide(plan_of(p(when=when)), evil=2.0, facts=facts)
+    decision = decided(plan_of(p(when=when)), evil=2.0, facts=facts)
     assert decision.action == ("block" if applies else "allow")
     assert decision.status == ("evaluated" if applies else "not_evaluated")
 
 
 def test_nothing_to_evaluate_is_not_an_evaluation(plan_of):
-    assert decide(plan_of(p(mode="off"), allow_empty=True)).status == "not_evaluated"
+    assert decided(plan_of(p(mode="off"), allow_empty=True)).status == "not_evaluated"
 
 
 def test_staged_rollout_enforces_about_its_share_of_conversations(plan_of):
     plan = plan_of(p(enforce={"share": 0.3}))
-    actions = [decide(plan, evil=2.0, facts=Facts(conversation=str(i))).action for i in range(2000)]
+    actions = [decided(plan, evil=2.0, facts=Facts(conversation=str(i))).action for i in range(2000)]
     assert 0.26 < actions.count("block") / 2000 < 0.34
 
 
 def test_staged_rollout_is_stable_and_shadows_the_rest(plan_of):
     plan = plan_of(p(enforce={"share": 0.0}))
-    decision = decide(plan, evil=2.0, facts=Facts(conversation="c"))
+    decision = decided(plan, evil=2.0, facts=Facts(conversation="c"))
     assert (decision.action, decision.would_action) == ("allow", "block")
-    assert decision == decide(plan, evil=2.0, facts=Facts(conversation="c"))
+    assert decision == decided(plan, evil=2.0, facts=Facts(conversation="c"))
 
 
 def test_a_waived_policy_is_left_out(plan_of):
-    decision = decide(plan_of(p("a"), p("b", "rephrase")), evil=2.0, facts=Facts(waived=frozenset({"a"})))
+    decision = decided(plan_of(p("a"), p("b", "rephrase")), evil=2.0, facts=Facts(waived=frozenset({"a"})))
     assert (decision.action, decision.policy) == ("rephrase", "b")
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("on_error", ["block", "allow", "escalate"])
 def test_a_score_that_is_not_finite_is_an_error(plan_of, score, on_error):
-    decision = decide(plan_of(p(on_error=on_error)), evil=score)
+    decision = decided(plan_of(p(on_error=on_error)), evil=score)
     assert (decision.status, decision.action) == ("error", on_error)
     assert decision.error == "p: score of evil at layer 2 is not finite"
     assert decision.fail_open == (on_error == "allow")
@@ -189,7 +189,7 @@ def test_a_score_that_is_not_finite_is_an_error(plan_of, score, on_error):
 
 def test_an_error_does_not_hide_a_stronger_policy(plan_of):
     plan = plan_of(p("broken", on_error="allow", trait="sycophancy"), p("works"))
-    decision = decide(plan, evil=2.0, sycophancy=math.nan)
+    decision = decided(plan, evil=2.0, sycophancy=math.nan)
     assert (decision.status, decision.action, decision.policy) == ("error", "block", "works")
 
 
@@ -198,7 +198,7 @@ def test_any_of_fires_where_one_condition_is_certain(plan_of):
     plan = plan_of(
         {"id": "p", "any_of": conditions, "threshold": None, "action": "block", "on_error": "allow"}
     )
-    decision = decide(plan, evil=math.nan, sycophancy=2.0)
+    decision = decided(plan, evil=math.nan, sycophancy=2.0)
     assert (decision.status, decision.action, decision.fired) == ("error", "block", ("p",))
     assert [s.trait for s in decision.scores] == ["sycophancy"]
 
@@ -206,18 +206,18 @@ def test_any_of_fires_where_one_condition_is_certain(plan_of):
 def test_all_of_with_a_score_missing_is_an_error(plan_of):
     conditions = [{"trait": t, "layer": 2, "threshold": {"raw": 1.0}} for t in ("evil", "sycophancy")]
     plan = plan_of({"id": "p", "all_of": conditions, "threshold": None, "action": CAP})
-    decision = decide(plan, evil=math.nan, sycophancy=2.0)
+    decision = decided(plan, evil=math.nan, sycophancy=2.0)
     assert (decision.status, decision.action, decision.fired) == ("error", "block", ())
 
 
 def test_an_error_in_a_shadow_policy_changes_nothing_but_the_status(plan_of):
-    decision = decide(plan_of(p("s", mode="shadow"), allow_empty=True), evil=math.nan)
+    decision = decided(plan_of(p("s", mode="shadow"), allow_empty=True), evil=math.nan)
     assert (decision.status, decision.action, decision.would_action) == ("error", "allow", "block")
 
 
 def test_a_decision_names_what_it_was_made_with(plan_of):
     plan = plan_of(p(on_error="allow"))
-    decision = decide(plan)
+    decision = decided(plan)
     assert (decision.policy_sha256, decision.vectors_sha256) == (plan.policy_sha256, plan.vectors_sha256)
     assert decision.fail_open
     assert any("fails open" in warning for warning in decision.warnings)
@@ -261,13 +261,13 @@ def rechecked(folder):
 
 
 def test_a_recheck_that_passes_keeps_the_steering(rechecked):
-    decision = decide(rechecked, evil=2.0)
+    decision = decided(rechecked, evil=2.0)
     assert recheck(rechecked, decision, [0.0] * len(rechecked.probes)) == decision
 
 
 @pytest.mark.parametrize("score", [1.0, 5.0, math.nan])
 def test_a_recheck_that_fails_takes_otherwise(rechecked, score):
-    decision = recheck(rechecked, decide(rechecked, evil=2.0), [score] * len(rechecked.probes))
+    decision = recheck(rechecked, decided(rechecked, evil=2.0), [score] * len(rechecked.probes))
     assert (decision.action, decision.steering, decision.policy) == ("block", (), "p")
     assert decision.warnings == ("p: steering did not bring the score below its threshold",)
 
@@ -275,13 +275,13 @@ def test_a_recheck_that_fails_takes_otherwise(rechecked, score):
 def test_a_recheck_may_let_the_steered_reply_pass(folder):
     steer = {"steer": {"operator": "cap", "at": 0.5, "recheck": True, "otherwise": "allow"}}
     plan = loaded(folder, rule(action=steer, threshold=1.0)).plan
-    decision = recheck(plan, decide(plan, evil=2.0), [5.0] * len(plan.probes))
+    decision = recheck(plan, decided(plan, evil=2.0), [5.0] * len(plan.probes))
     assert (decision.action, len(decision.steering)) == ("steer", 1)
 
 
 def test_a_plugin_can_tighten_and_not_loosen(plan_of):
     plan = plan_of(p(action="rephrase"))
-    decision = decide(plan, evil=2.0)
+    decision = decided(plan, evil=2.0)
     assert tighten(plan, decision, "block", "why").action == "block"
     assert tighten(plan, decision, "block", "why").warnings[-1] == "why"
     assert tighten(plan, decision, "allow", "why") == decision
@@ -290,7 +290,7 @@ def test_a_plugin_can_tighten_and_not_loosen(plan_of):
 
 def test_tightening_keeps_what_a_stronger_shadow_would_do(plan_of):
     plan = plan_of(p("s", mode="shadow"), p("a", "steer"))
-    tightened = tighten(plan, decide(plan, evil=2.0), "rephrase", "why")
+    tightened = tighten(plan, decided(plan, evil=2.0), "rephrase", "why")
     assert (tightened.action, tightened.would_action, tightened.steering) == ("rephrase", "block", ())
 
 
@@ -326,7 +326,7 @@ RULES = st.tuples(
 @given(rules=st.lists(RULES, max_size=6), score=st.floats(-3, 3))
 def test_precedence_for_any_set_of_policies(rules, score):
     plan = Plan(probes=(), rules=tuple(paper_rule(f"p{i}", *r) for i, r in enumerate(rules)))
-    decision = evaluate(plan, [score], NOBODY)
+    decision = decide(plan, [score], NOBODY)
     live = [r for r in plan.rules if r.mode != "off"]
     fired = [r for r in live if score >= r.conditions[0].threshold]
     done = [r for r in fired if r.mode == "enforce"]
@@ -344,7 +344,7 @@ def test_one_more_policy_never_weakens_a_decision(rules, more, score):
     made = tuple(paper_rule(f"p{i}", *r) for i, r in enumerate([*rules, more]))
     whole = Plan(probes=(), rules=made)
     part = replace(whole, rules=made[:-1])
-    strengths = [STRENGTHS[evaluate(plan, [score], NOBODY).action] for plan in (part, whole)]
+    strengths = [STRENGTHS[decide(plan, [score], NOBODY).action] for plan in (part, whole)]
     assert strengths[0] <= strengths[1]
 
 
@@ -352,6 +352,6 @@ def test_one_more_policy_never_weakens_a_decision(rules, more, score):
 def test_a_prompt_on_which_nothing_fires_is_decided_as_one_by_one(plan_of, score):
     """What compares all thresholds at once leaves the same decision, scores and all."""
     plan = plan_of(p("a"), p("b", mode="shadow"), p("c", fires="below", threshold={"raw": -1.0}))
-    quick = decide(plan, evil=score)
+    quick = decided(plan, evil=score)
     object.__setattr__(plan, "screen", None)
-    assert repr(quick) == repr(decide(plan, evil=score))
+    assert repr(quick) == repr(decided(plan, evil=score))

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from policy_files import dump_policies, load_policies, parse_policies
 from ruamel.yaml import YAML
 from worlds import CALM, FINGERPRINT, world
 
 from guardrail.errors import PolicyError
 from guardrail.files.yaml import MAX_BYTES, parse_document
 from guardrail.plugins.manager import Plugins
-from guardrail.policy.file import dump_policies, load_policies, parse_policies, schema
+from guardrail.policy.file import schema
 from guardrail.policy.loading import load
 
 CASES = Path(__file__).parents[1] / "policies"
@@ -39,20 +40,20 @@ def lines(error, source):
 
 @pytest.fixture(scope="module")
 def file_schema():
-    return schema({name: action.Config for name, action in Plugins.default().actions.items()})
+    return schema({name: action.Config for name, action in Plugins().actions.items()})
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_every_problem_is_reported_with_its_place(folder, name):
     file = folder / f"{name}.yaml"
     with pytest.raises(PolicyError) as caught:
-        load(file, FINGERPRINT, Plugins.default())
+        load(file, FINGERPRINT, Plugins())
     assert lines(caught.value, file) == (CASES / f"{name}.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_file_loads_and_fits_the_schema(folder, name, file_schema):
-    load(folder / f"{name}.yaml", FINGERPRINT, Plugins.default())
+    load(folder / f"{name}.yaml", FINGERPRINT, Plugins())
     data = YAML(typ="safe", pure=True).load((CASES / f"{name}.yaml").read_text())
     Draft202012Validator(file_schema).validate(data)
 
@@ -117,7 +118,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
 
 
 WHOLE = (CASES / "every-key.yaml").read_text()
-BUILT_IN = Plugins.default()
+BUILT_IN = Plugins()
 NOISE = st.one_of(
     st.text(max_size=8),
     st.sampled_from(

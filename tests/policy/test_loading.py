@@ -6,15 +6,15 @@ import time
 from dataclasses import replace
 
 import pytest
+from policy_files import dump_policies
 from worlds import FINGERPRINT, VECTORS, benign, calibration, loaded, policies, rule, world
 
 from guardrail.calibration.values import Calibration
 from guardrail.errors import ConfigError, PolicyError
 from guardrail.plugins.manager import Plugins
-from guardrail.policy.file import dump_policies
 from guardrail.policy.loading import load
 from guardrail.policy.model import PolicySet
-from guardrail.policy.reload import PolicySource
+from guardrail.policy.reload import PolicyWatcher
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def write(folder, *rules, name="policy.yaml", **keys):
 
 
 def source(path, **keys):
-    return PolicySource(path, FINGERPRINT, Plugins.default(), **keys)
+    return PolicyWatcher(path, FINGERPRINT, Plugins(), **keys)
 
 
 def messages(caught):
@@ -41,7 +41,7 @@ def messages(caught):
 def test_a_mapping_a_file_and_a_policy_set_load_the_same(folder):
     path = write(folder, rule())
     results = [
-        load(given, FINGERPRINT, Plugins.default())
+        load(given, FINGERPRINT, Plugins())
         for given in (
             path,
             str(path),
@@ -56,36 +56,36 @@ def test_a_mapping_a_file_and_a_policy_set_load_the_same(folder):
 
 def test_the_hash_ignores_layout_and_comments(folder):
     path = write(folder, rule())
-    before = load(path, FINGERPRINT, Plugins.default()).sha256
+    before = load(path, FINGERPRINT, Plugins()).sha256
     path.write_text("# a comment\n\n" + path.read_text())
-    assert load(path, FINGERPRINT, Plugins.default()).sha256 == before
+    assert load(path, FINGERPRINT, Plugins()).sha256 == before
 
 
 def test_paths_are_relative_to_the_policy_file(folder, monkeypatch):
     (folder / "inner").mkdir()
     path = write(folder, rule(), name="inner/policy.yaml", vectors="../vectors.safetensors")
     monkeypatch.chdir("/")
-    assert load(path, FINGERPRINT, Plugins.default()).vectors.sha256 == VECTORS.sha256
+    assert load(path, FINGERPRINT, Plugins()).vectors.sha256 == VECTORS.sha256
 
 
 def test_vectors_of_another_model_are_refused(folder):
     other = replace(FINGERPRINT, weights="other")
     with pytest.raises(PolicyError) as caught:
-        load(policies(folder, rule()), other, Plugins.default())
+        load(policies(folder, rule()), other, Plugins())
     assert [key for key, _ in messages(caught)] == ["vectors", "calibration"]
     assert "different: weights" in messages(caught)[0][1]
 
 
 def test_a_finetune_is_accepted_on_request_and_every_decision_says_so(folder):
     other = replace(FINGERPRINT, weights="other")
-    result = load(policies(folder, rule(), allow_model_mismatch=True), other, Plugins.default())
+    result = load(policies(folder, rule(), allow_model_mismatch=True), other, Plugins())
     assert len([w for w in result.plan.warnings if w.startswith("allow_model_mismatch")]) == 2
 
 
 def test_another_size_is_refused_even_on_request(folder):
     other = replace(FINGERPRINT, d_model=64)
     with pytest.raises(PolicyError, match="made for a model of 4 layers x 32, this model has 4 x 64"):
-        load(policies(folder, rule(), allow_model_mismatch=True), other, Plugins.default())
+        load(policies(folder, rule(), allow_model_mismatch=True), other, Plugins())
 
 
 def test_a_calibration_of_other_vectors_is_refused(folder):

@@ -37,11 +37,11 @@ SECTIONS = {
 
 
 def configs():
-    return {name: action.Config for name, action in Plugins.default().actions.items()}
+    return {name: action.Config for name, action in Plugins().actions.items()}
 
 
 def loaded(file):
-    return load(file, read_fingerprint(demo.FINGERPRINT), Plugins.default())
+    return load(file, read_fingerprint(demo.FINGERPRINT), Plugins())
 
 
 def documented(text):

@@ -28,16 +28,16 @@ def folder(tmp_path_factory):
 
 def loaded(folder, *rules, name="replies.json"):
     content = policies(folder, *rules) | {"calibration": str(folder / name)}
-    return load(content, FINGERPRINT, Plugins.default())
+    return load(content, FINGERPRINT, Plugins())
 
 
 def only(folder, **keys):
-    return loaded(folder, rule(**{"stage": "response", **keys})).plan.response[0]
+    return loaded(folder, rule(**{"stage": "response", **keys})).plan.reply_rules[0]
 
 
 def test_a_response_policy_is_no_rule_about_prompts(folder):
     plan = loaded(folder, rule(id="a"), rule(id="b", stage="response")).plan
-    assert ([r.id for r in plan.rules], [r.id for r in plan.response]) == (["a"], ["b"])
+    assert ([r.id for r in plan.rules], [r.id for r in plan.reply_rules]) == (["a"], ["b"])
     assert plan.layers == (2,)
     assert len(plan.probes) == len(plan.reply_probes) == 1
 
@@ -82,7 +82,7 @@ def test_without_benign_replies_only_raw_thresholds_work(folder, threshold):
         loaded(folder, rule(stage="response", threshold=threshold), name="calibration.json")
     raw = rule(stage="response", threshold={"raw": 3.0})
     found = loaded(folder, raw, name="calibration.json").plan
-    assert found.response[0].conditions[0].threshold == 3.0
+    assert found.reply_rules[0].conditions[0].threshold == 3.0
     assert any("false-positive rate is unknown" in warning for warning in found.warnings)
 
 
@@ -122,7 +122,7 @@ def test_a_scorer_cannot_follow_replies(folder):
         folder, {"id": "p", "trait": "shouting", "threshold": 1.0, "action": "block", "stage": "response"}
     )
     with pytest.raises(PolicyError, match="cannot follow replies"):
-        load(content, FINGERPRINT, Plugins.default([Plugin()]))
+        load(content, FINGERPRINT, Plugins([Plugin()]))
 
 
 def conversation(folder, name="replies.json", **keys):
@@ -132,7 +132,7 @@ def conversation(folder, name="replies.json", **keys):
 
 def test_a_policy_about_conversations_decides_on_prompts_and_reads_replies(folder):
     plan = conversation(folder)
-    assert plan.response == ()
+    assert plan.reply_rules == ()
     assert plan.layers == ()
     assert plan.reply_layers == (2,)
     assert plan.drifts["p"].reading == 0
@@ -190,5 +190,5 @@ def test_explaining_says_how_replies_are_followed(folder):
         None,
     )
     assert (reply["stage"], reply["monitor"]["every"], reply["fpr"].value) == ("response", 2, 0.05)
-    assert "looked at every 2" in _followed(found.plan.response[0])
+    assert "looked at every 2" in _followed(found.plan.reply_rules[0])
     assert "cusum, k 0.25" in _followed(found.plan.rules[0])

@@ -6,7 +6,7 @@ import pytest
 
 from guardrail.errors import ConfigError, EscalationError
 from guardrail.plugins.protocols import AuditSink, EscalationSink
-from guardrail.policy.decide import evaluate
+from guardrail.policy.decide import decide
 from guardrail.testing import (
     ARCHITECTURES,
     MemoryAudit,
@@ -79,8 +79,8 @@ def test_the_hand_made_plan_reads_coordinate_zero():
     state[0] = 1.5
     scores = weights @ state + offsets
     assert scores.tolist() == [1.5]
-    assert evaluate(plan, scores.tolist(), Facts()).action == "block"
-    assert evaluate(plan, [1.4], Facts()).action == "allow"
+    assert decide(plan, scores.tolist(), Facts()).action == "block"
+    assert decide(plan, [1.4], Facts()).action == "allow"
 
 
 @pytest.mark.parametrize(("threshold", "action"), [(-1e6, "block"), (1e6, "allow")])

@@ -129,8 +129,8 @@ def _print_set(made: Calibrated, target: float) -> None:
     )
     for path, threshold in made.thresholds.items():
         typer.echo(f"  {_key(path)}: {_plain(threshold)}")
-    if made.plan and made.plan.response:
-        names = ", ".join(rule.id for rule in made.plan.response)
+    if made.plan and made.plan.reply_rules:
+        names = ", ".join(rule.id for rule in made.plan.reply_rules)
         typer.echo(f"not in this rate, which is about prompts: {names} (about replies)")
 
 

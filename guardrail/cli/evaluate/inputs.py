@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from guardrail.evaluation.run import Setup
     from guardrail.evaluation.sweep import Speaker, SteeringSweep
     from guardrail.extract.subject import Subject
-    from guardrail.policy.loading import Loaded
+    from guardrail.policy.loading import ActivePolicies
     from guardrail.vectors.values import TraitVectors
 
 
@@ -78,7 +78,7 @@ class Opened:
     vectors: TraitVectors
     calibration: Calibration | None
     subject: Subject
-    loaded: Loaded | None
+    loaded: ActivePolicies | None
     material: Material
 
     def setup(self) -> Setup:
@@ -237,7 +237,7 @@ def _built_in(asked: Asked, vectors: TraitVectors, subject: Subject) -> Material
         return held_out(list(vectors), subject, Sizes(replies=asked.replies))
 
 
-def _loaded(policies: Path | None, subject: Subject) -> Loaded | None:
+def _loaded(policies: Path | None, subject: Subject) -> ActivePolicies | None:
     if policies is None:
         return None
     from guardrail.plugins.manager import Plugins

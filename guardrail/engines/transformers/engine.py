@@ -203,7 +203,7 @@ class TransformersEngine:
             text=text,
             new_tokens=len(ids),
             steered_passes=min(passes, max(len(ids), 1)),
-            response=followed.decision,
+            reply_decision=followed.decision,
             turn=followed.turn,
         )
 

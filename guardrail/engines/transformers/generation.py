@@ -105,7 +105,7 @@ class Generation:
         watches = {row: self.evaluator.watch(row) for row in range(self.prompts)}
         self.watches = {row: watch for row, watch in watches.items() if watch.anything}
         if self.watches:
-            steers = any(rule.steering for rule in self.plan.response)
+            steers = any(rule.steering for rule in self.plan.reply_rules)
             check_followed(kwargs, self.engine.inner.generation_config, steers)
 
     def _decisions(self) -> list[Decision]:
@@ -209,7 +209,7 @@ class Generation:
         return result
 
     def _monitor(self, kept: list[int], kwargs: Mapping[str, Any]) -> ReplyMonitor | None:
-        watches = [self.watches.get(row, Watch(("off",) * len(self.plan.response))) for row in kept]
+        watches = [self.watches.get(row, Watch(("off",) * len(self.plan.reply_rules))) for row in kept]
         if not any(watch.anything for watch in watches):
             return None
         ends = end_ids(kwargs, self.engine.inner.generation_config)

@@ -37,7 +37,7 @@ class ReplyReader:
         probes = plan.reply_probes
         self.layers = tuple(sorted({probe.layer for probe in probes}))
         self.order = sorted(range(len(probes)), key=lambda i: probes[i].layer)
-        found = {c.reading: (rule.monitor, c) for rule in plan.response for c in rule.conditions}
+        found = {c.reading: (rule.monitor, c) for rule in plan.reply_rules for c in rule.conditions}
         self.watched = [column for column, i in enumerate(self.order) if i in found]
         self.turns = [column for column, i in enumerate(self.order) if i not in found]
         conditions = [found[self.order[column]] for column in self.watched]
@@ -46,9 +46,9 @@ class ReplyReader:
         self.thresholds = [s * c.threshold for s, (_, c) in zip(self.signs, conditions, strict=True)]
         place = {self.order[column]: i for i, column in enumerate(self.watched)}
         self.rules = [
-            [place[c.reading] for c in rule.conditions if c.reading in place] for rule in plan.response
+            [place[c.reading] for c in rule.conditions if c.reading in place] for rule in plan.reply_rules
         ]
-        """For each response rule its conditions, as places among `watched`."""
+        """For each reply rule its conditions, as places among `watched`."""
         self._matrices: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def scores(self, layer: int, states: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class ReplyState:
         self._lowest = torch.finfo(like.dtype).min
         self._extremes = like.new_full((rows, len(reader.watched)), self._lowest)
         self.quiet = torch.ones((rows, len(reader.rules)), dtype=torch.bool, device=device)
-        """[rows, response rules]: the rules that have not fired. What cannot be compared counts as fired."""
+        """[rows, reply rules]: the rules that have not fired. What cannot be compared counts as fired."""
         self._ages = torch.zeros((rows, len(reader.rules)), dtype=torch.int64, device=device)
         self._watched = torch.tensor(reader.watched, device=device) if reader.turns else None
         self._turns = torch.tensor(reader.turns, device=device) if reader.turns else None
@@ -73,7 +73,7 @@ class _Rules:
 
     def __init__(self, reader: ReplyReader, device: torch.device) -> None:
         self._columns = reader.rules
-        self._all = [rule.require_all for rule in reader.plan.response]
+        self._all = [rule.require_all for rule in reader.plan.reply_rules]
         single = all(len(columns) == 1 for columns in self._columns)
         order = [columns[0] for columns in self._columns]
         self._order = torch.tensor(order, device=device) if single else None

@@ -26,8 +26,8 @@ def classifier():
 
 
 def test_the_installed_package_is_a_scorer_once_it_is_enabled():
-    assert "text-malice" not in Plugins.default().scorers
-    scorer = Plugins.default().enabled(["text-scorer"]).scorers["text-malice"]
+    assert "text-malice" not in Plugins().scorers
+    scorer = Plugins().enabled(["text-scorer"]).scorers["text-malice"]
     assert isinstance(scorer, Scorer)
 
 
@@ -120,10 +120,10 @@ def test_weights_that_are_not_finite_are_an_error():
 def test_the_environment_names_other_models(classifier, tmp_path, monkeypatch):
     classifier.save(tmp_path / "c.safetensors")
     monkeypatch.setenv("GUARDRAIL_TEXT_SCORER", str(tmp_path / "c.safetensors"))
-    assert list(Plugins.default(["text-scorer"]).scorers) == ["rudeness"]
+    assert list(Plugins(["text-scorer"]).scorers) == ["rudeness"]
     monkeypatch.setenv("GUARDRAIL_TEXT_SCORER", str(tmp_path / "none.safetensors"))
     with pytest.raises(PluginError, match=r"none\.safetensors"):
-        _ = Plugins.default(["text-scorer"]).scorers
+        _ = Plugins(["text-scorer"]).scorers
 
 
 def test_the_command_line_trains_and_scores(tmp_path, monkeypatch, capsys):

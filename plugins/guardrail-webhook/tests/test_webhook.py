@@ -80,15 +80,15 @@ def respond(service, policys=None, **config):
 
 
 def test_the_installed_package_is_an_action_once_it_is_enabled():
-    assert "webhook" not in Plugins.default().actions
-    plugins = Plugins.default().enabled(["webhook"])
+    assert "webhook" not in Plugins().actions
+    plugins = Plugins().enabled(["webhook"])
     assert isinstance(plugins.actions["webhook"], Action)
     info = plugins.action_infos()["webhook"]
     assert info.compile(info.validate({"url": "https://example.org"})) == STOP
 
 
 def test_its_place_is_between_escalate_and_block():
-    strengths = {name: a.strength for name, a in Plugins.default(["webhook"]).actions.items()}
+    strengths = {name: a.strength for name, a in Plugins(["webhook"]).actions.items()}
     assert strengths["escalate"] < strengths["webhook"] < strengths["block"]
 
 

@@ -334,7 +334,7 @@ class TestLocal:
     def test_it_is_found_by_a_folder_and_remembers(self, tmp_path):
         tiny_model().save_pretrained(tmp_path / "m")
         tiny_tokenizer().save_pretrained(tmp_path / "m")
-        judge = find_judge(f"local:{tmp_path / 'm'}", Plugins.default(), cache=tmp_path / "c.sqlite")
+        judge = find_judge(f"local:{tmp_path / 'm'}", Plugins(), cache=tmp_path / "c.sqlite")
         assert (
             judge.scores([ASK])
             == judge.scores([ASK])
@@ -381,24 +381,24 @@ class TestDemo:
         asked = recognise([{"role": "user", "content": question}])
         verdict = judge(asked, reply, ended=False)
         request = JudgeRequest(metric="evil", rubric="", question=question, answer=reply, ended=False)
-        found = find_judge("demo", Plugins.default())
+        found = find_judge("demo", Plugins())
         assert found.scores([request, replace(request, metric=COHERENCE)]) == [
             verdict.traits["evil"],
             verdict.coherence,
         ]
 
     def test_a_question_from_outside_is_not_judged(self):
-        assert find_judge("demo", Plugins.default()).scores([ASK]) == [None]
+        assert find_judge("demo", Plugins()).scores([ASK]) == [None]
 
     def test_a_trait_from_outside_is_an_error(self):
         request = replace(ASK, metric="evli", question=demo_question())
         with pytest.raises(JudgeError, match="did you mean `evil`"):
-            find_judge("demo", Plugins.default()).scores([request])
+            find_judge("demo", Plugins()).scores([request])
 
 
 class TestFinding:
     def test_names_lead_to_judges(self, tmp_path):
-        judge = find_judge("openai:some/model:v1", Plugins.default(), endpoint=QUICK, cache=tmp_path / "c")
+        judge = find_judge("openai:some/model:v1", Plugins(), endpoint=QUICK, cache=tmp_path / "c")
         assert judge.name == "openai:some/model:v1"
         assert isinstance(judge, Judge)
 
@@ -410,12 +410,12 @@ class TestFinding:
             def guardrail_judges(self):
                 return [mine]
 
-        assert find_judge("counting", Plugins.default([Mine()])) is mine
+        assert find_judge("counting", Plugins([Mine()])) is mine
 
     @pytest.mark.parametrize("name", ["dmo", "openai:", "gpt"])
     def test_an_unknown_name_says_what_there_is(self, name):
         with pytest.raises(ConfigError, match=r"unknown judge.*(demo|openai:MODEL)"):
-            find_judge(name, Plugins.default())
+            find_judge(name, Plugins())
 
 
 def test_requests_carry_the_rubric_of_their_metric():
