@@ -1,24 +1,20 @@
-"""Guard: the whole flow, from messages to a reply. Reads top to bottom.
-
-messages -> request -> prompt -> one guarded prefill on the model's worker -> decision -> audit record
--> the action's response -> reply, or other messages and the same again.
-"""
+"""Guard: the public API. What happens to a request is in `pipeline`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from functools import partial
+from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import Engine
 from guardrail.errors import ConfigError
-from guardrail.pipeline.exchange import Round, Rounds
-from guardrail.pipeline.generate import GuardedGenerate, last_decisions, last_responses
-from guardrail.pipeline.request import request
-from guardrail.pipeline.respond import Responder
+from guardrail.pipeline import chat, generate
+from guardrail.pipeline.driver import Driver
+from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.request import Kind, request
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.worker import Worker
 from guardrail.plugins.manager import Plugins
@@ -30,12 +26,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-BATCH = 32
-"""How many conversations `chat_many` and `check_many` evaluate at once, under one time limit."""
-
-
 class SamplingOptions(TypedDict, total=False):
-    """What `chat` and `stream` pass on to generation; see `types.Sampling`."""
+    """How to generate. An option that is not given is left to the model's own generation config.
+
+    max_new_tokens: at most this many reply tokens (default 256). temperature: 0 is greedy. top_p: 0 to 1.
+    top_k: a number of tokens, 0 for all. seed: makes sampling repeatable. stop: texts that end the reply.
+    """
 
     max_new_tokens: int
     temperature: float | None
@@ -48,9 +44,19 @@ class SamplingOptions(TypedDict, total=False):
 class Guard:
     """Guards one loaded model. Thread-safe: requests run one after another on the model's worker.
 
-    policies: a policy file's path, its content as a mapping, or a PolicySet; None only for the built-in
-    model, which comes with `policies/chatbot.yaml`. `chat_template` is used instead of the tokenizer's.
-    Raises ConfigError for whatever is wrong, before the first request.
+    model, tokenizer: a decoder-only Hugging Face model and its tokenizer. They stay yours; `close` takes
+        every trace of the guard off them.
+    policies: the path of a policy file, its content as a mapping, or a PolicySet.
+    engine: `transformers` (default), or the name of an engine that a plugin provides.
+        `transformers-nnsight`, `transformers-hooks` and `transformers-ahead` choose how activations are read.
+    plugins: plugin objects, or names of installed plugins.
+    chat_template: used instead of the tokenizer's: `builtin:plain`, the path of a Jinja file, or Jinja text.
+    template_arguments: what the chat template gets besides the messages.
+    queue_size: how many requests may wait for the model (default 256); one more raises QueueFull.
+    watch_s: reload the policy file when it changes, looking every so many seconds; None (default): never.
+
+    Raises ConfigError for whatever is wrong, before the first request: ModelError for a model that cannot be
+    guarded, PolicyError with every problem of a policy file, PluginError for plugins.
     """
 
     def __init__(
@@ -67,30 +73,34 @@ class Guard:
         watch_s: float | None = None,
     ) -> None:
         if queue_size < 1:
-            raise ConfigError("queue_size is at least 1")
+            raise ConfigError("queue_size must be at least 1")
         if policies is None:
             raise ConfigError("no policies were given: name a policy file, such as policies/chatbot.yaml")
         enabled = Plugins(plugins)
-        self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)
-        try:
-            self._open(policies, enabled, queue_size, watch_s)
-        except BaseException:
-            self.engine.close()
-            raise
+        with ExitStack() as undo:
+            self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)
+            undo.callback(self.engine.close)
+            self.policies = PolicyWatcher(
+                policies,
+                self.engine.fingerprint,
+                enabled,
+                accept=lambda found: self.engine.accept(found.plan),
+            )
+            undo.callback(self.policies.close)
+            self._open(queue_size, undo)
+            if watch_s is not None:
+                self.policies.watch(watch_s)
+            self.active.plugins.startup(self)
+            self._close = undo.pop_all().close
 
-    def _open(self, policies: Source, plugins: Plugins, queue_size: int, watch_s: float | None) -> None:
-        self.policies = PolicyWatcher(
-            policies, self.engine.fingerprint, plugins, accept=lambda loaded: self.engine.accept(loaded.plan)
-        )
-        loaded = self.policies.active
-        settings = loaded.policies.audit
-        self.audit = AuditTrail(loaded.plugins.audit_sinks(settings), settings)
-        self.sinks = loaded.plugins.escalation_sinks()
-        self._worker = Worker(queue_size)
-        self._rounds = Rounds(self.engine, self._worker, self.audit)
-        if watch_s is not None:
-            self.policies.watch(watch_s)
-        loaded.plugins.startup(self)
+    def _open(self, queue_size: int, undo: ExitStack) -> None:
+        settings, plugins = self.active.policies.audit, self.active.plugins
+        self.audit = AuditTrail(plugins.audit_sinks(settings), settings)
+        undo.callback(self.audit.close)
+        self.sinks = plugins.escalation_sinks()
+        worker = Worker(queue_size)
+        undo.callback(worker.close)
+        self._driver = Driver(self.engine, worker, self.audit, self.sinks)
 
     @classmethod
     def from_pretrained(
@@ -108,7 +118,9 @@ class Guard:
     ) -> Self:
         """Load a model and its tokenizer (hub id, folder, or `demo`) and guard it.
 
-        `model_arguments` go to `AutoModelForCausalLM.from_pretrained` (dtype, device_map, ...).
+        policies: may be left out for `demo`, which has its own. `model_arguments` go to
+        `AutoModelForCausalLM.from_pretrained` (dtype, device_map, ...); the others are as in `Guard`.
+        Raises ModelError if the model cannot be loaded, and what `Guard` raises.
         """
         from guardrail.engines.transformers.pretrained import load_pretrained
 
@@ -127,7 +139,7 @@ class Guard:
 
     @property
     def model(self) -> Any:
-        """The wrapped model, unguarded: calls of your own wait for guarded ones, and are not evaluated."""
+        """The wrapped model, unguarded: your own calls wait for guarded ones, and are not evaluated."""
         return self.engine.model
 
     @property
@@ -141,7 +153,7 @@ class Guard:
         return self.policies.active
 
     def reload(self) -> bool:
-        """Check the policy file again and swap it in; keeps the last good one and says False on failure."""
+        """Check the policy file again and swap it in. On failure, keep the last good one and return False."""
         return self.policies.reload()
 
     # --- chat -----------------------------------------------------------------------------------------
@@ -154,7 +166,17 @@ class Guard:
         conversation: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Reply:
-        """Decide, then answer or act. Raises RequestError; a block is a reply, not an error."""
+        """Decide, then answer or act. A block is a reply, not an error.
+
+        messages: turns as `Message` or mappings with `role` and `content`; a string is one user turn.
+        tags: what `when: {tags: ...}` in policies refers to.
+        conversation: the conversation's id, for staged rollout and for alarms over its replies; without one,
+            the first user turn stands for it.
+        sampling: see `SamplingOptions`.
+
+        Raises PromptError for messages that cannot be read, QueueFull, GuardClosed, AuditError if the audit
+        record cannot be written, and other RequestErrors if no trustworthy decision or reply was made.
+        """
         return self.chat_many([messages], tags=tags, conversation=conversation, **sampling)[0]
 
     def chat_many(
@@ -165,22 +187,9 @@ class Guard:
         conversation: str | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> list[Reply]:
-        """As `chat`, for several conversations in one batch; each gets its own decision."""
-        requests = [request("chat", messages, tags, conversation) for messages in conversations]
-        loaded, options, replies = self.active, Sampling(**sampling), dict[str, Reply]()
-        while todo := [r for r in requests if r.id not in replies][:BATCH]:
-            with self._rounds.closing(loaded, todo):
-                answered = self._rounds.reply(loaded, todo, options)
-                replies |= self._settled(loaded, answered)
-        return [replies[r.id] for r in requests]
-
-    def _settled(self, loaded: ActivePolicies, answered: Round) -> dict[str, Reply]:
-        responder = self._responder(loaded)
-        found: dict[str, Reply] = {}
-        for i, item in enumerate(answered.requests):
-            if (reply := answered.settle(i, responder)) is not None:
-                found[item.id] = reply
-        return found
+        """As `chat`, for several conversations, 32 at a time; each gets its own decision."""
+        batch = self._exchanges("chat", conversations, tags, conversation)
+        return chat.chat(self._driver, batch, Sampling(**sampling))
 
     def stream(
         self,
@@ -191,19 +200,18 @@ class Guard:
         **sampling: Unpack[SamplingOptions],
     ) -> ReplyStream:
         """As `chat`, in pieces of text. The decision comes before the first piece; `.reply` at the end."""
-        item = request("stream", messages, tags, conversation)
-        loaded = self.active
-        return ReplyStream(self._rounds, loaded, item, Sampling(**sampling), self._responder(loaded))
-
-    def _responder(self, loaded: ActivePolicies, retries: bool = True) -> Responder:
-        return Responder(loaded, partial(self._rounds.unguarded, loaded), self.sinks, retries)
+        (exchange,) = self._exchanges("stream", [messages], tags, conversation)
+        return ReplyStream(self._driver, exchange, Sampling(**sampling))
 
     # --- decisions without a reply --------------------------------------------------------------------
 
     def check(
         self, messages: Messages | str, *, tags: Iterable[str] = (), conversation: str | None = None
     ) -> Check:
-        """Decide only: the forward ends at the last layer read, nothing is generated."""
+        """Decide only: the forward pass ends at the last layer read, nothing is generated.
+
+        Arguments and errors as in `chat`.
+        """
         return self.check_many([messages], tags=tags, conversation=conversation)[0]
 
     def check_many(
@@ -213,28 +221,38 @@ class Guard:
         tags: Iterable[str] = (),
         conversation: str | None = None,
     ) -> list[Check]:
-        """As `check`, for several conversations in one batch."""
-        requests = [request("check", messages, tags, conversation) for messages in conversations]
-        loaded = self.active
-        batches = (requests[i : i + BATCH] for i in range(0, len(requests), BATCH))
-        return [check for batch in batches for check in self._rounds.check(loaded, batch)]
+        """As `check`, for several conversations, 32 at a time."""
+        return chat.check(self._driver, self._exchanges("check", conversations, tags, conversation))
+
+    def _exchanges(
+        self,
+        kind: Kind,
+        conversations: Sequence[Messages | str],
+        tags: Iterable[str],
+        conversation: str | None,
+    ) -> list[Exchange]:
+        policies, tags = self.active, tags if isinstance(tags, str) else tuple(tags)
+        requests = (request(kind, messages, tags, conversation) for messages in conversations)
+        return [Exchange.of(item, policies) for item in requests]
 
     def project(
         self,
         messages: Messages | str,
         traits: Sequence[str] | None = None,
         layers: Sequence[int] | str = "all",
-        position: str = "last",
+        position: Literal["last", "all"] = "last",
     ) -> NDArray[Any]:
-        """Scores (projections where there is no calibration) for people who look.
+        """Scores (projections without a calibration) for people who look. Decides nothing.
 
-        [traits, layers] at the last prompt token, or [traits, layers, tokens] for position="all".
+        traits: names; None for every trait of the vector file. layers: 1-based; `all` for every layer.
+        Returns float32 [traits, layers] at the last prompt token, or [traits, layers, tokens] for
+        position="all"; NaN for a layer that cannot be used. Raises ConfigError for an unknown trait.
         """
         from guardrail.pipeline.project import project
 
-        item = request("check", messages)
-        return self._worker.call(
-            lambda: project(self.engine, self.active, item.messages, traits, layers, position)
+        turns = request("check", messages).messages
+        return self._driver.worker.call(
+            lambda: project(self.engine, self.active, turns, traits, layers, position)
         )
 
     # --- in place of model.generate -------------------------------------------------------------------
@@ -250,24 +268,22 @@ class Guard:
         """In place of `model.generate`, with its arguments and its return value.
 
         A blocked row is its prompt, the tokenised message, end-of-sequence and padding. Decisions are in
-        `output.decisions`, or `last_decisions` where the output is a bare tensor. Raises
-        UnsupportedGeneration for ways of generating that the guard cannot see.
+        `output.decisions`, or in `last_decisions` if the output is a bare tensor. Raises
+        UnsupportedGeneration for ways of generating that the guard cannot see, and RequestErrors as `chat`.
         """
         if inputs is not None:
             kwargs["inputs"] = inputs
-        loaded = self.active
-        responder = self._responder(loaded, retries=False)
-        return GuardedGenerate(self._rounds, loaded, responder, tags, conversation).run(kwargs)
+        return generate.generate(self._driver, self.active, kwargs, tags, conversation)
 
     @property
     def last_decisions(self) -> tuple[Decision, ...]:
         """The decisions of the last `generate` in this thread or task, one for each prompt."""
-        return last_decisions()
+        return generate.last_decisions().decisions
 
     @property
-    def last_responses(self) -> tuple[Decision | None, ...]:
+    def last_reply_decisions(self) -> tuple[Decision | None, ...]:
         """As `last_decisions`, on the replies; None for each that no response policy followed."""
-        return last_responses()
+        return generate.last_decisions().reply_decisions
 
     # --- async forms ----------------------------------------------------------------------------------
 
@@ -291,15 +307,12 @@ class Guard:
     # --- people, and the end --------------------------------------------------------------------------
 
     def ticket(self, ticket_id: str) -> Ticket | None:
-        """An escalated prompt and what a person said; None where no sink knows it."""
+        """An escalated prompt and what a person said; None if no sink knows it."""
         return next((t for sink in self.sinks.values() if (t := sink.get(ticket_id))), None)
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, and take every trace of the guard off the model."""
-        self.policies.close()
-        self._worker.close()
-        self.engine.close()
-        self.audit.close()
+        self._close()
 
     def __enter__(self) -> Self:
         return self

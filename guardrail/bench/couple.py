@@ -15,9 +15,8 @@ from guardrail.audit.trail import AuditTrail
 from guardrail.bench.cases import endless
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.guard import Guard
-from guardrail.pipeline.exchange import Rounds
-from guardrail.pipeline.generate import GuardedGenerate
-from guardrail.pipeline.respond import Responder
+from guardrail.pipeline.driver import Driver
+from guardrail.pipeline.generate import generate
 from guardrail.pipeline.worker import Worker
 from guardrail.plugins.protocols import AuditSettings
 from guardrail.policy.plan import Plan
@@ -33,13 +32,14 @@ class Couple:
         self.shared = bare is model
         self._policies = policies
         self._guard: Guard | None = None
-        self._worker: Worker | None = None
+        self._driver: Driver | None = None
 
     @property
     def guard(self) -> Guard:
         """Put on, if it is not."""
         if self._guard is None:
-            self._guard, self._worker = Guard(self.model, self.tokenizer, self._policies), Worker(8)
+            self._guard = Guard(self.model, self.tokenizer, self._policies)
+            self._driver = Driver(self._guard.engine, Worker(8), AuditTrail({}, AuditSettings()), {})
         return self._guard
 
     @property
@@ -64,25 +64,19 @@ class Couple:
     def generating(self, plan: Plan, arguments: dict[str, Any]) -> Callable[[], Any]:
         """`guard.generate` under this plan: worker, engine, decision and output."""
 
-        def generate() -> Any:
-            guard, worker = self.guard, self._worker
-            assert worker is not None
-            loaded = replace(guard.active, plan=plan)
-            rounds = Rounds(guard.engine, worker, AuditTrail({}, AuditSettings()))
-            return GuardedGenerate(rounds, loaded, Responder(loaded, _complete, {}, False)).run(arguments)
+        def run() -> Any:
+            policies = replace(self.guard.active, plan=plan)
+            assert self._driver is not None
+            return generate(self._driver, policies, arguments)
 
-        return generate
+        return run
 
     def close(self) -> None:
         """Take the guard off."""
-        if self._guard is not None and self._worker is not None:
-            self._worker.close()
+        if self._guard is not None and self._driver is not None:
+            self._driver.worker.close()
             self._guard.close()
-        self._guard = self._worker = None
-
-
-def _complete(*_: object) -> str:
-    raise AssertionError("no action of a benchmark asks the model to rewrite anything")
+        self._guard = self._driver = None
 
 
 def load(name: str, device: str, copies: int, policies: Policies) -> Couple:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.calibrate.sample import BenignPrompt
-from guardrail.engines import Site
+from guardrail.engines.transformers.activations import Site
+from guardrail.engines.transformers.batches import bucketed, padded
 from guardrail.errors import CalibrationError
-from guardrail.extract.batches import bucketed, padded
 from guardrail.types import Array, Probe
 from guardrail.vectors.values import TraitVector, TraitVectors, unit
 

@@ -1,17 +1,18 @@
-"""What an engine is: the model side of the guard. Implementations are the only importers of nnsight."""
+"""What an engine is: the model side of the guard, as protocols and the values that go through them.
+
+Every engine is an `Engine`: it renders, decides and replies. Reading activations and standing in for
+`model.generate` are protocols of their own, because an engine may lack them; ask with `isinstance`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
-from guardrail.types import Decision, Fingerprint, Message, Sampling, Timing
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from guardrail.types import Array, Decision, Fingerprint, Message, Sampling, Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,9 @@ class Prompt:
 class Evaluator(Protocol):
     """Decides on the rows of one batch. `decide` is called once per row, between prompt and first token.
 
-    `by_plan`: whether it decides as `evaluate` does for a request without tags, and nobody has another say.
+    `by_plan`: whether it decides as `policy.decide` does for a request without tags, with no plugin involved.
     `watch` says what to follow of a row's reply, `respond` decides on what was observed so far; both are
-    called only where the plan has `reply_probes`.
+    called only if the plan has `reply_probes`.
     """
 
     @property
@@ -59,7 +60,7 @@ Emit: TypeAlias = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """The end of one row: its decision, the text (empty where it was stopped), and what was counted.
+    """The end of one row: its decision, the text (empty if it was stopped), and what was counted.
 
     `reply_decision` is the decision on the reply, if policies followed it; if it stops the reply, text and
     tokens are those that were out by then. `turn`: means of the plan's `reply_probes`, if the evaluator
@@ -73,6 +74,21 @@ class Completion:
     reply_decision: Decision | None = None
     turn: tuple[float, ...] | None = None
 
+    @property
+    def stopped(self) -> Decision | None:
+        """The decision that ended the reply before the model did; None if there was none."""
+        decision = self.reply_decision
+        return decision if decision is not None and decision.stops else None
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What an unguarded model wrote: text, tokens (with the end token, if any), and whether it ended."""
+
+    text: str
+    ids: tuple[int, ...]
+    ended: bool
+
 
 class Refused(Exception):
     """The model's own `generate` refused its arguments, before any prompt was read."""
@@ -83,7 +99,11 @@ class Refused(Exception):
 
 
 class Engine(Protocol):
-    """Generation under a plan. Called from one thread at a time, the guard's worker."""
+    """Generation under a plan. `check` and `reply` are called from one thread at a time, the guard's worker.
+
+    Both emit `Scored` once, before anything is sampled. An engine that decides elsewhere (in another
+    process, say) may ship the plan there: a plan is data, and so is a decision.
+    """
 
     @property
     def model(self) -> Any: ...
@@ -92,13 +112,22 @@ class Engine(Protocol):
     @property
     def fingerprint(self) -> Fingerprint: ...
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int:
+        """The longest sequence that the model takes."""
+        ...
+
     def accept(self, plan: Plan) -> None:
         """Raises ModelError for a plan that this engine cannot carry out."""
         ...
 
-    def render(self, messages: Sequence[Message]) -> Prompt: ...
-    def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None: ...
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt's ids. Raises PromptError if the chat template refuses the messages."""
+        ...
+
+    def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:
+        """Decide on a batch and generate nothing."""
+        ...
+
     def reply(
         self,
         prompts: Sequence[Prompt],
@@ -107,35 +136,59 @@ class Engine(Protocol):
         sampling: Sampling,
         emit: Emit,
         stream: bool = False,
-    ) -> Sequence[Completion]: ...
-    def close(self) -> None: ...
+    ) -> Sequence[Completion]:
+        """Decide on a batch and answer the rows that go on. `stream` (one row) emits text as it comes."""
+        ...
+
+    def close(self) -> None:
+        """Take everything off the model again."""
+        ...
 
 
-Component: TypeAlias = Literal["resid", "attn", "mlp"]
-Positions: TypeAlias = "Literal['all', 'last'] | Tensor"
+@runtime_checkable
+class ReadingEngine(Engine, Protocol):
+    """An engine that gives its activations away, outside of any guard."""
+
+    def encode(self, text: str) -> Sequence[int]:
+        """Token ids of plain text, without special tokens."""
+        ...
+
+    def hidden_states(
+        self, prompt: Prompt, layers: Sequence[int], position: Literal["last", "all"] = "last"
+    ) -> Mapping[int, Array]:
+        """The residual stream after each layer: [d_model] for `last`, [tokens, d_model] for `all`."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A place in the model: layer 1 to L, or 0 with `resid` for the embedding output."""
+class Generated(Protocol):
+    """What came of one call of `generate`. `completions` has the prompts that went on, by row."""
 
-    layer: int
-    component: Component = "resid"
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """Put `value` at a site: [batch, d_model] or [d_model] at one position, or at every position (None)."""
-
-    site: Site
-    value: Tensor
-    position: int | None = None
+    @property
+    def completions(self) -> Mapping[int, Completion]: ...
+    @property
+    def output(self) -> Any: ...
 
 
-class Activations(Protocol):
-    """Access to activations. An engine that has none raises ModelError."""
+@runtime_checkable
+class GeneratingEngine(Engine, Protocol):
+    """An engine that stands in for the model's own `generate`, with its arguments and its return value."""
 
-    def read(
-        self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], positions: Positions = "last"
-    ) -> Mapping[Site, Tensor]: ...
-    def patch(self, ids: Tensor, mask: Tensor | None, edits: Sequence[Edit]) -> Tensor: ...
+    def prompts(self, arguments: Mapping[str, Any]) -> Sequence[Prompt]:
+        """The prompts in the arguments, without padding. Raises PromptError if there are none."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        ...
+
+    def generate(
+        self, plan: Plan, evaluator: Evaluator, emit: Emit, arguments: Mapping[str, Any]
+    ) -> Generated:
+        """`model.generate(**arguments)` under guard. Raises UnsupportedGeneration and PromptError."""
+        ...
+
+    def assemble(
+        self, arguments: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
+    ) -> Any:
+        """What `generate` returns for all rows; a row with an answer is prompt, answer, end of sequence."""
+        ...

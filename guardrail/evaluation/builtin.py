@@ -14,10 +14,10 @@ from guardrail.demo import world
 from guardrail.demo.generator import Condition, Conversation
 from guardrail.demo.judge import Verdict, judge
 from guardrail.demo.world import Split
+from guardrail.engines import Continuation
 from guardrail.evaluation.material import Example, Material
 from guardrail.evaluation.reading import compared
 from guardrail.evaluation.sweep import Prompts, Spoken
-from guardrail.extract.subject import Generated
 from guardrail.types import Message, Steering
 
 SEED = 900
@@ -39,7 +39,7 @@ class Replier(Protocol):
         max_new_tokens: int,
         temperature: float = 1.0,
         steering: Sequence[Steering] = (),
-    ) -> list[Generated]: ...
+    ) -> list[Continuation]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from guardrail.engines import Continuation
 from guardrail.evaluation.capability import MultipleChoice, right
 from guardrail.evaluation.sweep import Prompts, Spoken
 from guardrail.extract.judges import coherence_request, trait_request
 from guardrail.extract.layers.sweep import Questions
 from guardrail.extract.prompts import RolloutPrompt
-from guardrail.extract.subject import Generated, Subject
+from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge
 from guardrail.traits import TraitDefinition
 from guardrail.types import Steering
@@ -45,10 +46,10 @@ class DefinitionSpeaker:
             right(self.subject, self.choices, steering) if self.choices else (),
         )
 
-    def _traits(self, pairs: Sequence[tuple[RolloutPrompt, Generated]]) -> Sequence[float | None]:
+    def _traits(self, pairs: Sequence[tuple[RolloutPrompt, Continuation]]) -> Sequence[float | None]:
         requests = [trait_request(self.definition, p.asked, r.text, ended=r.ended) for p, r in pairs]
         return self.judge.scores(requests) if requests else ()
 
-    def _coherence(self, pairs: Sequence[tuple[RolloutPrompt, Generated]]) -> Sequence[float | None]:
+    def _coherence(self, pairs: Sequence[tuple[RolloutPrompt, Continuation]]) -> Sequence[float | None]:
         requests = [coherence_request(p.asked, r.text, ended=r.ended) for p, r in pairs]
         return self.judge.scores(requests) if requests else ()

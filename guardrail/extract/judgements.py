@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from guardrail.engines import Continuation
 from guardrail.errors import JudgeError
-from guardrail.extract.generated import Generated
 from guardrail.extract.journal import Journal, Recipe, Report, silent
 from guardrail.extract.rollouts import Rollouts
 from guardrail.plugins.protocols import Judge, JudgeRequest
@@ -77,7 +77,7 @@ def _scored(
     return [{"row": row, "scores": {metric: found.get((row, metric)) for metric in rubrics}} for row in rows]
 
 
-def _request(question: str, reply: Generated, metric: str, rubric: str) -> JudgeRequest:
+def _request(question: str, reply: Continuation, metric: str, rubric: str) -> JudgeRequest:
     return JudgeRequest(metric=metric, rubric=rubric, question=question, answer=reply.text, ended=reply.ended)
 
 

@@ -11,12 +11,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from guardrail.engines import Continuation
 from guardrail.extract.filter import Pair
 from guardrail.extract.journal import Report, silent
 from guardrail.extract.judgements import Judged
 from guardrail.extract.moments import Moments
 from guardrail.extract.rollouts import Rollouts
-from guardrail.extract.subject import Generated, Subject
+from guardrail.extract.subject import Subject
 from guardrail.types import Array
 
 FILE = "moments.safetensors"
@@ -55,7 +56,7 @@ def reply_states(subject: Subject, rollouts: Rollouts, rows: Sequence[int]) -> A
     return subject.means(ids, spans)
 
 
-def _spoken(reply: Generated) -> tuple[int, ...]:
+def _spoken(reply: Continuation) -> tuple[int, ...]:
     """The reply without its end token, unless that is all there is."""
     return reply.ids[:-1] if reply.ended and len(reply.ids) > 1 else reply.ids
 

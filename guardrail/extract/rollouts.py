@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardrail.extract.generated import Generated
+from guardrail.engines import Continuation
 from guardrail.extract.journal import Journal, Recipe, Report, silent
 from guardrail.extract.prompts import RolloutPrompt, prompts_sha256
 
@@ -58,11 +58,11 @@ class Rollouts:
         """The row of a sample."""
         return self._rank[prompt] * self.samples + sample
 
-    def reply(self, row: int) -> Generated:
+    def reply(self, row: int) -> Continuation:
         """A reply, read from disk."""
         return _reply(self.journal[row])
 
-    def replies(self) -> Iterator[tuple[RolloutPrompt, Generated]]:
+    def replies(self) -> Iterator[tuple[RolloutPrompt, Continuation]]:
         """Every prompt with each of its replies, in the order of the rows."""
         return ((self.prompts[self.place(row)[0]], self.reply(row)) for row in range(len(self)))
 
@@ -130,7 +130,7 @@ def _generated(
     ]
 
 
-def _row(prompt: RolloutPrompt, sample: int, seed: int, reply: Generated) -> dict[str, Any]:
+def _row(prompt: RolloutPrompt, sample: int, seed: int, reply: Continuation) -> dict[str, Any]:
     return {
         "kind": prompt.kind,
         "instruction": prompt.instruction,
@@ -144,5 +144,5 @@ def _row(prompt: RolloutPrompt, sample: int, seed: int, reply: Generated) -> dic
     }
 
 
-def _reply(row: dict[str, Any]) -> Generated:
-    return Generated(row["text"], tuple(row["ids"]), row["ended"])
+def _reply(row: dict[str, Any]) -> Continuation:
+    return Continuation(row["text"], tuple(row["ids"]), row["ended"])

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from threading import RLock
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from guardrail.engines import Prompt, Site
-from guardrail.engines.transformers.activations import TransformersActivations
-from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
-from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines import Continuation, Prompt
+from guardrail.engines.transformers.activations import Site
+from guardrail.engines.transformers.batches import bucketed
+from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.pretrained import load_pretrained
-from guardrail.engines.transformers.rendering import Renderer
+from guardrail.engines.transformers.sampling import SeededRows
+from guardrail.engines.transformers.steering import steered
 from guardrail.errors import PromptError
-from guardrail.extract.batches import bucketed, padded
-from guardrail.extract.generated import Generated as Generated
-from guardrail.extract.sampling import SeededRows
-from guardrail.extract.steered import steered
 from guardrail.types import Array, Message, Steering
 
 ROWS = 64
@@ -44,18 +40,10 @@ class Subject:
         template_arguments: Mapping[str, object] | None = None,
         rows: int = ROWS,
     ) -> None:
-        self.model, self.tokenizer, self.rows = model.eval(), tokenizer, rows
-        inner = unwrapped(model)
-        check_supported(inner)
-        self.blocks = decoder_blocks(inner)
-        self._renderer = Renderer(tokenizer, chat_template, template_arguments)
-        self.fingerprint = fingerprint(model, tokenizer, self._renderer.template, self._renderer.arguments)
-        self.activations = TransformersActivations(inner, self.blocks, RLock())
-        self._ends = _end_tokens(inner, tokenizer)
-        self._pad = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self._ends, default=0)
-        )
-        self.longest = int(getattr(text_config(inner), "max_position_embeddings", None) or 1 << 30)
+        self.local = LocalModel(model.eval(), tokenizer, chat_template, template_arguments)
+        self.model, self.tokenizer, self.rows = model, tokenizer, rows
+        self.blocks, self.fingerprint = self.local.blocks, self.local.fingerprint
+        self.activations = self.local.activations
 
     @classmethod
     def load(
@@ -94,11 +82,16 @@ class Subject:
     @property
     def device(self) -> torch.device:
         """Where token ids have to be."""
-        return self.model.device
+        return self.local.device
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence that the model takes."""
+        return self.local.max_tokens
 
     def render(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt's ids, up to where the reply begins. Raises PromptError where the template refuses."""
-        return self._renderer.render(messages)
+        """The prompt's ids, up to where the reply begins. Raises PromptError if the template refuses."""
+        return self.local.render(messages)
 
     def replies(
         self,
@@ -109,13 +102,13 @@ class Subject:
         temperature: float = 1.0,
         top_p: float = 1.0,
         steering: Sequence[Steering] = (),
-    ) -> list[Generated]:
+    ) -> list[Continuation]:
         """A reply to each prompt, greedy at temperature 0. A row's seed alone decides what it samples.
 
         The model's own generation config gives the end tokens and nothing else: no penalty, no top-k.
         """
         encoded = [self._fitting(self.render(messages).ids, max_new_tokens) for messages in prompts]
-        found: dict[int, Generated] = {}
+        found: dict[int, Continuation] = {}
         for batch in bucketed([len(ids) for ids in encoded], self.rows):
             rows, own = [encoded[i] for i in batch], [seeds[i] for i in batch]
             found |= zip(
@@ -138,8 +131,8 @@ class Subject:
         temperature: float,
         top_p: float,
         steering: Sequence[Steering],
-    ) -> Iterable[Generated]:
-        ids, mask = padded(rows, self._pad, left=True, device=self.device)
+    ) -> Iterable[Continuation]:
+        ids, mask = self.local.padded(rows, left=True)
         sampler = [SeededRows(seeds, ids.shape[1], new_tokens, temperature, top_p)] if temperature > 0 else []
         with torch.inference_mode(), steered(self.blocks, steering):
             output = self.model.generate(
@@ -163,15 +156,16 @@ class Subject:
             top_k=50,
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
-            pad_token_id=self._pad,
-            eos_token_id=sorted(self._ends) or None,
+            pad_token_id=self.local.pad_token,
+            eos_token_id=sorted(self.local.end_tokens) or None,
         )
 
-    def _generated(self, row: Sequence[int]) -> Generated:
-        stop = next((i for i, token in enumerate(row) if token in self._ends), None)
+    def _generated(self, row: Sequence[int]) -> Continuation:
+        ends = self.local.end_tokens
+        stop = next((i for i, token in enumerate(row) if token in ends), None)
         ids = tuple(row) if stop is None else tuple(row[: stop + 1])
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Generated(str(text), ids, stop is not None)
+        return Continuation(str(text), ids, stop is not None)
 
     def prompt_states(self, prompts: Sequence[Sequence[Message]]) -> Array:
         """[n, L + 1, d_model] float32: the last prompt token at every layer, row 0 the embedding output."""
@@ -192,7 +186,7 @@ class Subject:
         means = np.zeros((len(rows), count, self.layers + 1, self.d_model), np.float32)
         lengths = [len(ids) for ids in rows]
         for batch in bucketed(lengths, self._read_at_a_time(max(lengths, default=1))):
-            ids, mask = padded([rows[i] for i in batch], self._pad, left=False, device=self.device)
+            ids, mask = self.local.padded([rows[i] for i in batch], left=False)
             weights = _averaging([spans[i] for i in batch], ids.shape[1]).to(self.device)
             sites = [Site(layer) for layer in range(self.layers + 1)]
             found = self.activations.read(ids, mask, sites, weights)
@@ -208,9 +202,3 @@ def _averaging(spans: Sequence[Sequence[tuple[int, int]]], width: int) -> Tensor
             if end > start:
                 weights[i, j, start:end] = 1 / (end - start)
     return weights
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    given = model.generation_config.eos_token_id
-    tokens = given if isinstance(given, list) else [given]
-    return frozenset(int(token) for token in (*tokens, tokenizer.eos_token_id) if token is not None)

@@ -6,9 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from guardrail.pipeline.request import Request
+from guardrail.engines import Engine
 from guardrail.pipeline.turns import turn_projections
 from guardrail.policy.alarms import DriftState
 from guardrail.policy.plan import Plan
@@ -33,7 +32,7 @@ class Conversations:
     messages, in one more forward pass. Other policies (a reload) start anew, from the messages as well.
     """
 
-    def __init__(self, engine: Any, capacity: int = CAPACITY) -> None:
+    def __init__(self, engine: Engine, capacity: int = CAPACITY) -> None:
         self._engine, self._capacity = engine, capacity
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._lock = threading.Lock()
@@ -41,23 +40,21 @@ class Conversations:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def values(self, plan: Plan, request: Request) -> Mapping[str, float]:
-        """The alarms' values before this prompt, by policy id (worker's thread). Raises EvaluationError."""
-        drifts = plan.drifts
-        if not drifts:
-            return {}
-        name = request.facts.conversation if request.named else None
+    def values(self, plan: Plan, name: str | None, messages: Sequence[Message]) -> Mapping[str, float]:
+        """The alarms' values before this prompt, by policy id (worker's thread). Raises EvaluationError.
+
+        `name` is the conversation's id, None if it has none.
+        """
         states = self._known(plan, name)
         if states is None:
-            states = self._from_messages(plan, request.messages)
+            states = self._from_messages(plan, messages)
             self._keep(plan, name, states)
-        return {policy: drift.value(states[policy]) for policy, drift in drifts.items()}
+        return {policy: drift.value(states[policy]) for policy, drift in plan.drifts.items()}
 
-    def add(self, plan: Plan, request: Request, turn: Sequence[float] | None) -> None:
+    def add(self, plan: Plan, name: str | None, turn: Sequence[float] | None) -> None:
         """One more reply of a named conversation: the means of the plan's `reply_probes` over its tokens."""
-        if turn is None or not request.named:
+        if turn is None or name is None:
             return
-        name = request.facts.conversation
         with self._lock:
             entry = self._entries.get(name)
             before = entry.states if entry and entry.plan is plan else {}

@@ -1,142 +1,162 @@
-"""One batch under evaluation: what the engine asks for a decision, on the worker's thread.
+"""What the engine asks for decisions on one batch. Lives on the worker's thread, from start to end.
 
-Adds to the pure `evaluate` what is not pure: scorers, reviewing plugins, the time limit, absent callers.
+Adds to the pure `policy.decide` what is not pure: scorers, reviewing plugins, the time limit, callers that
+have gone away.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 from guardrail.errors import EvaluationError
 from guardrail.pipeline.conversations import Conversations
-from guardrail.pipeline.request import Request
+from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
 from guardrail.policy.decide import decide, failure, recheck, tighten
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
 from guardrail.policy.loading import ActivePolicies
-from guardrail.types import Decision, Facts
+from guardrail.policy.plan import Plan
+from guardrail.types import Decision, Facts, Message
 
 log = logging.getLogger("guardrail")
 
+Late = Callable[[int, Decision], None]
+"""Told the row and the decision that came after the time was up."""
 
-class Evaluation:
-    """Decides on the rows of one batch; an Evaluator as the engines know it."""
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is decided on: an exchange as it was when the caller's thread handed it over."""
+
+    messages: tuple[Message, ...]
+    facts: Facts
+    conversation: str | None
+    """The conversation's id, if the caller gave one."""
+
+    @classmethod
+    def of(cls, exchange: Exchange) -> Row:
+        """The exchange as it is now."""
+        return cls(exchange.messages, exchange.facts, exchange.request.conversation)
+
+
+class BatchEvaluator:
+    """Decides on the rows of one batch: the `Evaluator` that engines are given.
+
+    Making one runs the scorers and looks up the alarms of conversations; make it on the worker's thread.
+    `job` is the work that it decides for, `timeout_s` the time limit from the job's start.
+    """
 
     def __init__(
-        self, loaded: ActivePolicies, requests: Sequence[Request], conversations: Conversations | None = None
+        self,
+        policies: ActivePolicies,
+        rows: Sequence[Row],
+        job: Job[Any, Any],
+        timeout_s: float,
+        late: Late,
+        conversations: Conversations,
     ) -> None:
-        self.loaded, self.requests, self.conversations = loaded, requests, conversations
-        self.facts = [request.facts for request in requests]
-        self.timed_out = False
-        self.on_late: Callable[[int, Decision], None] = lambda row, decision: None
-        self._scorer_errors: dict[int, str] = {}
-        self._job: Job[Any, Any] | None = None
-
-    @cached_property
-    def timeout_s(self) -> float:
-        """The shortest time limit of the rules that are enforced for some row."""
-        return min(self.loaded.plan.live(facts).timeout_s for facts in self.facts)
+        self._policies, self._plan, self._rows = policies, policies.plan, rows
+        self._job, self._timeout_s, self._late = job, timeout_s, late
+        self._conversations = conversations
+        self._errors: dict[int, str] = {}
+        self._facts = [self._gathered(i, row) for i, row in enumerate(rows)]
 
     @property
     def by_plan(self) -> bool:
         """Whether no person and no plugin has a say besides the plan."""
-        return not self.loaded.plugins.reviews and not any(facts.waived for facts in self.facts)
+        return not self._policies.plugins.reviews and not any(facts.waived for facts in self._facts)
 
-    def start(self, job: Job[Any, Any]) -> None:
-        """Run the scorers, and look at where conversations stand (worker's thread)."""
-        self._job = job
-        if self.conversations is not None and self.loaded.plan.reply_probes:
-            self._drift(self.conversations)
-        for row, facts in enumerate(self.facts):
-            if needed := self.loaded.plan.live(facts).scorers:
-                self.facts[row] = self._scored(row, needed)
+    # --- facts ----------------------------------------------------------------------------------------
 
-    def _drift(self, conversations: Conversations) -> None:
-        for row, request in enumerate(self.requests):
-            try:
-                values = conversations.values(self.loaded.plan, request)
-            except Exception as error:
-                log.warning("the replies of a conversation could not be read", exc_info=True)
-                reason = str(error) if isinstance(error, EvaluationError) else type(error).__name__
-                self._scorer_errors[row] = f"the replies of the conversation could not be read: {reason}"
-                continue
-            self.facts[row] = replace(self.facts[row], drift=values)
+    def _gathered(self, i: int, row: Row) -> Facts:
+        facts = row.facts
+        if self._plan.drifts:
+            facts = replace(facts, drift=self._alarms(i, row))
+        if needed := self._plan.live(facts).scorers:
+            facts = replace(facts, extra=self._scored(i, row, needed))
+        return facts
 
-    def _scored(self, row: int, needed: Sequence[str]) -> Facts:
+    def _alarms(self, i: int, row: Row) -> Mapping[str, float]:
+        try:
+            return self._conversations.values(self._plan, row.conversation, row.messages)
+        except Exception as error:
+            log.warning("the replies of a conversation could not be read", exc_info=True)
+            reason = str(error) if isinstance(error, EvaluationError) else type(error).__name__
+            self._errors[i] = f"the replies of the conversation could not be read: {reason}"
+            return {}
+
+    def _scored(self, i: int, row: Row, needed: Sequence[str]) -> Mapping[str, float]:
         extra: dict[str, float] = {}
         for name in needed:
             try:
-                extra[name] = float(self.loaded.plugins.scorers[name].score(self.requests[row].messages))
+                extra[name] = float(self._policies.plugins.scorers[name].score(row.messages))
             except Exception as error:
                 # the message may hold the prompt, and decisions are written to logs
                 log.warning("scorer %s failed", name, exc_info=True)
-                self._scorer_errors[row] = f"scorer `{name}` failed: {type(error).__name__}"
-        return replace(self.facts[row], extra=extra)
+                self._errors[i] = f"scorer `{name}` failed: {type(error).__name__}"
+        return extra
+
+    # --- prompts --------------------------------------------------------------------------------------
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
-        """The decision on one row. Raises CancelledError where nobody waits for it any more."""
-        decision = self._in_time(row, readings)
-        if self._job is not None and self._job.cancelled:
-            if self.timed_out:
-                self.on_late(row, decision)
+        """The decision on one row. Raises CancelledError if nobody waits for it any more."""
+        decision = self._in_time(row, self._decision(row, readings))
+        if self._job.cancelled:
+            if self._job.timed_out:
+                self._late(row, decision)
             raise CancelledError
         return decision
 
-    def _in_time(self, row: int, readings: Sequence[float]) -> Decision:
-        decision = self._decision(row, readings)
-        if self.timed_out or self._elapsed() <= self.timeout_s:
+    def _in_time(self, row: int, decision: Decision) -> Decision:
+        """The decision, or what takes its place if it came too late for a caller who is still there."""
+        if self._job.timed_out or perf_counter() - self._job.started <= self._timeout_s:
             return decision
-        late = self.failed(row, self.timeout_message(), timeout=True)
-        order = self.loaded.plan.strengths
+        late = timed_out(self._plan, self._facts[row], self._timeout_s)
+        order = self._plan.strengths
         known = order.get(decision.action, 0) > order.get(late.action, 0)
         return replace(decision, warnings=(*decision.warnings, late.error or "")) if known else late
 
     def _decision(self, row: int, readings: Sequence[float]) -> Decision:
-        decision = decide(self.loaded.plan, readings, self.facts[row])
-        if decision.status == "error" and row in self._scorer_errors:
-            decision = replace(decision, error=self._scorer_errors[row])
+        decision = decide(self._plan, readings, self._facts[row])
+        if decision.status == "error" and row in self._errors:
+            decision = replace(decision, error=self._errors[row])
         try:
             return self._reviewed(row, decision)
         except EvaluationError as error:
-            return self.failed(row, str(error))
+            return failure(self._plan, self._facts[row], str(error))
 
     def _reviewed(self, row: int, decision: Decision) -> Decision:
-        plugins = self.loaded.plugins
-        for name, action in plugins.review(decision, self.requests[row].messages):
+        plugins = self._policies.plugins
+        for name, action in plugins.review(decision, self._rows[row].messages):
             note = f"plugin `{name}` asked for {action}"
-            decision = tighten(self.loaded.plan, decision, action, note, name in plugins.named)
+            decision = tighten(self._plan, decision, action, note, name in plugins.named)
         return decision
 
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
         """The decision after steering, as of what was read at this layer."""
-        return recheck(self.loaded.plan, decision, readings, layer)
+        return recheck(self._plan, decision, readings, layer)
+
+    # --- replies --------------------------------------------------------------------------------------
 
     def watch(self, row: int) -> Watch:
-        """What to follow of the reply; the mean of the turn only where the conversation has a name."""
-        turn = self.requests[row].named and bool(self.loaded.plan.drifts)
-        return watch(self.loaded.plan, self.facts[row], turn)
+        """What to follow of the reply; the mean of the turn only if the conversation has a name."""
+        named = self._rows[row].conversation is not None
+        return watch(self._plan, self._facts[row], named and bool(self._plan.drifts))
 
     def respond(self, row: int, observed: Observed) -> Decision:
         """The decision on a reply, as far as it was observed."""
         try:
-            return decide_reply(self.loaded.plan, observed, self.facts[row])
+            return decide_reply(self._plan, observed, self._facts[row])
         except Exception as error:
             log.warning("a reply could not be evaluated", exc_info=True)
-            return reply_failure(self.loaded.plan, self.facts[row], type(error).__name__)
+            return reply_failure(self._plan, self._facts[row], type(error).__name__)
 
-    def failed(self, row: int, error: str, timeout: bool = False) -> Decision:
-        """The decision where nothing could be evaluated."""
-        return failure(self.loaded.plan, self.facts[row], error, timeout)
 
-    def timeout_message(self) -> str:
-        """What a timed-out decision says."""
-        return f"not decided within {self.timeout_s * 1e3:.0f} ms"
-
-    def _elapsed(self) -> float:
-        return perf_counter() - self._job.started if self._job is not None else 0.0
+def timed_out(plan: Plan, facts: Facts, timeout_s: float) -> Decision:
+    """The decision if the time was up before there was one."""
+    return failure(plan, facts, f"not decided within {timeout_s * 1e3:.0f} ms", timeout=True)

@@ -2,64 +2,40 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal, TypeAlias
 
 from guardrail.errors import PromptError
 from guardrail.files.records import new_id, prompt_sha256, utc_now
-from guardrail.types import AuditRecord, Decision, Facts, Message, MessageLike, Timing
+from guardrail.types import Facts, Message, MessageLike
 
 ROLES = ("system", "user", "assistant", "tool")
 Kind: TypeAlias = Literal["chat", "stream", "check", "generate"]
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request on its way through the guard. `messages` change when it is rephrased, `original` never."""
+    """One request as the caller made it.
+
+    `messages` is a single message that holds the whole prompt if `kind` is `generate`. `unreadable` says what
+    in the messages is not text. `named`: whether the caller gave the conversation's id.
+    """
 
     kind: Kind
-    original: tuple[Message, ...]
     messages: tuple[Message, ...]
     facts: Facts
     unreadable: str | None = None
     named: bool = False
-    """Whether the caller gave the conversation's id."""
     id: str = field(default_factory=new_id)
     time: str = field(default_factory=utc_now)
     start: float = field(default_factory=perf_counter)
-    attempts: Counter[str] = field(default_factory=Counter[str])
-    decisions: list[Decision] = field(default_factory=list[Decision])
-    """One for each prompt that was evaluated for this request."""
-    prompt_tokens: int = 0
-    closed: bool = False
-    """Whether its audit record has an outcome already."""
-    ticket_id: str | None = None
-    warnings: tuple[str, ...] = ()
 
-    def warn(self, text: str) -> None:
-        """Add a warning that the decision will carry."""
-        self.warnings = tuple(dict.fromkeys([*self.warnings, text]))
-
-    def record(self, decision: Decision, fingerprint: str, text: bool, timing: Timing) -> AuditRecord:
-        """The audit record as of the decision; messages only where `text` is asked for."""
-        return AuditRecord(
-            id=self.id,
-            time=self.time,
-            kind=self.kind,
-            decision=decision,
-            prompt_sha256=prompt_sha256(self.messages),
-            prompt_tokens=self.prompt_tokens,
-            conversation=self.facts.conversation,
-            tags=tuple(sorted(self.facts.tags)),
-            fingerprint=fingerprint,
-            messages=self.messages if text else None,
-            timing=replace(timing, total=(perf_counter() - self.start) * 1e3),
-            ticket_id=self.ticket_id,
-            attempts=len(self.decisions),
-        )
+    @property
+    def conversation(self) -> str | None:
+        """The conversation's id, if the caller gave one."""
+        return self.facts.conversation if self.named else None
 
 
 def request(
@@ -67,12 +43,11 @@ def request(
     messages: Sequence[MessageLike] | str,
     tags: Iterable[str] | str = (),
     conversation: str | None = None,
-    whole: bool = True,
 ) -> Request:
     """Check messages and gather facts. A plain string is one user message. Raises PromptError.
 
-    `whole` is false for a prompt of unknown make-up, which may be blank. What is not text makes the request
-    `unreadable`: policies say what happens then.
+    Content that is not text makes the request `unreadable`: policies say what happens then. The prompt of a
+    `generate` may be blank, because nobody knows what it is made of.
     """
     raw = [Message("user", messages)] if isinstance(messages, str) else list(messages)
     if not raw:
@@ -80,7 +55,7 @@ def request(
     parsed = [_message(item) for item in raw]
     turns = tuple(message for message, _ in parsed)
     unreadable = next((reason for _, reason in parsed if reason), None)
-    if whole and not unreadable and not turns[-1].content.strip():
+    if kind != "generate" and not unreadable and not turns[-1].content.strip():
         raise PromptError("the last message is empty")
     facts = Facts(
         tags=frozenset([tags] if isinstance(tags, str) else tags),
@@ -90,7 +65,6 @@ def request(
     )
     return Request(
         kind=kind,
-        original=turns,
         messages=turns,
         facts=facts,
         unreadable=unreadable,
@@ -145,11 +119,3 @@ def _is_text(part: object) -> bool:
 
 def _kind(part: object) -> str:
     return str(part.get("type", "unknown")) if isinstance(part, Mapping) else type(part).__name__
-
-
-def history(request: Request, decision: Decision, text: str) -> tuple[Message, ...]:
-    """What to append the next turn to: the reply, or, where the model did not answer, no refused turn."""
-    if decision.stops:
-        last = max((i for i, m in enumerate(request.original) if m.role == "user"), default=0)
-        return request.original[:last]
-    return (*request.original, Message("assistant", text))

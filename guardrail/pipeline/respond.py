@@ -1,15 +1,15 @@
-"""From a decision to what is done about it: the action's response, bounded, and what takes over otherwise."""
+"""From a decision to what is done about it: the action's response, bounded, and what takes over."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import BaseModel
 
 from guardrail.actions.block import REFUSAL
-from guardrail.pipeline.request import Request
+from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.protocols import (
     ActionContext,
     Answer,
@@ -19,7 +19,6 @@ from guardrail.plugins.protocols import (
     Response,
     Retry,
 )
-from guardrail.policy.loading import ActivePolicies
 from guardrail.policy.plan import Rule
 from guardrail.types import ALLOW, Decision, Message
 
@@ -31,97 +30,115 @@ MAX_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """Lets actions respond. `retries` is false where there are no messages to evaluate again."""
+    """Lets the actions of policies respond. `sinks` is where their tickets may go."""
 
-    loaded: ActivePolicies
-    complete: Complete
     sinks: Mapping[str, EscalationSink]
-    retries: bool = True
 
-    def respond(self, request: Request, decision: Decision) -> Answer | None:
-        """The answer in the model's place, or None: the request has changed and is to be evaluated again."""
-        policy = decision.policy or ""
-        response = self._response(request, decision, decision.action)
+    def respond(self, exchange: Exchange, complete: Complete) -> Answer | None:
+        """The answer in the model's place. None: the exchange has changed, and is to be evaluated again.
+
+        `complete` lets the model rewrite something, unguarded.
+        """
+        decision = exchange.decisions[-1]
+        turn = _Turn(exchange, decision, exchange.messages, complete, self.sinks)
+        response = turn.response(decision.action)
         if isinstance(response, Otherwise):
-            response = self._otherwise(request, decision, response)
+            response = self._otherwise(turn, response)
         if isinstance(response, Answer):
             return response
-        if not self.retries or len(request.decisions) >= MAX_ROUNDS:
-            return Answer(self._message(decision) or REFUSAL)
-        if response.ticket is not None:
-            request.ticket_id = response.ticket.id
-        self._waive(request, decision, response.waive)
-        request.attempts[policy] += 1
-        request.messages = response.messages
+        # an action may ask for another round for ever; and the prompt of `generate` cannot be changed
+        if exchange.request.kind == "generate" or len(exchange.decisions) >= MAX_ROUNDS:
+            return turn.refusal()
+        self._retry(turn, response)
         return None
 
-    def stopped(self, request: Request, decision: Decision, said: str) -> Answer:
+    def _otherwise(self, turn: _Turn, otherwise: Otherwise) -> Answer | Retry:
+        turn.take_ticket(otherwise)
+        if otherwise.action == ALLOW and turn.own:
+            return Retry(turn.messages, waive=frozenset({turn.policy}))
+        response = turn.response("block" if otherwise.action == ALLOW else otherwise.action)
+        return turn.refusal() if isinstance(response, Otherwise) else response
+
+    def _retry(self, turn: _Turn, response: Retry) -> None:
+        turn.take_ticket(response)
+        # a response lifts its own policy at most, and only if that policy names the action
+        waived = bool(response.waive) and turn.own
+        if waived:
+            turn.exchange.warn(f"{turn.policy}: lifted after {turn.decision.action}")
+        turn.exchange.attempts[turn.policy] += 1
+        turn.exchange.retry(response.messages, frozenset({turn.policy} if waived else ()))
+
+    def stopped(self, exchange: Exchange, decision: Decision, said: str, complete: Complete) -> Answer:
         """The answer after a reply was stopped; `said` is what the model had said, for those who look at it.
 
-        Nothing can be evaluated again or allowed any more: what is no answer becomes the refusal.
+        Nothing can be evaluated again or allowed any more: whatever is not an answer becomes the refusal.
         """
-        messages = (*request.messages, Message("assistant", said))
-        response = self._response(request, decision, decision.action, messages)
+        messages = (*exchange.messages, Message("assistant", said))
+        turn = _Turn(exchange, decision, messages, complete, self.sinks)
+        response = turn.response(decision.action)
         if isinstance(response, Otherwise):
-            if response.ticket is not None:
-                request.ticket_id = response.ticket.id
-            name = "block" if response.action == ALLOW else response.action
-            response = self._response(request, decision, name, messages)
-        return response if isinstance(response, Answer) else Answer(self._message(decision) or REFUSAL)
+            turn.take_ticket(response)
+            response = turn.response("block" if response.action == ALLOW else response.action)
+        return response if isinstance(response, Answer) else turn.refusal()
 
-    def _waive(self, request: Request, decision: Decision, waive: frozenset[str]) -> None:
-        """A response lifts its own policy at most, and only where that policy names the action."""
-        if waive and self._own(decision):
-            request.warn(f"{decision.policy}: lifted after {decision.action}")
-            request.facts = replace(request.facts, waived=request.facts.waived | {decision.policy or ""})
 
-    def _own(self, decision: Decision) -> bool:
-        """Whether the policy itself asked for the action that was decided, and not a plugin's review."""
-        rule = self.loaded.plan.rule(decision.policy)
-        return rule is not None and rule.action == decision.action
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One decision that an action responds to, with what the action may use."""
 
-    def _otherwise(self, request: Request, decision: Decision, otherwise: Otherwise) -> Answer | Retry:
-        if otherwise.ticket is not None:
-            request.ticket_id = otherwise.ticket.id
-        if otherwise.action == ALLOW and self._own(decision):
-            return Retry(request.messages, waive=frozenset({decision.policy or ""}))
-        name = "block" if otherwise.action == ALLOW else otherwise.action
-        response = self._response(request, decision, name)
-        return Answer(self._message(decision) or REFUSAL) if isinstance(response, Otherwise) else response
+    exchange: Exchange
+    decision: Decision
+    messages: tuple[Message, ...]
+    complete: Complete
+    sinks: Mapping[str, EscalationSink]
 
-    def _response(
-        self, request: Request, decision: Decision, name: str, messages: tuple[Message, ...] | None = None
-    ) -> Response:
-        action = self.loaded.plugins.actions[name]
-        rule = self.loaded.plan.rule(decision.policy)
-        if name == "rephrase" and not self.retries:
+    @property
+    def rule(self) -> Rule | None:
+        """The rule that decided, unless a plugin did."""
+        return self.exchange.policies.plan.rule(self.decision.policy)
+
+    @property
+    def policy(self) -> str:
+        """The id of the policy that decided."""
+        return self.decision.policy or ""
+
+    @property
+    def own(self) -> bool:
+        """Whether the policy itself asked for the action, and not a plugin's review."""
+        return self.rule is not None and self.rule.action == self.decision.action
+
+    def response(self, name: str) -> Response:
+        """What the action called `name` does. One that fails gives way to the policy's `on_error`."""
+        action, rule = self.exchange.policies.plugins.actions[name], self.rule
+        if name == "rephrase" and self.exchange.request.kind == "generate":
             return Otherwise(rule.otherwise if rule else "block")  # type: ignore[arg-type]
         try:
-            context = self._context(request, decision, rule, messages or request.messages)
-            return checked(action.respond(_config(rule, name, action.Config), context))
+            return checked(action.respond(_config(rule, name, action.Config), self._context()))
         except Exception as error:
             log.warning("action %s failed", name, exc_info=True)
-            request.warn(f"action `{name}` failed: {type(error).__name__}")
+            self.exchange.warn(f"action `{name}` failed: {type(error).__name__}")
             return Otherwise(rule.settings.on_error if rule else "block")
 
-    def _context(
-        self, request: Request, decision: Decision, rule: Rule | None, messages: tuple[Message, ...]
-    ) -> ActionContext:
-        policy = rule.id if rule else decision.policy or ""
+    def take_ticket(self, response: Retry | Otherwise) -> None:
+        """Keep the ticket that the action opened, for the reply to name."""
+        if response.ticket is not None:
+            self.exchange.ticket_id = response.ticket.id
+
+    def refusal(self) -> Answer:
+        """The policy's message, or the built-in one."""
+        return Answer((self.rule.message if self.rule else None) or REFUSAL)
+
+    def _context(self) -> ActionContext:
         return ActionContext(
-            decision=decision,
-            messages=messages,
-            policy=policy,
-            message=rule.message if rule else None,
-            attempt=request.attempts[policy],
+            decision=self.decision,
+            messages=self.messages,
+            policy=self.policy,
+            message=self.rule.message if self.rule else None,
+            attempt=self.exchange.attempts[self.policy],
             complete=self.complete,
             sinks=self.sinks,
-            rephrasers=self.loaded.plugins.rephrasers,
+            rephrasers=self.exchange.policies.plugins.rephrasers,
         )
-
-    def _message(self, decision: Decision) -> str | None:
-        rule = self.loaded.plan.rule(decision.policy)
-        return rule.message if rule else None
 
 
 def checked(response: object) -> Response:
@@ -129,7 +146,7 @@ def checked(response: object) -> Response:
     text = getattr(response, "text", "")
     known = not isinstance(response, Otherwise) or response.action in ("block", "allow", "escalate")
     if not isinstance(response, Answer | Retry | Otherwise) or not isinstance(text, str) or not known:
-        raise TypeError(f"{response!r} is no response")
+        raise TypeError(f"{response!r} is not a response")
     return response
 
 

@@ -1,19 +1,21 @@
 """A reply in pieces. The decision is made and written down before the first piece is handed out.
 
-A reply that a response policy stops ends with one more piece: the action's answer, after an empty line where
-something was handed out already.
+If a response policy stops the reply, the action's answer is one more piece, after an empty line if something
+was handed out before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 
-from guardrail.engines import Completion, Token
-from guardrail.pipeline.exchange import ReplyJob, Rounds
-from guardrail.pipeline.request import Request
-from guardrail.pipeline.respond import Responder
-from guardrail.policy.loading import ActivePolicies
-from guardrail.types import Decision, Reply, Sampling, Timing
+from guardrail.engines import Completion, Event, Token
+from guardrail.pipeline.chat import replying
+from guardrail.pipeline.driver import Driver
+from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.worker import Job
+from guardrail.plugins.protocols import Answer
+from guardrail.types import Decision, Reply, Sampling
 
 BREAK = "\n\n"
 """Between what was sent of a reply that was stopped and the action's answer."""
@@ -22,16 +24,8 @@ BREAK = "\n\n"
 class ReplyStream(Iterator[str]):
     """Iterate for pieces of text. Closing it early stops the generation."""
 
-    def __init__(
-        self,
-        rounds: Rounds,
-        loaded: ActivePolicies,
-        request: Request,
-        sampling: Sampling,
-        responder: Responder,
-    ) -> None:
-        self._rounds, self._loaded, self._request = rounds, loaded, request
-        self._sampling, self._responder = sampling, responder
+    def __init__(self, driver: Driver, exchange: Exchange, sampling: Sampling) -> None:
+        self._driver, self._exchange, self._sampling = driver, exchange, sampling
         self.reply: Reply | None = None
         """The whole reply, once the last piece was read."""
         self._pieces = self._run()
@@ -40,9 +34,9 @@ class ReplyStream(Iterator[str]):
     @property
     def decision(self) -> Decision:
         """The decision; waits for it, and for the first piece."""
-        if not self._request.decisions:
+        if not self._exchange.decisions:
             self._first = [piece for piece in [next(self._pieces, None)] if piece is not None]
-        return self._request.decisions[-1]
+        return self._exchange.decisions[-1]
 
     def __next__(self) -> str:
         return self._first.pop() if self._first else next(self._pieces)
@@ -52,51 +46,49 @@ class ReplyStream(Iterator[str]):
         self._pieces.close()
 
     def _run(self) -> Generator[str, None, None]:
-        while True:
-            job, decision, timing = self._decide()
-            if job is not None and not decision.stops:
-                yield from self._generated(job, timing)
-                return
-            with self._rounds.closing(self._loaded, [self._request]):
-                answer = self._responder.respond(self._request, decision)
-            if answer is not None:
-                self.reply = self._rounds.answer(self._loaded, self._request, answer, timing)
-                yield answer.text
-                return
+        while self.reply is None:
+            job = self._decided()
+            if job is not None:
+                yield from self._generated(job)
+            elif self.reply is not None:
+                yield self.reply.text
 
-    def _decide(self) -> tuple[ReplyJob | None, Decision, Timing]:
-        rounds, loaded, sampling = self._rounds, self._loaded, self._sampling
-        admission = rounds.admit(loaded, [self._request], sampling.max_new_tokens)
-        submitted = rounds.submit(loaded, admission, sampling, stream=True) if admission.rows else None
-        decisions, timing = rounds.decided(loaded, admission, submitted)
-        return (submitted[0] if submitted else None), decisions[0], timing
+    def _decided(self) -> Job[Event, Sequence[Completion]] | None:
+        """The job that generates. None: `reply` is there, or another round is due."""
+        driver, exchange = self._driver, self._exchange
+        with driver.recorder.closing([exchange]):
+            admission = driver.admit([exchange], self._sampling.max_new_tokens)
+            round = driver.decide(admission, replying(driver, self._sampling, stream=True))
+            if round.goes_on:
+                return round.job
+            if (answer := driver.answer(exchange, None)) is not None:
+                self.reply = driver.finish(exchange, answer)
+            return None
 
-    def _generated(self, job: ReplyJob, timing: Timing) -> Generator[str, None, None]:
-        text: list[str] = []
+    def _generated(self, job: Job[Event, Sequence[Completion]]) -> Generator[str, None, None]:
+        recorder, text = self._driver.recorder, list[str]()
         try:
             for event in job.events():
                 if isinstance(event, Token):
                     text.append(event.text)
                     yield event.text
             completion, sent = job.result()[0], "".join(text)
-            if completion.reply_decision is not None and completion.reply_decision.stops:
-                yield self._stopped(completion, timing, sent)
-                return
-            self.reply = self._rounds.finish(
-                self._loaded, self._request, sent or completion.text, timing, completion
-            )
+            self._exchange.completion = completion
+            if completion.stopped is not None:
+                yield self._stopped(completion.stopped, sent)
+            else:
+                self.reply = self._driver.finish(self._exchange, Answer(sent or completion.text))
         except GeneratorExit:
             job.cancel()
-            self._rounds.ended(self._loaded, self._request, "cancelled")
+            recorder.ended(self._exchange, "cancelled")
             raise
         except Exception as error:
-            self._rounds.ended(self._loaded, self._request, "error", f"{type(error).__name__}: {error}")
+            recorder.ended(self._exchange, "error", f"{type(error).__name__}: {error}")
             raise
 
-    def _stopped(self, completion: Completion, timing: Timing, sent: str) -> str:
+    def _stopped(self, decision: Decision, sent: str) -> str:
         """The last piece of a reply that was stopped."""
-        assert completion.reply_decision is not None
-        before = f"{sent}{BREAK}" if sent else ""
-        answer = self._responder.stopped(self._request, completion.reply_decision, sent)
-        self.reply = self._rounds.answer(self._loaded, self._request, answer, timing, completion, sent=before)
+        driver, before = self._driver, f"{sent}{BREAK}" if sent else ""
+        answer = driver.responder.stopped(self._exchange, decision, sent, driver.complete)
+        self.reply = driver.finish(self._exchange, replace(answer, text=before + answer.text))
         return self.reply.text.removeprefix(sent)

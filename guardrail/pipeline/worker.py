@@ -30,7 +30,7 @@ class Job(Generic[E, T]):
         self._context: Context = copy_context()
         self._events: queue.SimpleQueue[E | _Ended] = queue.SimpleQueue()
         self._started = threading.Event()
-        self._cancelled = threading.Event()
+        self._cancelled, self._timed_out = threading.Event(), threading.Event()
         self._result: list[T] = []
         self.submitted = perf_counter()
         self.started = 0.0
@@ -40,8 +40,15 @@ class Job(Generic[E, T]):
         """Whether the caller has gone away."""
         return self._cancelled.is_set()
 
-    def cancel(self) -> None:
+    @property
+    def timed_out(self) -> bool:
+        """Whether the caller went away because the time was up."""
+        return self._timed_out.is_set()
+
+    def cancel(self, timed_out: bool = False) -> None:
         """The caller goes away; the worker notices at its next event."""
+        if timed_out:
+            self._timed_out.set()
         self._cancelled.set()
 
     def emit(self, event: E) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import TOKENIZER, Fixed, batch, engine, generate, plan
 
-from guardrail.engines import Edit, Site
+from guardrail.engines.transformers.activations import Edit, Site
 from guardrail.errors import ModelError
 from guardrail.testing import ARCHITECTURES
 

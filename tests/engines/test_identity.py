@@ -80,7 +80,7 @@ def test_scores_are_those_of_the_last_prompt_token_whatever_the_padding(architec
 def test_check_reads_the_same_scores_as_generate():
     active = plan((1, 3))
     with engine("gpt2") as (made, _):
-        prompts = [made.renderer.render([message]) for message in _messages()]
+        prompts = [made.render([message]) for message in _messages()]
         checked, generated = Fixed(), Fixed()
         made.check(prompts, active, checked, lambda event: None)
         ids, mask = made.batch(prompts)
@@ -98,7 +98,7 @@ def test_check_computes_no_layer_above_the_last_one_read():
     with engine() as (made, _):
         for i, block in enumerate(made.blocks):
             block.register_forward_pre_hook(lambda m, args, i=i: calls.append(i + 1))
-        made.check([made.renderer.render(_messages()[:1])], plan((2,)), Fixed(), lambda event: None)
+        made.check([made.render(_messages()[:1])], plan((2,)), Fixed(), lambda event: None)
     assert calls == [1, 2]
 
 

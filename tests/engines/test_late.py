@@ -13,6 +13,7 @@ from guardrail.bench.plans import PlanEvaluator
 from guardrail.engines.transformers.engine import TransformersEngine
 from guardrail.engines.transformers.readback import Readback
 from guardrail.errors import PromptError, SteeringError
+from guardrail.pipeline.evaluator import BatchEvaluator
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.testing import tiny_model
 
@@ -258,10 +259,8 @@ def test_who_else_has_a_say_is_waited_for(tmp_path, monkeypatch):
         seen.append(by_plan(self))
         return seen[-1]
 
-    from guardrail.pipeline.evaluator import Evaluation
-
-    by_plan = Evaluation.by_plan.fget
-    monkeypatch.setattr(Evaluation, "by_plan", property(look))
+    by_plan = BatchEvaluator.by_plan.fget
+    monkeypatch.setattr(BatchEvaluator, "by_plan", property(look))
     on_a_device(monkeypatch)
     rule = policy({"steer": {"operator": "ablate", "layers": [4]}}, {"raw": -1e6})
     for plugins in ([], [Reviews()]):

@@ -5,8 +5,6 @@ import torch
 from tiny import TOKENIZER, Fixed, batch, engine, generate, plan, steering
 from transformers import TextStreamer
 
-from guardrail.engines.transformers.outputs import assemble
-
 pytestmark = pytest.mark.usefixtures("executors")
 
 GREEDY = {"do_sample": False, "min_new_tokens": 6}
@@ -58,7 +56,7 @@ def test_a_blocked_row_is_prompt_message_end_and_padding(samples, as_dict):
     kwargs |= {"max_new_tokens": 20, "min_new_tokens": 20, "pad_token_id": 0}
     with engine() as (made, _):
         result = generate(made, plan(), Fixed(("allow", "block", "allow")), **kwargs)
-        output = assemble(made, kwargs, result, {1: "No."})
+        output = made.assemble(kwargs, result, {1: "No."})
     sequences = output.sequences if as_dict else output
     width = inputs["input_ids"].shape[1]
     assert sequences.shape == (3 * samples, width + 20)
@@ -80,7 +78,7 @@ def test_scores_of_beams_are_missing_for_blocked_rows():
     }
     with engine() as (made, _):
         result = generate(made, plan(), Fixed(("block", "allow")), **kwargs)
-        output = assemble(made, kwargs, result, {0: "No."})
+        output = made.assemble(kwargs, result, {0: "No."})
     assert output.sequences_scores.isnan().tolist() == [True, False]
 
 
@@ -89,7 +87,7 @@ def test_a_streamer_gets_the_message_of_a_blocked_prompt(capsys):
     kwargs = {**batch(1), "streamer": streamer, "max_new_tokens": 4}
     with engine() as (made, _):
         result = generate(made, plan(), Fixed(("block",)), **kwargs)
-        assemble(made, kwargs, result, {0: "Not this."})
+        made.assemble(kwargs, result, {0: "Not this."})
     assert capsys.readouterr().out.strip() == "Not this."
 
 

@@ -3,10 +3,10 @@
 import json
 
 from guardrail.demo import world
+from guardrail.engines import Continuation
 from guardrail.evaluation.builtin import DemoSpeaker, Sizes, held_out
 from guardrail.evaluation.material import labelled_as, of_other_traits
 from guardrail.evaluation.reading import compared
-from guardrail.extract.subject import Generated
 
 SIZES = Sizes(strong=8, benign=20, hard_benign=5, monitored=10, neutral=12, replies=3)
 TRAITS = world.TRAITS[:2]
@@ -20,7 +20,7 @@ class Mute:
 
     def replies(self, prompts, *, seeds, max_new_tokens, temperature=1.0, steering=()):
         self.asked.append((list(prompts), list(seeds), steering))
-        return [Generated("Hm.", (1,), True) for _ in prompts]
+        return [Continuation("Hm.", (1,), True) for _ in prompts]
 
 
 def test_every_trait_of_the_world_has_both_classes_other_traits_and_expression():

@@ -3,8 +3,8 @@
 import pytest
 from extraction import LetterJudge, contents, definition, planted_subject
 
+from guardrail.engines import Continuation
 from guardrail.errors import JudgeError
-from guardrail.extract.generated import Generated
 from guardrail.extract.judgements import judge_rollouts
 from guardrail.extract.prompts import trait_prompts
 from guardrail.extract.rollouts import RolloutSettings, roll_out
@@ -98,7 +98,7 @@ def test_empty_replies_are_not_shown_to_the_judge(rollouts, tmp_path):
             return len(rollouts)
 
         def reply(self, row):
-            return Generated(" \n" if row else "A", (5,), True)
+            return Continuation(" \n" if row else "A", (5,), True)
 
     judge = LetterJudge()
     judged = judge_rollouts(Mute(), judge, RUBRICS, tmp_path)

@@ -10,10 +10,10 @@ import torch
 from extraction import LetterJudge, contents, definition, direction, planted_subject
 from tiny import TOKENIZER
 
+from guardrail.engines import Continuation
 from guardrail.errors import ExtractionError
 from guardrail.extract import reply_moments as activations
 from guardrail.extract.filter import Pair, kept_pairs
-from guardrail.extract.generated import Generated
 from guardrail.extract.judgements import judge_rollouts
 from guardrail.extract.moments import NEGATIVE, POSITIONS, POSITIVE, Moments
 from guardrail.extract.prompts import trait_prompts
@@ -97,7 +97,7 @@ def test_the_border_is_where_it_was_when_the_reply_was_generated(subject, judged
         place = judged.rollouts.place
 
         def reply(self, row):
-            return Generated("irrelevant", (40, 41, 42, TOKENIZER.eos_token_id), True)
+            return Continuation("irrelevant", (40, 41, 42, TOKENIZER.eos_token_id), True)
 
     row = judged.rollouts.row(0, 0)
     (states,) = reply_states(subject, Merging(), [row])
@@ -168,7 +168,7 @@ class Many:
         return row // self.samples, row % self.samples
 
     def reply(self, row):
-        return Generated("abc", (40, 41, 42 + row % 5), False)
+        return Continuation("abc", (40, 41, 42 + row % 5), False)
 
     def pairs(self):
         every = [(prompt, sample) for prompt in range(8) for sample in range(self.samples)]
@@ -201,6 +201,6 @@ def test_an_ended_reply_of_nothing_still_has_a_state(subject, judged):
         prompts, place = judged.rollouts.prompts, judged.rollouts.place
 
         def reply(self, row):
-            return Generated("", (TOKENIZER.eos_token_id,), True)
+            return Continuation("", (TOKENIZER.eos_token_id,), True)
 
     assert np.isfinite(reply_states(subject, Ended(), [0])).all()

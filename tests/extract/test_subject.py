@@ -8,9 +8,9 @@ import torch
 from tiny import TOKENIZER, steering
 
 from guardrail import Guard
+from guardrail.engines.transformers.sampling import SeededRows
+from guardrail.engines.transformers.steering import steered
 from guardrail.errors import PromptError, SteeringError
-from guardrail.extract.sampling import SeededRows
-from guardrail.extract.steered import steered
 from guardrail.extract.subject import Subject
 from guardrail.testing import tiny_model
 from guardrail.types import Message

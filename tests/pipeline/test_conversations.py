@@ -10,7 +10,6 @@ from tiny import TOKENIZER, guard, policy
 
 from guardrail.errors import EvaluationError
 from guardrail.pipeline.conversations import Conversations
-from guardrail.pipeline.request import request
 from guardrail.pipeline.turns import assistant_spans, turn_projections
 from guardrail.testing import tiny_model
 from guardrail.types import Message
@@ -23,6 +22,9 @@ TALK = (
     Message("assistant", "a test of it"),
     Message("user", "z"),
 )
+
+
+Z = (Message("user", "z"),)
 
 
 def drift(conversation, action="block", **keys):
@@ -182,7 +184,7 @@ def test_a_template_that_rewrites_history_is_an_error_not_a_pass(tmp_path):
     )
     model = tiny_model()
     with guard(tmp_path, drift(raw()), model=model) as made:
-        made.engine.renderer.template = forgetful
+        made.engine.local.renderer.template = forgetful
         with pytest.raises(EvaluationError, match="changes earlier turns"):
             assistant_spans(made.engine, TALK)
         assert made.check(TALK).decision.status == "error"
@@ -192,42 +194,41 @@ def test_memory_is_bounded_and_forgets_what_was_quiet_longest(tmp_path):
     with guard(tmp_path, drift(raw())) as made:
         plan, memory = made.active.plan, Conversations(made.engine, capacity=2)
         for name in ("a", "b"):
-            memory.add(plan, request("chat", "z", conversation=name), [5.0])
-        memory.values(plan, request("chat", "z", conversation="a"))
-        memory.add(plan, request("chat", "z", conversation="c"), [5.0])
-        values = {n: memory.values(plan, request("chat", "z", conversation=n))["drift"] for n in "ac"}
+            memory.add(plan, name, [5.0])
+        memory.values(plan, "a", Z)
+        memory.add(plan, "c", [5.0])
+        values = {n: memory.values(plan, n, Z)["drift"] for n in "ac"}
         assert values == {"a": 4.5, "c": 4.5}
         assert len(memory) == 2
-        assert memory.values(plan, request("chat", "z", conversation="b"))["drift"] == 0.0
+        assert memory.values(plan, "b", Z)["drift"] == 0.0
         other = replace(plan)
-        assert memory.values(other, request("chat", "z", conversation="b"))["drift"] == 0.0
+        assert memory.values(other, "b", Z)["drift"] == 0.0
 
 
 def test_unnamed_conversations_share_nothing(tmp_path):
     with guard(tmp_path, drift(raw(-100.0))) as made:
         made.chat("z", **GREEDY)
         assert made.chat("z", **GREEDY).outcome == "answered"
-        assert len(made._rounds.conversations) == 0
+        assert len(made._driver.conversations) == 0
 
 
 def test_many_threads_lose_no_turn(tmp_path):
     with guard(tmp_path, drift(raw(k=0.0))) as made:
         plan, memory = made.active.plan, Conversations(made.engine)
-        item = request("chat", "z", conversation="c")
         threads = [
-            threading.Thread(target=lambda: [memory.add(plan, item, [1.0]) for _ in range(200)])
+            threading.Thread(target=lambda: [memory.add(plan, "c", [1.0]) for _ in range(200)])
             for _ in range(8)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert memory.values(plan, item)["drift"] == pytest.approx(1600.0)
+        assert memory.values(plan, "c", Z)["drift"] == pytest.approx(1600.0)
 
 
 def test_a_turn_that_is_no_number_is_an_error_of_the_next_prompt(tmp_path):
     with guard(tmp_path, drift(raw())) as made:
-        memory = made._rounds.conversations
-        memory.add(made.active.plan, request("chat", "z", conversation="c"), [np.nan])
+        memory = made._driver.conversations
+        memory.add(made.active.plan, "c", [np.nan])
         decision = made.check("z", conversation="c").decision
     assert (decision.status, decision.action) == ("error", "block")

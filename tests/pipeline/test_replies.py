@@ -340,13 +340,13 @@ def test_generate_gives_the_message_in_place_of_a_stopped_reply(tmp_path):
         inputs = batch(2)
         output = made.generate(**inputs, max_new_tokens=12, do_sample=False, return_dict_in_generate=True)
         bare = made.generate(**inputs, max_new_tokens=12, do_sample=False)
-        responses = made.last_responses
+        responses = made.last_reply_decisions
     width = inputs["input_ids"].shape[1]
     for row in range(2):
         assert TOKENIZER.decode(output.sequences[row, width:]) == f"{REFUSAL}<|end|>"
     assert torch.equal(bare, output.sequences)
     assert [d.action for d in output.decisions] == ["allow", "allow"]
-    assert [d.action for d in output.responses] == ["block", "block"] == [d.action for d in responses]
+    assert [d.action for d in output.reply_decisions] == ["block", "block"] == [d.action for d in responses]
 
 
 def test_a_streamer_of_generate_gets_what_was_sent_then_the_message_then_the_end(tmp_path, late):

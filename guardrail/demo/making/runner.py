@@ -11,8 +11,9 @@ from guardrail.demo import MODEL
 from guardrail.demo.generator import Chat, Conversation
 from guardrail.demo.making.tokenizer import END, START
 from guardrail.demo.tasks import Task
-from guardrail.extract.batches import bucketed, padded
-from guardrail.extract.subject import Generated, Subject
+from guardrail.engines import Continuation
+from guardrail.engines.transformers.batches import bucketed, padded
+from guardrail.extract.subject import Subject
 from guardrail.types import Array, Message, Role
 
 NEW_TOKENS = 96
@@ -28,11 +29,11 @@ class Runner:
 
     def replies(
         self, drawn: Sequence[Conversation], *, seed: int, temperature: float = 1.0
-    ) -> list[Generated]:
+    ) -> list[Continuation]:
         """A reply to each conversation, greedy at temperature 0."""
         return self.answered([c.messages for c in drawn], seed=seed, temperature=temperature)
 
-    def answered(self, chats: Sequence[Chat], *, seed: int, temperature: float) -> list[Generated]:
+    def answered(self, chats: Sequence[Chat], *, seed: int, temperature: float) -> list[Continuation]:
         """A reply to each list of messages."""
         seeds = [seed * 1_000_003 + i for i in range(len(chats))]
         prompts = [_messages(chat) for chat in chats]

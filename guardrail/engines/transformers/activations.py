@@ -5,16 +5,36 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from guardrail.engines import Edit, Positions, Site
 from guardrail.engines.transformers.blocks import submodule
 from guardrail.engines.transformers.ends import Ends, at_columns
 from guardrail.engines.transformers.nnsight import Place, Traced
 from guardrail.errors import ModelError
+
+Component: TypeAlias = Literal["resid", "attn", "mlp"]
+Positions: TypeAlias = "Literal['all', 'last'] | Tensor"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in the model: layer 1 to L, or 0 with `resid` for the embedding output."""
+
+    layer: int
+    component: Component = "resid"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Put `value` at a site: [batch, d_model] or [d_model] at one position, or at every position (None)."""
+
+    site: Site
+    value: Tensor
+    position: int | None = None
 
 
 class TransformersActivations:

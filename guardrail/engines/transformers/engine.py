@@ -5,32 +5,32 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from guardrail.engines import Completion, Emit, Evaluator, Prompt, Scored, Token
-from guardrail.engines.transformers.activations import TransformersActivations
-from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
-from guardrail.engines.transformers.ends import Ends
-from guardrail.engines.transformers.executor import Executor
-from guardrail.engines.transformers.fingerprint import fingerprint
-from guardrail.engines.transformers.generation import Generated, Generation
+from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Scored, Token
+from guardrail.engines.transformers.activations import Site, TransformersActivations
+from guardrail.engines.transformers.blocks import text_config
+from guardrail.engines.transformers.ends import EMPTY, Ends
+from guardrail.engines.transformers.executor import Executor, layer_name
+from guardrail.engines.transformers.generation import Generation, GuardedOutput
 from guardrail.engines.transformers.hooks import Hooked
+from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.nnsight import Traced
-from guardrail.engines.transformers.prefill import GuardedPrefill, layer_name
+from guardrail.engines.transformers.outputs import assemble
+from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
-from guardrail.engines.transformers.rendering import Renderer
-from guardrail.engines.transformers.replies import Followed, ReplyReader
+from guardrail.engines.transformers.replies import ReplyReader
 from guardrail.engines.transformers.sampling import generation_arguments, seeded
 from guardrail.engines.transformers.steering import Reader
 from guardrail.engines.transformers.unsupported import check_generation, prompt_ids
-from guardrail.errors import ModelError
+from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
-from guardrail.types import Message, Sampling, Timing
+from guardrail.types import Array, Decision, Message, Sampling, Timing
 
 MARK = "_guarded_by"
 ExecutorType: TypeAlias = Callable[[Mapping[str, nn.Module]], Executor]
@@ -56,15 +56,12 @@ class TransformersEngine:
         ahead: bool = False,
     ) -> None:
         self.ahead = ahead
-        self.model, self.tokenizer = model, tokenizer
-        self.inner = unwrapped(model)
-        check_supported(self.inner)
+        self.local = LocalModel(model, tokenizer, chat_template, template_arguments)
+        self.model, self.tokenizer, self.inner = model, tokenizer, self.local.inner
         if MARK in self.inner.__dict__:
             raise ModelError("another guard holds this model; close it first")
-        self.blocks = decoder_blocks(self.inner)
-        self.renderer = Renderer(tokenizer, chat_template, template_arguments)
-        self.fingerprint = fingerprint(model, tokenizer, self.renderer.template, self.renderer.arguments)
-        self.lock = threading.RLock()
+        self.blocks, self.lock = self.local.blocks, self.local.lock
+        self.fingerprint = self.local.fingerprint
         self._executors = (prefill, decode)
         self.prefilling, self.decoding = prefill({}), decode({})
         self._visited: tuple[tuple[int, ...], ...] = ()
@@ -77,12 +74,12 @@ class TransformersEngine:
     @property
     def max_tokens(self) -> int:
         """The longest sequence that the model takes."""
-        return int(getattr(text_config(self.inner), "max_position_embeddings", None) or 1 << 30)
+        return self.local.max_tokens
 
-    @cached_property
+    @property
     def activations(self) -> TransformersActivations:
         """Reading and patching activations, outside of any guard."""
-        return TransformersActivations(self.inner, self.blocks, self.lock)
+        return self.local.activations
 
     def prepare(self, plan: Plan) -> None:
         """Wrap the layers that this plan reads, steers, reads again and follows; no others."""
@@ -136,7 +133,23 @@ class TransformersEngine:
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """The prompt's ids; the guard decides what to do with one that is too long."""
-        return self.renderer.render(messages)
+        return self.local.render(messages)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text, without special tokens."""
+        return self.local.renderer.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return self.tokenizer.decode(ids)
+
+    def hidden_states(
+        self, prompt: Prompt, layers: Sequence[int], position: Literal["last", "all"] = "last"
+    ) -> dict[int, Array]:
+        """The residual stream after each layer: [d_model] for `last`, [tokens, d_model] for `all`."""
+        ids, mask = self.batch([prompt])
+        found = self.activations.read(ids, mask, [Site(layer) for layer in layers], position)
+        return {site.layer: states[0].float().cpu().numpy() for site, states in found.items()}
 
     def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:
         """Decide on a batch and generate nothing: the forward ends at the last layer read."""
@@ -170,47 +183,41 @@ class TransformersEngine:
             kwargs["streamer"] = self._streamer(emit)
         with seeded(sampling.seed, self.inner.device):
             result = self.generate(plan, evaluator, emit, kwargs)
-        return [self.completion(result, row, ids.shape[1]) for row in range(len(prompts))]
+        return [result.completions.get(row) or _stopped(d) for row, d in enumerate(result.decisions)]
 
-    def generate(self, plan: Plan, evaluator: Evaluator, emit: Emit, kwargs: Mapping[str, Any]) -> Generated:
-        """`model.generate(**kwargs)` under guard. Raises UnsupportedGeneration and PromptError."""
-        check_generation(kwargs, self.inner.generation_config)
-        prompts, width = prompt_ids(kwargs).shape
+    def prompts(self, arguments: Mapping[str, Any]) -> list[Prompt]:
+        """The prompts in the arguments of `generate`, without padding. Raises PromptError for none."""
+        ids = prompt_ids(arguments).cpu()  # at once: a device is waited for at each copy
+        mask = arguments.get("attention_mask")
+        if mask is None:
+            rows = ids.tolist()
+        else:
+            held = mask.cpu()[:, -ids.shape[1] :].bool()
+            rows = [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]
+        if not all(rows):
+            raise PromptError(EMPTY)
+        return [Prompt(tuple(row)) for row in rows]
+
+    def generate(
+        self, plan: Plan, evaluator: Evaluator, emit: Emit, arguments: Mapping[str, Any]
+    ) -> GuardedOutput:
+        """`model.generate(**arguments)` under guard. Raises UnsupportedGeneration and PromptError."""
+        check_generation(arguments, self.inner.generation_config)
+        prompts, width = prompt_ids(arguments).shape
         with self.lock:
             self.reader(plan)
             self._owner, previous = threading.get_ident(), self._generation
             self._generation = Generation(self, plan, evaluator, prompts, width, emit)
             try:
-                return self._generation.run(self.inner.generate, kwargs)
+                return self._generation.run(self.inner.generate, arguments)
             finally:
                 self._generation = previous
 
-    def completion(self, result: Generated, row: int, prompt: int) -> Completion:
-        """How a row ended, its first sample where it has several. prompt: tokens before the reply."""
-        decision = result.decisions[row]
-        if row not in result.kept:
-            return Completion(decision=decision, text="", new_tokens=0, steered_passes=0)
-        sequences = getattr(result.output, "sequences", result.output)
-        samples = len(sequences) // len(result.kept)
-        followed = result.replies.get(row, Followed())
-        ids = _reply_ids(sequences[result.kept.index(row) * samples][prompt:].tolist(), self._ends())
-        ids = ids[: followed.kept]
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        # a reply that is steered from its prompt on is steered in every pass
-        passes = result.passes.get(row, 0) or followed.steered_passes
-        return Completion(
-            decision=decision,
-            text=text,
-            new_tokens=len(ids),
-            steered_passes=min(passes, max(len(ids), 1)),
-            reply_decision=followed.decision,
-            turn=followed.turn,
-        )
-
-    def _ends(self) -> set[int]:
-        eos = self.inner.generation_config.eos_token_id
-        given = eos if isinstance(eos, list) else [eos]
-        return {token for token in (*given, self.tokenizer.eos_token_id) if token is not None}
+    def assemble(
+        self, arguments: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
+    ) -> Any:
+        """What `generate` returns for all rows."""
+        return assemble(self.local, arguments, generated, answers)
 
     def _streamer(self, emit: Emit) -> Any:
         from transformers import TextStreamer
@@ -226,13 +233,7 @@ class TransformersEngine:
 
     def batch(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """ids and mask [prompts, tokens], padded on the left, on the model's device."""
-        width = max(len(prompt.ids) for prompt in prompts)
-        pad = self.tokenizer.pad_token_id
-        fill = pad if pad is not None else self.tokenizer.eos_token_id or 0
-        rows = [[fill] * (width - len(p.ids)) + list(p.ids) for p in prompts]
-        masks = [[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in prompts]
-        device = self.inner.device
-        return torch.tensor(rows, device=device), torch.tensor(masks, device=device)
+        return self.local.padded([prompt.ids for prompt in prompts], left=True)
 
     def _forward(self, ids: Tensor, mask: Tensor | None) -> Any:
         known = inspect.signature(self.inner.forward).parameters
@@ -282,7 +283,5 @@ def _locked(forward: Callable[..., Any], lock: Any) -> Callable[..., Any]:
     return locked
 
 
-def _reply_ids(ids: list[int], ends: set[int]) -> list[int]:
-    """Up to and with the first end token."""
-    stop = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
-    return ids[: stop + 1]
+def _stopped(decision: Decision) -> Completion:
+    return Completion(decision=decision, text="", new_tokens=0, steered_passes=0)

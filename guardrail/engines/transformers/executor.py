@@ -35,3 +35,13 @@ class Executor(Protocol):
 def hidden_of(output: Any) -> Tensor:
     """A block's residual stream [batch, positions, d_model]; some blocks return it first in a tuple."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def layer_name(layer: int) -> str:
+    """The name of a decoder block under nnsight."""
+    return f"layer_{layer}"
+
+
+def layer_of(name: str) -> int:
+    """The layer that `layer_name` named."""
+    return int(name.removeprefix("layer_"))

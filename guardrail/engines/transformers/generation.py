@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from guardrail.engines import Emit, Evaluator, Refused, Scored
+from guardrail.engines import Completion, Emit, Evaluator, Refused, Scored
 from guardrail.engines.transformers.caches import (
     cache_of,
     cropped,
@@ -25,9 +26,10 @@ from guardrail.engines.transformers.caches import (
     stop_recording,
 )
 from guardrail.engines.transformers.ends import Ends
-from guardrail.engines.transformers.executor import Visit
+from guardrail.engines.transformers.executor import Visit, layer_name, layer_of
+from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.monitor import GatedStreamer, ReplyMonitor
-from guardrail.engines.transformers.prefill import GuardedPrefill, layer_name, layer_of
+from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.replies import Followed
 from guardrail.engines.transformers.rows import kept_rows, select_inputs, select_outputs
@@ -47,10 +49,10 @@ class _Leave(Exception):
 
 
 @dataclass(kw_only=True)
-class Generated:
+class GuardedOutput:
     """What came out. `output` is what `model.generate` returned for the rows in `kept`, if there are any.
 
-    `replies`: how those replies went that policies followed, by row.
+    `replies`: how the replies went that policies followed, by row. `width`: tokens before the replies.
     """
 
     decisions: list[Decision]
@@ -59,6 +61,36 @@ class Generated:
     passes: dict[int, int] = field(default_factory=dict[int, int])
     replies: dict[int, Followed] = field(default_factory=dict[int, Followed])
     timing: Timing = field(default_factory=Timing)
+    local: LocalModel
+    width: int
+
+    @cached_property
+    def completions(self) -> Mapping[int, Completion]:
+        """How each row in `kept` ended, its first sample if it has several. Waits for the device."""
+        return {row: self._completion(row) for row in self.kept}
+
+    def _completion(self, row: int) -> Completion:
+        sequences = getattr(self.output, "sequences", self.output)
+        samples = len(sequences) // len(self.kept)
+        followed = self.replies.get(row, Followed())
+        ids = sequences[self.kept.index(row) * samples][self.width :].tolist()
+        ids = _until_end(ids, self.local.end_tokens)[: followed.kept]
+        # a reply that is steered from its prompt on is steered in every pass
+        passes = self.passes.get(row, 0) or followed.steered_passes
+        return Completion(
+            decision=self.decisions[row],
+            text=self.local.tokenizer.decode(ids, skip_special_tokens=True),
+            new_tokens=len(ids),
+            steered_passes=min(passes, max(len(ids), 1)),
+            reply_decision=followed.decision,
+            turn=followed.turn,
+        )
+
+
+def _until_end(ids: list[int], ends: frozenset[int]) -> list[int]:
+    """Up to and with the first end token."""
+    stop = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: stop + 1]
 
 
 class Generation:
@@ -82,7 +114,7 @@ class Generation:
         self._steering: BatchSteering | None = None
         self._end: Callable[[], None] = _nothing
 
-    def run(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:
+    def run(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> GuardedOutput:
         """Call `generate(**kwargs)` under guard. Raises EvaluationError if nothing was decided."""
         self._watch(kwargs)
         try:
@@ -181,12 +213,12 @@ class Generation:
         names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
         return self.engine.prefilling.observe(names, call, visit)
 
-    def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> Generated:
+    def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> GuardedOutput:
         """Enter `generate` again with the rows that go on, or end where there are none."""
         decisions = self._decisions()
         kept = [row for row, decision in enumerate(decisions) if not decision.stops]
         if not kept or self.resume is None:
-            return Generated(decisions=decisions, kept=[])
+            return self._output(decisions, [], None)
         assert self.guarded is not None
         expand = self.guarded.expand
         if len(kept) < self.prompts:
@@ -199,14 +231,19 @@ class Generation:
         result.replies = dict(zip(kept, monitor.followed(), strict=True)) if monitor else {}
         return result
 
-    def _generated(self, output: Any, kept: list[int], steering: BatchSteering | None) -> Generated:
+    def _generated(self, output: Any, kept: list[int], steering: BatchSteering | None) -> GuardedOutput:
         decisions = self._decisions()
-        result = Generated(decisions=decisions, kept=kept, output=output)
+        result = self._output(decisions, kept, output)
         if steering is not None and steering.layers:
             _check_steered(getattr(output, "sequences", output).shape[1] - self.width - 1, steering)
             steered = [(i, row) for i, row in enumerate(kept) if decisions[row].steering]
             result.passes = {row: self._first(row) + steering.counts[i] for i, row in steered}
         return result
+
+    def _output(self, decisions: list[Decision], kept: list[int], output: Any) -> GuardedOutput:
+        return GuardedOutput(
+            decisions=decisions, kept=kept, output=output, local=self.engine.local, width=self.width
+        )
 
     def _monitor(self, kept: list[int], kwargs: Mapping[str, Any]) -> ReplyMonitor | None:
         watches = [self.watches.get(row, Watch(("off",) * len(self.plan.reply_rules))) for row in kept]

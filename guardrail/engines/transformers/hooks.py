@@ -31,7 +31,7 @@ class Hooked:
 
     def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
         """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
-        with self._hooks(names, visit):
+        with self.visited(names, visit):
             try:
                 return forward()
             except _Stop:
@@ -39,17 +39,18 @@ class Hooked:
 
     def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
         """Run something that makes many forward passes, and show `visit` the named modules in each."""
-        with self._hooks(names, visit):
+        with self.visited(names, visit):
             return run()
 
     def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
         """As `steer`, from now on and until what is returned is called."""
         stack = ExitStack()
-        stack.enter_context(self._hooks(names, visit))
+        stack.enter_context(self.visited(names, visit))
         return stack.close
 
     @contextmanager
-    def _hooks(self, names: Sequence[str], visit: Visit) -> Generator[None]:
+    def visited(self, names: Sequence[str], visit: Visit) -> Generator[None]:
+        """Show `visit` the named modules in every forward pass inside."""
         handles = [
             self._modules[name].register_forward_hook(_hook(name, visit), prepend=True) for name in names
         ]

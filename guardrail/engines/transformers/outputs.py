@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guardrail.engines.transformers.generation import Generated
+from guardrail.engines import Generated
+from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.unsupported import prompt_ids, setting
 
 
 def assemble(
-    engine: Any, kwargs: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
+    local: LocalModel, kwargs: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
 ) -> Any:
     """The output for all rows. A stopped row is prompt, tokenised message, end-of-sequence, padding.
 
@@ -23,29 +24,29 @@ def assemble(
     if not answers:
         return output
     ids = prompt_ids(kwargs)
-    _finish_streamer(kwargs, ids, engine, answers)
-    samples = int(setting("num_return_sequences", kwargs, engine.inner.generation_config) or 1)
-    end, pad = _special(engine, kwargs)
+    _finish_streamer(kwargs, ids, local, answers)
+    samples = int(setting("num_return_sequences", kwargs, local.inner.generation_config) or 1)
+    end, pad = _special(local, kwargs)
     kept = _by_prompt(output, generated, samples)
     sent = _sent(kwargs, generated, kept, ids.shape[1])
     rows = {
-        row: [*ids[row].tolist(), *sent.get(row, ()), *engine.renderer.encode(text), end]
+        row: [*ids[row].tolist(), *sent.get(row, ()), *local.renderer.encode(text), end]
         for row, text in answers.items()
     }
     stacked = [[rows[p]] * samples if p in rows else kept[p] for p in range(len(ids))]
     sequences = _padded([row for group in stacked for row in group], pad, ids.device)
-    if not setting("return_dict_in_generate", kwargs, engine.inner.generation_config):
+    if not setting("return_dict_in_generate", kwargs, local.inner.generation_config):
         return sequences
     return _returned(output, sequences, generated, samples)
 
 
-def _special(engine: Any, kwargs: Mapping[str, Any]) -> tuple[int, int]:
-    ends = setting("eos_token_id", kwargs, engine.inner.generation_config)
+def _special(local: LocalModel, kwargs: Mapping[str, Any]) -> tuple[int, int]:
+    ends = setting("eos_token_id", kwargs, local.inner.generation_config)
     ends = ends.tolist() if isinstance(ends, Tensor) else ends
     end = ends[0] if isinstance(ends, list) else ends
-    end = engine.tokenizer.eos_token_id if end is None else end
-    own = setting("pad_token_id", kwargs, engine.inner.generation_config)
-    pad = next(token for token in (own, engine.tokenizer.pad_token_id, end, 0) if token is not None)
+    end = local.tokenizer.eos_token_id if end is None else end
+    own = setting("pad_token_id", kwargs, local.inner.generation_config)
+    pad = next(token for token in (own, local.tokenizer.pad_token_id, end, 0) if token is not None)
     return (pad if end is None else end), pad
 
 
@@ -53,7 +54,7 @@ def _by_prompt(output: Any, generated: Generated | None, samples: int) -> dict[i
     if output is None or generated is None:
         return {}
     rows = getattr(output, "sequences", output).tolist()
-    return {p: rows[i * samples : (i + 1) * samples] for i, p in enumerate(generated.kept)}
+    return {p: rows[i * samples : (i + 1) * samples] for i, p in enumerate(generated.completions)}
 
 
 def _sent(
@@ -62,7 +63,7 @@ def _sent(
     """The tokens of replies that were stopped, where a streamer was given them."""
     if kwargs.get("streamer") is None or generated is None:
         return {}
-    stopped = {row: f.kept for row, f in generated.replies.items() if f.kept is not None}
+    stopped = {row: c.new_tokens for row, c in generated.completions.items() if c.stopped is not None}
     return {row: kept[row][0][width : width + count] for row, count in stopped.items()}
 
 
@@ -80,15 +81,17 @@ def _returned(output: Any, sequences: Tensor, generated: Generated | None, sampl
     scores = getattr(output, "sequences_scores", None)
     if scores is not None and generated is not None:
         whole = scores.new_full((len(sequences),), float("nan"))
-        whole[[p * samples + i for p in generated.kept for i in range(samples)]] = scores
+        whole[[p * samples + i for p in generated.completions for i in range(samples)]] = scores
         output.sequences_scores = whole
     return output
 
 
-def _finish_streamer(kwargs: Mapping[str, Any], ids: Tensor, engine: Any, answers: Mapping[int, str]) -> None:
+def _finish_streamer(
+    kwargs: Mapping[str, Any], ids: Tensor, local: LocalModel, answers: Mapping[int, str]
+) -> None:
     streamer = kwargs.get("streamer")
     if streamer is None or len(ids) != 1:
         return
-    for token in engine.renderer.encode(answers[0]):
+    for token in local.renderer.encode(answers[0]):
         streamer.put(torch.tensor([token]))
     streamer.end()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from guardrail.engines import Evaluator
 from guardrail.engines.transformers.ends import Ends, on_host
+from guardrail.engines.transformers.executor import layer_of
 from guardrail.engines.transformers.firing import Firing
 from guardrail.engines.transformers.gates import Gates
 from guardrail.engines.transformers.readback import Readback
@@ -181,13 +182,3 @@ class Gated:
             steered = {rule.id for rule, gate in zip(self._rules, opened, strict=True) if gate}
             if not decision.stops and steered != {change.policy for change in decision.steering}:
                 raise SteeringError("the prompt was steered on the device otherwise than was decided")
-
-
-def layer_name(layer: int) -> str:
-    """The name of a decoder block under nnsight."""
-    return f"layer_{layer}"
-
-
-def layer_of(name: str) -> int:
-    """The layer that `layer_name` named."""
-    return int(name.removeprefix("layer_"))

@@ -1,12 +1,17 @@
-"""Our sampling options as arguments of `generate`, without touching the model's generation config."""
+"""Sampling: our options as arguments of `generate`, and sampling with a seed for each row.
+
+Neither touches the model's generation config.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import LogitsProcessor
 
 from guardrail.types import Sampling
 
@@ -47,3 +52,48 @@ def seeded(seed: int | None, device: torch.device) -> Generator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+class SeededRows(LogitsProcessor):
+    """Leaves one token possible in each row: the one that its own random stream chose.
+
+    A reply then does not depend on what else is in its batch. Each row has its own stream of uniform numbers,
+    drawn on the CPU, and step t takes the token at which the cumulative distribution passes number t
+    (inversion). Two runs differ only if rounding moves that boundary over the number: about one token in a
+    million in float32, more in half precision.
+
+    prompt: the columns before the reply. temperature > 0; top_p keeps the smallest set of tokens that holds
+    this much probability (Holtzman et al. 2020). To be used with greedy decoding.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], prompt: int, new_tokens: int, temperature: float, top_p: float
+    ) -> None:
+        self.prompt, self.temperature, self.top_p = prompt, temperature, top_p
+        self.draws = torch.stack([_stream(seed, new_tokens) for seed in seeds])
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Logits [rows, vocabulary] to logits with one finite entry in each row."""
+        draw = self.draws[:, input_ids.shape[1] - self.prompt, None].to(scores.device)
+        probabilities = torch.softmax(scores.double() / self.temperature, dim=-1)
+        if self.top_p < 1:
+            probabilities = _nucleus(probabilities, self.top_p)
+        token = _inverted(probabilities, draw)
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+
+def _stream(seed: int, length: int) -> Tensor:
+    generator = torch.Generator("cpu").manual_seed(seed % (1 << 63))
+    return torch.rand(length, generator=generator, dtype=torch.float64)
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(probabilities).scatter(1, places, ordered.masked_fill(before >= top_p, 0.0))
+
+
+def _inverted(probabilities: Tensor, draw: Tensor) -> Tensor:
+    cumulative = probabilities.cumsum(-1)
+    token = torch.searchsorted(cumulative, draw * cumulative[:, -1:], right=True)
+    return token.clamp(max=probabilities.shape[1] - 1)

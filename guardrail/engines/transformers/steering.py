@@ -6,14 +6,19 @@ ceiling, or to a floor (the Assistant Axis, 2026). Projections are computed in f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from math import nan
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from guardrail.engines.transformers.executor import layer_name, layer_of
 from guardrail.engines.transformers.firing import Firing
+from guardrail.engines.transformers.hooks import Hooked
+from guardrail.errors import SteeringError
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Steering
 
@@ -139,3 +144,26 @@ class Change:
             return projection
         beyond = projection - self.limit
         return beyond.clamp(max=0) if self.floor else beyond.clamp(min=0)
+
+
+@contextmanager
+def steered(blocks: nn.ModuleList, steering: Sequence[Steering]) -> Generator[None]:
+    """Steers every forward pass inside, on the last prompt position and later ones, as the guard does.
+
+    Prompts have to be padded on the left. Raises SteeringError if nothing was steered.
+    """
+    if not steering:
+        yield
+        return
+    apart = tuple(replace(one, policy=str(i)) for i, one in enumerate(steering))
+    batch = BatchSteering([Decision(status="evaluated", action="steer", steering=apart)])
+
+    def visit(name: str, hidden: Tensor) -> bool:
+        batch.apply(layer_of(name), hidden[:, -1:])
+        return False
+
+    names = [layer_name(layer) for layer in batch.layers]
+    with Hooked({layer_name(layer): blocks[layer - 1] for layer in batch.layers}).visited(names, visit):
+        yield
+    if batch.counts[0] == 0:
+        raise SteeringError("steering was asked for and no forward pass was steered")

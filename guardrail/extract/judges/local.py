@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from guardrail.engines.transformers.batches import bucketed, padded
 from guardrail.engines.transformers.blocks import text_config, unwrapped
 from guardrail.engines.transformers.caches import cache_name
 from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import JudgeError
-from guardrail.extract.batches import bucketed, padded
 from guardrail.extract.judges.cache import Scores, in_order
 from guardrail.extract.judges.numbers import Ids, spell_answers
 from guardrail.plugins.protocols import JudgeRequest

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from guardrail.engines import Continuation
+from guardrail.engines.transformers.batches import bucketed, padded
 from guardrail.engines.transformers.blocks import unwrapped
+from guardrail.engines.transformers.steering import steered
 from guardrail.errors import JudgeError
-from guardrail.extract.batches import bucketed, padded
 from guardrail.extract.judges import coherence_request, trait_request
 from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.rollouts import row_seed
-from guardrail.extract.steered import steered
-from guardrail.extract.subject import Generated, Subject
+from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge, JudgeRequest
 from guardrail.traits import TraitDefinition
 from guardrail.types import Steering
@@ -91,7 +92,7 @@ def _replies(
     prompts: Sequence[RolloutPrompt],
     asked: Sequence[RolloutPrompt],
     steering: Sequence[Steering],
-) -> list[Generated]:
+) -> list[Continuation]:
     settings = trial.settings
     seeds = [row_seed(settings.seed, POOL, p, sample) for p in prompts for sample in range(settings.samples)]
     return trial.subject.replies(
@@ -104,7 +105,7 @@ def _replies(
     )
 
 
-def _trait_request(definition: TraitDefinition, prompt: RolloutPrompt, reply: Generated) -> JudgeRequest:
+def _trait_request(definition: TraitDefinition, prompt: RolloutPrompt, reply: Continuation) -> JudgeRequest:
     return trait_request(definition, prompt.asked, reply.text, ended=reply.ended)
 
 

@@ -1,0 +1,74 @@
+"""A loaded model with its tokenizer and chat template: what the guard and extraction both stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guardrail.engines import Prompt
+from guardrail.engines.transformers.activations import TransformersActivations
+from guardrail.engines.transformers.batches import padded
+from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.rendering import Renderer
+from guardrail.types import Message
+
+
+class LocalModel:
+    """Wraps a decoder-only model; changes nothing about it.
+
+    `inner` is the transformers model, also inside a PEFT wrapper; `lock` is held while it is looked into.
+    `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
+    models that cannot be guarded.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        template_arguments: Mapping[str, object] | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.inner = unwrapped(model)
+        check_supported(self.inner)
+        self.blocks = decoder_blocks(self.inner)
+        self.renderer = Renderer(tokenizer, chat_template, template_arguments)
+        self.fingerprint = fingerprint(model, tokenizer, self.renderer.template, self.renderer.arguments)
+        self.lock = RLock()
+        self.activations = TransformersActivations(self.inner, self.blocks, self.lock)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence that the model takes."""
+        return int(getattr(text_config(self.inner), "max_position_embeddings", None) or 1 << 30)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids have to be."""
+        return self.inner.device
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end a reply."""
+        eos = self.inner.generation_config.eos_token_id
+        given = eos if isinstance(eos, list) else [eos]
+        return frozenset(int(token) for token in (*given, self.tokenizer.eos_token_id) if token is not None)
+
+    @property
+    def pad_token(self) -> int:
+        """What fills a batch; an end token if the tokenizer has no padding token."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else min(self.end_tokens, default=0)
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """The prompt's ids, up to where the reply begins. Raises PromptError if the template refuses."""
+        return self.renderer.render(messages)
+
+    def padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
+        """ids and mask [rows, tokens], on the model's device."""
+        return padded(rows, self.pad_token, left=left, device=self.device)

@@ -1,0 +1,184 @@
+"""The one driver: a batch of exchanges is admitted, decided, written down and answered.
+
+`chat`, `stream`, `check` and `generate` differ only in what they ask of the engine (`Ask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from time import perf_counter
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from guardrail.audit.trail import AuditTrail
+from guardrail.engines import Completion, Emit, Engine, Evaluator, Event, Prompt, Refused, Scored
+from guardrail.errors import EvaluationError, QueueFull, RequestError
+from guardrail.pipeline.admission import Admission, admit
+from guardrail.pipeline.conversations import Conversations
+from guardrail.pipeline.evaluator import BatchEvaluator, Row, timed_out
+from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.recorder import Recorder
+from guardrail.pipeline.respond import Responder
+from guardrail.pipeline.unguarded import unguarded
+from guardrail.pipeline.worker import Job, Worker
+from guardrail.plugins.protocols import Answer, EscalationSink
+from guardrail.policy.decide import failure
+from guardrail.policy.plan import Plan
+from guardrail.types import Decision, Message, Reply, Timing
+
+G = TypeVar("G")
+
+Ask: TypeAlias = Callable[[Sequence[Prompt], Plan, Evaluator, Emit], G]
+"""What is asked of the engine, on the worker's thread."""
+
+
+@dataclass(frozen=True)
+class Round(Generic[G]):
+    """One batch in the engine, after its decisions. `job` is None if no exchange had a prompt to evaluate."""
+
+    admission: Admission
+    job: Job[Event, G] | None
+
+    @cached_property
+    def goes_on(self) -> bool:
+        """Whether the model answers at least one exchange."""
+        return any(not exchange.decision.stops for exchange in self.admission.admitted)
+
+    def result(self) -> G | None:
+        """Wait for what the engine returns; None if nobody goes on."""
+        return self.job.result() if self.job is not None and self.goes_on else None
+
+
+class Driver:
+    """Takes exchanges through the engine on the model's worker; records before it hands anything out."""
+
+    def __init__(
+        self, engine: Engine, worker: Worker, audit: AuditTrail, sinks: Mapping[str, EscalationSink]
+    ) -> None:
+        self.engine, self.worker = engine, worker
+        self.conversations = Conversations(engine)
+        self.recorder = Recorder(audit, engine.fingerprint.weights)
+        self.responder = Responder(sinks)
+
+    # --- decisions ------------------------------------------------------------------------------------
+
+    def admit(self, batch: Sequence[Exchange], room: int) -> Admission:
+        """Render a batch, with `room` tokens left for each reply. Raises PromptError."""
+        return admit(self.engine, batch, room)
+
+    def decide(self, admission: Admission, ask: Ask[G]) -> Round[G]:
+        """Ask the engine, wait for the decisions, and write them down.
+
+        Raises QueueFull, GuardClosed, EvaluationError, AuditError and what the engine refuses.
+        """
+        job = self._submit(admission, ask) if admission.admitted else None
+        try:
+            found, timing = self._decisions(job, admission.admitted) if job else ([], Timing())
+            for exchange, decision in zip(admission.batch, admission.merged(found), strict=True):
+                exchange.decided(decision, timing)
+                self.recorder.decided(exchange)
+        except BaseException:
+            if job is not None:
+                job.cancel()
+            raise
+        return Round(admission, job)
+
+    def _submit(self, admission: Admission, ask: Ask[G]) -> Job[Event, G]:
+        admitted, prompts = admission.admitted, admission.prompts
+        policies, rows = admitted[0].policies, [Row.of(exchange) for exchange in admitted]
+        limit = _timeout_s(admitted)
+
+        def late(row: int, decision: Decision) -> None:
+            self.recorder.late(admitted[row], decision)
+
+        def run(job: Job[Event, G]) -> G:
+            evaluator = BatchEvaluator(policies, rows, job, limit, late, self.conversations)
+            return ask(prompts, policies.plan, evaluator, job.emit)
+
+        return self.worker.submit(run)
+
+    def _decisions(self, job: Job[Event, Any], batch: Sequence[Exchange]) -> tuple[list[Decision], Timing]:
+        """Wait for the verdict, no longer than policies allow from the worker's start."""
+        if not job.wait_until_started(self.worker.patience_s):
+            raise QueueFull(f"the model did not get to this request within {self.worker.patience_s:.0f} s")
+        queued = Timing(queue=(job.started - job.submitted) * 1e3)
+        try:
+            event = _first_event(job, batch)
+        except RequestError:
+            raise
+        except Refused as refused:
+            raise refused.error from None
+        except Exception as error:
+            return _failed(batch, error), queued
+        if event is None:
+            return _late(batch), queued
+        if len(event.decisions) != len(batch):
+            raise EvaluationError("the engine did not decide once for every prompt")
+        return list(event.decisions), replace(event.timing, queue=queued.queue)
+
+    # --- answers --------------------------------------------------------------------------------------
+
+    def answer(self, exchange: Exchange, completion: Completion | None) -> Answer | None:
+        """The model's reply, or an action's in its place.
+
+        None: an action has changed the messages, and they are to be evaluated again.
+        """
+        if exchange.decision.stops:
+            return self.responder.respond(exchange, self.complete)
+        if completion is None:
+            raise EvaluationError("the prompt was allowed and nothing was generated")
+        exchange.completion = completion
+        if (stopped := completion.stopped) is not None:
+            return self.responder.stopped(exchange, stopped, completion.text, self.complete)
+        return Answer(completion.text)
+
+    def finish(self, exchange: Exchange, answer: Answer) -> Reply:
+        """The reply, with its outcome written down."""
+        if answer.ticket is not None:
+            exchange.ticket_id = answer.ticket.id
+        completion = exchange.completion
+        if completion is not None and not exchange.final.stops:
+            plan, name = exchange.policies.plan, exchange.request.conversation
+            self.conversations.add(plan, name, completion.turn)
+        pending = answer.ticket is not None and answer.ticket.state == "pending"
+        return self.recorder.replied(exchange, answer.text, pending)
+
+    def complete(self, messages: Sequence[Message]) -> str:
+        """Let the model answer without a policy: for rewriting, never for replying."""
+        return self.worker.call(lambda: unguarded(self.engine, messages))
+
+
+def _timeout_s(batch: Sequence[Exchange]) -> float:
+    """The shortest time limit of the rules that are enforced for some exchange of the batch."""
+    return min(exchange.policies.plan.live(exchange.facts).timeout_s for exchange in batch)
+
+
+def _first_event(job: Job[Event, Any], batch: Sequence[Exchange]) -> Scored | None:
+    """The decisions; None if the time was up and every policy stops what comes late."""
+    limit = _timeout_s(batch)
+    left = None if limit == float("inf") else max(0.0, job.started + limit - perf_counter())
+    try:
+        event = job.next_event(left)
+    except TimeoutError:
+        if all(decision.stops for decision in _late(batch)):
+            job.cancel(timed_out=True)
+            return None
+        event = job.next_event()  # failing open: the worker finds out itself that it is late
+    if not isinstance(event, Scored):
+        raise EvaluationError("generation ended without a decision")
+    return event
+
+
+def _late(batch: Sequence[Exchange]) -> list[Decision]:
+    limit = _timeout_s(batch)
+    return [timed_out(exchange.policies.plan, exchange.facts, limit) for exchange in batch]
+
+
+def _failed(batch: Sequence[Exchange], error: Exception) -> list[Decision]:
+    """The engine broke before it decided. If policies fail open there is no reply either: raise."""
+    text = f"{type(error).__name__}: {error}"
+    decisions = [failure(exchange.policies.plan, exchange.facts, text) for exchange in batch]
+    if not all(decision.stops for decision in decisions):
+        raise error
+    return decisions

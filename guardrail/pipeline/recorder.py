@@ -1,0 +1,121 @@
+"""The audit records of exchanges: written with the decision, closed with the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from guardrail.audit.trail import AuditTrail
+from guardrail.files.records import prompt_sha256, text_sha256
+from guardrail.pipeline.exchange import Exchange
+from guardrail.types import AuditRecord, Check, Decision, Outcome, Reply
+
+UNREAD = Decision(status="not_evaluated", action="block", would_action="block")
+"""Of a request that ended before anything was decided."""
+
+
+class Recorder:
+    """Writes down what becomes of every exchange. `fingerprint` is that of the model's weights."""
+
+    def __init__(self, audit: AuditTrail, fingerprint: str) -> None:
+        self._audit, self._fingerprint = audit, fingerprint
+
+    def decided(self, exchange: Exchange) -> None:
+        """The decision, before anything is handed out. Raises AuditError."""
+        self._audit.decided(self._record(exchange, exchange.decisions[-1]))
+
+    def checked(self, exchange: Exchange) -> Check:
+        """The end of a request that asked for a decision alone."""
+        exchange.closed = True
+        self._audit.finished(self._record(exchange, exchange.decisions[-1], "checked"))
+        return Check(decision=exchange.decisions[-1], audit_id=exchange.id, timing=exchange.total())
+
+    def replied(self, exchange: Exchange, text: str, pending: bool = False) -> Reply:
+        """The end of a request with this text. `pending`: a person will look at it."""
+        exchange.closed = True
+        decision, final = exchange.decision, exchange.final
+        outcome = _outcome(exchange, pending)
+        record = self._record(exchange, decision, outcome, decision.error or final.error)
+        completion = exchange.completion
+        counts = {
+            "steered_passes": completion.steered_passes if completion else 0,
+            "new_tokens": completion.new_tokens if completion else 0,
+        }
+        reply_decision = completion.reply_decision if completion else None
+        keep = exchange.policies.policies.audit.text
+        self._audit.finished(
+            replace(
+                record,
+                text_sha256=text_sha256(text),
+                text=text if keep else None,
+                reply_decision=reply_decision,
+                **counts,
+            )
+        )
+        return Reply(
+            text=text,
+            decision=decision,
+            history=exchange.history(text),
+            audit_id=exchange.id,
+            outcome=outcome,
+            ticket_id=exchange.ticket_id,
+            earlier=tuple(exchange.decisions[:-1]),
+            timing=exchange.total(),
+            reply_decision=reply_decision,
+            **counts,
+        )
+
+    def late(self, exchange: Exchange, decision: Decision) -> None:
+        """A decision that came after the caller was answered (worker's thread)."""
+        self._audit.finished(self._record(exchange, decision, "late"))
+
+    def ended(self, exchange: Exchange, outcome: Outcome, error: str | None = None) -> None:
+        """The end of a request that got no reply."""
+        exchange.closed = True
+        decision = exchange.decisions[-1] if exchange.decisions else replace(UNREAD, error=error)
+        self._audit.finished(self._record(exchange, decision, outcome, error))
+
+    @contextmanager
+    def closing(self, batch: Sequence[Exchange]) -> Generator[None]:
+        """Close the records of a batch if what happens inside fails."""
+        try:
+            yield
+        except Exception as error:
+            for exchange in batch:
+                if not exchange.closed:
+                    self.ended(exchange, "error", f"{type(error).__name__}: {error}")
+            raise
+
+    def _record(
+        self,
+        exchange: Exchange,
+        decision: Decision,
+        outcome: Outcome | None = None,
+        error: str | None = None,
+    ) -> AuditRecord:
+        request, text = exchange.request, exchange.policies.policies.audit.text
+        return AuditRecord(
+            id=request.id,
+            time=request.time,
+            kind=request.kind,
+            decision=decision,
+            prompt_sha256=prompt_sha256(exchange.messages),
+            prompt_tokens=exchange.prompt_tokens,
+            conversation=exchange.facts.conversation,
+            tags=tuple(sorted(exchange.facts.tags)),
+            fingerprint=self._fingerprint,
+            messages=exchange.messages if text else None,
+            timing=exchange.total(),
+            outcome=outcome,
+            ticket_id=exchange.ticket_id,
+            attempts=len(exchange.decisions),
+            error=error or decision.error,
+        )
+
+
+def _outcome(exchange: Exchange, pending: bool) -> Outcome:
+    if exchange.final.stops:
+        return "escalated" if pending else "blocked"
+    rephrased = any(earlier.action == "rephrase" for earlier in exchange.decisions[:-1])
+    return "rephrased" if rephrased else "answered"

@@ -1,0 +1,39 @@
+"""The model without a policy, for actions that let it rewrite something. Its words never reach a caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guardrail.engines import Engine, Event
+from guardrail.policy.decide_reply import Observed, Watch
+from guardrail.policy.plan import Plan
+from guardrail.types import Decision, Message, Sampling
+
+
+class _NoPolicies:
+    """An evaluator for a plan without rules."""
+
+    by_plan = True
+
+    def decide(self, row: int, readings: Sequence[float]) -> Decision:
+        return Decision(status="not_evaluated")
+
+    def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
+        return decision
+
+    def watch(self, row: int) -> Watch:
+        return Watch(())
+
+    def respond(self, row: int, observed: Observed) -> Decision:
+        return Decision(status="not_evaluated", stage="response")
+
+
+def unguarded(engine: Engine, messages: Sequence[Message]) -> str:
+    """What the model answers (worker's thread). Raises PromptError if the template refuses the messages."""
+    nothing = Plan(probes=(), rules=())
+    completions = engine.reply([engine.render(messages)], nothing, _NoPolicies(), Sampling(), _ignore)
+    return completions[0].text
+
+
+def _ignore(event: Event) -> None:
+    """Nobody waits for these events."""
