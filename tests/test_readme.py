@@ -23,7 +23,7 @@ CHECKED = [README, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"] 
 ]
 """The model card is written by code, with tests of its own."""
 MOST_WORDS = 1500
-names = pytest.mark.parametrize("path", CHECKED, ids=lambda path: str(path.relative_to(ROOT)))
+each_readme = pytest.mark.parametrize("path", CHECKED, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def blocks(path, language):
@@ -84,7 +84,7 @@ def test_the_python_of_the_pipeline_runs(capsys):
     assert capsys.readouterr().out.startswith("answered allow\n['allow', 'allow']\n(1, 8)\n")
 
 
-@names
+@each_readme
 def test_imports_exist(path):
     for block in blocks(path, "python"):
         for node in ast.walk(ast.parse(block)):
@@ -98,20 +98,20 @@ def test_yaml_blocks_are_policy_files():
         assert parse_policies(block).policies
 
 
-@names
+@each_readme
 def test_yaml_blocks_parse(path):
     for block in blocks(path, "yaml"):
         assert YAML(typ="safe").load(block)
 
 
-@names
+@each_readme
 def test_whole_commands_parse(path):
     for words in command_lines(path):
         command, rest = found_command(words)
         command.make_context("guardrail", rest).close()
 
 
-@names
+@each_readme
 def test_commands_and_their_options_exist(path):
     for words in command_lines(path) + mentions(path):
         assert not unknown_options(words), shlex.join(words)
@@ -154,13 +154,20 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@names
+@each_readme
 def test_links_lead_somewhere(path):
     for link in links(path):
         file, _, anchor = link.partition("#")
         target = Path(os.path.normpath(path.parent / file)) if file else path
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@each_readme
+def test_files_that_are_named_exist(path):
+    text = path.read_text(encoding="utf-8")
+    for named in re.findall(r"`((?:guardrail|tests|benchmarks|policies|plugins)/[a-z0-9_/.-]*)`", text):
+        assert (ROOT / named).exists(), named
 
 
 def test_every_verb_is_registered():
