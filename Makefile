@@ -1,4 +1,4 @@
-# `make demo` and `make test` are enough on a fresh clone: they set up .venv themselves.
+# On a fresh clone, run `make demo` or `make test`: they set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,16 +33,16 @@ fix: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Fails where a ratio is worse than in benchmarks/baseline.json.
+# Fails if a ratio is worse than in benchmarks/baseline.json.
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
 	$(BIN)/python -m benchmarks.run --device cpu --out benchmarks/results
 
-# Installs nothing: runs under $(PYTHON) from the source tree.
+# Installs nothing; runs under $(PYTHON) from the source tree.
 bench-gpu:
 	$(PYTHON) -m benchmarks.gpu --device cuda --out $(or $(OUT),benchmarks/results)
 
-# The demo model is made by guardrail's own commands. CHECKPOINTS=1 keeps five models from along the way.
+# Makes the demo model with guardrail's own commands. CHECKPOINTS=1 also keeps five intermediate models.
 DEMO := runs/demo
 SEED := 1
 EXTRACT = $(BIN)/guardrail vectors extract --model $(DEMO)/model --judge demo --probe regression --samples 1 \
@@ -53,7 +53,7 @@ demo-model: demo-files
 	$(BIN)/python -m guardrail.demo.making ship --work $(DEMO)
 	$(BIN)/python -m guardrail.demo.making card
 
-# Two more seeds, for the model card.
+# Trains two more seeds for the model card.
 demo-seeds:
 	for seed in 2 3; do $(MAKE) demo-files SEED=$$seed DEMO=$(DEMO)/seed-$$seed || exit 1; done
 	$(BIN)/python -m guardrail.demo.making card
