@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import Engine
@@ -14,7 +14,7 @@ from guardrail.errors import ConfigError
 from guardrail.pipeline import chat, generate
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
-from guardrail.pipeline.request import Kind, request
+from guardrail.pipeline.request import Kind, SamplingOptions, request
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.worker import Worker
 from guardrail.plugins.manager import Plugins
@@ -24,21 +24,6 @@ from guardrail.types import Check, Decision, Messages, Reply, Sampling, Ticket
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class SamplingOptions(TypedDict, total=False):
-    """How to generate. An option that is not given is left to the model's own generation config.
-
-    max_new_tokens: at most this many reply tokens (default 256). temperature: 0 is greedy. top_p: 0 to 1.
-    top_k: a number of tokens, 0 for all. seed: makes sampling repeatable. stop: texts that end the reply.
-    """
-
-    max_new_tokens: int
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    seed: int | None
-    stop: tuple[str, ...]
 
 
 class Guard:
@@ -156,8 +141,6 @@ class Guard:
         """Check the policy file again and swap it in. On failure, keep the last good one and return False."""
         return self.policies.reload()
 
-    # --- chat -----------------------------------------------------------------------------------------
-
     def chat(
         self,
         messages: Messages | str,
@@ -202,8 +185,6 @@ class Guard:
         """As `chat`, in pieces of text. The decision comes before the first piece; `.reply` at the end."""
         (exchange,) = self._exchanges("stream", [messages], tags, conversation)
         return ReplyStream(self._driver, exchange, Sampling(**sampling))
-
-    # --- decisions without a reply --------------------------------------------------------------------
 
     def check(
         self, messages: Messages | str, *, tags: Iterable[str] = (), conversation: str | None = None
@@ -255,8 +236,6 @@ class Guard:
             lambda: project(self.engine, self.active, turns, traits, layers, position)
         )
 
-    # --- in place of model.generate -------------------------------------------------------------------
-
     def generate(
         self,
         inputs: Any = None,
@@ -285,8 +264,6 @@ class Guard:
         """As `last_decisions`, on the replies; None for each that no response policy followed."""
         return generate.last_decisions().reply_decisions
 
-    # --- async forms ----------------------------------------------------------------------------------
-
     async def achat(self, messages: Messages | str, **options: Any) -> Reply:
         """`chat`, without blocking the event loop."""
         return await asyncio.to_thread(self.chat, messages, **options)
@@ -304,8 +281,6 @@ class Guard:
         finally:
             stream.close()
 
-    # --- people, and the end --------------------------------------------------------------------------
-
     def ticket(self, ticket_id: str) -> Ticket | None:
         """An escalated prompt and what a person said; None if no sink knows it."""
         return next((t for sink in self.sinks.values() if (t := sink.get(ticket_id))), None)
@@ -321,6 +296,3 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-__all__ = ["Guard", "SamplingOptions"]

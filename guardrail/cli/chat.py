@@ -22,7 +22,7 @@ from guardrail.types import Message
 
 if TYPE_CHECKING:
     from guardrail import Guard, Reply
-    from guardrail.guard import SamplingOptions
+    from guardrail.pipeline.request import SamplingOptions
 
 LONG_WORD = 24
 COMMANDS = "/quit ends, /reset forgets, /system TEXT sets the system prompt"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guardrail.engines import Completion, Emit, Evaluator, Prompt
-from guardrail.pipeline.driver import Ask, Driver
+from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
-from guardrail.policy.plan import Plan
 from guardrail.types import Check, Reply, Sampling
 
 BATCH = 32
@@ -25,7 +23,7 @@ def chat(driver: Driver, batch: Sequence[Exchange], sampling: Sampling) -> list[
 
 def _settled(driver: Driver, todo: Sequence[Exchange], sampling: Sampling) -> dict[str, Reply]:
     admission = driver.admit(todo, sampling.max_new_tokens)
-    round = driver.decide(admission, replying(driver, sampling))
+    round = driver.decide(admission, driver.replying(sampling))
     names = [exchange.id for exchange in admission.admitted]
     completions = dict(zip(names, round.result() or [None] * len(names), strict=True))
     found: dict[str, Reply] = {}
@@ -33,15 +31,6 @@ def _settled(driver: Driver, todo: Sequence[Exchange], sampling: Sampling) -> di
         if (answer := driver.answer(exchange, completions.get(exchange.id))) is not None:
             found[exchange.id] = driver.finish(exchange, answer)
     return found
-
-
-def replying(driver: Driver, sampling: Sampling, stream: bool = False) -> Ask[Sequence[Completion]]:
-    """Decide, and answer the rows that go on."""
-
-    def ask(prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> Sequence[Completion]:
-        return driver.engine.reply(prompts, plan, evaluator, sampling, emit, stream)
-
-    return ask
 
 
 def check(driver: Driver, batch: Sequence[Exchange]) -> list[Check]:

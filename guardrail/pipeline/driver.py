@@ -25,7 +25,7 @@ from guardrail.pipeline.worker import Job, Worker
 from guardrail.plugins.protocols import Answer, EscalationSink
 from guardrail.policy.decide import failure
 from guardrail.policy.plan import Plan
-from guardrail.types import Decision, Message, Reply, Timing
+from guardrail.types import Decision, Message, Reply, Sampling, Timing
 
 G = TypeVar("G")
 
@@ -116,6 +116,16 @@ class Driver:
         if len(event.decisions) != len(batch):
             raise EvaluationError("the engine did not decide once for every prompt")
         return list(event.decisions), replace(event.timing, queue=queued.queue)
+
+    def replying(self, sampling: Sampling, stream: bool = False) -> Ask[Sequence[Completion]]:
+        """Decide, and answer the rows that go on. `stream` (one row) emits text as it comes."""
+
+        def ask(
+            prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit
+        ) -> Sequence[Completion]:
+            return self.engine.reply(prompts, plan, evaluator, sampling, emit, stream)
+
+        return ask
 
     # --- answers --------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardrail.errors import EvaluationError
 from guardrail.pipeline.conversations import Conversations
@@ -19,9 +19,11 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
 from guardrail.policy.decide import decide, failure, recheck, tighten
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
-from guardrail.policy.loading import ActivePolicies
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Facts, Message
+
+if TYPE_CHECKING:
+    from guardrail.policy.loading import ActivePolicies
 
 log = logging.getLogger("guardrail")
 

@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from guardrail.engines import Completion
 from guardrail.pipeline.request import Request
-from guardrail.policy.loading import ActivePolicies
 from guardrail.types import Decision, Facts, Message, Timing
+
+if TYPE_CHECKING:
+    from guardrail.policy.loading import ActivePolicies
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardrail.engines import Completion, Emit, Evaluator, Generated, GeneratingEngine, Prompt
 from guardrail.errors import ConfigError, PromptError
@@ -14,9 +14,11 @@ from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.request import request
 from guardrail.plugins.protocols import Answer
-from guardrail.policy.loading import ActivePolicies
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Message
+
+if TYPE_CHECKING:
+    from guardrail.policy.loading import ActivePolicies
 
 ReplyDecisions: TypeAlias = tuple[Decision | None, ...]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.engines import Engine, ReadingEngine
 from guardrail.errors import ConfigError
-from guardrail.policy.loading import ActivePolicies
 from guardrail.types import Message
+
+if TYPE_CHECKING:
+    from guardrail.policy.loading import ActivePolicies
 
 
 def project(

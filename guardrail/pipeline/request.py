@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 from guardrail.errors import PromptError
 from guardrail.files.records import new_id, prompt_sha256, utc_now
@@ -13,6 +13,21 @@ from guardrail.types import Facts, Message, MessageLike
 
 ROLES = ("system", "user", "assistant", "tool")
 Kind: TypeAlias = Literal["chat", "stream", "check", "generate"]
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How to generate. An option that is not given is left to the model's own generation config.
+
+    max_new_tokens: at most this many reply tokens (default 256). temperature: 0 is greedy. top_p: 0 to 1.
+    top_k: a number of tokens, 0 for all. seed: makes sampling repeatable. stop: texts that end the reply.
+    """
+
+    max_new_tokens: int
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    stop: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 from guardrail.engines import Completion, Event, Token
-from guardrail.pipeline.chat import replying
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
@@ -58,7 +57,7 @@ class ReplyStream(Iterator[str]):
         driver, exchange = self._driver, self._exchange
         with driver.recorder.closing([exchange]):
             admission = driver.admit([exchange], self._sampling.max_new_tokens)
-            round = driver.decide(admission, replying(driver, self._sampling, stream=True))
+            round = driver.decide(admission, driver.replying(self._sampling, stream=True))
             if round.goes_on:
                 return round.job
             if (answer := driver.answer(exchange, None)) is not None:

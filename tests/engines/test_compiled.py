@@ -78,8 +78,8 @@ def test_a_pass_that_was_not_steered_is_an_error(monkeypatch):
     """Whatever the reason, a reply is not handed out as steered when it was not."""
     active = plan((2,), SPEC)
     with engine() as (made, _):
-        made.prepare(active)
-        monkeypatch.setattr(made.decoding, "steer", lambda names, run, visit: run())
-        monkeypatch.setattr(made.decoding, "begin", lambda names, visit: lambda: None)
+        made.instruments.prepare(active)
+        monkeypatch.setattr(made.instruments.decoding, "steer", lambda names, run, visit: run())
+        monkeypatch.setattr(made.instruments.decoding, "begin", lambda names, visit: lambda: None)
         with pytest.raises(SteeringError, match="not every forward pass"):
             generate(made, active, Fixed(("steer",), (SPEC,)), **batch(2), **EXACT)

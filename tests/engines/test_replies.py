@@ -105,7 +105,9 @@ def test_a_closed_gate_changes_no_token():
 def test_with_prompt_policies_only_nothing_looks_into_decoding(monkeypatch):
     with engine() as (made, bare):
         for name in ("steer", "begin"):
-            monkeypatch.setattr(type(made.decoding), name, lambda *args: pytest.fail("decoding was seen"))
+            monkeypatch.setattr(
+                type(made.instruments.decoding), name, lambda *args: pytest.fail("decoding was seen")
+            )
         assert torch.equal(
             generate(made, plan((3,)), Fixed(), **batch(2), **EXACT).output, plain(bare, **batch(2))
         )

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Scored, Token
 from guardrail.engines.transformers.activations import Site, TransformersActivations
+from guardrail.engines.transformers.assembly import assemble
 from guardrail.engines.transformers.blocks import text_config
 from guardrail.engines.transformers.ends import EMPTY, Ends
-from guardrail.engines.transformers.executor import Executor, layer_name
-from guardrail.engines.transformers.generation import Generation, GuardedOutput
+from guardrail.engines.transformers.executor import layer_name
+from guardrail.engines.transformers.generation import Generation
 from guardrail.engines.transformers.hooks import Hooked
+from guardrail.engines.transformers.instruments import ExecutorType, Instruments
 from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.nnsight import Traced
-from guardrail.engines.transformers.outputs import assemble
+from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
-from guardrail.engines.transformers.replies import ReplyReader
 from guardrail.engines.transformers.sampling import generation_arguments, seeded
-from guardrail.engines.transformers.steering import Reader
 from guardrail.engines.transformers.unsupported import check_generation, prompt_ids
 from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
 from guardrail.types import Array, Decision, Message, Sampling, Timing
 
 MARK = "_guarded_by"
-ExecutorType: TypeAlias = Callable[[Mapping[str, nn.Module]], Executor]
 
 
 class TransformersEngine:
@@ -55,18 +54,13 @@ class TransformersEngine:
         decode: ExecutorType = Hooked,
         ahead: bool = False,
     ) -> None:
-        self.ahead = ahead
         self.local = LocalModel(model, tokenizer, chat_template, template_arguments)
         self.model, self.tokenizer, self.inner = model, tokenizer, self.local.inner
         if MARK in self.inner.__dict__:
             raise ModelError("another guard holds this model; close it first")
         self.blocks, self.lock = self.local.blocks, self.local.lock
         self.fingerprint = self.local.fingerprint
-        self._executors = (prefill, decode)
-        self.prefilling, self.decoding = prefill({}), decode({})
-        self._visited: tuple[tuple[int, ...], ...] = ()
-        self._readers: dict[int, Reader] = {}
-        self._reply_reader: ReplyReader | None = None
+        self.instruments = Instruments(self.local, prefill, decode, ahead)
         self._generation: Generation | None = None
         self._owner = 0
         self._attach()
@@ -81,31 +75,6 @@ class TransformersEngine:
         """Reading and patching activations, outside of any guard."""
         return self.local.activations
 
-    def prepare(self, plan: Plan) -> None:
-        """Wrap the layers that this plan reads, steers, reads again and follows; no others."""
-        layers = (self.visited(plan), plan.reply_layers)
-        with self.lock:
-            if layers != self._visited:
-                self._execute(*layers)
-                self._visited = layers
-            self._readers = {id(plan): Reader(plan)}
-
-    def visited(self, plan: Plan) -> tuple[int, ...]:
-        """Every layer that the guard looks at in a prefill under this plan, ascending."""
-        if not self.ahead or not plan.layers:
-            return plan.visited_layers
-        return tuple(sorted({*plan.visited_layers, *range(plan.layers[-1] + 1, len(self.blocks) + 1)}))
-
-    def _execute(self, prompt: Sequence[int], reply: Sequence[int]) -> None:
-        """Two executors of one kind would wrap the same modules twice: then there is one."""
-        prefill, decode = self._executors
-        every = self._modules({*prompt, *reply})
-        self.prefilling = prefill(every if prefill is decode else self._modules(prompt))
-        self.decoding = self.prefilling if prefill is decode else decode(every)
-
-    def _modules(self, layers: Iterable[int]) -> dict[str, nn.Module]:
-        return {layer_name(layer): self.blocks[layer - 1] for layer in sorted(layers)}
-
     def accept(self, plan: Plan) -> None:
         """Raises ModelError where the first token could not be steered."""
         from transformers import DynamicCache
@@ -118,18 +87,6 @@ class TransformersEngine:
                 "steering below the last layer read needs a cache that can be cropped; this version of "
                 "transformers cannot crop a sliding window; steer at or above the last layer read"
             )
-
-    def reader(self, plan: Plan) -> Reader:
-        """The plan's probes as tensors; requests under way keep the plan that they started with."""
-        if id(plan) not in self._readers or self._readers[id(plan)].plan is not plan:
-            self.prepare(plan)
-        return self._readers[id(plan)]
-
-    def reply_reader(self, plan: Plan) -> ReplyReader:
-        """What the plan reads of generated tokens, as tensors."""
-        if self._reply_reader is None or self._reply_reader.plan is not plan:
-            self._reply_reader = ReplyReader(plan)
-        return self._reply_reader
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """The prompt's ids; the guard decides what to do with one that is too long."""
@@ -156,12 +113,12 @@ class TransformersEngine:
         ids, mask = self.batch(prompts)
         start = perf_counter()
         with self.lock, torch.no_grad():
-            guarded = GuardedPrefill(self.reader(plan), evaluator, len(prompts), 1, Ends(None, 0))
+            guarded = GuardedPrefill(self.instruments.reader(plan), evaluator, len(prompts), 1, Ends(None, 0))
             if not guarded.decisions:
                 names = [layer_name(layer) for layer in plan.layers]
                 padded = len({len(prompt.ids) for prompt in prompts}) > 1
                 run = partial(self._forward, ids, mask if padded else None)
-                self.prefilling.observe(names, run, guarded.check_only)
+                self.instruments.prefilling.observe(names, run, guarded.check_only)
         seconds = perf_counter() - start - guarded.guard_seconds
         timing = Timing(guard=guarded.guard_seconds * 1e3, prefill=seconds * 1e3)
         emit(Scored(tuple(guarded.decisions), timing))
@@ -205,9 +162,9 @@ class TransformersEngine:
         check_generation(arguments, self.inner.generation_config)
         prompts, width = prompt_ids(arguments).shape
         with self.lock:
-            self.reader(plan)
+            self.instruments.reader(plan)
             self._owner, previous = threading.get_ident(), self._generation
-            self._generation = Generation(self, plan, evaluator, prompts, width, emit)
+            self._generation = Generation(self.instruments, plan, evaluator, prompts, width, emit)
             try:
                 return self._generation.run(self.inner.generate, arguments)
             finally:
@@ -268,7 +225,7 @@ class TransformersEngine:
             for name in ("_prefill", "forward", MARK):
                 self.inner.__dict__.pop(name, None)
             self.inner.__dict__.update(self._before)
-            self._visited, self._readers, self._reply_reader = (), {}, None
+            self.instruments = Instruments(self.local, *self.instruments.kinds)
 
 
 def _locked(forward: Callable[..., Any], lock: Any) -> Callable[..., Any]:

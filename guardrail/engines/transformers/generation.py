@@ -9,14 +9,12 @@ left and entered again on the rows that go on, with the prefill that was already
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from guardrail.engines import Completion, Emit, Evaluator, Refused, Scored
+from guardrail.engines import Emit, Evaluator, Refused, Scored
 from guardrail.engines.transformers.caches import (
     cache_of,
     cropped,
@@ -27,11 +25,11 @@ from guardrail.engines.transformers.caches import (
 )
 from guardrail.engines.transformers.ends import Ends
 from guardrail.engines.transformers.executor import Visit, layer_name, layer_of
-from guardrail.engines.transformers.model import LocalModel
+from guardrail.engines.transformers.instruments import Instruments
 from guardrail.engines.transformers.monitor import GatedStreamer, ReplyMonitor
+from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
-from guardrail.engines.transformers.replies import Followed
 from guardrail.engines.transformers.rows import kept_rows, select_inputs, select_outputs
 from guardrail.engines.transformers.steering import BatchSteering
 from guardrail.engines.transformers.unsupported import check_followed, end_ids
@@ -40,57 +38,9 @@ from guardrail.policy.decide_reply import Watch
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Timing
 
-if TYPE_CHECKING:
-    from guardrail.engines.transformers.engine import TransformersEngine
-
 
 class _Leave(Exception):
     """Unwinds `generate` after the prefill: no row goes on, or the rows that do are taken up again."""
-
-
-@dataclass(kw_only=True)
-class GuardedOutput:
-    """What came out. `output` is what `model.generate` returned for the rows in `kept`, if there are any.
-
-    `replies`: how the replies went that policies followed, by row. `width`: tokens before the replies.
-    """
-
-    decisions: list[Decision]
-    kept: list[int]
-    output: Any = None
-    passes: dict[int, int] = field(default_factory=dict[int, int])
-    replies: dict[int, Followed] = field(default_factory=dict[int, Followed])
-    timing: Timing = field(default_factory=Timing)
-    local: LocalModel
-    width: int
-
-    @cached_property
-    def completions(self) -> Mapping[int, Completion]:
-        """How each row in `kept` ended, its first sample if it has several. Waits for the device."""
-        return {row: self._completion(row) for row in self.kept}
-
-    def _completion(self, row: int) -> Completion:
-        sequences = getattr(self.output, "sequences", self.output)
-        samples = len(sequences) // len(self.kept)
-        followed = self.replies.get(row, Followed())
-        ids = sequences[self.kept.index(row) * samples][self.width :].tolist()
-        ids = _until_end(ids, self.local.end_tokens)[: followed.kept]
-        # a reply that is steered from its prompt on is steered in every pass
-        passes = self.passes.get(row, 0) or followed.steered_passes
-        return Completion(
-            decision=self.decisions[row],
-            text=self.local.tokenizer.decode(ids, skip_special_tokens=True),
-            new_tokens=len(ids),
-            steered_passes=min(passes, max(len(ids), 1)),
-            reply_decision=followed.decision,
-            turn=followed.turn,
-        )
-
-
-def _until_end(ids: list[int], ends: frozenset[int]) -> list[int]:
-    """Up to and with the first end token."""
-    stop = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
-    return ids[: stop + 1]
 
 
 class Generation:
@@ -98,14 +48,14 @@ class Generation:
 
     def __init__(
         self,
-        engine: TransformersEngine,
+        instruments: Instruments,
         plan: Plan,
         evaluator: Evaluator,
         prompts: int,
         width: int,
         emit: Emit,
     ) -> None:
-        self.engine, self.plan, self.evaluator = engine, plan, evaluator
+        self.instruments, self.plan, self.evaluator = instruments, plan, evaluator
         self.prompts, self.width, self.emit = prompts, width, emit
         self.guarded: GuardedPrefill | None = None
         self.resume: Any = None
@@ -138,7 +88,7 @@ class Generation:
         self.watches = {row: watch for row, watch in watches.items() if watch.anything}
         if self.watches:
             steers = any(rule.steering for rule in self.plan.reply_rules)
-            check_followed(kwargs, self.engine.inner.generation_config, steers)
+            check_followed(kwargs, self.instruments.local.inner.generation_config, steers)
 
     def _decisions(self) -> list[Decision]:
         decisions = self.guarded.decisions if self.guarded else []
@@ -170,16 +120,16 @@ class Generation:
         if guarded.steering is None:
             return True
         self._steering = guarded.steering.onwards()
-        end = self.engine.decoding.begin(*self._visits(self._steering, None))
+        end = self.instruments.decoding.begin(*self._visits(self._steering, None))
         self._end = end or _nothing
         return end is not None
 
     def _guarded_prefill(self, call: PrefillCall) -> tuple[GuardedPrefill, Any]:
-        reader = self.engine.reader(self.plan)
+        reader = self.instruments.reader(self.plan)
         expand = len(call.ids) // self.prompts
         ends = Ends(call.mask, call.columns, wait=not self.plan.layers)
         guarded = self.guarded = GuardedPrefill(
-            reader, self.evaluator, self.prompts, expand, ends, self.engine.ahead
+            reader, self.evaluator, self.prompts, expand, ends, self.instruments.ahead
         )
         if guarded.stopped:
             return guarded, None
@@ -210,8 +160,8 @@ class Generation:
         return outputs
 
     def _observed(self, call: PrefillCall, visit: Visit) -> Any:
-        names = [layer_name(layer) for layer in self.engine.visited(self.plan)]
-        return self.engine.prefilling.observe(names, call, visit)
+        names = [layer_name(layer) for layer in self.instruments.visited(self.plan)]
+        return self.instruments.prefilling.observe(names, call, visit)
 
     def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> GuardedOutput:
         """Enter `generate` again with the rows that go on, or end where there are none."""
@@ -242,15 +192,15 @@ class Generation:
 
     def _output(self, decisions: list[Decision], kept: list[int], output: Any) -> GuardedOutput:
         return GuardedOutput(
-            decisions=decisions, kept=kept, output=output, local=self.engine.local, width=self.width
+            decisions=decisions, kept=kept, output=output, local=self.instruments.local, width=self.width
         )
 
     def _monitor(self, kept: list[int], kwargs: Mapping[str, Any]) -> ReplyMonitor | None:
         watches = [self.watches.get(row, Watch(("off",) * len(self.plan.reply_rules))) for row in kept]
         if not any(watch.anything for watch in watches):
             return None
-        ends = end_ids(kwargs, self.engine.inner.generation_config)
-        return ReplyMonitor(self.engine.reply_reader(self.plan), self.evaluator, kept, watches, ends)
+        ends = end_ids(kwargs, self.instruments.local.inner.generation_config)
+        return ReplyMonitor(self.instruments.reply_reader(self.plan), self.evaluator, kept, watches, ends)
 
     def _decode(
         self,
@@ -264,7 +214,7 @@ class Generation:
         if monitor is not None:
             inputs = _stoppable(inputs, monitor)
         names, visit = self._visits(steering, monitor)
-        return self.engine.decoding.steer(names, lambda: generate(**inputs), visit)
+        return self.instruments.decoding.steer(names, lambda: generate(**inputs), visit)
 
     def _visits(self, steering: BatchSteering, monitor: ReplyMonitor | None) -> tuple[list[str], Visit]:
         """The layers to look at in every forward pass of the reply, and what is done there."""

@@ -1,0 +1,74 @@
+"""What looks into a model's forward passes under one plan: executors on layers, probes as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from torch import nn
+
+from guardrail.engines.transformers.executor import Executor, layer_name
+from guardrail.engines.transformers.model import LocalModel
+from guardrail.engines.transformers.replies import ReplyReader
+from guardrail.engines.transformers.steering import Reader
+from guardrail.policy.plan import Plan
+
+ExecutorType: TypeAlias = Callable[[Mapping[str, nn.Module]], Executor]
+
+
+class Instruments:
+    """The executors and readers of the plan that was asked for last.
+
+    `prefill` and `decode` are kinds of executors: for the forward pass over a prompt, and for those over the
+    tokens of a reply. `ahead`: on another device, do not wait for scores in the middle of a prompt.
+    """
+
+    def __init__(
+        self, local: LocalModel, prefill: ExecutorType, decode: ExecutorType, ahead: bool = False
+    ) -> None:
+        self.local, self.ahead = local, ahead
+        self.kinds = (prefill, decode, ahead)
+        self.prefilling, self.decoding = prefill({}), decode({})
+        self._visited: tuple[tuple[int, ...], ...] = ()
+        self._readers: dict[int, Reader] = {}
+        self._reply_reader: ReplyReader | None = None
+
+    def prepare(self, plan: Plan) -> None:
+        """Look at the layers that this plan reads, steers, reads again and follows; at no others."""
+        layers = (self.visited(plan), plan.reply_layers)
+        with self.local.lock:
+            if layers != self._visited:
+                self._execute(*layers)
+                self._visited = layers
+            self._readers = {id(plan): Reader(plan)}
+
+    def visited(self, plan: Plan) -> tuple[int, ...]:
+        """Every layer that the guard looks at in a prefill under this plan, ascending."""
+        if not self.ahead or not plan.layers:
+            return plan.visited_layers
+        # the pass goes on while scores travel to the host, so it may have to be stopped at any later layer
+        later = range(plan.layers[-1] + 1, len(self.local.blocks) + 1)
+        return tuple(sorted({*plan.visited_layers, *later}))
+
+    def _execute(self, prompt: Sequence[int], reply: Sequence[int]) -> None:
+        """Two executors of one kind would wrap the same modules twice: then there is one."""
+        prefill, decode, _ = self.kinds
+        every = self._modules({*prompt, *reply})
+        self.prefilling = prefill(every if prefill is decode else self._modules(prompt))
+        self.decoding = self.prefilling if prefill is decode else decode(every)
+
+    def _modules(self, layers: Iterable[int]) -> dict[str, nn.Module]:
+        return {layer_name(layer): self.local.blocks[layer - 1] for layer in sorted(layers)}
+
+    def reader(self, plan: Plan) -> Reader:
+        """The plan's probes as tensors; requests under way keep the plan that they started with."""
+        # an id may be used again once its plan is gone
+        if id(plan) not in self._readers or self._readers[id(plan)].plan is not plan:
+            self.prepare(plan)
+        return self._readers[id(plan)]
+
+    def reply_reader(self, plan: Plan) -> ReplyReader:
+        """What the plan reads of generated tokens, as tensors."""
+        if self._reply_reader is None or self._reply_reader.plan is not plan:
+            self._reply_reader = ReplyReader(plan)
+        return self._reply_reader
