@@ -140,7 +140,7 @@ def test_a_score_that_belongs_to_another_calibration_is_a_warning(folder, capsys
     path = folder / "policy.yaml"
     path.write_text(path.read_text().replace("calibration.json", "older.json"))
     assert calibrate(folder, "--apply", str(path), "--fpr", "0.05") == 0
-    assert "names older.json, not" in capsys.readouterr().err
+    assert "names older.json, but these thresholds are for" in capsys.readouterr().err
 
 
 def loaded(folder):
@@ -161,14 +161,14 @@ def loaded(folder):
             "needs at least 999 benign prompts",
         ),
         (["--fpr", "0.05", "--set-fpr", "0.1"], "needs a policy file"),
-        (["--fpr", "1.5"], "--fpr is between 0 and 1"),
-        (["--fpr", "0.05", "--width", "0"], "--width is between 0 and 1"),
+        (["--fpr", "1.5"], "--fpr must be between 0 and 1"),
+        (["--fpr", "0.05", "--width", "0"], "--width must be between 0 and 1"),
         (["--fpr", "0.05", "--held-out", "1"], "held-out share"),
         (["--write"], "need --apply"),
         (["--fpr", "0.05", "--set-fpr", "0.1", "--policies", "POLICY"], "policies[1].threshold"),
         (["--apply", "POLICY", "--policies", "FOLDER/other.yaml"], "name different files"),
         (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl"], "benign.jsonl exists"),
-        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl", "--force"], "is no calibration"),
+        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl", "--force"], "is not a calibration file"),
         (["--fpr", "0.05", "--out", "FOLDER/none/c.json"], "no such folder"),
         (["--fpr", "0.05", "--model", "demo"], "made for a model of 4 layers x 32"),
         (["--benign", "FOLDER/missing.jsonl"], "cannot be read"),

@@ -259,7 +259,7 @@ def test_steering_is_swept_by_a_definitions_questions_and_a_judge(
     command, world, data, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(sweep, "COEFFICIENTS", {"add": (-1.0, 1.0), "cap": (50.0,)})
-    monkeypatch.setattr(judges, "find_judge", lambda name, plugins: Judge())
+    monkeypatch.setattr(judges, "find_judge", lambda name, plugins, **options: Judge())
     questions = write(tmp_path / "mc.jsonl", [{"question": "?", "options": ["a", "b"], "answer": 0}])
     report = tmp_path / "report.html"
     calibrated = [*command, "--data", str(data), "--calibration", str(world / "calibration.json")]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What the output says besides the result."""
+    """What the output shows besides the result."""
 
     fpr: float
     set_fpr: float | None
@@ -37,7 +37,7 @@ def _evidence(calibration: Calibration) -> Evidence:
 
 
 def print_calibrated_json(made: Calibrated, edit: PolicyEdit | None, shown: Shown) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     calibration = made.calibration
     evidence = _evidence(calibration)
     print_json(
@@ -84,7 +84,7 @@ def _needed(shown: Shown) -> dict[str, float]:
 
 
 def print_calibrated(made: Calibrated, edit: PolicyEdit | None, shown: Shown) -> None:
-    """For people: the sample, what was achieved, and what would change."""
+    """Print for people: the sample, the achieved rates, and the changes to the policy file."""
     from guardrail.statistics.conformal import fpr_interval
 
     evidence, needed = _evidence(made.calibration), _needed(shown)
@@ -97,7 +97,7 @@ def print_calibrated(made: Calibrated, edit: PolicyEdit | None, shown: Shown) ->
     typer.echo(
         f"a rate of {shown.fpr:.2%} from {evidence.calibrated} prompts is really within "
         f"[{low:.2%}, {high:.2%}] (95 %); it needs at least {needed['at_least']} to calibrate on, and "
-        f"{needed['for_interval']} for an interval {needed['interval_width']:.2%} wide"
+        f"an interval {needed['interval_width']:.2%} wide needs {needed['for_interval']}"
     )
     if evidence.achieved:
         columns = ("", "name", "target", "held out", "fired", "rate", "95 % interval")
@@ -131,7 +131,7 @@ def _print_set(made: Calibrated, target: float) -> None:
         typer.echo(f"  {_key(path)}: {_plain(threshold)}")
     if made.plan and made.plan.reply_rules:
         names = ", ".join(rule.id for rule in made.plan.reply_rules)
-        typer.echo(f"not in this rate, which is about prompts: {names} (about replies)")
+        typer.echo(f"not part of this rate, which is for prompts: {names} (for replies)")
 
 
 def _print_edit(edit: PolicyEdit, written: bool) -> None:
@@ -139,18 +139,20 @@ def _print_edit(edit: PolicyEdit, written: bool) -> None:
         typer.echo(f"{edit.path}: no change: {{fpr: ...}} and {{percentile: ...}} follow the calibration")
         return
     typer.echo(f"\n{edit.diff()}")
-    typer.echo(f"{edit.path}: written" if written else f"{edit.path}: not written; --write --force does it")
+    typer.echo(
+        f"{edit.path}: written" if written else f"{edit.path}: not changed; --write --force changes it"
+    )
 
 
 def print_drift(report: DriftReport) -> None:
-    """For people: rates and distributions, each with its verdict."""
+    """Print for people: rates and distributions, each with its verdict."""
     left_out = (
         f"{report.repeated} repeated, {report.without_scores} without scores, "
         f"{report.other_vectors} with other vectors, {report.other_calibration} under another calibration"
     )
     typer.echo(
-        f"{report.records} distinct prompts ({left_out}); at most {report.harmful_share:.1%} of them taken "
-        "for harmful"
+        f"{report.records} distinct prompts ({left_out}); at most {report.harmful_share:.1%} of them are "
+        "assumed harmful"
     )
     rates = [
         (
@@ -168,7 +170,7 @@ def print_drift(report: DriftReport) -> None:
     columns = ("trait", "layer", "n", "mean", "sd", "KS", "p", "PSI", "")
     print_table(columns, rows=scores, title="\nscores (calibration: mean 0, sd 1)")
     if report.drifted:
-        console().print("\nlive scores have drifted: look at the traffic, then calibrate again on it")
+        console().print("\nlive scores have drifted: look at the traffic, then calibrate on it again")
 
 
 def _percent(rate: float | None, low: float, high: float) -> str:

@@ -1,4 +1,4 @@
-"""`guardrail demo`: a guided tour of six prompts. Ends by itself; only times and ticket ids change."""
+"""`guardrail demo`: a guided tour of six prompts. Nothing is asked; only times and ticket ids change."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, console, print_json
-from guardrail.cli.guards import DEMO, open_guard
+from guardrail.cli.console import console, print_json
+from guardrail.cli.models import open_guard
+from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, PoliciesOption, takes_options
 from guardrail.cli.verdicts import VERDICTS, bars, plain, reason, verdict
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,21 +35,23 @@ INTRO = (
 BUILT_IN = "The built-in chat model, small and trained to have moods,"
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
     app.command("demo")(demo)
 
 
-def demo(model: ModelName = DEMO, policies: PoliciesFile = None, as_json: JsonFlag = False) -> None:
+@takes_options
+def demo(model: ModelOptions, policies: PoliciesOption, output: OutputOptions) -> None:
     """Take the guided tour: six prompts, read before the model speaks. No questions, half a minute."""
     from guardrail.cli.demo.tour import stops, temporary_queue
 
-    with temporary_queue() as temporary, open_guard(model, policies) as guard:
-        if as_json:
+    with temporary_queue() as temporary, open_guard(model, policies.policies) as guard:
+        if output.as_json:
             for stop in stops(guard):
                 print_json(stop.row())
             return
-        _print_intro(guard, model)
+        _print_intro(guard, model.name)
         seen: list[Stop] = []
         for stop in stops(guard):
             seen.append(stop)
@@ -97,7 +101,7 @@ def _print_stop(guard: Guard, stop: Stop, number: int, temporary: bool) -> None:
         _print(Padding(bars(decision), (0, 0, 0, LABEL + 2)))
         _print(_lines([("decided", verdict(decision) + f"  {reason(decision)}", "")]))
     if stop.outcome != stop.reply.decision.action:
-        _print(_lines([("then", f"no attempt is left, so otherwise: {stop.outcome}", "")]))
+        _print(_lines([("then", f"no attempt is left, so: {stop.outcome}", "")]))
     _print(_lines(_said(stop, temporary)))
 
 
@@ -120,7 +124,7 @@ def _said(stop: Stop, temporary: bool) -> Iterator[tuple[str, str | Text, str]]:
         yield "ticket", f"{reply.ticket_id} waits for a person: guardrail audit pending", ""
         yield "", f"guardrail audit resolve {reply.ticket_id} --approve (or --deny)", ""
         if temporary:
-            yield "", "(the tour's own queue is temporary: it is gone when the tour ends)", "bright_black"
+            yield "", "(the tour's own queue is temporary; it is deleted when the tour ends)", "bright_black"
     yield "cost", _cost(stop), "bright_black"
 
 
@@ -198,7 +202,7 @@ def _decided(stop: Stop) -> Text:
 
 
 def _deciding(stop: Stop) -> Text:
-    """The score that decided; in brackets the nearest one where none did."""
+    """The score that decided. If none did, the nearest one in brackets."""
     from rich.text import Text
 
     scores = [score for score in stop.first.scores if score.policy == stop.first.policy and score.fired]

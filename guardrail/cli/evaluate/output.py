@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_evaluation(found: Evaluation) -> None:
-    """Tables, notes and gates."""
+    """Print tables, notes and gates."""
     typer.echo(f"model {found.model}; data {found.data}; vectors {found.vectors_sha256[:12]}; 95 % intervals")
     detection = ("trait", "layer", "prompts", "AUROC", "vs other traits", "TPR at 1 % FPR", "text baseline")
     rows = [(name, *_detection(trait)) for name, trait in found.traits.items() if trait.detection]
@@ -44,7 +44,7 @@ def _detection(trait: TraitResult) -> tuple[object, ...]:
 
 
 def _print_slices(found: Evaluation) -> None:
-    """The worst value of each; --html and --json have them all."""
+    """Print the worst value of each slice; --html and --json have them all."""
     rows: list[tuple[object, ...]] = []
     for trait, result in found.traits.items():
         for name, parts in result.detection.slices.items() if result.detection else ():
@@ -97,9 +97,7 @@ def _print_nulls(found: Evaluation) -> None:
             "r within, random",
             "r within, shuffled",
         )
-        print_table(
-            head, rows, title="\nwhat chance would reach: p (observed vs the 95th percentile of chance)"
-        )
+        print_table(head, rows, title="\nagainst chance: p (observed vs the 95th percentile of chance)")
 
 
 def _null(found: Null | None) -> str:
@@ -118,11 +116,11 @@ def _print_detectors(found: Evaluation) -> None:
         head = ("", "FPR", "TPR", *columns)
         print_table(head, rows, title="\nfires on prompts that show ... (%)")
     if found.set_fpr:
-        typer.echo(f"any enforced policy on prompts that show nothing: {_shown(found.set_fpr)}")
+        typer.echo(f"any enforced policy on prompts that show no trait: {_shown(found.set_fpr)}")
 
 
 def print_sweep(found: SteeringSweep) -> None:
-    """One line for each way of steering."""
+    """Print one line for each way of steering."""
     rows = [
         (
             *(
@@ -143,7 +141,7 @@ def print_sweep(found: SteeringSweep) -> None:
 
 
 def print_shadow(found: Shadow) -> None:
-    """One line for each policy."""
+    """Print one line for each policy."""
     typer.echo(
         f"{found.records} records, {found.evaluated} evaluated; with shadows enforced, the action changes in "
         f"{_shown(found.changed)} of them"
