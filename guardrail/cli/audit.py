@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from guardrail.cli.console import print_json, print_table
-from guardrail.cli.options import OutputOptions, takes_options
+from guardrail.cli.options import OutputOptions, add_group, takes_options
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -20,28 +20,20 @@ if TYPE_CHECKING:
     from guardrail.types import AuditRecord, Ticket
 
 LogFile: TypeAlias = Annotated[Path, Argument(help="Audit log: JSON Lines or SQLite.")]
-QueueFile: TypeAlias = Annotated[
-    Path | None, Option("--queue", help="File of the review queue, if it is not the default one.")
-]
+QueueFile: TypeAlias = Annotated[Path | None, Option("--queue", help="File of the review queue.")]
 
 
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(
-        help="Read audit logs, and resolve tickets that wait for a person.", no_args_is_help=True
-    )
-    group.command("tail")(tail)
-    group.command("verify")(verify)
-    group.command("pending")(pending)
-    group.command("resolve")(resolve)
-    app.add_typer(group, name="audit")
+    about = "Read audit logs, and resolve tickets that wait for a person."
+    add_group(app, "audit", about, tail=tail, verify=verify, pending=pending, resolve=resolve)
 
 
 @takes_options
 def tail(
     log: LogFile,
-    lines: Annotated[int, Option("--lines", "-n", min=1, help="How many requests to show.")] = 20,
+    lines: Annotated[int, Option("-n", min=1, help="How many requests to show.")] = 20,
     *,
     output: OutputOptions,
 ) -> None:

@@ -124,7 +124,7 @@ class TalkOptions:
     """How the model answers, and what is shown."""
 
     temperature: Annotated[
-        float | None, Option(min=0.0, help="Sampling temperature. 0 is greedy; default: the model's.")
+        float | None, Option(min=0.0, help="Sampling temperature. Default: the model's.")
     ] = None
     seed: Annotated[int | None, Option(help="Seed that makes sampling repeatable.")] = None
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256

@@ -17,13 +17,7 @@ from typer import Option
 
 from guardrail.cli.console import console, errors, print_json
 from guardrail.cli.models import open_guard
-from guardrail.cli.options import (
-    ModelOptions,
-    OutputOptions,
-    PoliciesOption,
-    PromptOptions,
-    takes_options,
-)
+from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, PromptOptions, takes_options
 from guardrail.cli.progress import counted
 from guardrail.cli.prompts import InputPrompt, chosen
 from guardrail.cli.verdicts import bars, decision_row, is_finding, notes, plain, reason, short, verdict

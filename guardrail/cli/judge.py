@@ -12,13 +12,7 @@ from typer import Option
 
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.judges import endpoint_of, find
-from guardrail.cli.options import (
-    DEMO,
-    JudgeOptions,
-    ModelOptions,
-    OutputOptions,
-    takes_options,
-)
+from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, add_group, takes_options
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -31,26 +25,16 @@ if TYPE_CHECKING:
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Compare judges with people.", no_args_is_help=True)
-    group.command("agreement")(agreement)
-    group.callback()(_group)
-    app.add_typer(group, name="judge")
-
-
-def _group() -> None:
-    # with a callback typer keeps `agreement` as a subcommand although there is no other
-    return
+    add_group(app, "judge", "Compare judges with people.", agreement=agreement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelOptions:
     """What people said, and about which traits."""
 
-    labels: Annotated[
-        Path, Option(help="JSON Lines: question, answer, trait, and label (true/false) or score.")
-    ]
+    labels: Annotated[Path, Option(help="JSON Lines: question, answer, trait, label or score.")]
     definitions: Annotated[
-        list[Path] | None, Option("--definition", help="Definition file of a trait that is not built in.")
+        list[Path] | None, Option("--definition", help="Definition file of a new trait.")
     ] = None
 
 
@@ -58,9 +42,7 @@ class LabelOptions:
 class RequestOptions:
     """How the judge is asked."""
 
-    judge_cache: Annotated[
-        Path | None, Option(help="File that keeps scores, so that nothing is judged twice.")
-    ] = None
+    judge_cache: Annotated[Path | None, Option(help="File that keeps scores for later runs.")] = None
     requests_per_minute: Annotated[float | None, Option(min=0.01, help="Maximum requests per minute.")] = None
     concurrency: Annotated[int, Option(min=1, help="Maximum requests at the same time.")] = 8
 

@@ -16,6 +16,7 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+import typer
 from typer import Argument, Option
 
 from guardrail.errors import ConfigError
@@ -41,23 +42,14 @@ class Dtype(StrEnum):
 class ModelOptions:
     """Which model is loaded, where and how."""
 
-    name: Annotated[
-        str, Option("--model", help="Model: a hub id, a folder, or `demo`, the built-in one.")
-    ] = DEMO
+    name: Annotated[str, Option("--model", help="Hub id, folder, or `demo`, the built-in model.")] = DEMO
     device: Annotated[str, Option(help="Device: auto (CUDA if available), cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[
         Dtype,
-        Option(
-            help="Type of the weights. auto: as in the model's files; verbs that calibrate, evaluate or "
-            "extract use float32 on a CPU."
-        ),
+        Option(help="Weights. auto: as in the files; float32 to calibrate, evaluate or extract on a CPU."),
     ] = Dtype.AUTO
-    chat_template: Annotated[
-        str | None, Option(help=f"Use `{PLAIN}` or this Jinja file as the chat template.")
-    ] = None
-    engine: Annotated[str, Option(help="Engine that reads the activations, built in or from a plugin.")] = (
-        ENGINE
-    )
+    chat_template: Annotated[str | None, Option(help=f"Chat template: `{PLAIN}` or a Jinja file.")] = None
+    engine: Annotated[str, Option(help="Engine that reads activations.")] = ENGINE
 
     def __post_init__(self) -> None:
         if not DEVICE.fullmatch(self.device):
@@ -86,8 +78,7 @@ class SystemOption:
     """The system message of prompts that have none."""
 
     system: Annotated[
-        str | None,
-        Option(help="System message to put before every prompt. Prompts that have their own are refused."),
+        str | None, Option(help="System message for every prompt; refuses prompts that have one.")
     ] = None
 
 
@@ -98,9 +89,7 @@ class PromptOptions(SystemOption):
     prompts: Annotated[list[str] | None, Argument(help="Prompts, each one user message.")] = None
     file: Annotated[
         Path | None,
-        Option(
-            "--input", help='Prompts in JSON Lines: strings or {"messages": [...]}. - reads standard input.'
-        ),
+        Option("--input", help='JSON Lines: strings or {"messages": [...]}. - is standard input.'),
     ] = None
 
 
@@ -109,18 +98,14 @@ class EndpointOptions:
     """An OpenAI-compatible endpoint."""
 
     base_url: Annotated[str, Option(help="URL of an OpenAI-compatible endpoint.")] = OPENAI_URL
-    api_key_env: Annotated[str, Option(help="Environment variable that holds the endpoint's key.")] = (
-        OPENAI_KEY
-    )
+    api_key_env: Annotated[str, Option(help="Environment variable with the endpoint's key.")] = OPENAI_KEY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeOptions(EndpointOptions):
     """Who scores replies."""
 
-    judge: Annotated[
-        str | None, Option(help="Judge of replies: openai:MODEL, local:MODEL, demo, or one from a plugin.")
-    ] = None
+    judge: Annotated[str | None, Option(help="Judge: openai:MODEL, local:MODEL, demo, or a plugin's.")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +113,7 @@ class FingerprintOption:
     """What stands in for a model."""
 
     fingerprint: Annotated[
-        Path | None, Option(help="JSON file with the model's fingerprint; no model is loaded.")
+        Path | None, Option(help="JSON fingerprint to use instead of loading a model.")
     ] = None
 
 
@@ -145,6 +130,16 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     flat.__signature__ = Signature(shown)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return flat
+
+
+def add_group(app: typer.Typer, name: str, help: str, **commands: Callable[..., None]) -> None:
+    """Add a verb that has subcommands. Names end in an underscore if they are keywords of Python."""
+    group = typer.Typer(help=help, no_args_is_help=True)
+    # without a callback typer drops the name of a subcommand that has no siblings
+    group.callback()(lambda: None)
+    for title, command in commands.items():
+        group.command(title.rstrip("_"))(command)
+    app.add_typer(group, name=name)
 
 
 def _shown(parameter: Parameter, hint: Any) -> Iterator[Parameter]:

@@ -5,22 +5,14 @@ from __future__ import annotations
 import typer
 
 from guardrail.cli.console import print_json, print_table
-from guardrail.cli.options import OutputOptions, takes_options
+from guardrail.cli.options import OutputOptions, add_group, takes_options
 from guardrail.plugins.hookspecs import hookimpl
 
 
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="List plugins: built in, enabled, or only installed.", no_args_is_help=True)
-    group.command("list")(show)
-    group.callback()(_group)
-    app.add_typer(group, name="plugins")
-
-
-def _group() -> None:
-    # with a callback typer keeps `list` as a subcommand although there is no other
-    return
+    add_group(app, "plugins", "List plugins: built in, enabled, or only installed.", list=show)
 
 
 @takes_options

@@ -9,7 +9,7 @@ import typer
 from typer import Argument
 
 from guardrail.cli.console import number, print_json, print_table
-from guardrail.cli.options import FingerprintOption, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.options import FingerprintOption, ModelOptions, OutputOptions, add_group, takes_options
 from guardrail.errors import PolicyError
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -24,11 +24,8 @@ PolicyFile: TypeAlias = Annotated[Path, Argument(help="Policy file (YAML).")]
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Check, describe and explain policy files.", no_args_is_help=True)
-    group.command("validate")(validate)
-    group.command("schema")(schema)
-    group.command("explain")(explain)
-    app.add_typer(group, name="policy")
+    about = "Check, describe and explain policy files."
+    add_group(app, "policy", about, validate=validate, schema=schema, explain=explain)
 
 
 @takes_options

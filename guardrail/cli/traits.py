@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.judges import endpoint_of
-from guardrail.cli.options import EndpointOptions, OutputOptions, takes_options
+from guardrail.cli.options import EndpointOptions, OutputOptions, add_group, takes_options
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -24,11 +24,8 @@ VectorsFile: TypeAlias = Annotated[str, Option("--vectors", help="Vector file, o
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="List traits, show how they are defined, define new ones.", no_args_is_help=True)
-    group.command("list")(list_traits)
-    group.command("show")(show)
-    group.command("author")(author)
-    app.add_typer(group, name="traits")
+    about = "List traits, show how they are defined, define new ones."
+    add_group(app, "traits", about, list=list_traits, show=show, author=author)
 
 
 @takes_options
@@ -96,9 +93,9 @@ class AuthorOptions:
 
     description: Annotated[str, Option(help="What the trait means, in one sentence.")]
     author_model: Annotated[str, Option(help="Model that writes the definition.")]
-    language: Annotated[
-        str | None, Option(help="Language to write in. Default: the description's language.")
-    ] = None
+    language: Annotated[str | None, Option(help="Language to write in. Default: that of --description.")] = (
+        None
+    )
     out: Annotated[Path | None, Option(help="File to write, never overwritten. Default: NAME.yaml.")] = None
     rounds: Annotated[int, Option(min=1, help="Maximum attempts until an answer is good.")] = 3
     timeout_s: Annotated[float, Option("--timeout", min=1, help="Seconds to wait for one answer.")] = 300

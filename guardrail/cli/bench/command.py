@@ -35,9 +35,7 @@ class WorkloadOptions:
 
     prompts: Annotated[str, Option(help="Prompt lengths in tokens. The first is the base.")] = "128"
     batches: Annotated[str, Option(help="Batch sizes. The first is the base.")] = "1"
-    policy_counts: Annotated[
-        str, Option(help="Numbers of made-up policies, on the layers that the policies read.")
-    ] = ""
+    policy_counts: Annotated[str, Option(help="Numbers of made-up policies to measure.")] = ""
     new_tokens: Annotated[int, Option(help="Tokens per reply.")] = 32
     cases: Annotated[str, Option(help="Cases to run: allow, steer, block.")] = "allow,steer,block"
     against: Annotated[
@@ -56,12 +54,8 @@ class MeasuringOptions:
     pairs: Annotated[int, Option(help="Pairs of guarded and bare calls per case.")] = 60
     warm_up: Annotated[int, Option(help="Calls of each kind before the first pair.")] = 5
     threads: Annotated[int | None, Option(help="Threads of torch on the CPU.")] = None
-    max_overhead_pct: Annotated[
-        float | None, Option(help="Gate: maximum added time for allowed prompts, in percent.")
-    ] = None
-    max_overhead_ms: Annotated[
-        float | None, Option(help="Gate: maximum added time for allowed prompts, in milliseconds.")
-    ] = None
+    max_overhead_pct: Annotated[float | None, Option(help="Gate: maximum added time, in percent.")] = None
+    max_overhead_ms: Annotated[float | None, Option(help="Gate: maximum added milliseconds.")] = None
 
 
 @hookimpl

@@ -27,9 +27,7 @@ class FileOptions:
     """The files that results are written to."""
 
     out: Annotated[Path | None, Option(help="File for the results as JSON.")] = None
-    html: Annotated[Path | None, Option(help="File for a page with figures (needs the extra `report`).")] = (
-        None
-    )
+    html: Annotated[Path | None, Option(help="File for an HTML page (needs the extra `report`).")] = None
 
 
 def check_page(html: Path | None) -> None:

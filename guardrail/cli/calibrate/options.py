@@ -18,44 +18,29 @@ class SampleOptions(SystemOption):
 
     benign: Annotated[
         Path | None,
-        Option(
-            "--benign",
-            "--input",
-            help="Benign prompts: JSON Lines as for `check --input`, .txt with one per line, or .csv.",
-        ),
+        Option("--benign", "--input", help="Benign prompts: JSON Lines, .txt (one per line) or .csv."),
     ] = None
-    skip_invalid: Annotated[bool, Option("--skip-invalid", help="Leave out prompts that cannot be read.")] = (
-        False
-    )
-    held_out: Annotated[
-        float, Option(help="Share of the prompts on which the achieved rate is measured.")
-    ] = 0.2
+    skip_invalid: Annotated[bool, Option("--skip-invalid", help="Leave out unreadable prompts.")] = False
+    held_out: Annotated[float, Option(help="Share of prompts to measure the achieved rate on.")] = 0.2
     seed: Annotated[int, Option(min=0, help="Seed of the split and of the replies.")] = 0
-    population: Annotated[
-        str | None, Option(help="What the prompts are, in words. Kept in the calibration.")
-    ] = None
-    conversations: Annotated[
-        int, Option(min=0, help="How many prompts the model answers, for `cap` and for policies on replies.")
-    ] = 256
+    population: Annotated[str | None, Option(help="Description of the prompts, kept in the file.")] = None
+    conversations: Annotated[int, Option(min=0, help="Prompts to answer, for `cap` and reply policies.")] = (
+        256
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateOptions:
     """What is calibrated, and the rates to aim at."""
 
-    vectors: Annotated[
-        str | None, Option(help="Vector file, or `demo`. Default: the one that the policies name.")
-    ] = None
+    vectors: Annotated[str | None, Option(help="Vector file, or `demo`. Default: that of the policies.")] = (
+        None
+    )
     fpr: Annotated[float, Option(help="False-positive rate to aim at.")] = 0.01
-    set_fpr: Annotated[
-        float | None, Option(help="False-positive rate for all enforced policies together.")
-    ] = None
-    width: Annotated[
-        float | None, Option(help="Show how many prompts a 95 % interval of this width needs.")
-    ] = None
+    set_fpr: Annotated[float | None, Option(help="Rate for all enforced policies together.")] = None
+    width: Annotated[float | None, Option(help="Width of the 95 % interval to plan for.")] = None
     allow_model_mismatch: Annotated[
-        bool,
-        Option("--allow-model-mismatch", help="Accept a model that is a finetune of the vectors' model."),
+        bool, Option("--allow-model-mismatch", help="Accept a finetune of the vectors' model.")
     ] = False
 
     def __post_init__(self) -> None:
@@ -73,7 +58,7 @@ class ResultOptions:
     apply: Annotated[Path | None, Option(help="Policy file for which to show the changes.")] = None
     write: Annotated[bool, Option("--write", help="With --apply: change the file.")] = False
     set_calibration: Annotated[
-        bool, Option("--set-calibration", help="With --apply: set `calibration:` in the file to --out.")
+        bool, Option("--set-calibration", help="With --apply: name --out in the file.")
     ] = False
 
     def __post_init__(self) -> None:

@@ -189,14 +189,9 @@ def _with_system(material: Material, system: str) -> Material:
     def put(part: Sequence[Example]) -> tuple[Example, ...]:
         return tuple(made[id(example)] for example in part)
 
-    return replace(
-        material,
-        labelled=put(material.labelled),
-        monitored={trait: put(part) for trait, part in material.monitored.items()},
-        neutral=put(material.neutral),
-        hard_benign=put(material.hard_benign),
-        training=put(material.training),
-    )
+    sets = ("labelled", "neutral", "hard_benign", "training")
+    monitored = {trait: put(part) for trait, part in material.monitored.items()}
+    return replace(material, monitored=monitored, **{name: put(getattr(material, name)) for name in sets})
 
 
 def _below(file: PolicyFile | None, traits: Sequence[str]) -> frozenset[str]:

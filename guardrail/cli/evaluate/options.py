@@ -16,20 +16,16 @@ from guardrail.errors import ConfigError
 class DataOptions(SystemOption):
     """What is evaluated, and on which prompts."""
 
-    vectors: Annotated[
-        str | None, Option(help="Vector file, or `demo`. Default: the one that the policies name.")
-    ] = None
+    vectors: Annotated[str | None, Option(help="Vector file, or `demo`. Default: that of the policies.")] = (
+        None
+    )
     calibration: Annotated[
-        str | None, Option(help="Calibration file, or `demo`. Default: the one that the policies name.")
+        str | None, Option(help="Calibration, or `demo`. Default: that of the policies.")
     ] = None
     data: Annotated[Path | None, Option(help="Labelled prompts (JSON Lines).")] = None
     layer: Annotated[int | None, Option(min=1, help="One layer for all traits.")] = None
-    neutral: Annotated[Path | None, Option(help="Neutral prompts (JSON Lines) for the null directions.")] = (
-        None
-    )
-    seen: Annotated[
-        list[Path] | None, Option(help="Prompts used before (JSON Lines). If one comes again, it is a leak.")
-    ] = None
+    neutral: Annotated[Path | None, Option(help="Neutral prompts (JSON Lines) for null directions.")] = None
+    seen: Annotated[list[Path] | None, Option(help="Prompts used before (JSON Lines), to find leaks.")] = None
     replies: Annotated[int, Option(min=2, help="Replies to each prompt of the built-in set.")] = 8
 
     def __post_init__(self) -> None:
@@ -42,12 +38,11 @@ class GateOptions:
     """What the results have to reach."""
 
     min_auroc: Annotated[
-        float | None, Option(min=0, max=1, help="Gate: minimum for the lower end of each AUROC's interval.")
+        float | None, Option(min=0, max=1, help="Gate: minimum of each AUROC's interval.")
     ] = None
-    max_fpr: Annotated[
-        float | None,
-        Option(min=0, max=1, help="Gate: maximum for the upper end of each policy's FPR interval."),
-    ] = None
+    max_fpr: Annotated[float | None, Option(min=0, max=1, help="Gate: maximum of each FPR's interval.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +61,7 @@ class SteeringOptions:
 class ShadowOptions:
     """An audit log, evaluated in place of a model."""
 
-    shadow: Annotated[
-        Path | None, Option(help="Audit log: show what its shadow policies would have done.")
-    ] = None
+    shadow: Annotated[Path | None, Option(help="Audit log whose shadow policies are evaluated.")] = None
     labels: Annotated[Path | None, Option(help="Labels of audit records (JSON Lines), for --shadow.")] = None
 
     def __post_init__(self) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from guardrail.evaluation.sweep import SteeringSweep
     from guardrail.statistics.intervals import Estimate
 
+NONE = (None, None, None)
+
 
 def print_evaluation(found: Evaluation) -> None:
     """Print tables, notes and gates."""
@@ -62,11 +64,7 @@ def _print_monitoring(found: Evaluation) -> None:
         (
             *(name, one.prompts, _shown(one.r_overall), _shown(one.r_within)),
             *(_shown(one.references.label_alone), _shown(one.references.propensity_within)),
-            *(
-                (sure.one, sure.mean, sure.within_mean)
-                if (sure := one.references.reliability)
-                else (None,) * 3
-            ),
+            *((sure.one, sure.mean, sure.within_mean) if (sure := one.references.reliability) else NONE),
         )
         for name, trait in found.traits.items()
         if (one := trait.monitoring)
@@ -89,14 +87,8 @@ def _print_nulls(found: Evaluation) -> None:
         if (one := trait.nulls).random_auroc or one.shuffled_auroc or one.random_r_overall
     ]
     if rows:
-        head = (
-            "trait",
-            "AUROC, random",
-            "AUROC, shuffled",
-            "r, random",
-            "r within, random",
-            "r within, shuffled",
-        )
+        auroc, within = ("AUROC, random", "AUROC, shuffled"), ("r within, random", "r within, shuffled")
+        head = ("trait", *auroc, "r, random", *within)
         print_table(head, rows, title="\nagainst chance: p (observed vs the 95th percentile of chance)")
 
 
@@ -123,13 +115,8 @@ def print_sweep(found: SteeringSweep) -> None:
     """Print one line for each way of steering."""
     rows = [
         (
-            *(
-                p.trait,
-                p.prompts,
-                p.operator or "none",
-                p.span or "",
-                f"{p.coefficient:g}" if p.operator else "",
-            ),
+            *(p.trait, p.prompts, p.operator or "none", p.span or ""),
+            f"{p.coefficient:g}" if p.operator else "",
             *(_shown(p.expression, 0), _shown(p.coherence, 0), _shown(p.capability)),
         )
         for p in found.points
@@ -153,17 +140,8 @@ def print_shadow(found: Shadow) -> None:
         )
         for name, one in found.policies.items()
     ]
-    head = (
-        "policy",
-        "traits",
-        "records",
-        "fired",
-        "as a shadow",
-        "would have done",
-        "alone",
-        "beside enforced",
-    )
-    print_table(head, rows)
+    counts = ("records", "fired", "as a shadow", "would have done", "alone", "beside enforced")
+    print_table(("policy", "traits", *counts), rows)
     told = [
         (name, str(a.labelled), _shown(a.precision), _shown(a.tpr), _shown(a.fpr))
         for name, one in found.policies.items()

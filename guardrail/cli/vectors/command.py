@@ -17,6 +17,7 @@ from guardrail.cli.options import (
     OutputOptions,
     PoliciesOption,
     PromptOptions,
+    add_group,
     takes_options,
 )
 from guardrail.cli.prompts import chosen
@@ -32,14 +33,8 @@ if TYPE_CHECKING:
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Look at trait vectors, make and exchange them.", no_args_is_help=True)
-    group.command("show")(show)
-    group.command("project")(project)
-    group.command("extract")(extract)
-    group.command("layers")(layers)
-    group.command("import")(import_)
-    group.command("export")(export)
-    app.add_typer(group, name="vectors")
+    about, files = "Look at trait vectors, make and exchange them.", {"import_": import_, "export": export}
+    add_group(app, "vectors", about, show=show, project=project, extract=extract, layers=layers, **files)
 
 
 @takes_options

@@ -30,11 +30,7 @@ class NewFileOptions:
 
     out: Annotated[Path, Option(help="Vector file to write (.safetensors).")]
     work: Annotated[
-        Path | None,
-        Option(
-            help="Folder that keeps results, so that an interrupted run can be resumed. "
-            "Default: beside --out."
-        ),
+        Path | None, Option(help="Folder that keeps results to resume from. Default: beside --out.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -61,20 +57,14 @@ class RolloutOptions:
     """The replies that vectors are made from."""
 
     samples: Annotated[int, Option(min=1, help="Replies to each prompt.")] = 10
-    minimum: Annotated[
-        int, Option("--min-pairs", min=1, help="Minimum pairs that must be left for a trait.")
-    ] = 20
+    minimum: Annotated[int, Option("--min-pairs", min=1, help="Minimum number of kept pairs per trait.")] = 20
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
     temperature: Annotated[float, Option(min=0, help="Sampling temperature. 0 is greedy.")] = 1.0
     top_p: Annotated[float, Option(min=0, max=1, help="Nucleus sampling. 1 keeps all tokens.")] = 1.0
     seed: Annotated[int, Option(min=0, help="Seed of the replies.")] = 0
     batch: Annotated[int, Option(min=1, help="Rows at a time. A run is resumed by whole batches.")] = 64
-    positive_system: Annotated[str, Option(help="System prompt made from an instruction for the trait.")] = (
-        "{instruction}"
-    )
-    negative_system: Annotated[
-        str, Option(help="System prompt made from an instruction against the trait.")
-    ] = "{instruction}"
+    positive_system: Annotated[str, Option(help="System prompt for the trait.")] = "{instruction}"
+    negative_system: Annotated[str, Option(help="System prompt against it.")] = "{instruction}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +79,15 @@ class DirectionOptions:
         ),
     ] = "contrast"
     steering: Annotated[str, Option(help="How to steer: an extraction method.")] = "difference"
-    position: Annotated[
-        str, Option(help="Where steering vectors are read: response_mean, last_prompt_token or prompt_mean.")
-    ] = "response_mean"
-    orthogonalise: Annotated[
-        bool, Option("--orthogonalise", help="Make the traits' steering vectors orthogonal.")
-    ] = False
-    mixed: Annotated[
-        Path | None, Option(help="Your own prompts to fit probes on: JSON Lines as for `check --input`.")
-    ] = None
+    position: Annotated[str, Option(help="Read at: response_mean, last_prompt_token, prompt_mean.")] = (
+        "response_mean"
+    )
+    orthogonalise: Annotated[bool, Option("--orthogonalise", help="Make steering vectors orthogonal.")] = (
+        False
+    )
+    mixed: Annotated[Path | None, Option(help="Your own prompts to fit probes on (as `check --input`).")] = (
+        None
+    )
     mixed_samples: Annotated[int, Option(min=1, help="Replies to each prompt of --mixed.")] = 1
 
 
@@ -150,8 +140,7 @@ class SweepOptions:
     """The sweep over the layers."""
 
     sweep: Annotated[
-        Path | None,
-        Option(help="Sweep from an earlier run, or a direction_evaluations.json; no model is loaded."),
+        Path | None, Option(help="Earlier sweep, or direction_evaluations.json; loads no model.")
     ] = None
     definition: Annotated[
         Path | None, Option(help="Definition file or folder, for traits that are not built in.")
