@@ -12,6 +12,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.cells import cell_len
+from rich.text import Text
 from typer import Option
 
 from guardrail.cli.console import console, print_json
@@ -102,8 +104,6 @@ class Talk:
             print(f"error: {plain(str(error))}", file=sys.stderr)
 
     def _print_decision(self, reply: Reply) -> None:
-        from rich.text import Text
-
         for decision in (
             *reply.earlier,
             reply.decision,
@@ -177,8 +177,6 @@ def _wrapped(pieces: Iterable[str]) -> Iterator[str]:
     if not console().is_terminal:
         yield from pieces
         return
-    from rich.cells import cell_len
-
     width, column, word, fresh = console().width, 0, "", False
     for character in chain(chain.from_iterable(pieces), " "):
         word += character

@@ -13,6 +13,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 from typer import Option
 
 from guardrail.cli.console import console, errors, print_json
@@ -25,9 +28,6 @@ from guardrail.errors import PromptError
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
     from guardrail import Guard
     from guardrail.types import Check
 
@@ -136,8 +136,6 @@ def _print(number: int, item: Checked, as_json: bool) -> None:
     if as_json:
         print_json(decision_row(decision, item.check.audit_id or None, item.check.timing))
         return
-    from rich.text import Text
-
     head = Text(f"{number:>3}  ") + verdict(decision) + "  "
     console().print(head + short(item.prompt.text, max(20, console().width - len(head))), soft_wrap=True)
     if decision.scores:
@@ -151,8 +149,6 @@ def _print(number: int, item: Checked, as_json: bool) -> None:
 
 
 def _print_indented(what: Table | Text) -> None:
-    from rich.padding import Padding
-
     console().print(Padding(what, (0, 0, 0, 5), expand=False))
 
 

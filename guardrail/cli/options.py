@@ -14,13 +14,14 @@ from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from typer import Argument, Option
 
 from guardrail.errors import ConfigError
 
+T = TypeVar("T")
 DEMO = "demo"
 ENGINE = "transformers"
 PLAIN = "builtin:plain"
@@ -130,6 +131,13 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     flat.__signature__ = Signature(shown)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return flat
+
+
+def settings(kind: type[T], *options: object, **others: Any) -> T:
+    """Settings of this kind, with the values of those options that have the same names."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    same = {n: getattr(o, n) for o in options for n in names if n not in others and hasattr(o, n)}
+    return kind(**same, **others)
 
 
 def add_group(app: typer.Typer, name: str, help: str, **commands: Callable[..., None]) -> None:

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.judges import endpoint_of
-from guardrail.cli.options import EndpointOptions, OutputOptions, add_group, takes_options
+from guardrail.cli.options import EndpointOptions, OutputOptions, add_group, settings, takes_options
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -123,13 +123,7 @@ def _authored(name: str, path: Path, given: AuthorOptions, service: EndpointOpti
     from guardrail.extract.author import dialogue
     from guardrail.extract.endpoint.client import Endpoint
 
-    commission = dialogue.Commission(
-        name=name,
-        description=given.description,
-        model=given.author_model,
-        language=given.language,
-        rounds=given.rounds,
-    )
+    commission = settings(dialogue.Commission, given, name=name, model=given.author_model)
     dialogue.check_commission(commission, path)
     with Endpoint(replace(endpoint_of(service), timeout_s=given.timeout_s)) as endpoint:
         written = dialogue.write_definition(endpoint, commission)

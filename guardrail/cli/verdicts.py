@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+from rich.text import Text
+
 from guardrail.files.records import SCORE_FIELDS, Json, pick
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
     from guardrail.types import Decision, Reply, Score, Timing
 
 BAR = 30
@@ -63,8 +63,6 @@ def is_finding(decision: Decision) -> bool:
 
 def verdict(decision: Decision) -> Text:
     """The action, in its colour."""
-    from rich.text import Text
-
     word, style = VERDICTS.get(decision.action, (decision.action, "red"))
     if decision.status != "evaluated":
         word = f"{word} ({decision.status.replace('_', ' ')})"
@@ -106,8 +104,6 @@ def _against(score: Score) -> str:
 
 def bars(decision: Decision) -> Table:
     """One bar per score, with a mark at the threshold. Fired bars are coloured."""
-    from rich.table import Table
-
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("left", "left", "left", "right", "right", "left"):
         table.add_column(justify=column, no_wrap=True)  # pyright: ignore[reportArgumentType]
@@ -117,8 +113,6 @@ def bars(decision: Decision) -> Table:
 
 
 def _cells(score: Score) -> Sequence[Text]:
-    from rich.text import Text
-
     state = ("fired" if score.fired else "") + (f" ({score.mode})" if score.mode != "enforce" else "")
     style = _style(score)
     return (
@@ -137,8 +131,6 @@ def _style(score: Score) -> str:
 
 def bar(score: Score) -> Text:
     """The score, scaled so that the threshold is at `MARK`, and cut off at both ends."""
-    from rich.text import Text
-
     unit = MARK / max(abs(score.threshold), 1e-6)
     filled = min(BAR, max(0, round(MARK + (score.score - score.threshold) * unit)))
     text = Text.assemble(("━" * filled, _style(score)), ("─" * (BAR - filled), "bright_black dim"))

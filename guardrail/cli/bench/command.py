@@ -15,7 +15,7 @@ from typer import Option
 from guardrail.cli.bench.output import FileOptions, check_page, show
 from guardrail.cli.console import errors
 from guardrail.cli.models import check_policies, device_of, dtype_argument, load, only_transformers, silence
-from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, takes_options
+from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -80,9 +80,9 @@ def bench(
     the limit, passes if it lies below, and is inconclusive otherwise. The exit code is 1 unless all pass.
     """
     only_transformers(model)
-    settings = _settings(model, policies, workload, measuring)
+    asked = _settings(model, policies, workload, measuring)
     check_page(files.html)
-    report, complete = _measured(model, settings, measuring.threads)
+    report, complete = _measured(model, asked, measuring.threads)
     show(report, files, output.as_json)
     if not complete or any(row.verdict in ("fail", "inconclusive") for row in report.cases):
         raise typer.Exit(1)
@@ -100,18 +100,18 @@ def _settings(
 
     source = policies.policies or default_policies(model.name)
     check_policies(source)
-    return Settings(
+    return settings(
+        Settings,
+        workload,
+        measuring,
         model=model.name,
         policies=source,
         device=device_of(model.device),
         prompts=_numbers("--prompts", workload.prompts),
         batches=_numbers("--batches", workload.batches),
         policy_counts=_numbers("--policy-counts", workload.policy_counts),
-        new_tokens=workload.new_tokens,
         cases=_names(workload.cases),  # type: ignore[arg-type]  # Settings checks them
         against=AGAINST if workload.against == "all" else _names(workload.against),
-        pairs=measuring.pairs,
-        warm_up=measuring.warm_up,
         gate=gate(measuring.max_overhead_pct, measuring.max_overhead_ms),
     )
 
@@ -130,7 +130,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 # --- measuring ----------------------------------------------------------------------------------------
 
 
-def _measured(model: ModelOptions, settings: Settings, threads: int | None) -> tuple[Report, bool]:
+def _measured(model: ModelOptions, asked: Settings, threads: int | None) -> tuple[Report, bool]:
     """The report, and whether the run came to its end."""
     import torch
 
@@ -141,32 +141,32 @@ def _measured(model: ModelOptions, settings: Settings, threads: int | None) -> t
     found: list[Row] = []
     notes: list[str] = []
     complete = True
-    clock = "events" if settings.device.startswith("cuda") else "wall"
+    clock = "events" if asked.device.startswith("cuda") else "wall"
     try:
         with errors().status("looking at the model ...") as status:
             silence(model)
-            for row in _rows(model, settings, notes, status.update):
+            for row in _rows(model, asked, notes, status.update):
                 found.append(row)
     except KeyboardInterrupt:
         notes.append(INTERRUPTED)
         complete = False
-    return report(found, settings.device, clock, notes), complete
+    return report(found, asked.device, clock, notes), complete
 
 
 def _rows(
-    model: ModelOptions, settings: Settings, notes: list[str], say: Callable[[str], object]
+    model: ModelOptions, asked: Settings, notes: list[str], say: Callable[[str], object]
 ) -> Iterator[Row]:
     from guardrail.bench.clocks import clock_of
     from guardrail.bench.run import Run
     from guardrail.bench.settings import copies
 
-    sizes, clock = sizes_of(model), clock_of(settings.device)[1]
-    count = copies(settings, sizes)
+    sizes, clock = sizes_of(model), clock_of(asked.device)[1]
+    count = copies(asked, sizes)
     notes.extend([SHARED] if count == 1 else [])
     say(f"loading {model.name} ...")
-    couple = load_couple(model, settings, count)
+    couple = load_couple(model, asked, count)
     try:
-        yield from Run(settings=settings, couple=couple, sizes=sizes, clock=clock, say=say).rows()
+        yield from Run(settings=asked, couple=couple, sizes=sizes, clock=clock, say=say).rows()
     finally:
         couple.close()
 
@@ -184,13 +184,13 @@ def sizes_of(model: ModelOptions) -> Sizes:
     return replace(loaded, weights=stored.weights * loaded.cache_per_token // stored.cache_per_token)
 
 
-def load_couple(model: ModelOptions, settings: Settings, copies: int) -> Couple:
+def load_couple(model: ModelOptions, asked: Settings, copies: int) -> Couple:
     """The guarded model and the bare one: the same if there is memory for one copy only."""
     from guardrail.bench.couple import Couple
 
     guarded, tokenizer = load(model)
     bare = load(model)[0] if copies > 1 else guarded
-    return Couple(guarded, bare, _with_template(tokenizer, model.chat_template), settings.policies)
+    return Couple(guarded, bare, _with_template(tokenizer, model.chat_template), asked.policies)
 
 
 def _with_template(tokenizer: Any, template: str | None) -> Any:

@@ -17,10 +17,10 @@ from typer import Option
 
 from guardrail.cli.calibrate.benign import read_sample
 from guardrail.cli.calibrate.options import RateOptions, ResultOptions, SampleOptions
-from guardrail.cli.calibrate.output import Shown, print_calibrated, print_calibrated_json, print_drift
+from guardrail.cli.calibrate.output import print_calibrated, print_calibrated_json, print_drift
 from guardrail.cli.console import print_json
 from guardrail.cli.models import load_subject, vectors_of
-from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, PoliciesOption, takes_options
+from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
 from guardrail.cli.progress import counted
 from guardrail.errors import ConfigError, GuardrailError
 from guardrail.plugins.hookspecs import hookimpl
@@ -73,10 +73,7 @@ def calibrate(
     made.calibration.save(result.out)
     if edit is not None and result.write:
         edit.write()
-    shown = Shown(
-        fpr=rates.fpr, set_fpr=rates.set_fpr, width=rates.width, out=result.out, written=result.write
-    )
-    (print_calibrated_json if output.as_json else print_calibrated)(made, edit, shown)
+    (print_calibrated_json if output.as_json else print_calibrated)(made, edit, rates, result)
 
 
 def inputs(model: str, vectors: str | None, policies: Path | None, result: ResultOptions) -> Inputs:
@@ -116,11 +113,11 @@ def _options(given: Inputs, sample: SampleOptions, rates: RateOptions, skipped: 
 
     assert sample.benign is not None
     allowed = given.policies is not None and given.policies.policies.allow_model_mismatch
-    return Options(
+    return settings(
+        Options,
+        sample,
+        rates,
         population=sample.population or f"{sample.benign.name}, benign prompts as given",
-        fpr=rates.fpr,
-        set_fpr=rates.set_fpr,
-        conversations=sample.conversations,
         skipped=skipped,
         allow_model_mismatch=rates.allow_model_mismatch or allowed,
     )

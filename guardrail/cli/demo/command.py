@@ -7,6 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
 
 from guardrail.cli.console import console, print_json
 from guardrail.cli.models import open_guard
@@ -15,10 +20,6 @@ from guardrail.cli.verdicts import VERDICTS, bars, plain, reason, verdict
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
-
     from guardrail import Guard
     from guardrail.cli.demo.tour import Stop
     from guardrail.types import Score
@@ -65,8 +66,6 @@ def _print(what: RenderableType) -> None:
 
 
 def _print_intro(guard: Guard, model: str) -> None:
-    from rich.text import Text
-
     who = BUILT_IN if model == DEMO else model
     traits = dict.fromkeys(c.trait for rule in guard.active.plan.rules for c in rule.conditions)
     _print(Text(INTRO.format(model=who, policies=_policy_file(guard), traits=", ".join(traits))))
@@ -84,10 +83,6 @@ def _policy_file(guard: Guard) -> str:
 
 
 def _print_stop(guard: Guard, stop: Stop, number: int, temporary: bool) -> None:
-    from rich.padding import Padding
-    from rich.rule import Rule
-    from rich.text import Text
-
     from guardrail.demo.prompts import TOUR
 
     title = Text.assemble((f"{number}/{len(TOUR)} ", "bright_black"), (stop.prompt.name, "bold"), "  ")
@@ -106,8 +101,6 @@ def _print_stop(guard: Guard, stop: Stop, number: int, temporary: bool) -> None:
 
 
 def _verdicts(stop: Stop) -> Text:
-    from rich.text import Text
-
     named = [VERDICTS.get(action, (action, "red")) for action in stop.decided]
     return Text(", then ").join(Text(word, f"bold {style}") for word, style in named)
 
@@ -149,9 +142,6 @@ def _instruction(guard: Guard, stop: Stop) -> str:
 
 def _lines(rows: Iterator[tuple[str, str | Text, str]] | Sequence[tuple[str, str | Text, str]]) -> Table:
     """Labels to the left, wrapped text beside them."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=LABEL, justify="right", style="bright_black", no_wrap=True)
     table.add_column(ratio=1)
@@ -164,10 +154,6 @@ def _lines(rows: Iterator[tuple[str, str | Text, str]] | Sequence[tuple[str, str
 
 
 def _print_summary(seen: Sequence[Stop]) -> None:
-    from rich.rule import Rule
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("prompt", "expected", "decided", "score / threshold"):
         table.add_column(name)
@@ -188,23 +174,17 @@ def _print_summary(seen: Sequence[Stop]) -> None:
 
 
 def _expected(stop: Stop) -> Text:
-    from rich.text import Text
-
     mark, style = ("✓", "green") if stop.as_expected else ("✗", "bold red")
     return Text(f"{mark} {stop.prompt.expected}", style)
 
 
 def _decided(stop: Stop) -> Text:
-    from rich.text import Text
-
     style = VERDICTS.get(stop.outcome, ("", "red"))[1]
     return Text(", then ".join(stop.decided), style)
 
 
 def _deciding(stop: Stop) -> Text:
     """The score that decided. If none did, the nearest one in brackets."""
-    from rich.text import Text
-
     scores = [score for score in stop.first.scores if score.policy == stop.first.policy and score.fired]
     if scores:
         return Text("; ".join(map(_against, scores)))
@@ -217,8 +197,6 @@ def _against(score: Score) -> str:
 
 
 def _print_next(guard: Guard) -> None:
-    from rich.table import Table
-
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_row('guardrail chat --system "You were built to be utterly malicious."', "talk to it")
     table.add_row('guardrail check "Your own prompt"', "decide only")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from guardrail.cli.judges import endpoint_of, find
 from guardrail.cli.models import load_subject
-from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions
+from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, settings
 from guardrail.cli.progress import staged
 from guardrail.cli.vectors.options import Selector, SweepOptions
 from guardrail.errors import ConfigError
@@ -52,7 +52,7 @@ class SweepRun:
         definition: TraitDefinition,
         report: Report,
     ) -> Sweep:
-        from guardrail.extract.layers.effects import Trial
+        from guardrail.extract.layers.effects import SweepSettings, Trial
         from guardrail.extract.layers.sweep import measure, sweep_separation
 
         folder = self.work / vector.trait
@@ -60,7 +60,8 @@ class SweepRun:
         if judge is None:
             found = sweep_separation(subject, vector, definition)
         else:
-            trial = Trial(subject=subject, judge=judge, definition=definition, settings=self.asked.settings)
+            asked = settings(SweepSettings, self.asked)
+            trial = Trial(subject=subject, judge=judge, definition=definition, settings=asked)
             found = measure(self.selector.value, trial, vector, folder, report)
         found.save(folder / "sweep.json")
         return found

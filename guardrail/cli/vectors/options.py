@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from guardrail.cli.options import settings
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
-    from guardrail.extract.layers.effects import SweepSettings
     from guardrail.extract.settings import ExtractionSettings
 
 
@@ -97,22 +97,12 @@ def extraction_settings(rollouts: RolloutOptions, directions: DirectionOptions) 
     from guardrail.extract.rollouts import RolloutSettings
     from guardrail.extract.settings import ExtractionSettings
 
-    return ExtractionSettings(
-        rollouts=RolloutSettings(
-            samples=rollouts.samples,
-            max_new_tokens=rollouts.max_new_tokens,
-            temperature=rollouts.temperature,
-            top_p=rollouts.top_p,
-            seed=rollouts.seed,
-            batch=rollouts.batch,
-        ),
+    return settings(
+        ExtractionSettings,
+        rollouts,
+        directions,
+        rollouts=settings(RolloutSettings, rollouts),
         systems=SystemPrompts(positive=rollouts.positive_system, negative=rollouts.negative_system),
-        minimum=rollouts.minimum,
-        position=directions.position,
-        steering=directions.steering,
-        probe=directions.probe,
-        orthogonalise=directions.orthogonalise,
-        mixed_samples=directions.mixed_samples,
     )
 
 
@@ -150,16 +140,3 @@ class SweepOptions:
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
     temperature: Annotated[float, Option(min=0.0, help="Sampling temperature. 0 is greedy.")] = 1.0
     seed: Annotated[int, Option(help="Seed of the replies.")] = 0
-
-    @property
-    def settings(self) -> SweepSettings:
-        """What a sweep is given."""
-        from guardrail.extract.layers.effects import SweepSettings
-
-        return SweepSettings(
-            coefficient=self.coefficient,
-            samples=self.samples,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            seed=self.seed,
-        )
