@@ -34,14 +34,30 @@ LONG_WORD = 24
 COMMANDS = "/quit ends, /reset forgets, /system TEXT sets the system prompt"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TalkOptions:
+    """How the model answers, and what is shown."""
+
+    temperature: Annotated[
+        float | None, Option(min=0.0, help="Sampling temperature. 0 is greedy. Default: the model's own.")
+    ] = None
+    seed: Annotated[int | None, Option(help="Seed that makes sampling repeatable.")] = None
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
+    show_scores: Annotated[bool, Option("--show-scores", help="Show the scores of every turn.")] = False
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """What generation is given."""
+        return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "seed": self.seed}
+
+
 @dataclass(kw_only=True)
 class Talk:
     """One conversation, and how it is shown."""
 
     guard: Guard
-    sampling: SamplingOptions
+    options: TalkOptions
     as_json: bool = False
-    show_scores: bool = False
     system: str | None = None
     turns: tuple[Message, ...] = ()
     conversation: str = field(default_factory=new_id)
@@ -85,7 +101,7 @@ class Talk:
         sys.stdout.flush()
 
     def _reply(self, messages: tuple[Message, ...]) -> Reply:
-        stream = self.guard.stream(messages, conversation=self.conversation, **self.sampling)
+        stream = self.guard.stream(messages, conversation=self.conversation, **self.options.sampling)
         try:
             for piece in _wrapped(map(plain, stream)):
                 if not self.as_json:
@@ -104,40 +120,16 @@ class Talk:
             print(f"error: {plain(str(error))}", file=sys.stderr)
 
     def _print_decision(self, reply: Reply) -> None:
-        for decision in (
-            *reply.earlier,
-            reply.decision,
-            *([reply.reply_decision] if reply.reply_decision else []),
-        ):
+        on_reply = [reply.reply_decision] if reply.reply_decision else []
+        for decision in (*reply.earlier, reply.decision, *on_reply):
             if decision.status != "evaluated" or is_finding(decision) or decision.would_action != "allow":
                 console().print(verdict(decision) + Text(f"  {plain(reason(decision))}", "bright_black"))
             for note in notes(decision, self.guard.active.plan.warnings):
                 console().print(Text(plain(note), "yellow"))
-            if self.show_scores:
+            if self.options.show_scores:
                 console().print(bars(decision))
         if reply.ticket_id:
             console().print(Text(f"ticket {reply.ticket_id}: guardrail audit pending", "bright_black"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TalkOptions:
-    """How the model answers, and what is shown."""
-
-    temperature: Annotated[
-        float | None, Option(min=0.0, help="Sampling temperature. Default: the model's.")
-    ] = None
-    seed: Annotated[int | None, Option(help="Seed that makes sampling repeatable.")] = None
-    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
-    show_scores: Annotated[bool, Option("--show-scores", help="Show the scores of every turn.")] = False
-
-    @property
-    def sampling(self) -> SamplingOptions:
-        """What generation is given."""
-        return {
-            "max_new_tokens": self.max_new_tokens,
-            "temperature": self.temperature,
-            "seed": self.seed,
-        }
 
 
 @hookimpl
@@ -160,13 +152,7 @@ def chat(
     """
     system = None if given.system is None else argument(given.system)
     with open_guard(model, policies.policies) as guard:
-        talk = Talk(
-            guard=guard,
-            sampling=options.sampling,
-            as_json=output.as_json,
-            show_scores=options.show_scores,
-            system=system,
-        )
+        talk = Talk(guard=guard, options=options, as_json=output.as_json, system=system)
         if sys.stdin.isatty() and not output.as_json:
             print(f"{model.name}, guarded. {COMMANDS}")
         talk.listen()

@@ -47,7 +47,10 @@ class ModelOptions:
     device: Annotated[str, Option(help="Device: auto (CUDA if available), cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[
         Dtype,
-        Option(help="Weights. auto: as in the files; float32 to calibrate, evaluate or extract on a CPU."),
+        Option(
+            help="Type of the weights. auto: as in the model's files, but float32 on a CPU for verbs that "
+            "calibrate, evaluate or extract."
+        ),
     ] = Dtype.AUTO
     chat_template: Annotated[str | None, Option(help=f"Chat template: `{PLAIN}` or a Jinja file.")] = None
     engine: Annotated[str, Option(help="Engine that reads activations.")] = ENGINE
@@ -79,7 +82,8 @@ class SystemOption:
     """The system message of prompts that have none."""
 
     system: Annotated[
-        str | None, Option(help="System message for every prompt; refuses prompts that have one.")
+        str | None,
+        Option(help="System message to put before every prompt. A prompt that has one is refused."),
     ] = None
 
 
@@ -114,7 +118,7 @@ class FingerprintOption:
     """What stands in for a model."""
 
     fingerprint: Annotated[
-        Path | None, Option(help="JSON fingerprint to use instead of loading a model.")
+        Path | None, Option(help="JSON file with the model's fingerprint; no model is loaded then.")
     ] = None
 
 

@@ -93,9 +93,9 @@ class AuthorOptions:
 
     description: Annotated[str, Option(help="What the trait means, in one sentence.")]
     author_model: Annotated[str, Option(help="Model that writes the definition.")]
-    language: Annotated[str | None, Option(help="Language to write in. Default: that of --description.")] = (
-        None
-    )
+    language: Annotated[
+        str | None, Option(help="Language to write in. Default: the language of --description.")
+    ] = None
     out: Annotated[Path | None, Option(help="File to write, never overwritten. Default: NAME.yaml.")] = None
     rounds: Annotated[int, Option(min=1, help="Maximum attempts until an answer is good.")] = 3
     timeout_s: Annotated[float, Option("--timeout", min=1, help="Seconds to wait for one answer.")] = 300

@@ -24,23 +24,25 @@ class SampleOptions(SystemOption):
     held_out: Annotated[float, Option(help="Share of prompts to measure the achieved rate on.")] = 0.2
     seed: Annotated[int, Option(min=0, help="Seed of the split and of the replies.")] = 0
     population: Annotated[str | None, Option(help="Description of the prompts, kept in the file.")] = None
-    conversations: Annotated[int, Option(min=0, help="Prompts to answer, for `cap` and reply policies.")] = (
-        256
-    )
+    conversations: Annotated[
+        int,
+        Option(min=0, help="Number of prompts that the model answers, for `cap` and policies on replies."),
+    ] = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateOptions:
     """What is calibrated, and the rates to aim at."""
 
-    vectors: Annotated[str | None, Option(help="Vector file, or `demo`. Default: that of the policies.")] = (
-        None
-    )
+    vectors: Annotated[
+        str | None, Option(help="Vector file, or `demo`. Default: the file that the policies name.")
+    ] = None
     fpr: Annotated[float, Option(help="False-positive rate to aim at.")] = 0.01
     set_fpr: Annotated[float | None, Option(help="Rate for all enforced policies together.")] = None
-    width: Annotated[float | None, Option(help="Width of the 95 % interval to plan for.")] = None
+    width: Annotated[float | None, Option(help="Show how many prompts a 95 % interval so wide needs.")] = None
     allow_model_mismatch: Annotated[
-        bool, Option("--allow-model-mismatch", help="Accept a finetune of the vectors' model.")
+        bool,
+        Option("--allow-model-mismatch", help="Accept a model that is a finetune of the vectors' model."),
     ] = False
 
     def __post_init__(self) -> None:
@@ -58,7 +60,8 @@ class ResultOptions:
     apply: Annotated[Path | None, Option(help="Policy file for which to show the changes.")] = None
     write: Annotated[bool, Option("--write", help="With --apply: change the file.")] = False
     set_calibration: Annotated[
-        bool, Option("--set-calibration", help="With --apply: name --out in the file.")
+        bool,
+        Option("--set-calibration", help="With --apply: set `calibration:` in the policy file to --out."),
     ] = False
 
     def __post_init__(self) -> None:

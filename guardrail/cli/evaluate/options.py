@@ -16,11 +16,11 @@ from guardrail.errors import ConfigError
 class DataOptions(SystemOption):
     """What is evaluated, and on which prompts."""
 
-    vectors: Annotated[str | None, Option(help="Vector file, or `demo`. Default: that of the policies.")] = (
-        None
-    )
+    vectors: Annotated[
+        str | None, Option(help="Vector file, or `demo`. Default: the file that the policies name.")
+    ] = None
     calibration: Annotated[
-        str | None, Option(help="Calibration, or `demo`. Default: that of the policies.")
+        str | None, Option(help="Calibration file, or `demo`. Default: the file that the policies name.")
     ] = None
     data: Annotated[Path | None, Option(help="Labelled prompts (JSON Lines).")] = None
     layer: Annotated[int | None, Option(min=1, help="One layer for all traits.")] = None
@@ -38,11 +38,11 @@ class GateOptions:
     """What the results have to reach."""
 
     min_auroc: Annotated[
-        float | None, Option(min=0, max=1, help="Gate: minimum of each AUROC's interval.")
+        float | None, Option(min=0, max=1, help="Gate: minimum for the lower end of each AUROC's interval.")
     ] = None
-    max_fpr: Annotated[float | None, Option(min=0, max=1, help="Gate: maximum of each FPR's interval.")] = (
-        None
-    )
+    max_fpr: Annotated[
+        float | None, Option(min=0, max=1, help="Gate: maximum for the upper end of each FPR's interval.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

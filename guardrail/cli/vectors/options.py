@@ -30,7 +30,7 @@ class NewFileOptions:
 
     out: Annotated[Path, Option(help="Vector file to write (.safetensors).")]
     work: Annotated[
-        Path | None, Option(help="Folder that keeps results to resume from. Default: beside --out.")
+        Path | None, Option(help="Folder that keeps results for resuming. Default: a folder beside --out.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -63,8 +63,8 @@ class RolloutOptions:
     top_p: Annotated[float, Option(min=0, max=1, help="Nucleus sampling. 1 keeps all tokens.")] = 1.0
     seed: Annotated[int, Option(min=0, help="Seed of the replies.")] = 0
     batch: Annotated[int, Option(min=1, help="Rows at a time. A run is resumed by whole batches.")] = 64
-    positive_system: Annotated[str, Option(help="System prompt for the trait.")] = "{instruction}"
-    negative_system: Annotated[str, Option(help="System prompt against it.")] = "{instruction}"
+    positive_system: Annotated[str, Option(help="Template of system prompts for a trait.")] = "{instruction}"
+    negative_system: Annotated[str, Option(help="Template of those against it.")] = "{instruction}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +79,15 @@ class DirectionOptions:
         ),
     ] = "contrast"
     steering: Annotated[str, Option(help="How to steer: an extraction method.")] = "difference"
-    position: Annotated[str, Option(help="Read at: response_mean, last_prompt_token, prompt_mean.")] = (
-        "response_mean"
-    )
-    orthogonalise: Annotated[bool, Option("--orthogonalise", help="Make steering vectors orthogonal.")] = (
-        False
-    )
-    mixed: Annotated[Path | None, Option(help="Your own prompts to fit probes on (as `check --input`).")] = (
-        None
-    )
+    position: Annotated[
+        str, Option(help="Place to read steering vectors: response_mean, last_prompt_token or prompt_mean.")
+    ] = "response_mean"
+    orthogonalise: Annotated[
+        bool, Option("--orthogonalise", help="Make the traits' steering vectors orthogonal to one another.")
+    ] = False
+    mixed: Annotated[
+        Path | None, Option(help="Your own prompts to fit probes on, in the format of `check --input`.")
+    ] = None
     mixed_samples: Annotated[int, Option(min=1, help="Replies to each prompt of --mixed.")] = 1
 
 
@@ -130,7 +130,7 @@ class SweepOptions:
     """The sweep over the layers."""
 
     sweep: Annotated[
-        Path | None, Option(help="Earlier sweep, or direction_evaluations.json; loads no model.")
+        Path | None, Option(help="Earlier sweep, or a direction_evaluations.json. No model is loaded.")
     ] = None
     definition: Annotated[
         Path | None, Option(help="Definition file or folder, for traits that are not built in.")
