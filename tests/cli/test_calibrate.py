@@ -221,6 +221,21 @@ def test_bad_prompts_are_2_with_every_line_unless_they_are_skipped(folder, capsy
     assert (answer["prompts"], answer["skipped"], answer["duplicates"]) == (250, 5, 10)
 
 
+def test_a_system_message_is_put_before_every_benign_prompt(folder, capsys):
+    hashes = []
+    for more in ([], ["--system", "Be brief."]):
+        given = ["--model", str(folder / "model"), "--out", str(folder / "c.json"), "--force"]
+        rest = ["--input", str(folder / "benign.jsonl"), "--conversations", "0", "--fpr", "0.05", "--json"]
+        assert run(["calibrate", *given, *rest, *vectors(folder), *more]) == 0
+        hashes.append(json.loads(capsys.readouterr().out)["sha256"])
+    assert hashes[0] != hashes[1]
+    own = {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}
+    with (folder / "benign.jsonl").open("a") as file:
+        file.write(json.dumps(own) + "\n")
+    assert calibrate(folder, *vectors(folder), "--system", "Be brief.") == 2
+    assert "benign.jsonl:251: has a system message; leave out --system" in capsys.readouterr().err
+
+
 # --- files of prompts ---------------------------------------------------------------------------------
 
 
