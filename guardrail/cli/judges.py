@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardrail.cli.models import load
+from guardrail.cli.models import load, loading
 from guardrail.cli.options import EndpointOptions, ModelOptions
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def _local(model: ModelOptions, cache: Path | None) -> Judge:
     from guardrail.extract.judges.cache import remembering
     from guardrail.extract.judges.local import LocalJudge
 
-    return remembering(LocalJudge(*load(model), model.name), cache)
+    with loading(model):
+        return remembering(LocalJudge(*load(model), model.name), cache)
 
 
 def endpoint_of(options: EndpointOptions) -> EndpointSettings:
