@@ -1,7 +1,7 @@
-"""The command line, one file per verb. Nothing here imports torch before a verb needs a model.
+"""The command line. Each verb is a plugin with the hook `guardrail_cli`, one module or package per verb.
 
-Every file has `register(app)`, which adds its verb; plugins add theirs through the hook `guardrail_cli`.
-A verb ends with `typer.Exit(1)` for a finding; an error of guardrail's own is printed and ends with 2.
+Nothing here imports torch before a verb needs a model. A verb raises `typer.Exit(1)` for a finding. An error
+of guardrail's own is printed, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
+from types import ModuleType
+from typing import Annotated
 
 import typer
 
@@ -25,19 +26,44 @@ INTERRUPTED = 130
 
 
 def build() -> typer.Typer:
-    """The application with all verbs."""
+    """The application with the built-in verbs and those of the plugins in GUARDRAIL_PLUGINS."""
+    from guardrail.plugins.registry import Registry, names_in_environment
+
     app = typer.Typer(
         name="guardrail",
         help="Reads a local language model's mind before it speaks, and acts on what it finds.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for verb in VERBS:
-        if find_spec(f"{__name__}.{verb}"):
-            import_module(f"{__name__}.{verb}").register(app)
+    app.callback()(_root)
+    for _ in Registry(verbs(), names_in_environment(), built_ins=()).calls("guardrail_cli", app=app):
+        pass
     return app
+
+
+def verbs() -> list[ModuleType]:
+    """The plugins of the built-in verbs."""
+    return [import_module(f"{__name__}.{verb}") for verb in VERBS]
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=lambda on: _version(on)
+        ),
+    ] = False,
+) -> None:
+    return
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from guardrail import __version__
+
+        typer.echo(f"guardrail {__version__}")
+        raise typer.Exit
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +82,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _ended(code: int) -> int:
     if code == INTERRUPTED:
-        print("interrupted; work that is kept goes on with the same command", file=sys.stderr)
+        print(
+            "interrupted; if the verb keeps its work, run the same command again to resume", file=sys.stderr
+        )
     return code
 
 

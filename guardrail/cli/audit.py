@@ -1,4 +1,4 @@
-"""`guardrail audit tail | verify | pending | resolve`: what was decided, and what waits for a person."""
+"""`guardrail audit tail | verify | pending | resolve`: past decisions, and tickets that wait for a person."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+from typer import Argument, Option
 
-from guardrail.cli.console import JsonFlag, print_json, print_table
+from guardrail.cli.console import print_json, print_table
+from guardrail.cli.options import OutputOptions, add_group, takes_options
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.actions.review_queue import ReviewQueue
     from guardrail.types import AuditRecord, Ticket
 
-LogFile: TypeAlias = Annotated[Path, typer.Argument(help="An audit log: JSON Lines or SQLite.")]
-QueueFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--queue", help="The review queue's file; else the default one.")
-]
+LogFile: TypeAlias = Annotated[Path, Argument(help="Audit log: JSON Lines or SQLite.")]
+QueueFile: TypeAlias = Annotated[Path | None, Option("--queue", help="File of the review queue.")]
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Read audit logs, and resolve what waits for a person.", no_args_is_help=True)
-    group.command("tail")(tail)
-    group.command("verify")(verify)
-    group.command("pending")(pending)
-    group.command("resolve")(resolve)
-    app.add_typer(group, name="audit")
+    about = "Read audit logs, and resolve tickets that wait for a person."
+    add_group(app, "audit", about, tail=tail, verify=verify, pending=pending, resolve=resolve)
 
 
+@takes_options
 def tail(
     log: LogFile,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many requests to show.")] = 20,
-    as_json: JsonFlag = False,
+    lines: Annotated[int, Option("-n", min=1, help="How many requests to show.")] = 20,
+    *,
+    output: OutputOptions,
 ) -> None:
-    """Show the last requests of an audit log, one each line."""
+    """Show the last requests of an audit log, one per line."""
     from guardrail.audit import read
     from guardrail.audit.lines import record_to_json
 
     records = deque(read(log), maxlen=lines)
-    if as_json:
+    if output.as_json:
         for record in records:
             print_json(record_to_json(record))
         return
@@ -65,54 +65,61 @@ def _row(record: AuditRecord) -> tuple[object, ...]:
     )
 
 
+@takes_options
 def verify(
     log: LogFile,
-    head: Annotated[str | None, typer.Option("--head", help="The head that an earlier run printed.")] = None,
-    as_json: JsonFlag = False,
+    head: Annotated[str | None, Option(help="Head that an earlier run printed.")] = None,
+    *,
+    output: OutputOptions,
 ) -> None:
-    """Check the hash chain of an audit log. Exit code 1 where lines were edited, lost or cut off."""
+    """Check the hash chain of an audit log. The exit code is 1 if lines were edited, lost or cut off."""
     from guardrail.audit import verify as verify_log
 
     report = verify_log(log, head)
-    if as_json:
+    if output.as_json:
         print_json(asdict(report) | {"ok": report.ok})
     else:
         for fault in report.faults:
             typer.echo(f"{log}:{fault.line}: {fault.message}")
-        typer.echo(f"{'ok' if report.ok else 'NOT WHOLE'}: {report.lines} lines, {report.requests} requests")
+        typer.echo(
+            f"{'ok' if report.ok else 'NOT COMPLETE'}: {report.lines} lines, {report.requests} requests"
+        )
         typer.echo(f"interrupted: {report.interrupted}\nhead: {report.head}")
     if not report.ok:
         raise typer.Exit(1)
 
 
-def pending(queue: QueueFile = None, as_json: JsonFlag = False) -> None:
+@takes_options
+def pending(queue: QueueFile = None, *, output: OutputOptions) -> None:
     """List the tickets that wait for a person, oldest first."""
     from guardrail.actions.review_queue import ticket_to_json
 
     tickets = _queue(queue).pending()
-    if as_json:
+    if output.as_json:
         print_json([ticket_to_json(ticket) for ticket in tickets])
     elif tickets:
         columns = ("ticket", "created", "policy", "last message")
         print_table(columns, [(t.id, t.created, t.policy, _last(t)) for t in tickets])
     else:
-        typer.echo("nothing waits")
+        typer.echo("no ticket is waiting")
 
 
+@takes_options
 def resolve(
-    ticket: Annotated[str, typer.Argument(help="The ticket's id.")],
-    approve: Annotated[bool, typer.Option("--approve/--deny", help="What you decide.")],
-    by: Annotated[str | None, typer.Option("--by", help="Who decides; else the user's name.")] = None,
-    note: Annotated[str | None, typer.Option("--note", help="Why.")] = None,
+    ticket: Annotated[str, Argument(help="Id of the ticket.")],
+    approve: Annotated[bool, Option("--approve/--deny", help="The decision.")],
+    by: Annotated[str | None, Option(help="Who decides. Default: the user's name.")] = None,
+    note: Annotated[str | None, Option(help="Reason for the decision.")] = None,
     queue: QueueFile = None,
-    as_json: JsonFlag = False,
+    *,
+    output: OutputOptions,
 ) -> None:
     """Approve or deny a ticket, once."""
     from guardrail.actions.review_queue import ticket_to_json
 
     who = by or os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
     done = _queue(queue).resolve(ticket, approve, who, note)
-    if as_json:
+    if output.as_json:
         print_json(ticket_to_json(done))
     else:
         typer.echo(f"{done.id}: {done.state} by {done.resolver}")

@@ -1,4 +1,4 @@
-"""`guardrail chat`: talk to a guarded model. A refused turn is not replayed, so it ends no conversation."""
+"""`guardrail chat`: talk to a guarded model. A refused turn is not replayed, so the conversation goes on."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.cells import cell_len
+from rich.text import Text
+from typer import Option
 
-from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, console, print_json
-from guardrail.cli.guards import open_guard
+from guardrail.cli.console import console, print_json
+from guardrail.cli.models import open_guard
+from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, SystemOption, takes_options
+from guardrail.cli.prompts import argument
 from guardrail.cli.verdicts import bars, decision_rows, is_finding, notes, plain, reason, verdict
 from guardrail.errors import RequestError
 from guardrail.files.records import Json, new_id
+from guardrail.plugins.hookspecs import hookimpl
 from guardrail.types import Message
 
 if TYPE_CHECKING:
@@ -28,20 +34,45 @@ LONG_WORD = 24
 COMMANDS = "/quit ends, /reset forgets, /system TEXT sets the system prompt"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TalkOptions:
+    """How the model answers, and what is shown."""
+
+    temperature: Annotated[
+        float | None, Option(min=0.0, help="Sampling temperature. 0 is greedy. Default: the model's own.")
+    ] = None
+    seed: Annotated[int | None, Option(help="Seed that makes sampling repeatable.")] = None
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
+    show_scores: Annotated[bool, Option("--show-scores", help="Show the scores of every turn.")] = False
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """What generation is given."""
+        return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "seed": self.seed}
+
+
 @dataclass(kw_only=True)
 class Talk:
-    """One conversation: what was said, and how it is shown."""
+    """One conversation, and how it is shown."""
 
     guard: Guard
-    sampling: SamplingOptions
+    options: TalkOptions
     as_json: bool = False
-    show_scores: bool = False
     system: str | None = None
     turns: tuple[Message, ...] = ()
     conversation: str = field(default_factory=new_id)
 
+    def listen(self) -> None:
+        """Hear lines until the user ends the talk, or interrupts it."""
+        try:
+            for line in _heard():
+                if not self.hear(line):
+                    break
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+
     def hear(self, line: str) -> bool:
-        """One line of the user's; False ends the talk."""
+        """Handle one line from the user. Returns False to end the talk."""
         command, _, rest = line.strip().partition(" ")
         if command == "/quit":
             return False
@@ -70,7 +101,7 @@ class Talk:
         sys.stdout.flush()
 
     def _reply(self, messages: tuple[Message, ...]) -> Reply:
-        stream = self.guard.stream(messages, conversation=self.conversation, **self.sampling)
+        stream = self.guard.stream(messages, conversation=self.conversation, **self.options.sampling)
         try:
             for piece in _wrapped(map(plain, stream)):
                 if not self.as_json:
@@ -89,68 +120,53 @@ class Talk:
             print(f"error: {plain(str(error))}", file=sys.stderr)
 
     def _print_decision(self, reply: Reply) -> None:
-        from rich.text import Text
-
-        for decision in (
-            *reply.earlier,
-            reply.decision,
-            *([reply.reply_decision] if reply.reply_decision else []),
-        ):
+        on_reply = [reply.reply_decision] if reply.reply_decision else []
+        for decision in (*reply.earlier, reply.decision, *on_reply):
             if decision.status != "evaluated" or is_finding(decision) or decision.would_action != "allow":
                 console().print(verdict(decision) + Text(f"  {plain(reason(decision))}", "bright_black"))
             for note in notes(decision, self.guard.active.plan.warnings):
                 console().print(Text(plain(note), "yellow"))
-            if self.show_scores:
+            if self.options.show_scores:
                 console().print(bars(decision))
         if reply.ticket_id:
             console().print(Text(f"ticket {reply.ticket_id}: guardrail audit pending", "bright_black"))
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
     app.command("chat")(chat)
 
 
+@takes_options
 def chat(
-    model: ModelName = "demo",
-    policies: PoliciesFile = None,
-    system: Annotated[str | None, typer.Option("--system", help="The system prompt.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0.0, help="0 is greedy; else the model's own.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest reply.")] = 256,
-    show_scores: Annotated[bool, typer.Option("--show-scores", help="Show every turn's scores.")] = False,
-    as_json: JsonFlag = False,
+    model: ModelOptions,
+    policies: PoliciesOption,
+    given: SystemOption,
+    options: TalkOptions,
+    output: OutputOptions,
 ) -> None:
-    """Talk to a guarded model; says what the guard decided where it did not simply allow.
+    """Talk to a guarded model. Shows what the guard decided, unless it simply allowed the prompt.
 
-    /quit, /reset and /system TEXT are commands. Reads lines from a pipe as well.
+    /quit, /reset and /system TEXT are commands. Lines can also come from a pipe.
     """
-    sampling: SamplingOptions = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    with open_guard(model, policies) as guard:
-        talk = Talk(guard=guard, sampling=sampling, as_json=as_json, show_scores=show_scores, system=system)
-        try:
-            if sys.stdin.isatty() and not as_json:
-                print(f"{model}, guarded. {COMMANDS}")
-            for line in _heard():
-                if not talk.hear(line):
-                    break
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
+    system = None if given.system is None else argument(given.system)
+    with open_guard(model, policies.policies) as guard:
+        talk = Talk(guard=guard, options=options, as_json=output.as_json, system=system)
+        if sys.stdin.isatty() and not output.as_json:
+            print(f"{model.name}, guarded. {COMMANDS}")
+        talk.listen()
 
 
 def _wrapped(pieces: Iterable[str]) -> Iterator[str]:
-    """Pieces that a terminal does not break inside a word; anywhere else as they come."""
+    """The pieces, with line breaks between words on a terminal."""
     if not console().is_terminal:
         yield from pieces
         return
-    from rich.cells import cell_len
-
     width, column, word, fresh = console().width, 0, "", False
     for character in chain(chain.from_iterable(pieces), " "):
         word += character
-        # scripts without spaces are not held back
+        # do not hold back scripts without spaces
         if character.isspace() or len(word) == LONG_WORD:
             size = cell_len(word.rstrip())
             if fresh and column and column + size > width:
@@ -163,7 +179,7 @@ def _wrapped(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _heard() -> Iterator[str]:
-    """Lines from the terminal, with a prompt and line editing, or from a pipe."""
+    """Lines from the terminal (with a prompt and line editing) or from a pipe."""
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     if not sys.stdin.isatty():

@@ -1,29 +1,33 @@
 """`guardrail check`: what the policies say about prompts. Nothing is generated.
 
-Exit codes: 0 all pass, 1 an enforced policy fired or an error is no pass, 2 a prompt could not be read.
+Exit codes: 0 all prompts pass; 1 an enforced policy fired, or an error counts as a finding; 2 a prompt could
+not be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+from typer import Option
 
-from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, console, errors, print_json
-from guardrail.cli.guards import open_guard
+from guardrail.cli.console import console, errors, print_json
+from guardrail.cli.models import open_guard
+from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, PromptOptions, takes_options
+from guardrail.cli.progress import counted
 from guardrail.cli.prompts import InputPrompt, chosen
 from guardrail.cli.verdicts import bars, decision_row, is_finding, notes, plain, reason, short, verdict
 from guardrail.errors import PromptError
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
     from guardrail import Guard
     from guardrail.types import Check
 
@@ -32,7 +36,7 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A prompt with what was decided; `unreadable` is a prompt that never reached the policies."""
+    """A prompt with its decision. An `unreadable` prompt never reached the policies."""
 
     prompt: InputPrompt
     check: Check
@@ -46,38 +50,45 @@ class Checked:
         return 2 if self.unreadable else int(is_finding(self.check.decision))
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
     app.command("check")(check)
 
 
+@takes_options
 def check(
-    prompts: Annotated[list[str] | None, typer.Argument(help="Prompts, each one user message.")] = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--input", help='JSON Lines: strings or {"messages": [...]}; - is the standard input.'),
-    ] = None,
-    model: ModelName = "demo",
-    policies: PoliciesFile = None,
-    tags: Annotated[str, typer.Option("--tags", help="Tags of all prompts, separated by commas.")] = "",
-    as_json: JsonFlag = False,
+    given: PromptOptions,
+    model: ModelOptions,
+    policies: PoliciesOption,
+    tags: Annotated[str, Option(help="Tags of all prompts, separated by commas.")] = "",
+    *,
+    output: OutputOptions,
 ) -> None:
-    """Decide on prompts and generate nothing. Exit code 1 where an enforced policy fires.
+    """Decide on prompts and generate nothing. The exit code is 1 if an enforced policy fires.
 
     Prompts are decided in batches; the latency shown is that of a prompt's whole batch.
     """
-    found = chosen(prompts or [], file)
+    found = chosen(given)
     shared = frozenset(tag.strip() for tag in tags.split(",") if tag.strip())
     codes: list[int] = []
-    with open_guard(model, policies) as guard, _progress(len(found), as_json) as advance:
+    with open_guard(model, policies.policies) as guard, _bar(len(found), output.as_json) as advance:
         for number, item in enumerate(_checked(guard, found, shared), 1):
-            _print(number, item, as_json)
-            advance()
+            _print(number, item, output.as_json)
+            advance(1)
             codes.append(item.exit_code)
-    if not as_json and len(codes) > 1:
+    if not output.as_json and len(codes) > 1:
         _print_total(codes)
     if code := max(codes):
         raise typer.Exit(code)
+
+
+def _bar(total: int, as_json: bool) -> AbstractContextManager[Callable[[int], None]]:
+    """A bar for more than one batch, but not in the middle of JSON on a terminal."""
+    shown = errors() if as_json or not console().is_terminal else console()
+    if total <= BATCH or (as_json and console().is_terminal):
+        return nullcontext(lambda count: None)
+    return counted("checking", total, shown)
 
 
 def _checked(guard: Guard, prompts: Sequence[InputPrompt], shared: frozenset[str]) -> Iterator[Checked]:
@@ -97,7 +108,7 @@ def _batch(
     except PromptError as error:
         if len(prompts) == 1:
             return [_unreadable(guard, prompts[0], error)]
-        # the others of its batch have to be decided without it
+        # decide the rest of the batch without it
         return [item for prompt in prompts for item in _batch(guard, [prompt], tags, conversation)]
     known = guard.active.plan.warnings
     return [Checked(prompt, found, known) for prompt, found in zip(prompts, checks, strict=True)]
@@ -120,25 +131,11 @@ def _unreadable(guard: Guard, prompt: InputPrompt, error: PromptError) -> Checke
     return Checked(prompt, Check(decision=decision, audit_id=""), plan.warnings, unreadable=True)
 
 
-@contextmanager
-def _progress(total: int, as_json: bool) -> Generator[Callable[[], None]]:
-    """A bar for more than one batch, on a terminal, and not in the middle of JSON."""
-    from rich.progress import Progress
-
-    shown = errors() if as_json or not console().is_terminal else console()
-    off = total <= BATCH or not shown.is_terminal or (as_json and console().is_terminal)
-    with Progress(console=shown, disable=off, transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("checking", total=total)
-        yield lambda: progress.advance(task)
-
-
 def _print(number: int, item: Checked, as_json: bool) -> None:
     decision = item.check.decision
     if as_json:
         print_json(decision_row(decision, item.check.audit_id or None, item.check.timing))
         return
-    from rich.text import Text
-
     head = Text(f"{number:>3}  ") + verdict(decision) + "  "
     console().print(head + short(item.prompt.text, max(20, console().width - len(head))), soft_wrap=True)
     if decision.scores:
@@ -152,8 +149,6 @@ def _print(number: int, item: Checked, as_json: bool) -> None:
 
 
 def _print_indented(what: Table | Text) -> None:
-    from rich.padding import Padding
-
     console().print(Padding(what, (0, 0, 0, 5), expand=False))
 
 

@@ -1,4 +1,4 @@
-"""What the verbs share: options with the same name and meaning everywhere, tables and JSON."""
+"""Output of the verbs: the two consoles, tables and JSON."""
 
 from __future__ import annotations
 
@@ -7,27 +7,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 140
-"""Columns where the output is not a terminal, so that tables in files and pipes do not wrap."""
-
-JsonFlag: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-ModelName: TypeAlias = Annotated[
-    str, typer.Option("--model", help="A hub id, a folder, or `demo`, the built-in model.")
-]
-PoliciesFile: TypeAlias = Annotated[Path | None, typer.Option("--policies", help="A policy file (YAML).")]
+"""Columns if the output is not a terminal, so that tables in files and pipes do not wrap."""
 
 
 @cache
 def console() -> Console:
-    """The terminal, or plain text where there is none."""
+    """Standard output; plain text if it is not a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
@@ -35,14 +26,14 @@ def console() -> Console:
 
 @cache
 def errors() -> Console:
-    """The terminal beside the output: what is said while something loads or runs."""
+    """Standard error: what is shown while something loads or runs."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
 
 
 def print_json(value: object) -> None:
-    """One value on one line."""
+    """Print one value on one line."""
     print(json.dumps(value, default=_encode, ensure_ascii=False))
 
 
@@ -55,7 +46,7 @@ def _encode(value: Any) -> object:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table for people; numbers are aligned to the right."""
+    """Print a table for people. Columns of numbers are right-aligned."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -70,5 +61,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 
 def number(value: object) -> str:
-    """Numbers with four digits, nothing for None."""
+    """A cell's text: numbers with four digits, nothing for None."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

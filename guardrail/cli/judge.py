@@ -1,88 +1,86 @@
-"""`guardrail judge agreement`: whether a judge says what people say, before anything is built on it."""
+"""`guardrail judge agreement`: how often a judge agrees with people, before anything is built on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from guardrail.cli.console import JsonFlag, print_json, print_table
+from guardrail.cli.console import print_json, print_table
+from guardrail.cli.judges import endpoint_of, find
+from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, add_group, takes_options
+from guardrail.errors import ConfigError
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.extract.judges.agreement import Agreement, Estimate
     from guardrail.extract.judges.labels import Compared, Label
-
-JudgeName: TypeAlias = Annotated[
-    str, typer.Option("--judge", help="`openai:MODEL`, `local:MODEL`, `demo`, or a plugin's.")
-]
-BaseUrl: TypeAlias = Annotated[str, typer.Option("--base-url", help="An OpenAI-compatible endpoint.")]
-KeyVariable: TypeAlias = Annotated[
-    str, typer.Option("--api-key-env", help="The environment variable that holds the key.")
-]
-CacheFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--judge-cache", help="Keep scores in this file; nothing is judged twice.")
-]
-RequestRate: TypeAlias = Annotated[
-    float | None, typer.Option("--requests-per-minute", min=0.01, help="No more than so many requests.")
-]
-Concurrency: TypeAlias = Annotated[int, typer.Option("--concurrency", min=1, help="Requests at once.")]
-OPENAI_URL = "https://api.openai.com/v1"
-OPENAI_KEY = "OPENAI_API_KEY"
+    from guardrail.plugins.protocols import Judge
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Compare judges with people.", no_args_is_help=True)
-    group.command("agreement")(agreement)
-    group.callback()(_group)
-    app.add_typer(group, name="judge")
+    add_group(app, "judge", "Compare judges with people.", agreement=agreement)
 
 
-def _group() -> None:
-    # with a callback typer keeps `agreement` as a subcommand although it is the only one
-    return
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelOptions:
+    """What people said, and about which traits."""
 
-
-def agreement(
-    labels: Annotated[
-        Path,
-        typer.Option(
-            "--labels", help="JSON Lines: question, answer, trait, and label (true/false) or score."
-        ),
-    ],
-    judge: JudgeName = "demo",
+    labels: Annotated[Path, Option(help="JSON Lines: question, answer, trait, and label or score.")]
     definitions: Annotated[
-        list[Path] | None, typer.Option("--definition", help="A definition file for a trait of your own.")
-    ] = None,
-    base_url: BaseUrl = OPENAI_URL,
-    api_key_env: KeyVariable = OPENAI_KEY,
-    judge_cache: CacheFile = None,
-    requests_per_minute: RequestRate = None,
-    concurrency: Concurrency = 8,
-    as_json: JsonFlag = False,
-) -> None:
-    """Agreement and Cohen's kappa of a judge with human labels, with 95 % intervals."""
-    from guardrail.extract.endpoint.client import EndpointSettings
-    from guardrail.extract.judges import find_judge
-    from guardrail.extract.judges.labels import compare, read_labels
-    from guardrail.plugins.manager import Plugins
+        list[Path] | None, Option("--definition", help="Definition file of a trait that is not built in.")
+    ] = None
 
-    found = read_labels(labels)
-    rubrics = _rubrics(found, definitions or [])
-    endpoint = EndpointSettings(
-        base_url=base_url,
-        api_key_env=api_key_env,
-        requests_per_minute=requests_per_minute,
-        concurrency=concurrency,
-    )
-    asked = find_judge(judge, Plugins.from_environment(), endpoint=endpoint, cache=judge_cache)
-    compared = compare(asked, found, rubrics)
-    if as_json:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """How the judge is asked."""
+
+    judge_cache: Annotated[Path | None, Option(help="File that keeps scores for later runs.")] = None
+    requests_per_minute: Annotated[float | None, Option(min=0.01, help="Maximum requests per minute.")] = None
+    concurrency: Annotated[int, Option(min=1, help="Maximum requests at the same time.")] = 8
+
+
+@takes_options
+def agreement(
+    given: LabelOptions,
+    judge: JudgeOptions,
+    requests: RequestOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+) -> None:
+    """Agreement and Cohen's kappa of a judge with human labels, with 95 % intervals.
+
+    --device and --dtype are for a judge local:MODEL. --model, --chat-template and --engine are refused.
+    """
+    from guardrail.extract.judges.labels import compare, read_labels
+
+    found = read_labels(given.labels)
+    rubrics = _rubrics(found, given.definitions or [])
+    compared = compare(_judge(judge, requests, model), found, rubrics)
+    if output.as_json:
         print_json(compared)
     else:
         _print(compared)
+
+
+def _judge(options: JudgeOptions, requests: RequestOptions, model: ModelOptions) -> Judge:
+    if model != ModelOptions(device=model.device, dtype=model.dtype):
+        raise ConfigError(
+            "--model, --chat-template, --engine: a judge has its own; name its model with --judge local:MODEL"
+        )
+    endpoint = replace(
+        endpoint_of(options),
+        requests_per_minute=requests.requests_per_minute,
+        concurrency=requests.concurrency,
+    )
+    return find(options.judge or DEMO, endpoint, model, requests.judge_cache)
 
 
 def _rubrics(labels: Sequence[Label], files: Sequence[Path]) -> Mapping[str, str]:
@@ -96,20 +94,11 @@ def _rubrics(labels: Sequence[Label], files: Sequence[Path]) -> Mapping[str, str
 
 def _print(compared: Compared) -> None:
     columns = (
-        "trait",
-        "n",
-        "refused",
-        "agreement",
-        "kappa",
-        "r",
-        "both",
-        "judge only",
-        "people only",
-        "neither",
+        *("trait", "n", "refused", "agreement", "kappa", "r"),
+        *("both", "judge only", "people only", "neither"),
     )
-    print_table(
-        columns, [_row(a) for a in compared.traits], title=f"{compared.judge} against people, 95 % intervals"
-    )
+    title = f"{compared.judge} against people, 95 % intervals"
+    print_table(columns, [_row(a) for a in compared.traits], title=title)
 
 
 def _row(a: Agreement) -> tuple[object, ...]:

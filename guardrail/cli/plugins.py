@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import typer
 
-from guardrail.cli.console import JsonFlag, print_json, print_table
+from guardrail.cli.console import print_json, print_table
+from guardrail.cli.options import OutputOptions, add_group, takes_options
+from guardrail.plugins.hookspecs import hookimpl
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb, and the verbs of the plugins that the environment enables."""
-    group = typer.Typer(help="Show plugins: built in, enabled, or merely installed.", no_args_is_help=True)
-    group.command("list")(show)
-    group.callback()(_group)
-    app.add_typer(group, name="plugins")
-    _add_verbs(app)
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
+    """Add the verb."""
+    add_group(app, "plugins", "List plugins: built in, enabled, or only installed.", list=show)
 
 
-def _add_verbs(app: typer.Typer) -> None:
+@takes_options
+def show(output: OutputOptions) -> None:
+    """List all plugins. An installed plugin runs only if it is enabled, by `plugins:` in a policy file."""
+    from guardrail.cli import verbs
+    from guardrail.plugins.manager import Plugins
     from guardrail.plugins.registry import names_in_environment
 
-    if names_in_environment():
-        from guardrail.plugins.manager import Plugins
-
-        Plugins.from_environment().cli(app)
-
-
-def _group() -> None:
-    # with a callback typer keeps `list` as a subcommand although it is the only one
-    return
-
-
-def show(as_json: JsonFlag = False) -> None:
-    """List all plugins. Installed is not enabled: a policy file's `plugins:` enables."""
-    from guardrail.plugins.manager import Plugins
-
-    rows = Plugins.from_environment().listing()
-    if as_json:
+    rows = Plugins([*verbs(), *names_in_environment()]).listing()
+    if output.as_json:
         print_json(rows)
     else:
         columns = ("plugin", "version", "state", "hooks")

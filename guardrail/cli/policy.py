@@ -1,4 +1,4 @@
-"""`guardrail policy validate | schema | explain`: neither a model nor torch is needed."""
+"""`guardrail policy validate | schema | explain`. A fingerprint file makes model and torch unnecessary."""
 
 from __future__ import annotations
 
@@ -6,57 +6,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+from typer import Argument
 
-from guardrail.cli.console import JsonFlag, ModelName, number, print_json, print_table
+from guardrail.cli.console import number, print_json, print_table
+from guardrail.cli.options import FingerprintOption, ModelOptions, OutputOptions, add_group, takes_options
 from guardrail.errors import PolicyError
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
     from guardrail.policy.plan import Rule
     from guardrail.policy.rates import Rate
 
-PolicyFile: TypeAlias = Annotated[Path, typer.Argument(help="A policy file (YAML).")]
-FingerprintFile: TypeAlias = Annotated[
-    Path | None, typer.Option("--fingerprint", help="JSON of the model's fingerprint, in place of a model.")
-]
+PolicyFile: TypeAlias = Annotated[Path, Argument(help="Policy file (YAML).")]
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Check, describe and explain policy files.", no_args_is_help=True)
-    group.command("validate")(validate)
-    group.command("schema")(schema)
-    group.command("explain")(explain)
-    app.add_typer(group, name="policy")
+    about = "Check, describe and explain policy files."
+    add_group(app, "policy", about, validate=validate, schema=schema, explain=explain)
 
 
+@takes_options
 def validate(
-    file: PolicyFile,
-    model: ModelName = "demo",
-    fingerprint: FingerprintFile = None,
-    as_json: JsonFlag = False,
+    file: PolicyFile, model: ModelOptions, stand_in: FingerprintOption, output: OutputOptions
 ) -> None:
-    """Check a policy file; every problem with its line and column. Exit code 2 where there are any."""
+    """Check a policy file and list every problem with its line and column. The exit code is then 2."""
     try:
-        loaded = _load(file, model, fingerprint)
+        loaded = _load(file, model, stand_in)
     except PolicyError as error:
-        if not as_json:
+        if not output.as_json:
             raise
         print_json({"valid": False, "problems": [_problem(p, error) for p in error.problems]})
         raise typer.Exit(2) from error
-    warnings = loaded.plan.warnings
-    if as_json:
-        print_json(
-            {"valid": True, "problems": [], "warnings": warnings, "policy_sha256": loaded.sha256}
-            | {"policies": [rule.id for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)]}
-        )
+    if output.as_json:
+        print_json(_valid(loaded))
         return
     typer.echo(f"{file}: valid; {_counts(loaded)}; sha256 {loaded.sha256[:12]}")
-    for warning in warnings:
-        typer.echo(f"warning: {warning}")
+    _print_warnings(loaded)
 
 
-def schema(as_json: JsonFlag = True) -> None:
+@takes_options
+def schema(output: OutputOptions) -> None:
     """Print the JSON Schema of policy files, with the configurations of all enabled actions."""
     import json
 
@@ -67,26 +59,39 @@ def schema(as_json: JsonFlag = True) -> None:
     typer.echo(json.dumps(policy_schema({n: a.Config for n, a in actions.items()}), indent=2, sort_keys=True))
 
 
+@takes_options
 def explain(
-    file: PolicyFile,
-    model: ModelName = "demo",
-    fingerprint: FingerprintFile = None,
-    as_json: JsonFlag = False,
+    file: PolicyFile, model: ModelOptions, stand_in: FingerprintOption, output: OutputOptions
 ) -> None:
     """Show what a policy file means for a model: layers, thresholds and false-positive rates."""
-    loaded = _load(file, model, fingerprint)
-    if as_json:
+    loaded = _load(file, model, stand_in)
+    if output.as_json:
         print_json(_explained(loaded))
     else:
         _print_explained(loaded)
 
 
-def _load(file: Path, model: str, fingerprint: Path | None) -> ActivePolicies:
-    from guardrail.cli.fingerprints import fingerprint_of
+def _load(file: Path, model: ModelOptions, stand_in: FingerprintOption) -> ActivePolicies:
+    from guardrail.cli.models import fingerprint_of
     from guardrail.plugins.manager import Plugins
     from guardrail.policy.loading import load
 
-    return load(file, fingerprint_of(model, fingerprint), Plugins.from_environment())
+    return load(file, fingerprint_of(model, stand_in.fingerprint), Plugins.from_environment())
+
+
+def _valid(loaded: ActivePolicies) -> dict[str, object]:
+    return {
+        "valid": True,
+        "problems": [],
+        "warnings": loaded.plan.warnings,
+        "policy_sha256": loaded.sha256,
+        "policies": [rule.id for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)],
+    }
+
+
+def _print_warnings(loaded: ActivePolicies) -> None:
+    for warning in loaded.plan.warnings:
+        typer.echo(f"warning: {warning}")
 
 
 def _problem(problem: object, error: PolicyError) -> dict[str, object]:
@@ -144,36 +149,43 @@ def _explained_rule(rule: Rule) -> dict[str, object]:
 
 
 def _print_explained(loaded: ActivePolicies) -> None:
-    from guardrail.policy.rates import set_rate
-
-    plan, calibration = loaded.plan, loaded.calibration
+    rules = (*loaded.plan.rules, *loaded.plan.reply_rules)
     print_table(
         ("policy", "mode", "action", "trait", "layer", "fires", "score", "projection", "benign rate (95 %)"),
-        (row for rule in (*plan.rules, *plan.reply_rules) for row in _rows(rule, loaded)),
+        (row for rule in rules for row in _rows(rule, loaded)),
     )
-    for rule in (*plan.rules, *plan.reply_rules):
-        if line := _followed(rule):
-            typer.echo(f"{rule.id}: {line}")
-        if rule.steering:
-            layers = ", ".join(map(str, rule.steering.layers))
-            limits = ", ".join(number(limit) for limit in rule.steering.limits)
-            typer.echo(
-                f"{rule.id}: {rule.steering.operator} at {layers}" + (f", limits {limits}" if limits else "")
-            )
+    for rule in rules:
+        for line in (_followed(rule), _steered(rule)):
+            if line:
+                typer.echo(f"{rule.id}: {line}")
+    _print_set(loaded)
+    _print_warnings(loaded)
+
+
+def _print_set(loaded: ActivePolicies) -> None:
+    from guardrail.policy.rates import set_rate
+
+    plan = loaded.plan
     typer.echo(f"reads layers {', '.join(map(str, plan.layers)) or 'none'}; sha256 {loaded.sha256[:12]}")
     if plan.reply_layers:
         typer.echo(f"follows replies at layers {', '.join(map(str, plan.reply_layers))}")
-    total = set_rate(plan, calibration)
-    why = (
-        "an upper bound: the policies' rates added up, at most 1; policies that fire together make it smaller"
+    total = _rate(set_rate(plan, loaded.calibration))
+    typer.echo(
+        f"all enforced policies on benign prompts: {total} (an upper bound: the sum of the policies' rates, "
+        "at most 1; the rate is lower if policies fire together)"
     )
-    typer.echo(f"all enforced policies on benign prompts: {_rate(total)} ({why})")
-    for warning in plan.warnings:
-        typer.echo(f"warning: {warning}")
+
+
+def _steered(rule: Rule) -> str | None:
+    if rule.steering is None:
+        return None
+    layers = ", ".join(map(str, rule.steering.layers))
+    limits = ", ".join(number(limit) for limit in rule.steering.limits)
+    return f"{rule.steering.operator} at {layers}" + (f", limits {limits}" if limits else "")
 
 
 def _followed(rule: Rule) -> str | None:
-    """How a policy follows replies, or the replies of a conversation; its rate is then per reply."""
+    """How a policy follows replies or a conversation. The rate of one that follows replies is per reply."""
     if m := rule.monitor:
         how = f"{m.statistic} over {m.window} tokens, looked at every {m.every}"
         return f"response: {how}; its rate is per reply"

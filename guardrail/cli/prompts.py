@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from guardrail.cli.options import PromptOptions
 from guardrail.errors import ConfigError
 from guardrail.files.json_lines import decoded, proper
 from guardrail.files.problems import suggest
@@ -29,18 +30,61 @@ class InputPrompt:
 
     @property
     def text(self) -> str:
-        """What people recognise it by: the last message."""
+        """The last message, by which people recognise the prompt."""
         if isinstance(self.content, str):
             return self.content
         return _text(self.content[-1]) if self.content else ""
 
 
+def chosen(options: PromptOptions) -> list[InputPrompt]:
+    """Arguments first, then the file. Raises ConfigError if there are no prompts."""
+    prompts = from_arguments(options.prompts or [])
+    prompts += from_json_lines(options.file) if options.file else []
+    if not prompts:
+        raise ConfigError("no prompts: give them as arguments, or --input FILE.jsonl (- for standard input)")
+    return with_system(prompts, options.system)
+
+
 def from_arguments(texts: Sequence[str]) -> list[InputPrompt]:
-    """Each argument is one user message. Raises ConfigError where the terminal's bytes are no text."""
+    """Each argument is one user message. Raises ConfigError for bytes that are not Unicode."""
+    return [InputPrompt(name=f"prompt {i}", content=argument(text)) for i, text in enumerate(texts, 1)]
+
+
+def argument(text: str) -> str:
+    """Text from the command line. Raises ConfigError for bytes that are not Unicode."""
     try:
-        return [InputPrompt(name=f"prompt {i}", content=proper(text)) for i, text in enumerate(texts, 1)]
+        return proper(text)
     except ValueError as error:
         raise ConfigError(f"an argument is {error}") from error
+
+
+def with_system(prompts: Iterable[InputPrompt], system: str | None) -> list[InputPrompt]:
+    """Each prompt with the message of `--system`, if there is one, in front.
+
+    Raises ConfigError with the name of every prompt that has a system message already.
+    """
+    found = list(prompts)
+    if system is None:
+        return found
+    if taken := [prompt.name for prompt in found if _has_system(prompt.content)]:
+        raise ConfigError("\n".join(f"{name}: has a system message; leave out --system" for name in taken))
+    first = Message("system", argument(system))
+    return [replace(prompt, content=_behind(first, prompt.content)) for prompt in found]
+
+
+def _has_system(content: Content) -> bool:
+    return not isinstance(content, str) and any(_role(message) == "system" for message in content)
+
+
+def _role(message: MessageLike) -> object:
+    return message.role if isinstance(message, Message) else message.get("role")
+
+
+def _behind(first: Message, content: Content) -> Content:
+    if isinstance(content, str):
+        return (first, Message("user", content))
+    # an empty list stays one, and is refused as such
+    return (first, *content) if content else content
 
 
 def from_json_lines(path: Path) -> list[InputPrompt]:
@@ -62,7 +106,7 @@ def from_json_lines(path: Path) -> list[InputPrompt]:
 
 
 def lines(path: Path) -> list[bytes]:
-    """A file's lines without their ends. Raises ConfigError where it cannot be read."""
+    """A file's lines without their ends. Raises ConfigError if it cannot be read."""
     try:
         return (sys.stdin.buffer.read() if path == STDIN else path.read_bytes()).split(b"\n")
     except OSError as error:
@@ -70,12 +114,12 @@ def lines(path: Path) -> list[bytes]:
 
 
 def parsed(name: str, line: bytes) -> InputPrompt:
-    """One line of JSON as a prompt. Raises ValueError that says what is wrong with it."""
+    """One line of JSON as a prompt. Raises ValueError with the reason if it is not one."""
     value = decoded(line)
     if isinstance(value, str):
         return InputPrompt(name=name, content=value)
     if not isinstance(value, dict):
-        raise ValueError(f'neither a string nor {{"messages": [...]}} but {_kind(value)}')
+        raise ValueError(f'expected a string or {{"messages": [...]}}, not {_kind(value)}')
     return _conversation(name, value)
 
 
@@ -85,12 +129,12 @@ def _conversation(name: str, row: Mapping[str, Any]) -> InputPrompt:
             raise ValueError(f"unknown key `{key}`{suggest(key, KEYS)}")
     messages = row.get("messages")
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise ValueError("`messages` has to be a list of objects with `role` and `content`")
+        raise ValueError("`messages` must be a list of objects with `role` and `content`")
     tags, conversation = row.get("tags", []), row.get("conversation")
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise ValueError("`tags` has to be a list of strings")
+        raise ValueError("`tags` must be a list of strings")
     if not isinstance(conversation, str | None):
-        raise ValueError("`conversation` has to be a string")
+        raise ValueError("`conversation` must be a string")
     return InputPrompt(name=name, content=messages, tags=frozenset(tags), conversation=conversation)
 
 
@@ -101,13 +145,3 @@ def _kind(value: object) -> str:
 def _text(message: MessageLike) -> str:
     content = message.content if isinstance(message, Message) else message.get("content")
     return content if isinstance(content, str) else f"({type(content).__name__})"
-
-
-def chosen(texts: Sequence[str], path: Path | None) -> list[InputPrompt]:
-    """Arguments first, then the file. Raises ConfigError where there is nothing."""
-    prompts = [*from_arguments(texts), *(from_json_lines(path) if path else [])]
-    if not prompts:
-        raise ConfigError(
-            "no prompts: give them as arguments, or --input FILE.jsonl (- is the standard input)"
-        )
-    return prompts

@@ -1,34 +1,40 @@
-"""`guardrail traits list | show | author`: the traits that policies can name, and how they are defined."""
+"""`guardrail traits list | show | author`: the traits that policies can name, and their definitions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+from typer import Argument, Option
 
-from guardrail.cli.console import JsonFlag, print_json, print_table
+from guardrail.cli.console import print_json, print_table
+from guardrail.cli.judges import endpoint_of
+from guardrail.cli.options import EndpointOptions, OutputOptions, add_group, settings, takes_options
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.traits import TraitDefinition
     from guardrail.vectors.values import TraitVectors
 
-VectorsFile: TypeAlias = Annotated[str, typer.Option("--vectors", help="A vector file, or `demo`.")]
+VectorsFile: TypeAlias = Annotated[str, Option("--vectors", help="Vector file, or `demo`.")]
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="List traits, show how they are defined, define new ones.", no_args_is_help=True)
-    group.command("list")(list_traits)
-    group.command("show")(show)
-    group.command("author")(author)
-    app.add_typer(group, name="traits")
+    about = "List traits, show how they are defined, define new ones."
+    add_group(app, "traits", about, list=list_traits, show=show, author=author)
 
 
-def list_traits(vectors: VectorsFile = "demo", as_json: JsonFlag = False) -> None:
-    """The traits of a vector file, with the layer that `auto` means, and the built-in definitions."""
-    rows = _listed(_vectors(vectors))
-    if as_json:
+@takes_options
+def list_traits(vectors: VectorsFile = "demo", *, output: OutputOptions) -> None:
+    """List the traits of a vector file, with the layer that `auto` means, and the built-in definitions."""
+    from guardrail.cli.models import load_vectors
+
+    rows = _listed(load_vectors(vectors))
+    if output.as_json:
         keys = ("name", "layer", "vectors", "definition", "description")
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
         return
@@ -56,15 +62,16 @@ def _yes(value: bool) -> str:
     return "yes" if value else ""
 
 
+@takes_options
 def show(
-    trait: Annotated[str, typer.Argument(help="A built-in definition, or a YAML or JSON file.")],
-    as_json: JsonFlag = False,
+    trait: Annotated[str, Argument(help="Built-in definition, or a YAML or JSON file.")],
+    output: OutputOptions,
 ) -> None:
-    """One trait's definition: what asks for it, what forbids it, the questions and the judge's rubric."""
+    """Show one trait's definition: its instruction pairs, its questions and the judge's rubric."""
     from guardrail.traits import load_definition
 
     definition = load_definition(trait)
-    if as_json:
+    if output.as_json:
         print_json(definition)
     else:
         _print_definition(definition)
@@ -80,43 +87,31 @@ def _print_definition(definition: TraitDefinition) -> None:
     typer.echo(f"\nrubric:\n{definition.rubric}\n\nsha256 {definition.sha256[:12]}")
 
 
-def author(
-    name: Annotated[str, typer.Argument(help="The new trait's name.")],
-    description: Annotated[str, typer.Option("--description", help="What the trait means, in a sentence.")],
-    model: Annotated[str, typer.Option("--author-model", help="The model that writes the definition.")],
-    base_url: Annotated[
-        str, typer.Option("--base-url", help="An OpenAI-compatible endpoint.")
-    ] = "https://api.openai.com/v1",
-    api_key_env: Annotated[
-        str, typer.Option("--api-key-env", help="The environment variable that holds the key.")
-    ] = "OPENAI_API_KEY",
-    language: Annotated[
-        str | None, typer.Option("--language", help="Write in it; default: the description's language.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Default: NAME.yaml. Never overwritten.")] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Answers to ask for until one is good.")] = 3,
-    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for one answer.")] = 300.0,
-    as_json: JsonFlag = False,
-) -> None:
-    """Have a model write a definition from one sentence; it is checked, and repaired or refused."""
-    from guardrail.extract.author.dialogue import (
-        Commission,
-        check_commission,
-        store_definition,
-        write_definition,
-    )
-    from guardrail.extract.endpoint.client import Endpoint, EndpointSettings
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorOptions:
+    """What is to be defined, and who writes it."""
 
-    path = out or Path(f"{name}.yaml")
-    commission = Commission(name=name, description=description, model=model, language=language, rounds=rounds)
-    check_commission(commission, path)
-    settings = EndpointSettings(base_url=base_url, api_key_env=api_key_env, timeout_s=timeout_s)
-    with Endpoint(settings) as endpoint:
-        definition = write_definition(endpoint, commission)
-        definition = store_definition(
-            definition, path, f"Written by {model} at {endpoint.url} from: {description}"
-        )
-    if as_json:
+    description: Annotated[str, Option(help="What the trait means, in one sentence.")]
+    author_model: Annotated[str, Option(help="Model that writes the definition.")]
+    language: Annotated[
+        str | None, Option(help="Language to write in. Default: the language of --description.")
+    ] = None
+    out: Annotated[Path | None, Option(help="File to write, never overwritten. Default: NAME.yaml.")] = None
+    rounds: Annotated[int, Option(min=1, help="Maximum attempts until an answer is good.")] = 3
+    timeout_s: Annotated[float, Option("--timeout", min=1, help="Seconds to wait for one answer.")] = 300
+
+
+@takes_options
+def author(
+    name: Annotated[str, Argument(help="Name of the new trait.")],
+    given: AuthorOptions,
+    service: EndpointOptions,
+    output: OutputOptions,
+) -> None:
+    """Have a model write a definition from one sentence. It is checked, and repaired or refused."""
+    path = given.out or Path(f"{name}.yaml")
+    definition = _authored(name, path, given, service)
+    if output.as_json:
         print_json({"file": path, "definition": definition})
     else:
         typer.echo(
@@ -124,13 +119,18 @@ def author(
         )
 
 
+def _authored(name: str, path: Path, given: AuthorOptions, service: EndpointOptions) -> TraitDefinition:
+    from guardrail.extract.author import dialogue
+    from guardrail.extract.endpoint.client import Endpoint
+
+    commission = settings(dialogue.Commission, given, name=name, model=given.author_model)
+    dialogue.check_commission(commission, path)
+    with Endpoint(replace(endpoint_of(service), timeout_s=given.timeout_s)) as endpoint:
+        written = dialogue.write_definition(endpoint, commission)
+        origin = f"Written by {given.author_model} at {endpoint.url} from: {given.description}"
+        return dialogue.store_definition(written, path, origin)
+
+
 def _counted(definition: TraitDefinition) -> str:
     questions = f"{len(definition.extraction)} + {len(definition.evaluation)} questions"
     return f"{len(definition.instructions)} instruction pairs, {questions}, a rubric"
-
-
-def _vectors(name: str) -> TraitVectors:
-    from guardrail.policy.loading import resolve_vectors
-    from guardrail.vectors.values import TraitVectors
-
-    return TraitVectors.load(resolve_vectors(name, Path()))

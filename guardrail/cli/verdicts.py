@@ -1,21 +1,21 @@
-"""How decisions are shown: the JSON of `check`, score bars, and one sentence on what was decided and why."""
+"""How decisions are shown: the JSON of `check`, score bars, and one sentence that gives the reason."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+from rich.text import Text
+
 from guardrail.files.records import SCORE_FIELDS, Json, pick
 
 if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
     from guardrail.types import Decision, Reply, Score, Timing
 
 BAR = 30
 MARK = 10
-"""The threshold's column, the same in every bar: a full bar is three times the threshold."""
+"""Column of the threshold in every bar. A full bar is three times the threshold."""
 BEFORE = ("status", "action", "would_action", "policy")
 AFTER = ("fail_open", "warnings", "error")
 VERDICTS = {
@@ -28,7 +28,7 @@ VERDICTS = {
 
 
 def decision_row(decision: Decision, audit_id: str | None, timing: Timing | None) -> Json:
-    """The stable JSON of one decision. `latency_ms` is that of the batch the prompt was decided in."""
+    """The stable JSON of one decision. `latency_ms` is that of the prompt's whole batch."""
     latency = timing and {"guard": round(timing.guard, 4), "prefill": round(timing.prefill, 4)}
     return {
         **pick(decision, BEFORE),
@@ -41,9 +41,9 @@ def decision_row(decision: Decision, audit_id: str | None, timing: Timing | None
 
 
 def decision_rows(reply: Reply) -> list[Json]:
-    """The decisions behind one reply; only the last one's latency is known.
+    """The decisions behind one reply. Only the last one's latency is known.
 
-    The last one holds the decision on the reply under `response`, null where no policy followed it.
+    The last one holds the decision on the reply as `reply_decision`: null if no policy followed it.
     """
     earlier = [decision_row(decision, reply.audit_id, None) for decision in reply.earlier]
     last = decision_row(reply.decision, reply.audit_id, reply.timing)
@@ -51,20 +51,18 @@ def decision_rows(reply: Reply) -> list[Json]:
 
 
 def response_row(response: Decision | None) -> Json | None:
-    """The JSON of a decision on a reply: as that of a prompt, and the reply token at which a policy fired."""
+    """As `decision_row`, with the reply token at which a policy fired."""
     return response and {**decision_row(response, None, None), "token": response.token}
 
 
 def is_finding(decision: Decision) -> bool:
-    """Whether the model may not simply answer: an enforced policy fired, or an error is no pass."""
+    """Whether an enforced policy fired, or an error keeps the model from simply answering."""
     enforced = {score.policy for score in decision.scores if score.mode == "enforce"}
     return decision.action != "allow" or not enforced.isdisjoint(decision.fired)
 
 
 def verdict(decision: Decision) -> Text:
-    """What was done, in its colour."""
-    from rich.text import Text
-
+    """The action, in its colour."""
     word, style = VERDICTS.get(decision.action, (decision.action, "red"))
     if decision.status != "evaluated":
         word = f"{word} ({decision.status.replace('_', ' ')})"
@@ -73,14 +71,14 @@ def verdict(decision: Decision) -> Text:
 
 
 def reason(decision: Decision) -> str:
-    """One sentence on why."""
+    """One sentence that gives the reason."""
     if decision.error:
         return decision.error
     if decision.status == "not_evaluated":
         return (
-            "no policy is about this prompt"
+            "no policy applies to this prompt"
             if decision.stage == "prompt"
-            else "nothing of the reply was read"
+            else "no token of the reply was read"
         )
     if decision.policy:
         where = f" (reply token {decision.token})" if decision.token is not None else ""
@@ -90,7 +88,7 @@ def reason(decision: Decision) -> str:
     shadows = [f"{policy}: {_scored(decision, policy)}" for policy in decision.fired]
     if shadows:
         word = VERDICTS.get(decision.would_action, (decision.would_action, ""))[0]
-        return f"only watched (shadow), enforced it would be {word}: {'; '.join(shadows)}"
+        return f"in shadow mode; if enforced, it would be {word}: {'; '.join(shadows)}"
     return "no score reached its threshold"
 
 
@@ -105,9 +103,7 @@ def _against(score: Score) -> str:
 
 
 def bars(decision: Decision) -> Table:
-    """One bar for each score; the mark in it is the threshold. Fired bars are coloured."""
-    from rich.table import Table
-
+    """One bar per score, with a mark at the threshold. Fired bars are coloured."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("left", "left", "left", "right", "right", "left"):
         table.add_column(justify=column, no_wrap=True)  # pyright: ignore[reportArgumentType]
@@ -117,8 +113,6 @@ def bars(decision: Decision) -> Table:
 
 
 def _cells(score: Score) -> Sequence[Text]:
-    from rich.text import Text
-
     state = ("fired" if score.fired else "") + (f" ({score.mode})" if score.mode != "enforce" else "")
     style = _style(score)
     return (
@@ -136,9 +130,7 @@ def _style(score: Score) -> str:
 
 
 def bar(score: Score) -> Text:
-    """The score, in units in which the threshold is at `MARK`; cut off at both ends."""
-    from rich.text import Text
-
+    """The score, scaled so that the threshold is at `MARK`, and cut off at both ends."""
     unit = MARK / max(abs(score.threshold), 1e-6)
     filled = min(BAR, max(0, round(MARK + (score.score - score.threshold) * unit)))
     text = Text.assemble(("━" * filled, _style(score)), ("─" * (BAR - filled), "bright_black dim"))
@@ -146,16 +138,16 @@ def bar(score: Score) -> Text:
 
 
 def notes(decision: Decision, known: Sequence[str] = ()) -> list[str]:
-    """The warnings that are about this prompt; `known` were said when the policies were loaded."""
+    """The warnings about this prompt. `known` warnings were shown when the policies were loaded."""
     return [f"warning: {warning}" for warning in decision.warnings if warning not in known]
 
 
 def plain(text: str) -> str:
-    """Without what could move a terminal's cursor or cannot be encoded."""
+    """The text without characters that move a terminal's cursor or cannot be encoded."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def short(text: str, width: int) -> str:
-    """One line of it."""
+    """The text on one line of at most `width` characters."""
     line = " ".join(plain(text).split())
     return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -41,13 +41,18 @@ class PluginRow:
 
 
 class Registry:
-    """The plugins that are loaded. Complete and checked once it is made. Raises PluginError."""
+    """The plugins that are loaded. Complete and checked once it is made. Raises PluginError.
 
-    def __init__(self, objects: Sequence[object], names: Sequence[str]) -> None:
+    `objects` are plugins, `names` are installed ones. `built_ins` are modules that are loaded before them.
+    """
+
+    def __init__(
+        self, objects: Sequence[object], names: Sequence[str], built_ins: Sequence[str] = BUILT_INS
+    ) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._versions: dict[str, str] = {}
-        for module in BUILT_INS:
+        for module in built_ins:
             self._register(import_module(module), module)
         for plugin in objects:
             self._register(plugin, name_of(plugin))
@@ -86,9 +91,13 @@ class Registry:
         return PluginRow(
             name=name,
             version=self._versions.get(name, ""),
-            state="built-in" if name in BUILT_INS else "enabled",
+            state="built-in" if self._is_built_in(name) else "enabled",
             hooks=tuple(sorted(caller.name for caller in callers)),
         )
+
+    def _is_built_in(self, name: str) -> bool:
+        """The verbs of the command line are built in as well; the registry gets them as objects."""
+        return name.startswith("guardrail.") and name not in self._versions
 
     def _load(self, name: str) -> None:
         if self._manager.has_plugin(name):

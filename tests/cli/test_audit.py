@@ -96,7 +96,7 @@ def test_a_log_that_is_not_there_exits_with_2(verb, tmp_path, capsys):
 
 def test_pending_lists_what_waits(queue, capsys):
     assert run(["audit", "pending"]) == 0
-    assert "nothing waits" in capsys.readouterr().out
+    assert "no ticket is waiting" in capsys.readouterr().out
     queue.open(ticket("t-1", "May I?"))
     assert run(["audit", "pending"]) == 0
     assert "May I?" in capsys.readouterr().out
@@ -131,6 +131,12 @@ def test_plugins_list_shows_the_built_ins(capsys):
     assert run(["plugins", "list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["guardrail.actions.block"]["state"] == "built-in"
+    assert rows["guardrail.cli.check"] == {
+        "name": "guardrail.cli.check",
+        "version": "",
+        "state": "built-in",
+        "hooks": ["guardrail_cli"],
+    }
     assert run(["plugins", "list"]) == 0
     assert "guardrail_escalation_sinks" in capsys.readouterr().out
 

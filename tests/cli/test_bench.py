@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from guardrail.bench import couple as couples
 from guardrail.bench import memory, results, settings
 from guardrail.bench.ratios import Timings
 from guardrail.bench.results import Point, Row, Two, measured, not_measured
 from guardrail.bench.run import Run
 from guardrail.bench.tables import cells, markdown
 from guardrail.cli import run
+from guardrail.cli.bench import command
 from guardrail.errors import ConfigError
 from guardrail.report.bench import figures, page, swept
 
@@ -55,7 +55,7 @@ def timed(monkeypatch):
         monkeypatch.setattr(Run, "rows", rows)
         return seen
 
-    monkeypatch.setattr(couples, "load", lambda *a: NoModel())
+    monkeypatch.setattr(command, "load_couple", lambda *a: NoModel())
     return use
 
 
@@ -99,7 +99,7 @@ def test_ctrl_c_prints_what_is_done_and_is_no_success(monkeypatch, capsys):
         yield next(made_up())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(couples, "load", lambda *a: ended)
+    monkeypatch.setattr(command, "load_couple", lambda *a: ended)
     monkeypatch.setattr(Run, "rows", rows)
     assert verb("--json") == 1
     found = json.loads(capsys.readouterr().out)
@@ -110,7 +110,7 @@ def test_ctrl_c_prints_what_is_done_and_is_no_success(monkeypatch, capsys):
 
 def test_what_does_not_fit_into_memory_is_refused_before_anything_is_loaded(monkeypatch, capsys):
     monkeypatch.setattr(settings, "available", lambda device: 1000)
-    monkeypatch.setattr(couples, "load", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(command, "load_couple", lambda *a: pytest.fail("loaded"))
     assert verb() == 2
     assert "not enough memory: demo needs about" in capsys.readouterr().err
 
@@ -121,7 +121,7 @@ def test_with_memory_for_one_copy_the_output_says_what_bare_is(timed, monkeypatc
     free = int(1.5 * settings.HEADROOM * demo.weights + demo.working(Point(128, 1, 1), 32))
     monkeypatch.setattr(settings, "available", lambda device: free)
     assert verb() == 0
-    assert "bare is the same model with the guard taken off" in capsys.readouterr().out
+    assert "the bare model is the same one, with the guard taken off" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_with_memory_for_one_copy_the_output_says_what_bare_is(timed, monkeypatc
     ],
 )
 def test_what_is_wrong_is_said_before_a_model_is_loaded(monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(couples, "load", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(command, "load_couple", lambda *a: pytest.fail("loaded"))
     assert verb(*arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_an_unknown_model_is_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(couples, "load", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(command, "load_couple", lambda *a: pytest.fail("loaded"))
     policies = tmp_path / "p.yaml"
     rule = "{id: a, trait: evil, layer: 2, threshold: {raw: 1.0}, action: block}"
     policies.write_text(f"version: 1\nvectors: demo\npolicies:\n  - {rule}\n")
@@ -154,7 +154,7 @@ def test_an_unknown_model_is_named(monkeypatch, capsys, tmp_path):
 
 
 def test_a_broken_policy_file_is_said_before_a_model_is_loaded(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(couples, "load", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(command, "load_couple", lambda *a: pytest.fail("loaded"))
     broken = tmp_path / "p.yaml"
     broken.write_text("version: 1\npolicies: []\nplicies: []\n")
     assert verb("--policies", str(broken)) == 2

@@ -140,7 +140,7 @@ def test_a_score_that_belongs_to_another_calibration_is_a_warning(folder, capsys
     path = folder / "policy.yaml"
     path.write_text(path.read_text().replace("calibration.json", "older.json"))
     assert calibrate(folder, "--apply", str(path), "--fpr", "0.05") == 0
-    assert "names older.json, not" in capsys.readouterr().err
+    assert "names older.json, but these thresholds are for" in capsys.readouterr().err
 
 
 def loaded(folder):
@@ -161,14 +161,14 @@ def loaded(folder):
             "needs at least 999 benign prompts",
         ),
         (["--fpr", "0.05", "--set-fpr", "0.1"], "needs a policy file"),
-        (["--fpr", "1.5"], "--fpr is between 0 and 1"),
-        (["--fpr", "0.05", "--width", "0"], "--width is between 0 and 1"),
+        (["--fpr", "1.5"], "--fpr must be between 0 and 1"),
+        (["--fpr", "0.05", "--width", "0"], "--width must be between 0 and 1"),
         (["--fpr", "0.05", "--held-out", "1"], "held-out share"),
         (["--write"], "need --apply"),
         (["--fpr", "0.05", "--set-fpr", "0.1", "--policies", "POLICY"], "policies[1].threshold"),
         (["--apply", "POLICY", "--policies", "FOLDER/other.yaml"], "name different files"),
         (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl"], "benign.jsonl exists"),
-        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl", "--force"], "is no calibration"),
+        (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl", "--force"], "is not a calibration file"),
         (["--fpr", "0.05", "--out", "FOLDER/none/c.json"], "no such folder"),
         (["--fpr", "0.05", "--model", "demo"], "made for a model of 4 layers x 32"),
         (["--benign", "FOLDER/missing.jsonl"], "cannot be read"),
@@ -219,6 +219,21 @@ def test_bad_prompts_are_2_with_every_line_unless_they_are_skipped(folder, capsy
     assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--skip-invalid", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["prompts"], answer["skipped"], answer["duplicates"]) == (250, 5, 10)
+
+
+def test_a_system_message_is_put_before_every_benign_prompt(folder, capsys):
+    hashes = []
+    for more in ([], ["--system", "Be brief."]):
+        given = ["--model", str(folder / "model"), "--out", str(folder / "c.json"), "--force"]
+        rest = ["--input", str(folder / "benign.jsonl"), "--conversations", "0", "--fpr", "0.05", "--json"]
+        assert run(["calibrate", *given, *rest, *vectors(folder), *more]) == 0
+        hashes.append(json.loads(capsys.readouterr().out)["sha256"])
+    assert hashes[0] != hashes[1]
+    own = {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}
+    with (folder / "benign.jsonl").open("a") as file:
+        file.write(json.dumps(own) + "\n")
+    assert calibrate(folder, *vectors(folder), "--system", "Be brief.") == 2
+    assert "benign.jsonl:251: has a system message; leave out --system" in capsys.readouterr().err
 
 
 # --- files of prompts ---------------------------------------------------------------------------------

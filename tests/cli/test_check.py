@@ -192,7 +192,7 @@ def test_a_shadow_policy_says_what_it_would_do_and_is_no_finding(tmp_path, file,
         ("allow", "block"),
     ]
     assert run(["check", "--input", str(file), "--policies", rules]) == 0
-    assert "only watched (shadow), enforced it would be blocked: watched: evil" in capsys.readouterr().out
+    assert "in shadow mode; if enforced, it would be blocked: watched: evil" in capsys.readouterr().out
 
 
 def test_people_see_verdict_bars_and_reason_without_colour_codes_in_a_pipe(loaded, file, capsys):
@@ -241,7 +241,7 @@ def test_what_is_a_finding():
 
 
 def test_reasons_name_what_decided():
-    assert reason(Decision(status="not_evaluated")) == "no policy is about this prompt"
+    assert reason(Decision(status="not_evaluated")) == "no policy applies to this prompt"
     assert reason(Decision(status="error", error="broken")) == "broken"
     assert reason(Decision(status="evaluated", action="block", warnings=("a plugin: no",))) == "a plugin: no"
     decided = Decision(status="evaluated", action="block", policy="p", fired=("p",), scores=(score(4),))

@@ -134,6 +134,21 @@ def test_one_layer_is_evaluated_where_one_is_asked_for(command, data, capsys):
     assert (evil["layer"], evil["nulls"]["layers"]) == (3, [3])
 
 
+def test_a_system_message_is_put_before_every_labelled_prompt(command, data, capsys):
+    results = []
+    for more in ([], ["--system", "!!! +++"]):
+        assert run([*command, "--data", str(data), "--json", *more]) == 0
+        results.append(found(capsys)["traits"]["evil"])
+    assert results[0] != results[1]
+    messages = [{"role": "system", "content": "own"}, {"role": "user", "content": "b"}]
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    write(data, [*rows, {"messages": messages, "trait": "evil"}])
+    assert run([*command, "--data", str(data), "--system", "Be brief."]) == 2
+    assert "data.jsonl:121: has a system message; leave out --system" in capsys.readouterr().err
+    assert run(["evaluate", "--system", "Be brief."]) == 2
+    assert "belong to --data" in capsys.readouterr().err
+
+
 def test_gates_decide_the_exit_code(command, world, data, capsys):
     calibrated = [*command, "--data", str(data), "--calibration", str(world / "calibration.json"), "--json"]
     assert run([*calibrated, "--min-auroc", "0.8"]) == 0
@@ -259,7 +274,7 @@ def test_steering_is_swept_by_a_definitions_questions_and_a_judge(
     command, world, data, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(sweep, "COEFFICIENTS", {"add": (-1.0, 1.0), "cap": (50.0,)})
-    monkeypatch.setattr(judges, "find_judge", lambda name, plugins: Judge())
+    monkeypatch.setattr(judges, "find_judge", lambda name, plugins, **options: Judge())
     questions = write(tmp_path / "mc.jsonl", [{"question": "?", "options": ["a", "b"], "answer": 0}])
     report = tmp_path / "report.html"
     calibrated = [*command, "--data", str(data), "--calibration", str(world / "calibration.json")]

@@ -8,7 +8,8 @@ import typer
 
 from guardrail import demo
 from guardrail.cli import run
-from guardrail.cli.vectors.layers import Selector, _finish
+from guardrail.cli.vectors.layers import _finish
+from guardrail.cli.vectors.options import Selector
 from guardrail.extract.layers.files import load_sweep
 from guardrail.extract.layers.measurements import Candidate, Sweep
 from guardrail.traits import dump_definition, load_definition
@@ -106,7 +107,7 @@ def test_a_trait_without_a_choice_keeps_its_layer_and_is_named(tmp_path, capsys)
 
 def test_another_model_needs_a_judge(tmp_path, capsys):
     assert choose(tmp_path / "v.safetensors", "--trait", "evil", "--model", "some/model") == 2
-    assert "say who judges" in capsys.readouterr().err
+    assert "no judge: give --judge" in capsys.readouterr().err
 
 
 def test_a_run_on_the_built_in_model_keeps_its_sweep(tmp_path, capsys):

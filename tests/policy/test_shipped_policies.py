@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
 from guardrail import demo
-from guardrail.cli.fingerprints import read_fingerprint
+from guardrail.cli.models import read_fingerprint
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.file import schema
 from guardrail.policy.loading import load

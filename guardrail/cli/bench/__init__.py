@@ -1,5 +1,5 @@
 """`guardrail bench`."""
 
-from guardrail.cli.bench.command import register
+from guardrail.cli.bench.command import guardrail_cli
 
-__all__ = ["register"]
+__all__ = ["guardrail_cli"]

@@ -1,89 +1,89 @@
-"""`guardrail bench`: what the guard costs on this machine, for one's own model and policies.
+"""`guardrail bench`: what the guard costs on this machine, with the user's own model and policies.
 
-Exit codes: 0, 1 where a gate is missed or undecided or the run was interrupted, 2 for a usage error.
+Exit codes: 0; 1 if a gate is missed or undecided, or the run was interrupted; 2 for a usage error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
-from guardrail.cli.bench.output import show
-from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, errors
-from guardrail.cli.guards import silence
+from guardrail.cli.bench.output import FileOptions, check_page, show
+from guardrail.cli.console import errors
+from guardrail.cli.models import check_policies, device_of, dtype_argument, load, only_transformers, silence
+from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
 from guardrail.errors import ConfigError
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from guardrail.bench.couple import Couple
+    from guardrail.bench.memory import Sizes
     from guardrail.bench.results import Report, Row
-    from guardrail.bench.run import Run
     from guardrail.bench.settings import Settings
 
-SHARED = "memory holds one copy: bare is the same model with the guard taken off between the calls"
+SHARED = "memory holds one copy: the bare model is the same one, with the guard taken off between the calls"
 INTERRUPTED = "interrupted: this is what was measured"
 
 
-def register(app: typer.Typer) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadOptions:
+    """What is measured."""
+
+    prompts: Annotated[str, Option(help="Prompt lengths in tokens. The first is the base.")] = "128"
+    batches: Annotated[str, Option(help="Batch sizes. The first is the base.")] = "1"
+    policy_counts: Annotated[str, Option(help="Numbers of made-up policies to measure.")] = ""
+    new_tokens: Annotated[int, Option(help="Tokens per reply.")] = 32
+    cases: Annotated[str, Option(help="Cases to run: allow, steer, block.")] = "allow,steer,block"
+    against: Annotated[
+        str,
+        Option(
+            help="Also benchmark: hooks, hidden-states, nnsight, prompt-guard-86m, llama-guard-1b, "
+            "llama-guard-8b, or all."
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuringOptions:
+    """How it is measured, and what it may cost."""
+
+    pairs: Annotated[int, Option(help="Pairs of guarded and bare calls per case.")] = 60
+    warm_up: Annotated[int, Option(help="Calls of each kind before the first pair.")] = 5
+    threads: Annotated[int | None, Option(help="Threads of torch on the CPU.")] = None
+    max_overhead_pct: Annotated[float | None, Option(help="Gate: maximum added time, in percent.")] = None
+    max_overhead_ms: Annotated[float | None, Option(help="Gate: maximum added milliseconds.")] = None
+
+
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
     app.command("bench")(bench)
 
 
+@takes_options
 def bench(
-    model: ModelName = "demo",
-    policies: PoliciesFile = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")] = "auto",
-    prompts: Annotated[
-        str, typer.Option("--prompts", help="Prompt lengths in tokens; the first is the base.")
-    ] = "128",
-    batches: Annotated[str, typer.Option("--batches", help="Batch sizes; the first is the base.")] = "1",
-    policy_counts: Annotated[
-        str,
-        typer.Option("--policy-counts", help="Numbers of made-up policies on the layers that yours read."),
-    ] = "",
-    new_tokens: Annotated[int, typer.Option(help="Length of each reply.")] = 32,
-    cases: Annotated[str, typer.Option("--cases", help="Of allow, steer, block.")] = "allow,steer,block",
-    against: Annotated[
-        str,
-        typer.Option(
-            "--against",
-            help="Measured too: hooks, hidden-states, nnsight, prompt-guard-86m, llama-guard-1b, "
-            "llama-guard-8b, or all.",
-        ),
-    ] = "",
-    pairs: Annotated[int, typer.Option(help="Alternating pairs for each case.")] = 60,
-    warm_up: Annotated[int, typer.Option(help="Calls of each before the first pair.")] = 5,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU.")] = None,
-    max_overhead_pct: Annotated[
-        float | None,
-        typer.Option(help="Gate: exit 1 unless allowed prompts cost at most this much more, in percent."),
-    ] = None,
-    max_overhead_ms: Annotated[
-        float | None, typer.Option(help="Gate: exit 1 unless they cost at most this many milliseconds more.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the results as JSON to this file.")] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page with figures (needs the extra `report`).")
-    ] = None,
-    as_json: JsonFlag = False,
+    model: ModelOptions,
+    policies: PoliciesOption,
+    workload: WorkloadOptions,
+    measuring: MeasuringOptions,
+    files: FileOptions,
+    output: OutputOptions,
 ) -> None:
     """Measure what the guard costs: time to first token, time per token, throughput and memory.
 
-    Guarded and bare calls alternate in one process; what counts is their ratio, with its interval. The gates
-    judge the first token and the time per token of allowed prompts: an interval above the limit fails, one
-    below it passes, one that straddles it is inconclusive; all but passing exits with 1.
+    Guarded and bare calls alternate in one process; the result is their ratio with its interval. The gates
+    judge the first token and the time per token of allowed prompts. A gate fails if its interval lies above
+    the limit, passes if it lies below, and is inconclusive otherwise. The exit code is 1 unless all pass.
     """
-    settings = _settings(
-        *(model, policies, device, prompts, batches, policy_counts, new_tokens, cases, against),
-        *(pairs, warm_up, max_overhead_pct, max_overhead_ms),
-    )
-    if html is not None:
-        from guardrail.report.bench import check_installed
-
-        check_installed()
-    report, complete = _measured(settings, threads)
-    show(report, out, html, as_json)
+    only_transformers(model)
+    asked = _settings(model, policies, workload, measuring)
+    check_page(files.html)
+    report, complete = _measured(model, asked, measuring.threads)
+    show(report, files, output.as_json)
     if not complete or any(row.verdict in ("fail", "inconclusive") for row in report.cases):
         raise typer.Exit(1)
 
@@ -92,62 +92,28 @@ def bench(
 
 
 def _settings(
-    model: str,
-    policies: Path | None,
-    device: str,
-    prompts: str,
-    batches: str,
-    policy_counts: str,
-    new_tokens: int,
-    cases: str,
-    against: str,
-    pairs: int,
-    warm_up: int,
-    max_pct: float | None,
-    max_ms: float | None,
+    model: ModelOptions, policies: PoliciesOption, workload: WorkloadOptions, measuring: MeasuringOptions
 ) -> Settings:
     from guardrail.bench.goals import gate
     from guardrail.bench.settings import AGAINST, Settings
     from guardrail.policy.loading import default_policies
 
-    source = policies or default_policies(model)
-    _check_policies(source)
-    return Settings(
-        model=model,
+    source = policies.policies or default_policies(model.name)
+    check_policies(source)
+    return settings(
+        Settings,
+        workload,
+        measuring,
+        model=model.name,
         policies=source,
-        device=_device(device),
-        prompts=_numbers("--prompts", prompts),
-        batches=_numbers("--batches", batches),
-        policy_counts=_numbers("--policy-counts", policy_counts),
-        new_tokens=new_tokens,
-        cases=_names(cases),  # type: ignore[arg-type]  # Settings checks them
-        against=AGAINST if against == "all" else _names(against),
-        pairs=pairs,
-        warm_up=warm_up,
-        gate=gate(max_pct, max_ms),
+        device=device_of(model.device),
+        prompts=_numbers("--prompts", workload.prompts),
+        batches=_numbers("--batches", workload.batches),
+        policy_counts=_numbers("--policy-counts", workload.policy_counts),
+        cases=_names(workload.cases),  # type: ignore[arg-type]  # Settings checks them
+        against=AGAINST if workload.against == "all" else _names(workload.against),
+        gate=gate(measuring.max_overhead_pct, measuring.max_overhead_ms),
     )
-
-
-def _check_policies(path: Path) -> None:
-    """What is wrong with the file itself is said before a model is loaded."""
-    from guardrail.files.yaml import read_document
-    from guardrail.policy.file import draft
-
-    document = read_document(path)
-    if problems := draft(document).problems:
-        raise document.error(list(problems))
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError("there is no CUDA device here; use --device cpu")
-    if not name.startswith(("cuda", "cpu")):
-        raise ConfigError(f"unknown device `{name}`; use cpu, cuda or auto")
-    return name
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -164,7 +130,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 # --- measuring ----------------------------------------------------------------------------------------
 
 
-def _measured(settings: Settings, threads: int | None) -> tuple[Report, bool]:
+def _measured(model: ModelOptions, asked: Settings, threads: int | None) -> tuple[Report, bool]:
     """The report, and whether the run came to its end."""
     import torch
 
@@ -174,35 +140,62 @@ def _measured(settings: Settings, threads: int | None) -> tuple[Report, bool]:
         torch.set_num_threads(threads)
     found: list[Row] = []
     notes: list[str] = []
-    clock = "events" if settings.device.startswith("cuda") else "wall"
+    complete = True
+    clock = "events" if asked.device.startswith("cuda") else "wall"
     try:
         with errors().status("looking at the model ...") as status:
-            silence(settings.model)
-            for row in _rows(settings, notes, status.update):
+            silence(model)
+            for row in _rows(model, asked, notes, status.update):
                 found.append(row)
-        complete = True
     except KeyboardInterrupt:
         notes.append(INTERRUPTED)
         complete = False
-    return report(found, settings.device, clock, notes), complete
+    return report(found, asked.device, clock, notes), complete
 
 
-def _rows(settings: Settings, notes: list[str], say: Callable[[str], object]) -> Iterator[Row]:
+def _rows(
+    model: ModelOptions, asked: Settings, notes: list[str], say: Callable[[str], object]
+) -> Iterator[Row]:
     from guardrail.bench.clocks import clock_of
-    from guardrail.bench.couple import load
-    from guardrail.bench.memory import sizes_of_pretrained
     from guardrail.bench.run import Run
     from guardrail.bench.settings import copies
 
-    sizes = sizes_of_pretrained(settings.model, {})
-    count = copies(settings, sizes)
+    sizes, clock = sizes_of(model), clock_of(asked.device)[1]
+    count = copies(asked, sizes)
     notes.extend([SHARED] if count == 1 else [])
-    say(f"loading {settings.model} ...")
-    couple = load(settings.model, settings.device, count, settings.policies)
+    say(f"loading {model.name} ...")
+    couple = load_couple(model, asked, count)
     try:
-        run: Run = Run(
-            settings=settings, couple=couple, sizes=sizes, clock=clock_of(settings.device)[1], say=say
-        )
-        yield from run.rows()
+        yield from Run(settings=asked, couple=couple, sizes=sizes, clock=clock, say=say).rows()
     finally:
         couple.close()
+
+
+def sizes_of(model: ModelOptions) -> Sizes:
+    """What the model takes in memory, in the type of its files or in the one that was asked for."""
+    from guardrail.bench.memory import sizes_of_pretrained
+
+    stored = sizes_of_pretrained(model.name, {})
+    argument = dtype_argument(model.dtype)
+    if not argument:
+        return stored
+    loaded = sizes_of_pretrained(model.name, argument)
+    # a token of the cache is proportional to the width of the type
+    return replace(loaded, weights=stored.weights * loaded.cache_per_token // stored.cache_per_token)
+
+
+def load_couple(model: ModelOptions, asked: Settings, copies: int) -> Couple:
+    """The guarded model and the bare one: the same if there is memory for one copy only."""
+    from guardrail.bench.couple import Couple
+
+    guarded, tokenizer = load(model)
+    bare = load(model)[0] if copies > 1 else guarded
+    return Couple(guarded, bare, _with_template(tokenizer, model.chat_template), asked.policies)
+
+
+def _with_template(tokenizer: Any, template: str | None) -> Any:
+    from guardrail.engines.transformers.rendering import Renderer
+
+    if template is not None:
+        tokenizer.chat_template = Renderer(tokenizer, template).template
+    return tokenizer

@@ -1,12 +1,14 @@
-"""How the verb `bench` shows what was measured: files, JSON, tables."""
+"""How `guardrail bench` shows its results: files, JSON and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
 
 from guardrail.cli.console import console, print_json, print_table
 
@@ -20,16 +22,32 @@ COLUMNS = (
 )
 
 
-def show(report: Report, out: Path | None, html: Path | None, as_json: bool) -> None:
-    """Write the files that were asked for, and print JSON or a table for each point."""
-    if out is not None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOptions:
+    """The files that results are written to."""
+
+    out: Annotated[Path | None, Option(help="File for the results as JSON.")] = None
+    html: Annotated[Path | None, Option(help="File for an HTML page (needs the extra `report`).")] = None
+
+
+def check_page(html: Path | None) -> None:
+    """Raises ConfigError if a page is asked for and cannot be made."""
+    if html is not None:
+        from guardrail.report.bench import check_installed
+
+        check_installed()
+
+
+def show(report: Report, files: FileOptions, as_json: bool) -> None:
+    """Write the files that were asked for, and print JSON, or a table for each point."""
+    if files.out is not None:
         from guardrail.bench.results import write
 
-        write(report, out)
-    if html is not None:
+        write(report, files.out)
+    if files.html is not None:
         from guardrail.report.bench import write_html
 
-        write_html(report, html)
+        write_html(report, files.html)
     if as_json:
         print_json(asdict(report))
         return

@@ -1,5 +1,5 @@
 """`guardrail calibrate`."""
 
-from guardrail.cli.calibrate.command import register
+from guardrail.cli.calibrate.command import guardrail_cli
 
-__all__ = ["register"]
+__all__ = ["guardrail_cli"]

@@ -1,4 +1,4 @@
-"""Files of benign prompts: JSON Lines, plain text with one prompt a line, or CSV with a column of prompts."""
+"""The benign prompts of `guardrail calibrate`: JSON Lines, plain text with one prompt a line, or CSV."""
 
 from __future__ import annotations
 
@@ -7,26 +7,55 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from guardrail.cli.prompts import STDIN, InputPrompt, lines, parsed
+from guardrail.cli.calibrate.options import SampleOptions
+from guardrail.cli.prompts import STDIN, InputPrompt, lines, parsed, with_system
 from guardrail.errors import ConfigError
 from guardrail.types import Messages
 
+if TYPE_CHECKING:
+    from guardrail.calibrate.sample import Sample
+    from guardrail.extract.subject import Subject
+
+SHOWN_PROBLEMS = 20
 COLUMN = "prompt"
+
+
+def read_sample(options: SampleOptions, subject: Subject) -> tuple[Sample, int]:
+    """The split prompts, and how many were left out. Raises ConfigError with the line of every bad one."""
+    from guardrail.calibrate.sample import read, split
+
+    assert options.benign is not None
+    file = read_benign(options.benign)
+    given = with_system((InputPrompt(name=n, content=c) for n, c in file.prompts), options.system)
+    prompts = [(prompt.name, prompt.content) for prompt in given]
+    found = read(prompts, lambda messages: subject.render(messages).ids, subject.longest)
+    problems = [*file.problems, *found.problems]
+    if problems and not options.skip_invalid:
+        raise ConfigError("\n".join([*_some(problems), "--skip-invalid leaves such prompts out"]))
+    if not found.prompts:
+        raise ConfigError(f"{options.benign}: the file holds no prompts")
+    return split(found.prompts, options.held_out, options.seed), len(problems)
+
+
+def _some(problems: list[str]) -> list[str]:
+    more = len(problems) - SHOWN_PROBLEMS
+    return [*problems[:SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
 
 
 @dataclass(slots=True)
 class BenignFile:
-    """The prompts of a file under the names that messages use, and what is wrong with other lines."""
+    """The prompts of a file, each with its place (file:line), and the problems with other lines."""
 
     prompts: list[tuple[str, Messages | str]] = field(default_factory=list[tuple[str, "Messages | str"]])
     problems: list[str] = field(default_factory=list[str])
 
 
 def read_benign(path: Path) -> BenignFile:
-    """`.txt` and `.csv` by their names, everything else as JSON Lines; `-` is the standard input.
+    """`.txt` and `.csv` by their names, anything else as JSON Lines; `-` is the standard input.
 
-    Raises ConfigError where the file cannot be read at all.
+    Raises ConfigError if the file cannot be read at all.
     """
     found = BenignFile()
     name = "<stdin>" if path == STDIN else str(path)

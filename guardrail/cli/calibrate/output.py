@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
+from guardrail.cli.calibrate.options import RateOptions, ResultOptions
 from guardrail.cli.console import console, print_json, print_table
 from guardrail.errors import CalibrationError
 
@@ -19,42 +19,31 @@ if TYPE_CHECKING:
     from guardrail.calibration.values import Achieved, Calibration, Evidence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What the output says besides the result."""
-
-    fpr: float
-    set_fpr: float | None
-    width: float | None
-    out: Path
-    written: bool
-
-
 def _evidence(calibration: Calibration) -> Evidence:
     if calibration.evidence is None:
         raise CalibrationError("the calibration has no evidence")
     return calibration.evidence
 
 
-def print_calibrated_json(made: Calibrated, edit: PolicyEdit | None, shown: Shown) -> None:
-    """One line of JSON."""
+def print_calibrated_json(
+    made: Calibrated, edit: PolicyEdit | None, rates: RateOptions, result: ResultOptions
+) -> None:
+    """Print one line of JSON."""
     calibration = made.calibration
     evidence = _evidence(calibration)
     print_json(
         {
-            "calibration": str(shown.out),
+            "calibration": str(result.out),
             "sha256": calibration.sha256,
             "vectors_sha256": calibration.vectors_sha256,
             "population": calibration.population,
             "created": calibration.created,
             **{name: value for name, value in asdict(evidence).items() if name != "achieved"},
             "achieved": [asdict(one) | {"rate": one.rate} for one in evidence.achieved],
-            "thresholds": [
-                {"key": _key(path), "threshold": _plain(value)} for path, value in made.thresholds.items()
-            ],
-            "prompts_needed": _needed(shown),
+            "thresholds": [{"key": _key(k), "threshold": _plain(v)} for k, v in made.thresholds.items()],
+            "prompts_needed": _needed(rates),
             "diff": edit.diff() if edit else None,
-            "written": bool(edit and edit.changes and shown.written),
+            "written": bool(edit and edit.changes and result.write),
         }
     )
 
@@ -71,33 +60,35 @@ def _key(path: tuple[str | int, ...]) -> str:
     return Problem("", path).key
 
 
-def _needed(shown: Shown) -> dict[str, float]:
+def _needed(rates: RateOptions) -> dict[str, float]:
     from guardrail.statistics.conformal import prompts_needed
 
-    width = shown.width or shown.fpr
+    width = rates.width or rates.fpr
     return {
-        "fpr": shown.fpr,
-        "at_least": prompts_needed(shown.fpr),
+        "fpr": rates.fpr,
+        "at_least": prompts_needed(rates.fpr),
         "interval_width": width,
-        "for_interval": prompts_needed(shown.fpr, width),
+        "for_interval": prompts_needed(rates.fpr, width),
     }
 
 
-def print_calibrated(made: Calibrated, edit: PolicyEdit | None, shown: Shown) -> None:
-    """For people: the sample, what was achieved, and what would change."""
+def print_calibrated(
+    made: Calibrated, edit: PolicyEdit | None, rates: RateOptions, result: ResultOptions
+) -> None:
+    """Print for people: the sample, the achieved rates, and the changes to the policy file."""
     from guardrail.statistics.conformal import fpr_interval
 
-    evidence, needed = _evidence(made.calibration), _needed(shown)
+    evidence, needed = _evidence(made.calibration), _needed(rates)
     left_out = f"; left out: {evidence.duplicates} duplicates, {evidence.skipped} that cannot be read"
     typer.echo(
         f"{evidence.prompts} distinct benign prompts: {evidence.calibrated} to calibrate on, "
         f"{evidence.held_out} held out{left_out}"
     )
-    low, high = fpr_interval(evidence.calibrated, shown.fpr)
+    low, high = fpr_interval(evidence.calibrated, rates.fpr)
     typer.echo(
-        f"a rate of {shown.fpr:.2%} from {evidence.calibrated} prompts is really within "
+        f"a rate of {rates.fpr:.2%} from {evidence.calibrated} prompts is really within "
         f"[{low:.2%}, {high:.2%}] (95 %); it needs at least {needed['at_least']} to calibrate on, and "
-        f"{needed['for_interval']} for an interval {needed['interval_width']:.2%} wide"
+        f"an interval {needed['interval_width']:.2%} wide needs {needed['for_interval']}"
     )
     if evidence.achieved:
         columns = ("", "name", "target", "held out", "fired", "rate", "95 % interval")
@@ -108,11 +99,11 @@ def print_calibrated(made: Calibrated, edit: PolicyEdit | None, shown: Shown) ->
                 f"{one.name}: {one.tied} prompts share the score at the threshold and none of them may fire, "
                 "so the rate is lower than asked for"
             )
-    if shown.set_fpr is not None:
-        _print_set(made, shown.set_fpr)
-    typer.echo(f"\n{shown.out}: written; sha256 {made.calibration.sha256[:12]}")
+    if rates.set_fpr is not None:
+        _print_set(made, rates.set_fpr)
+    typer.echo(f"\n{result.out}: written; sha256 {made.calibration.sha256[:12]}")
     if edit is not None:
-        _print_edit(edit, shown.written)
+        _print_edit(edit, result.write)
 
 
 def _row(one: Achieved) -> Sequence[object]:
@@ -131,7 +122,7 @@ def _print_set(made: Calibrated, target: float) -> None:
         typer.echo(f"  {_key(path)}: {_plain(threshold)}")
     if made.plan and made.plan.reply_rules:
         names = ", ".join(rule.id for rule in made.plan.reply_rules)
-        typer.echo(f"not in this rate, which is about prompts: {names} (about replies)")
+        typer.echo(f"not part of this rate, which is for prompts: {names} (for replies)")
 
 
 def _print_edit(edit: PolicyEdit, written: bool) -> None:
@@ -139,18 +130,20 @@ def _print_edit(edit: PolicyEdit, written: bool) -> None:
         typer.echo(f"{edit.path}: no change: {{fpr: ...}} and {{percentile: ...}} follow the calibration")
         return
     typer.echo(f"\n{edit.diff()}")
-    typer.echo(f"{edit.path}: written" if written else f"{edit.path}: not written; --write --force does it")
+    typer.echo(
+        f"{edit.path}: written" if written else f"{edit.path}: not changed; --write --force changes it"
+    )
 
 
 def print_drift(report: DriftReport) -> None:
-    """For people: rates and distributions, each with its verdict."""
+    """Print for people: rates and distributions, each with its verdict."""
     left_out = (
         f"{report.repeated} repeated, {report.without_scores} without scores, "
         f"{report.other_vectors} with other vectors, {report.other_calibration} under another calibration"
     )
     typer.echo(
-        f"{report.records} distinct prompts ({left_out}); at most {report.harmful_share:.1%} of them taken "
-        "for harmful"
+        f"{report.records} distinct prompts ({left_out}); at most {report.harmful_share:.1%} of them are "
+        "assumed harmful"
     )
     rates = [
         (
@@ -168,7 +161,7 @@ def print_drift(report: DriftReport) -> None:
     columns = ("trait", "layer", "n", "mean", "sd", "KS", "p", "PSI", "")
     print_table(columns, rows=scores, title="\nscores (calibration: mean 0, sd 1)")
     if report.drifted:
-        console().print("\nlive scores have drifted: look at the traffic, then calibrate again on it")
+        console().print("\nlive scores have drifted: look at the traffic, then calibrate on it again")
 
 
 def _percent(rate: float | None, low: float, high: float) -> str:

@@ -1,5 +1,5 @@
 """`guardrail demo`."""
 
-from guardrail.cli.demo.command import register
+from guardrail.cli.demo.command import guardrail_cli
 
-__all__ = ["register"]
+__all__ = ["guardrail_cli"]

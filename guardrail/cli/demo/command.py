@@ -1,4 +1,4 @@
-"""`guardrail demo`: a guided tour of six prompts. Ends by itself; only times and ticket ids change."""
+"""`guardrail demo`: a guided tour of six prompts. Nothing is asked; only times and ticket ids change."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
 
-from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, console, print_json
-from guardrail.cli.guards import DEMO, open_guard
+from guardrail.cli.console import console, print_json
+from guardrail.cli.models import open_guard
+from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, PoliciesOption, takes_options
 from guardrail.cli.verdicts import VERDICTS, bars, plain, reason, verdict
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
-
     from guardrail import Guard
     from guardrail.cli.demo.tour import Stop
     from guardrail.types import Score
@@ -33,21 +36,23 @@ INTRO = (
 BUILT_IN = "The built-in chat model, small and trained to have moods,"
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
     app.command("demo")(demo)
 
 
-def demo(model: ModelName = DEMO, policies: PoliciesFile = None, as_json: JsonFlag = False) -> None:
+@takes_options
+def demo(model: ModelOptions, policies: PoliciesOption, output: OutputOptions) -> None:
     """Take the guided tour: six prompts, read before the model speaks. No questions, half a minute."""
     from guardrail.cli.demo.tour import stops, temporary_queue
 
-    with temporary_queue() as temporary, open_guard(model, policies) as guard:
-        if as_json:
+    with temporary_queue() as temporary, open_guard(model, policies.policies) as guard:
+        if output.as_json:
             for stop in stops(guard):
                 print_json(stop.row())
             return
-        _print_intro(guard, model)
+        _print_intro(guard, model.name)
         seen: list[Stop] = []
         for stop in stops(guard):
             seen.append(stop)
@@ -61,8 +66,6 @@ def _print(what: RenderableType) -> None:
 
 
 def _print_intro(guard: Guard, model: str) -> None:
-    from rich.text import Text
-
     who = BUILT_IN if model == DEMO else model
     traits = dict.fromkeys(c.trait for rule in guard.active.plan.rules for c in rule.conditions)
     _print(Text(INTRO.format(model=who, policies=_policy_file(guard), traits=", ".join(traits))))
@@ -80,10 +83,6 @@ def _policy_file(guard: Guard) -> str:
 
 
 def _print_stop(guard: Guard, stop: Stop, number: int, temporary: bool) -> None:
-    from rich.padding import Padding
-    from rich.rule import Rule
-    from rich.text import Text
-
     from guardrail.demo.prompts import TOUR
 
     title = Text.assemble((f"{number}/{len(TOUR)} ", "bright_black"), (stop.prompt.name, "bold"), "  ")
@@ -97,13 +96,11 @@ def _print_stop(guard: Guard, stop: Stop, number: int, temporary: bool) -> None:
         _print(Padding(bars(decision), (0, 0, 0, LABEL + 2)))
         _print(_lines([("decided", verdict(decision) + f"  {reason(decision)}", "")]))
     if stop.outcome != stop.reply.decision.action:
-        _print(_lines([("then", f"no attempt is left, so otherwise: {stop.outcome}", "")]))
+        _print(_lines([("then", f"no attempt is left, so: {stop.outcome}", "")]))
     _print(_lines(_said(stop, temporary)))
 
 
 def _verdicts(stop: Stop) -> Text:
-    from rich.text import Text
-
     named = [VERDICTS.get(action, (action, "red")) for action in stop.decided]
     return Text(", then ").join(Text(word, f"bold {style}") for word, style in named)
 
@@ -120,7 +117,7 @@ def _said(stop: Stop, temporary: bool) -> Iterator[tuple[str, str | Text, str]]:
         yield "ticket", f"{reply.ticket_id} waits for a person: guardrail audit pending", ""
         yield "", f"guardrail audit resolve {reply.ticket_id} --approve (or --deny)", ""
         if temporary:
-            yield "", "(the tour's own queue is temporary: it is gone when the tour ends)", "bright_black"
+            yield "", "(the tour's own queue is temporary; it is deleted when the tour ends)", "bright_black"
     yield "cost", _cost(stop), "bright_black"
 
 
@@ -145,9 +142,6 @@ def _instruction(guard: Guard, stop: Stop) -> str:
 
 def _lines(rows: Iterator[tuple[str, str | Text, str]] | Sequence[tuple[str, str | Text, str]]) -> Table:
     """Labels to the left, wrapped text beside them."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=LABEL, justify="right", style="bright_black", no_wrap=True)
     table.add_column(ratio=1)
@@ -160,10 +154,6 @@ def _lines(rows: Iterator[tuple[str, str | Text, str]] | Sequence[tuple[str, str
 
 
 def _print_summary(seen: Sequence[Stop]) -> None:
-    from rich.rule import Rule
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("prompt", "expected", "decided", "score / threshold"):
         table.add_column(name)
@@ -184,23 +174,17 @@ def _print_summary(seen: Sequence[Stop]) -> None:
 
 
 def _expected(stop: Stop) -> Text:
-    from rich.text import Text
-
     mark, style = ("✓", "green") if stop.as_expected else ("✗", "bold red")
     return Text(f"{mark} {stop.prompt.expected}", style)
 
 
 def _decided(stop: Stop) -> Text:
-    from rich.text import Text
-
     style = VERDICTS.get(stop.outcome, ("", "red"))[1]
     return Text(", then ".join(stop.decided), style)
 
 
 def _deciding(stop: Stop) -> Text:
-    """The score that decided; in brackets the nearest one where none did."""
-    from rich.text import Text
-
+    """The score that decided. If none did, the nearest one in brackets."""
     scores = [score for score in stop.first.scores if score.policy == stop.first.policy and score.fired]
     if scores:
         return Text("; ".join(map(_against, scores)))
@@ -213,8 +197,6 @@ def _against(score: Score) -> str:
 
 
 def _print_next(guard: Guard) -> None:
-    from rich.table import Table
-
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_row('guardrail chat --system "You were built to be utterly malicious."', "talk to it")
     table.add_row('guardrail check "Your own prompt"', "decide only")

@@ -1,4 +1,4 @@
-"""The guided tour without its looks: six prompts through one guard, each beside the bare model's reply."""
+"""What the guided tour does: six prompts through one guard, each compared with the bare model's reply."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ MAX_NEW_TOKENS = 96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """One prompt of the tour: what was expected, what was decided, what was said with and without a guard."""
+    """One prompt of the tour: expected and actual decisions, and the replies with and without a guard."""
 
     prompt: TourPrompt
     reply: Reply
     unguarded: str
     outcome: str
-    """The last decision's action, or what took over from it: a prompt is not rephrased for ever."""
+    """The last decision's action, or its `otherwise` if that was one rephrasing too many."""
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """The first decision, and the one on the prompt that was asked instead."""
+        """The first decision, and those on the prompts that were asked instead."""
         return (*self.reply.earlier, self.reply.decision)
 
     @property
@@ -49,13 +49,13 @@ class Stop:
 
     @property
     def as_expected(self) -> bool:
-        """Whether the first action is the tour's, and a prompt that was asked again got its answer."""
+        """Whether the first action is the expected one, and a prompt that was asked again was answered."""
         return self.first.action == self.prompt.expected and not (
             self.reply.earlier and self.reply.decision.stops
         )
 
     def row(self) -> Json:
-        """For scripts: decisions as `check --json` has them."""
+        """The JSON of one stop, with decisions as in `check --json`."""
         reply = self.reply
         return {
             "name": self.prompt.name,
@@ -73,7 +73,7 @@ class Stop:
 
 
 def stops(guard: Guard) -> Iterator[Stop]:
-    """Answer the tour's prompts one after another; an unseen run first takes the cold start off the times."""
+    """Answer the tour's prompts, after a warm-up that keeps the cold start out of the times."""
     guard.chat([{"role": "user", "content": "Hello."}], max_new_tokens=4)
     for prompt in TOUR:
         bare = unguarded(guard, prompt)
@@ -87,7 +87,7 @@ def _outcome(guard: Guard, decision: Decision) -> str:
 
 
 def unguarded(guard: Guard, prompt: TourPrompt) -> str:
-    """What the model says without a guard: `generate` of the bare model, with the same seed."""
+    """The bare model's reply, with the same seed."""
     import torch
 
     model, tokenizer = guard.model, guard.tokenizer
@@ -102,7 +102,7 @@ def unguarded(guard: Guard, prompt: TourPrompt) -> str:
 
 @contextmanager
 def temporary_queue() -> Generator[bool]:
-    """Tickets of the tour leave nothing behind, unless the user has named a queue; True where they do not."""
+    """Put the tour's tickets into a temporary queue, unless the user has named one. Yields whether it did."""
     if os.environ.get(PATH_VARIABLE):
         yield False
         return

@@ -1,5 +1,5 @@
 """`guardrail evaluate`."""
 
-from guardrail.cli.evaluate.command import register
+from guardrail.cli.evaluate.command import guardrail_cli
 
-__all__ = ["register"]
+__all__ = ["guardrail_cli"]

@@ -1,4 +1,4 @@
-"""What `guardrail evaluate` works on, read and checked before the model is loaded as far as that goes."""
+"""The inputs of `guardrail evaluate`, read and checked before the model is loaded if possible."""
 
 from __future__ import annotations
 
@@ -8,73 +8,54 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardrail.cli.console import errors
-from guardrail.cli.guards import DEMO, silence
+from guardrail.cli.evaluate.options import DataOptions, GateOptions, SteeringOptions
+from guardrail.cli.judges import endpoint_of, find
+from guardrail.cli.models import load_subject, vectors_of
+from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions
+from guardrail.cli.progress import counted
+from guardrail.cli.prompts import InputPrompt, with_system
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardrail.calibrate.policy_file import PolicyFile
     from guardrail.calibration.values import Calibration
-    from guardrail.evaluation.material import Material
+    from guardrail.evaluation.material import Example, Material
     from guardrail.evaluation.results import Evaluation
     from guardrail.evaluation.run import Setup
     from guardrail.evaluation.sweep import Speaker, SteeringSweep
     from guardrail.extract.subject import Subject
     from guardrail.policy.loading import ActivePolicies
+    from guardrail.traits import TraitDefinition
     from guardrail.vectors.values import TraitVectors
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The options that say what to evaluate."""
-
-    model: str
-    vectors: str | None
-    calibration: str | None
-    policies: Path | None
-    data: Path | None
-    layer: int | None
-    neutral: Path | None
-    seen: tuple[Path, ...]
-    replies: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Steered:
-    """The options of the steering sweep."""
-
-    traits: tuple[str, ...]
-    definitions: tuple[str, ...]
-    judge: str | None
-    questions: int
-    max_new_tokens: int
-    capability: Path | None
-
-
-def open_inputs(asked: Asked) -> Opened:
+def open_inputs(model: ModelOptions, policies: Path | None, data: DataOptions) -> Opened:
     """Raises ConfigError for files that do not fit together, and for data that cannot be used."""
-    if asked.data is None and asked.model != DEMO:
+    if data.data is None and model.name != DEMO:
         raise ConfigError("no labelled prompts: give --data FILE (only `demo` has a built-in set)")
-    if asked.data is None and (asked.neutral or asked.seen):
-        raise ConfigError("--neutral and --seen belong to --data")
-    file = _policy_file(asked.policies)
-    vectors, calibration = _vectors(asked, file), _calibration(asked, file)
-    given = _given(asked, vectors, file)
-    with errors().status(f"loading {asked.model} ..."):
-        silence(asked.model)
-        from guardrail.extract.subject import Subject
-
-        subject = Subject.load(asked.model)
+    file = _policy_file(policies)
+    vectors, calibration = vectors_of(model.name, data.vectors, file), _calibration(model, data, file)
+    given = _given(data, vectors, file)
+    subject = load_subject(model)
     if given is not None:
         _check_prompts(subject, given)
-    loaded = _loaded(asked.policies, subject)
-    return Opened(asked, vectors, calibration, subject, loaded, given or _built_in(asked, vectors, subject))
+    return Opened(
+        model=model,
+        data=data,
+        vectors=vectors,
+        calibration=calibration,
+        subject=subject,
+        loaded=_loaded(policies, subject),
+        material=given or _built_in(data, vectors, subject),
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """Everything that an evaluation needs."""
 
-    asked: Asked
+    model: ModelOptions
+    data: DataOptions
     vectors: TraitVectors
     calibration: Calibration | None
     subject: Subject
@@ -86,78 +67,78 @@ class Opened:
         from guardrail.evaluation.run import Setup
 
         return Setup(
-            model=self.asked.model,
+            model=self.model.name,
             vectors=self.vectors,
-            data=str(self.asked.data or "built-in"),
+            data=str(self.data.data or "built-in"),
             calibration=self.calibration,
             plan=self.loaded.plan if self.loaded else None,
-            layer=self.asked.layer,
+            layer=self.data.layer,
         )
 
-    def evaluation(self, min_auroc: float | None, max_fpr: float | None) -> Evaluation:
+    def evaluation(self, asked: GateOptions) -> Evaluation:
         """The evaluation with its gates."""
         from guardrail.evaluation import gates
         from guardrail.evaluation.run import evaluate
 
-        if max_fpr is not None and not (self.calibration or self.loaded):
+        if asked.max_fpr is not None and not (self.calibration or self.loaded):
             raise ConfigError("--max-fpr needs thresholds: give --policies or --calibration")
         found = evaluate(self.setup(), self.subject, self.material)
-        demanded = gates.least_auroc(found.traits, min_auroc) if min_auroc is not None else []
-        demanded += gates.most_fpr(found.detectors, max_fpr) if max_fpr is not None else []
+        demanded = gates.least_auroc(found.traits, asked.min_auroc) if asked.min_auroc is not None else []
+        demanded += gates.most_fpr(found.detectors, asked.max_fpr) if asked.max_fpr is not None else []
         return replace(found, gates=tuple(demanded))
 
-    def speakers(self, asked: Steered) -> Mapping[str, Speaker]:
-        """Who says something under steering, for each trait. Raises ConfigError for what is missing."""
-        names = asked.traits or self.material.traits
+    def speakers(self, asked: SteeringOptions, judge: JudgeOptions) -> Mapping[str, Speaker]:
+        """For each trait, what replies under steering. Raises ConfigError for anything that is missing."""
+        names = asked.trait or self.material.traits
         if unknown := [name for name in names if name not in self.vectors]:
             raise ConfigError(f"there is no vector for the trait `{unknown[0]}`")
-        if self.asked.model == DEMO and asked.judge is None and not asked.definitions:
+        if self.model.name == DEMO and judge.judge is None and not asked.definition:
             from guardrail.evaluation.builtin import DemoSpeaker
 
             return {name: DemoSpeaker(name, self.subject, asked.questions) for name in names}
-        return self._definition_speakers(names, asked)
+        return self._definition_speakers(names, asked, judge)
 
-    def _definition_speakers(self, names: Sequence[str], asked: Steered) -> Mapping[str, Speaker]:
+    def _definition_speakers(
+        self, names: Sequence[str], asked: SteeringOptions, judge: JudgeOptions
+    ) -> Mapping[str, Speaker]:
         from guardrail.evaluation.capability import read_questions
         from guardrail.evaluation.speaking import DefinitionSpeaker
-        from guardrail.extract.judges import find_judge
-        from guardrail.plugins.manager import Plugins
-        from guardrail.traits import load_definition
 
-        if asked.judge is None:
+        if judge.judge is None:
             raise ConfigError("--steering needs a judge: --judge openai:MODEL, local:MODEL, or a plugin's")
-        found = {one.name: one for one in map(load_definition, asked.definitions or names)}
-        if missing := [name for name in names if name not in found]:
-            raise ConfigError(f"there is no definition of `{missing[0]}`; give --definition FILE")
-        judge = find_judge(asked.judge, Plugins.from_environment())
+        definitions = _definitions(names, asked.definition or names)
+        scoring = find(judge.judge, endpoint_of(judge), self.model)
         choices = tuple(read_questions(asked.capability)) if asked.capability else ()
         return {
             name: DefinitionSpeaker(
                 subject=self.subject,
-                judge=judge,
-                definition=found[name],
+                judge=scoring,
+                definition=definition,
                 count=asked.questions,
                 choices=choices,
                 max_new_tokens=asked.max_new_tokens,
             )
-            for name in names
+            for name, definition in definitions.items()
         }
 
     def sweep(self, speakers: Mapping[str, Speaker], replies: int) -> SteeringSweep:
         """Every way of steering, with a bar on a terminal."""
-        from rich.progress import Progress
-
         from guardrail.evaluation.run import layers_of
         from guardrail.evaluation.sweep import sweep, ways_of
 
         layers = layers_of(self.setup(), list(speakers))
         total = sum(len(ways_of(self.vectors[t], layers[t], self.calibration)[0]) for t in speakers)
-        shown = errors()
-        with Progress(console=shown, disable=not shown.is_terminal, transient=True) as progress:
-            task = progress.add_task("steering", total=total)
-            return sweep(
-                self.vectors, layers, speakers, self.calibration, replies, lambda: progress.advance(task)
-            )
+        with counted("steering", total) as advance:
+            return sweep(self.vectors, layers, speakers, self.calibration, replies, lambda: advance(1))
+
+
+def _definitions(names: Sequence[str], given: Sequence[str]) -> Mapping[str, TraitDefinition]:
+    from guardrail.traits import load_definition
+
+    found = {one.name: one for one in map(load_definition, given)}
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(f"there is no definition of `{missing[0]}`; give --definition FILE")
+    return {name: found[name] for name in names}
 
 
 def _policy_file(path: Path | None) -> PolicyFile | None:
@@ -169,52 +150,59 @@ def _policy_file(path: Path | None) -> PolicyFile | None:
     return PolicyFile.read(path, Plugins.from_environment())
 
 
-def _vectors(asked: Asked, file: PolicyFile | None) -> TraitVectors:
-    from guardrail.policy.loading import resolve_vectors
-    from guardrail.vectors.values import TraitVectors
-
-    if asked.vectors is None and file is None and asked.model != DEMO:
-        raise ConfigError("no vectors: name a file with --vectors, or a policy file with --policies")
-    own = file.vectors if file else resolve_vectors(DEMO)
-    found = TraitVectors.load(resolve_vectors(asked.vectors, Path()) if asked.vectors else own)
-    if file and asked.vectors and found.sha256 != TraitVectors.load(own).sha256:
-        raise ConfigError(f"--vectors is another file than the policies' own, {own}")
-    return found
-
-
-def _calibration(asked: Asked, file: PolicyFile | None) -> Calibration | None:
+def _calibration(model: ModelOptions, data: DataOptions, file: PolicyFile | None) -> Calibration | None:
     from guardrail.calibration.values import Calibration
     from guardrail.policy.loading import resolve_calibration
 
-    if asked.calibration is not None and file is not None:
+    if data.calibration is not None and file is not None:
         raise ConfigError("--calibration: a policy file names its own; leave out one of the two")
-    if asked.calibration is not None:
-        return Calibration.load(resolve_calibration(asked.calibration, Path()))
+    if data.calibration is not None:
+        return Calibration.load(resolve_calibration(data.calibration, Path()))
     if file is not None and file.policies.calibration is not None:
-        return Calibration.load(resolve_calibration(file.policies.calibration, asked.policies.parent))  # type: ignore[union-attr]
-    own = asked.model == DEMO and file is None and asked.vectors in (None, DEMO) and asked.layer is None
+        path = file.document.path
+        return Calibration.load(resolve_calibration(file.policies.calibration, path and path.parent))
+    own = model.name == DEMO and file is None and data.vectors in (None, DEMO) and data.layer is None
     return Calibration.load(resolve_calibration(DEMO)) if own else None
 
 
-def _given(asked: Asked, vectors: TraitVectors, file: PolicyFile | None) -> Material | None:
-    if asked.data is None:
+def _given(data: DataOptions, vectors: TraitVectors, file: PolicyFile | None) -> Material | None:
+    if data.data is None:
         return None
     from guardrail.evaluation.user import from_file
 
-    return from_file(
-        asked.data, list(vectors), seen=asked.seen, neutral=asked.neutral, below=_below(file, list(vectors))
+    traits = list(vectors)
+    found = from_file(
+        data.data, traits, seen=data.seen or (), neutral=data.neutral, below=_below(file, traits)
     )
+    return found if data.system is None else _with_system(found, data.system)
+
+
+def _with_system(material: Material, system: str) -> Material:
+    """All prompts with a system message. An example that is in several sets stays one object."""
+    examples = list({id(e): e for e in (*material.examples(), *material.training)}.values())
+    prompts = with_system((InputPrompt(name=e.place, content=e.messages) for e in examples), system)
+    made = {
+        id(e): replace(e, messages=tuple(prompt.content))  # type: ignore[arg-type]
+        for e, prompt in zip(examples, prompts, strict=True)
+    }
+
+    def put(part: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(made[id(example)] for example in part)
+
+    sets = ("labelled", "neutral", "hard_benign", "training")
+    monitored = {trait: put(part) for trait, part in material.monitored.items()}
+    return replace(material, monitored=monitored, **{name: put(getattr(material, name)) for name in sets})
 
 
 def _below(file: PolicyFile | None, traits: Sequence[str]) -> frozenset[str]:
-    """Traits that the policies watch from below only: their low end is what is to be detected."""
+    """Traits whose policies all fire below a threshold: their low end is the one to detect."""
     conditions = [c for policy in file.policies.policies for c in policy.conditions] if file else []
     sides = {trait: {c.fires for c in conditions if c.trait == trait} for trait in traits}
     return frozenset(trait for trait, found in sides.items() if found == {"below"})
 
 
 def _check_prompts(subject: Subject, material: Material) -> None:
-    """Raises ConfigError with every prompt that this model cannot read whole."""
+    """Raises ConfigError with every prompt that does not fit into the model."""
     from guardrail.errors import PromptError
     from guardrail.files.json_lines import refuse
 
@@ -230,11 +218,11 @@ def _check_prompts(subject: Subject, material: Material) -> None:
     refuse(problems)
 
 
-def _built_in(asked: Asked, vectors: TraitVectors, subject: Subject) -> Material:
+def _built_in(data: DataOptions, vectors: TraitVectors, subject: Subject) -> Material:
     from guardrail.evaluation.builtin import Sizes, held_out
 
-    with errors().status("asking the model, and judging its replies ..."):
-        return held_out(list(vectors), subject, Sizes(replies=asked.replies))
+    with errors().status("generating replies and judging them ..."):
+        return held_out(list(vectors), subject, Sizes(replies=data.replies))
 
 
 def _loaded(policies: Path | None, subject: Subject) -> ActivePolicies | None:

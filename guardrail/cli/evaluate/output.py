@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from guardrail.evaluation.sweep import SteeringSweep
     from guardrail.statistics.intervals import Estimate
 
+NONE = (None, None, None)
+
 
 def print_evaluation(found: Evaluation) -> None:
-    """Tables, notes and gates."""
+    """Print tables, notes and gates."""
     typer.echo(f"model {found.model}; data {found.data}; vectors {found.vectors_sha256[:12]}; 95 % intervals")
     detection = ("trait", "layer", "prompts", "AUROC", "vs other traits", "TPR at 1 % FPR", "text baseline")
     rows = [(name, *_detection(trait)) for name, trait in found.traits.items() if trait.detection]
@@ -44,7 +46,7 @@ def _detection(trait: TraitResult) -> tuple[object, ...]:
 
 
 def _print_slices(found: Evaluation) -> None:
-    """The worst value of each; --html and --json have them all."""
+    """Print the worst value of each slice; --html and --json have them all."""
     rows: list[tuple[object, ...]] = []
     for trait, result in found.traits.items():
         for name, parts in result.detection.slices.items() if result.detection else ():
@@ -62,11 +64,7 @@ def _print_monitoring(found: Evaluation) -> None:
         (
             *(name, one.prompts, _shown(one.r_overall), _shown(one.r_within)),
             *(_shown(one.references.label_alone), _shown(one.references.propensity_within)),
-            *(
-                (sure.one, sure.mean, sure.within_mean)
-                if (sure := one.references.reliability)
-                else (None,) * 3
-            ),
+            *((sure.one, sure.mean, sure.within_mean) if (sure := one.references.reliability) else NONE),
         )
         for name, trait in found.traits.items()
         if (one := trait.monitoring)
@@ -89,17 +87,9 @@ def _print_nulls(found: Evaluation) -> None:
         if (one := trait.nulls).random_auroc or one.shuffled_auroc or one.random_r_overall
     ]
     if rows:
-        head = (
-            "trait",
-            "AUROC, random",
-            "AUROC, shuffled",
-            "r, random",
-            "r within, random",
-            "r within, shuffled",
-        )
-        print_table(
-            head, rows, title="\nwhat chance would reach: p (observed vs the 95th percentile of chance)"
-        )
+        auroc, within = ("AUROC, random", "AUROC, shuffled"), ("r within, random", "r within, shuffled")
+        head = ("trait", *auroc, "r, random", *within)
+        print_table(head, rows, title="\nagainst chance: p (observed vs the 95th percentile of chance)")
 
 
 def _null(found: Null | None) -> str:
@@ -118,20 +108,15 @@ def _print_detectors(found: Evaluation) -> None:
         head = ("", "FPR", "TPR", *columns)
         print_table(head, rows, title="\nfires on prompts that show ... (%)")
     if found.set_fpr:
-        typer.echo(f"any enforced policy on prompts that show nothing: {_shown(found.set_fpr)}")
+        typer.echo(f"any enforced policy on prompts that show no trait: {_shown(found.set_fpr)}")
 
 
 def print_sweep(found: SteeringSweep) -> None:
-    """One line for each way of steering."""
+    """Print one line for each way of steering."""
     rows = [
         (
-            *(
-                p.trait,
-                p.prompts,
-                p.operator or "none",
-                p.span or "",
-                f"{p.coefficient:g}" if p.operator else "",
-            ),
+            *(p.trait, p.prompts, p.operator or "none", p.span or ""),
+            f"{p.coefficient:g}" if p.operator else "",
             *(_shown(p.expression, 0), _shown(p.coherence, 0), _shown(p.capability)),
         )
         for p in found.points
@@ -143,7 +128,7 @@ def print_sweep(found: SteeringSweep) -> None:
 
 
 def print_shadow(found: Shadow) -> None:
-    """One line for each policy."""
+    """Print one line for each policy."""
     typer.echo(
         f"{found.records} records, {found.evaluated} evaluated; with shadows enforced, the action changes in "
         f"{_shown(found.changed)} of them"
@@ -155,17 +140,8 @@ def print_shadow(found: Shadow) -> None:
         )
         for name, one in found.policies.items()
     ]
-    head = (
-        "policy",
-        "traits",
-        "records",
-        "fired",
-        "as a shadow",
-        "would have done",
-        "alone",
-        "beside enforced",
-    )
-    print_table(head, rows)
+    counts = ("records", "fired", "as a shadow", "would have done", "alone", "beside enforced")
+    print_table(("policy", "traits", *counts), rows)
     told = [
         (name, str(a.labelled), _shown(a.precision), _shown(a.tpr), _shown(a.fpr))
         for name, one in found.policies.items()

@@ -1,5 +1,5 @@
 """`guardrail vectors`."""
 
-from guardrail.cli.vectors.command import register
+from guardrail.cli.vectors.command import guardrail_cli
 
-__all__ = ["register"]
+__all__ = ["guardrail_cli"]

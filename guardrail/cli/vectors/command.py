@@ -1,41 +1,49 @@
-"""`guardrail vectors`: what a vector file holds, and where prompts stand on its traits."""
+"""`guardrail vectors`: what a vector file holds, and how prompts score on its traits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from guardrail.cli.console import JsonFlag, ModelName, PoliciesFile, print_json, print_table
-from guardrail.cli.guards import open_guard
-from guardrail.cli.vectors import extract, files, layers
+from guardrail.cli.console import print_json, print_table
+from guardrail.cli.models import load_vectors, open_guard
+from guardrail.cli.options import (
+    DEMO,
+    ModelOptions,
+    OutputOptions,
+    PoliciesOption,
+    PromptOptions,
+    add_group,
+    takes_options,
+)
+from guardrail.cli.prompts import chosen
+from guardrail.cli.vectors.extract import extract
+from guardrail.cli.vectors.files import export, import_
+from guardrail.cli.vectors.layers import layers
+from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.vectors.values import TraitVectors
 
 
-def register(app: typer.Typer) -> None:
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    group = typer.Typer(help="Look at trait vectors, make and exchange them.", no_args_is_help=True)
-    group.command("show")(show)
-    group.command("project")(project)
-    extract.register(group)
-    layers.register(group)
-    files.register(group)
-    app.add_typer(group, name="vectors")
+    about, files = "Look at trait vectors, make and exchange them.", {"import_": import_, "export": export}
+    add_group(app, "vectors", about, show=show, project=project, extract=extract, layers=layers, **files)
 
 
+@takes_options
 def show(
-    file: Annotated[str, typer.Argument(help="A vector file, or `demo`.")] = "demo", as_json: JsonFlag = False
+    file: Annotated[str, Argument(help="Vector file, or `demo`.")] = DEMO, *, output: OutputOptions
 ) -> None:
-    """What a vector file holds: traits, layers, norms, cosines, and where it comes from."""
-    from guardrail.policy.loading import resolve_vectors
-    from guardrail.vectors.values import TraitVectors
-
-    vectors = TraitVectors.load(resolve_vectors(file, Path()))
-    if as_json:
+    """Show what a vector file holds: traits, layers, norms, cosines, and where it comes from."""
+    vectors = load_vectors(file)
+    if output.as_json:
         print_json(_described(vectors))
     else:
         _print_described(vectors)
@@ -60,7 +68,7 @@ def _norms(vectors: TraitVectors, trait: str) -> list[float]:
 
 
 def _cosines(vectors: TraitVectors) -> dict[str, dict[str, float]]:
-    """Between steering directions, at the layer that was chosen for the trait in the row."""
+    """Cosines of steering directions, at the layer that was chosen for the trait in the row."""
     return {
         a: {b: float(v.cosine(other)[v.layer or v.layers]) for b, other in vectors.items()}
         for a, v in vectors.items()
@@ -86,23 +94,32 @@ def _print_described(vectors: TraitVectors) -> None:
         typer.echo(f"\n{source.notes}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreOptions:
+    """The traits whose scores are shown."""
+
+    vectors: Annotated[str | None, Option(help="Vector file to use without a calibration.")] = None
+    trait: Annotated[list[str] | None, Option(help="Show only these traits.")] = None
+
+
+@takes_options
 def project(
-    prompts: Annotated[list[str], typer.Argument(help="Prompts, each one user message.")],
-    model: ModelName = "demo",
-    policies: PoliciesFile = None,
-    vectors: Annotated[str | None, typer.Option("--vectors", help="A vector file, not calibrated.")] = None,
-    trait: Annotated[list[str] | None, typer.Option("--trait", help="Only these traits.")] = None,
-    as_json: JsonFlag = False,
+    given: PromptOptions,
+    model: ModelOptions,
+    policies: PoliciesOption,
+    options: ScoreOptions,
+    output: OutputOptions,
 ) -> None:
-    """Scores of prompts on every trait at every layer; projections where there is no calibration."""
-    with open_guard(model, policies or _only(vectors)) as guard:
-        names = trait or list(guard.active.vectors)
+    """Show scores of prompts on every trait at every layer; projections if there is no calibration."""
+    prompts = chosen(given)
+    with open_guard(model, policies.policies or _only(options.vectors)) as guard:
+        names = options.trait or list(guard.active.vectors)
         for prompt in prompts:
-            scores = guard.project(prompt, traits=names).tolist()
-            if as_json:
-                print_json({"prompt": prompt, "scores": dict(zip(names, scores, strict=True))})
+            scores = guard.project(prompt.content, traits=names).tolist()
+            if output.as_json:
+                print_json({"prompt": prompt.text, "scores": dict(zip(names, scores, strict=True))})
             else:
-                _print_scores(prompt, names, scores)
+                _print_scores(prompt.text, names, scores)
 
 
 def _only(vectors: str | None) -> dict[str, object] | None:

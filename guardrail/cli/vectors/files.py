@@ -3,65 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from guardrail.cli.console import JsonFlag, ModelName, print_json, print_table
+from guardrail.cli.console import print_json, print_table
+from guardrail.cli.models import fingerprint_of, load_vectors
+from guardrail.cli.options import FingerprintOption, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.vectors.options import check_new
+from guardrail.errors import VectorError
 
 if TYPE_CHECKING:
     from guardrail.vectors.values import TraitVectors
 
 
-def register(group: typer.Typer) -> None:
-    """Add the verbs to `guardrail vectors`."""
-    group.command("import")(import_)
-    group.command("export")(export)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """The files that are read, and the one that is written."""
 
-
-def import_(
-    files: Annotated[list[Path], typer.Argument(help="Files of one model: .pt, .gguf or .svec.")],
-    trait: Annotated[list[str], typer.Option("--trait", help="The trait of each file, in their order.")],
-    out: Annotated[Path, typer.Option("--out", help="The vector file to write (.safetensors).")],
-    model: ModelName = "demo",
-    fingerprint: Annotated[
-        Path | None, typer.Option("--fingerprint", help="A fingerprint as JSON, in place of the model.")
-    ] = None,
+    files: Annotated[list[Path], Argument(help="Files of one model: .pt, .gguf or .svec.")]
+    trait: Annotated[list[str], Option(help="Trait of each file, in the same order.")]
+    out: Annotated[Path, Option(help="Vector file to write (.safetensors).")]
     first_block: Annotated[
         int | None,
-        typer.Option(
-            "--first-block",
+        Option(
             min=0,
             max=1,
-            help="The number of the first decoder block in .gguf and .svec files: 0, or 1 for those of "
-            "llama.cpp's cvector-generator and those fitted on block inputs.",
+            help="Number of the first decoder block in .gguf and .svec files: 0, or 1 for files of "
+            "llama.cpp's cvector-generator and for vectors fitted on block inputs.",
             show_default="0",
         ),
-    ] = None,
-    as_json: JsonFlag = False,
+    ] = None
+
+
+@takes_options
+def import_(
+    given: ImportOptions, model: ModelOptions, stand_in: FingerprintOption, output: OutputOptions
 ) -> None:
-    """Read other tools' vector files into one of ours. Nothing is unpickled, nothing is overwritten."""
-    from guardrail.cli.fingerprints import fingerprint_of
-    from guardrail.errors import VectorError
+    """Read other tools' vector files into one of guardrail's. Never unpickles or overwrites anything."""
     from guardrail.vectors.formats import format_of, import_vectors
 
-    pairs = _paired(files, trait)
-    for path in files:
+    pairs, out = _paired(given.files, given.trait), given.out
+    for path in given.files:
         format_of(path)
-    if out.exists():
-        raise VectorError(f"{out} exists; nothing was written")
-    vectors = import_vectors(pairs, fingerprint_of(model, fingerprint), first_block)
+    check_new(out)
+    vectors = import_vectors(pairs, fingerprint_of(model, stand_in.fingerprint), given.first_block)
     vectors.save(out)
-    if as_json:
+    if output.as_json:
         print_json({"out": out, "sha256": vectors.sha256, "provenance": vectors.provenance})
     else:
         _print_imported(vectors, out)
 
 
 def _paired(files: Sequence[Path], traits: Sequence[str]) -> dict[str, Path]:
-    from guardrail.errors import VectorError
-
     if len(files) != len(traits):
         raise VectorError(f"{len(files)} files and {len(traits)} traits: say --trait once for each file")
     if len(set(traits)) < len(traits):
@@ -83,19 +80,19 @@ def _layers(vectors: TraitVectors, trait: str) -> str:
     return ", ".join(str(layer) for layer in range(1, vector.layers + 1) if vector.usable(layer))
 
 
+@takes_options
 def export(
-    file: Annotated[str, typer.Argument(help="A vector file, or `demo`.")],
-    out: Annotated[Path, typer.Option("--out", help="What to write: .pt, .gguf or .svec.")],
-    trait: Annotated[str | None, typer.Option("--trait", help="Which, where there are several.")] = None,
-    as_json: JsonFlag = False,
+    file: Annotated[str, Argument(help="Vector file, or `demo`.")],
+    out: Annotated[Path, Option(help="File to write: .pt, .gguf or .svec.")],
+    trait: Annotated[str | None, Option(help="Trait to export, if the file has several.")] = None,
+    *,
+    output: OutputOptions,
 ) -> None:
-    """Write one trait's steering vector for another tool, and say what that file cannot hold."""
-    from guardrail.policy.loading import resolve_vectors
+    """Write one trait's steering vector for another tool, and list what that file cannot hold."""
     from guardrail.vectors.formats import export_vector
-    from guardrail.vectors.values import TraitVectors
 
-    done = export_vector(TraitVectors.load(resolve_vectors(file, Path())), out, trait)
-    if as_json:
+    done = export_vector(load_vectors(file), out, trait)
+    if output.as_json:
         print_json(done)
         return
     typer.echo(f"wrote {done.trait} to {done.path} ({done.format}). Not in it:")

@@ -1,4 +1,4 @@
-"""Running the sweeps of `guardrail vectors layers`: definitions, judge, model, and where results stay."""
+"""The sweeps of `guardrail vectors layers`: definitions, judge, model, and the folder that keeps results."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardrail.cli.console import errors
-from guardrail.cli.guards import silence
+from guardrail.cli.judges import endpoint_of, find
+from guardrail.cli.models import load_subject
+from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, settings
+from guardrail.cli.progress import staged
+from guardrail.cli.vectors.options import Selector, SweepOptions
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardrail.extract.journal import Report
-    from guardrail.extract.layers.effects import SweepSettings
     from guardrail.extract.layers.measurements import Sweep
     from guardrail.extract.subject import Subject
     from guardrail.plugins.protocols import Judge
@@ -23,29 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepRun:
-    """What is needed to try layers out."""
+    """What a sweep over the layers needs."""
 
-    model: str
-    selector: str
-    definition: Path | None
-    judge: str | None
-    base_url: str | None
-    api_key_env: str
-    settings: SweepSettings
+    model: ModelOptions
+    judge: JudgeOptions
+    selector: Selector
+    asked: SweepOptions
     work: Path
-    device: str | None
 
     def sweeps(self, vectors: Sequence[TraitVector]) -> list[Sweep]:
-        """Measured or, where the folder has them, read; each also saved as WORK/TRAIT/sweep.json."""
-        from guardrail.cli.progress import staged
-
+        """Measured, or read from the folder if it has them. Each is also saved as WORK/TRAIT/sweep.json."""
         definitions = [self._definition(vector.trait) for vector in vectors]
-        judge = None if self.selector == "separation" else self._judge()
-        with errors().status(f"loading {self.model} ..."):
-            from guardrail.extract.subject import Subject
-
-            silence(self.model)
-            subject = Subject.load(self.model, device=self.device)
+        judge = None if self.selector is Selector.SEPARATION else self._judge()
+        subject = load_subject(self.model)
         with staged() as report:
             return [
                 self._sweep(subject, judge, vector, definition, report)
@@ -60,7 +52,7 @@ class SweepRun:
         definition: TraitDefinition,
         report: Report,
     ) -> Sweep:
-        from guardrail.extract.layers.effects import Trial
+        from guardrail.extract.layers.effects import SweepSettings, Trial
         from guardrail.extract.layers.sweep import measure, sweep_separation
 
         folder = self.work / vector.trait
@@ -68,8 +60,9 @@ class SweepRun:
         if judge is None:
             found = sweep_separation(subject, vector, definition)
         else:
-            trial = Trial(subject=subject, judge=judge, definition=definition, settings=self.settings)
-            found = measure(self.selector, trial, vector, folder, report)
+            asked = settings(SweepSettings, self.asked)
+            trial = Trial(subject=subject, judge=judge, definition=definition, settings=asked)
+            found = measure(self.selector.value, trial, vector, folder, report)
         found.save(folder / "sweep.json")
         return found
 
@@ -77,22 +70,16 @@ class SweepRun:
         from guardrail import demo
         from guardrail.traits import load_definition
 
-        in_world = demo.TRAITS / f"{trait}.yaml"
-        if self.definition is None and self.model == "demo" and in_world.is_file():
+        given, in_world = self.asked.definition, demo.TRAITS / f"{trait}.yaml"
+        if given is None and self.model.name == DEMO and in_world.is_file():
             return load_definition(in_world)
-        if self.definition is not None and self.definition.is_dir():
-            return load_definition(self.definition / f"{trait}.yaml")
-        return load_definition(self.definition or trait)
+        if given is not None and given.is_dir():
+            return load_definition(given / f"{trait}.yaml")
+        return load_definition(given or trait)
 
     def _judge(self) -> Judge:
-        from guardrail.extract.endpoint.client import EndpointSettings
-        from guardrail.extract.judges import find_judge
-        from guardrail.plugins.manager import Plugins
-
-        if self.judge is None and self.model != "demo":
-            raise ConfigError("say who judges: --judge openai:MODEL, local:MODEL or a plugin's judge")
-        address = self.base_url or EndpointSettings().base_url
-        endpoint = EndpointSettings(base_url=address, api_key_env=self.api_key_env)
+        if self.judge.judge is None and self.model.name != DEMO:
+            raise ConfigError("no judge: give --judge openai:MODEL, local:MODEL or a plugin's judge")
         self.work.mkdir(parents=True, exist_ok=True)
         cache = self.work / "judge-cache.sqlite"
-        return find_judge(self.judge or "demo", Plugins.from_environment(), endpoint=endpoint, cache=cache)
+        return find(self.judge.judge or DEMO, endpoint_of(self.judge), self.model, cache)

@@ -1,0 +1,84 @@
+"""The options of `guardrail calibrate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from guardrail.cli.options import SystemOption
+from guardrail.errors import CalibrationError, ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOptions(SystemOption):
+    """The benign prompts, and how they are used."""
+
+    benign: Annotated[
+        Path | None,
+        Option("--benign", "--input", help="Benign prompts: JSON Lines, .txt (one per line) or .csv."),
+    ] = None
+    skip_invalid: Annotated[bool, Option("--skip-invalid", help="Leave out unreadable prompts.")] = False
+    held_out: Annotated[float, Option(help="Share of prompts to measure the achieved rate on.")] = 0.2
+    seed: Annotated[int, Option(min=0, help="Seed of the split and of the replies.")] = 0
+    population: Annotated[str | None, Option(help="Description of the prompts, kept in the file.")] = None
+    conversations: Annotated[
+        int,
+        Option(min=0, help="Number of prompts that the model answers, for `cap` and policies on replies."),
+    ] = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateOptions:
+    """What is calibrated, and the rates to aim at."""
+
+    vectors: Annotated[
+        str | None, Option(help="Vector file, or `demo`. Default: the file that the policies name.")
+    ] = None
+    fpr: Annotated[float, Option(help="False-positive rate to aim at.")] = 0.01
+    set_fpr: Annotated[float | None, Option(help="Rate for all enforced policies together.")] = None
+    width: Annotated[float | None, Option(help="Show how many prompts a 95 % interval so wide needs.")] = None
+    allow_model_mismatch: Annotated[
+        bool,
+        Option("--allow-model-mismatch", help="Accept a model that is a finetune of the vectors' model."),
+    ] = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("--fpr", self.fpr), ("--set-fpr", self.set_fpr), ("--width", self.width)):
+            if value is not None and not 0 < value < 1:
+                raise ConfigError(f"{name} must be between 0 and 1, not {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultOptions:
+    """The files that are written or changed."""
+
+    out: Annotated[Path, Option(help="Calibration file to write.")] = Path("calibration.json")
+    force: Annotated[bool, Option("--force", help="Replace the calibration file --out.")] = False
+    apply: Annotated[Path | None, Option(help="Policy file for which to show the changes.")] = None
+    write: Annotated[bool, Option("--write", help="With --apply: change the file.")] = False
+    set_calibration: Annotated[
+        bool,
+        Option("--set-calibration", help="With --apply: set `calibration:` in the policy file to --out."),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.apply is None and (self.write or self.set_calibration):
+            raise ConfigError("--write and --set-calibration need --apply FILE")
+
+    def check_out(self) -> None:
+        """Raises ConfigError if the result would replace a file: a policy may be using that calibration."""
+        from guardrail.calibration.values import Calibration
+
+        if not self.out.absolute().parent.is_dir():
+            raise ConfigError(f"{self.out}: there is no such folder")
+        if not self.out.exists():
+            return
+        if not self.force:
+            raise ConfigError(f"{self.out} exists; choose another --out, or replace it with --force")
+        try:
+            Calibration.load(self.out)
+        except CalibrationError as error:
+            raise ConfigError(f"{self.out} is not a calibration file; choose another --out") from error

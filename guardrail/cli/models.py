@@ -1,0 +1,180 @@
+"""What verbs load: guards, models, fingerprints, vectors. Policies are checked before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guardrail.cli.console import errors
+from guardrail.cli.options import DEMO, ENGINE, Dtype, ModelOptions
+from guardrail.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from guardrail import Guard
+    from guardrail.calibrate.policy_file import PolicyFile
+    from guardrail.extract.subject import Subject
+    from guardrail.types import Fingerprint
+    from guardrail.vectors.values import TraitVectors
+
+
+def open_guard(model: ModelOptions, policies: Path | dict[str, object] | None) -> Guard:
+    """Load and guard a model. Raises ConfigError. Only the built-in model has default policies."""
+    from guardrail.plugins.registry import names_in_environment
+    from guardrail.policy.loading import default_policies
+
+    source = policies or default_policies(model.name)
+    if isinstance(source, Path):
+        check_policies(source)
+    with loading(model):
+        from guardrail import Guard
+
+        guard = Guard(
+            *load(model),
+            source,
+            engine=model.engine,
+            plugins=names_in_environment(),
+            chat_template=model.chat_template,
+        )
+    for warning in guard.active.plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return guard
+
+
+def check_policies(path: Path) -> None:
+    """Raises PolicyError for a policy file that no model could use."""
+    from guardrail.files.yaml import read_document
+    from guardrail.policy.file import draft
+
+    document = read_document(path)
+    if problems := draft(document).problems:
+        raise document.error(list(problems))
+
+
+def load_subject(model: ModelOptions, rows: int | None = None) -> Subject:
+    """A model to generate with and to read. `rows` is the largest batch. Raises ConfigError."""
+    only_transformers(model)
+    with loading(model):
+        from guardrail.extract.subject import ROWS, Subject
+
+        on_cpu = device_of(model.device) == "cpu"
+        loaded, tokenizer = load(model, Dtype.FLOAT32 if on_cpu else Dtype.AUTO)
+        return Subject(loaded, tokenizer, chat_template=model.chat_template, rows=rows or ROWS)
+
+
+def only_transformers(model: ModelOptions) -> None:
+    """Raises ConfigError for an engine that is not the one this verb has to use."""
+    if model.engine != ENGINE:
+        raise ConfigError(f"--engine: this verb works with the engine `{ENGINE}` only, not `{model.engine}`")
+
+
+def load(model: ModelOptions, auto: Dtype = Dtype.AUTO) -> tuple[Any, Any]:
+    """(model, tokenizer) on the device that was asked for. `auto` is what the dtype `auto` means."""
+    from guardrail.engines.transformers.pretrained import load_pretrained
+
+    device = device_of(model.device)
+    loaded, tokenizer = load_pretrained(model.name, dtype_argument(model.dtype, auto))
+    # a quantised model is on its device already and refuses to move
+    return loaded if getattr(loaded, "is_quantized", False) else loaded.to(device), tokenizer
+
+
+def dtype_argument(dtype: Dtype, auto: Dtype = Dtype.AUTO) -> dict[str, Any]:
+    """What `from_pretrained` gets; nothing for the type of the files."""
+    import torch
+
+    chosen = auto if dtype is Dtype.AUTO else dtype
+    return {} if chosen is Dtype.AUTO else {"dtype": getattr(torch, chosen.value)}
+
+
+def device_of(name: str) -> str:
+    """The device that `--device` means on this machine. Raises ConfigError for one that it does not have."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    if name.startswith("cuda") and not count:
+        raise ConfigError("there is no CUDA device here; use --device cpu")
+    number = int(name.partition(":")[2] or 0)
+    if number and number >= count:
+        raise ConfigError(f"there is no device {name}; this machine has {count} CUDA devices, from cuda:0")
+    return name
+
+
+@contextmanager
+def loading(model: ModelOptions) -> Generator[None]:
+    """A spinner that is gone once the verb prints."""
+    with errors().status(f"loading {model.name} ..."):
+        silence(model)
+        yield
+
+
+def silence(model: ModelOptions) -> None:
+    """Errors only from transformers, and a bar only for a model that takes a while, on a terminal."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if model.name == DEMO or not sys.stderr.isatty():
+        logging.disable_progress_bar()
+
+
+def fingerprint_of(model: ModelOptions, file: Path | None = None) -> Fingerprint:
+    """Read from a JSON file (a fingerprint, or a calibration that holds one), else taken from the model."""
+    if file is not None:
+        return read_fingerprint(file)
+    if model.name == DEMO and model.chat_template is None and model.engine == ENGINE:
+        from guardrail.demo import FINGERPRINT
+
+        return read_fingerprint(FINGERPRINT)
+    from guardrail.plugins.manager import Plugins
+
+    with loading(model):
+        plugins = Plugins.from_environment()
+        engine = plugins.engine(model.engine, *load(model), chat_template=model.chat_template)
+    try:
+        return engine.fingerprint
+    finally:
+        engine.close()
+
+
+def read_fingerprint(file: Path) -> Fingerprint:
+    """Read a fingerprint from JSON. Raises ModelError if the file holds none."""
+    from pydantic import TypeAdapter
+
+    from guardrail.types import Fingerprint
+
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return TypeAdapter(Fingerprint).validate_python(data.get("fingerprint", data))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{file}: cannot be read as a fingerprint: {error}") from error
+
+
+def load_vectors(name: str) -> TraitVectors:
+    """A vector file, or `demo`. Raises VectorError."""
+    from guardrail.policy.loading import resolve_vectors
+    from guardrail.vectors.values import TraitVectors
+
+    return TraitVectors.load(resolve_vectors(name, Path()))
+
+
+def vectors_of(model: str, name: str | None, file: PolicyFile | None) -> TraitVectors:
+    """The vectors of `--vectors`, else of the policy file, else the built-in ones of the built-in model.
+
+    Raises ConfigError if there are none, or if `--vectors` is not what the policy file names.
+    """
+    from guardrail.policy.loading import resolve_vectors
+    from guardrail.vectors.values import TraitVectors
+
+    if name is None and file is None and model != DEMO:
+        raise ConfigError("no vectors: name a file with --vectors, or a policy file with --policies")
+    own = file.vectors if file else resolve_vectors(DEMO)
+    if name is None:
+        return TraitVectors.load(own)
+    found = load_vectors(name)
+    if file and found.sha256 != TraitVectors.load(own).sha256:
+        raise ConfigError(f"--vectors differs from the file that the policies name, {own}")
+    return found

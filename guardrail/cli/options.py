@@ -1,0 +1,176 @@
+"""Options that several verbs share, and how a command takes options: as frozen dataclasses.
+
+A field of such a dataclass carries `Annotated[..., Option(...)]`. `takes_options` shows typer a function
+with one parameter per field, and hands the command the dataclasses. They raise ConfigError for values that
+make no sense, before the command begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+from typer import Argument, Option
+
+from guardrail.errors import ConfigError
+
+T = TypeVar("T")
+DEMO = "demo"
+ENGINE = "transformers"
+PLAIN = "builtin:plain"
+OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_KEY = "OPENAI_API_KEY"
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+class Dtype(StrEnum):
+    """The types that weights can be loaded in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model is loaded, where and how."""
+
+    name: Annotated[str, Option("--model", help="Hub id, folder, or `demo`, the built-in model.")] = DEMO
+    device: Annotated[str, Option(help="Device: auto (CUDA if available), cpu, cuda or cuda:N.")] = "auto"
+    dtype: Annotated[
+        Dtype,
+        Option(
+            help="Type of the weights. auto: as in the model's files, but float32 on a CPU for verbs that "
+            "calibrate, evaluate or extract."
+        ),
+    ] = Dtype.AUTO
+    chat_template: Annotated[str | None, Option(help=f"Chat template: `{PLAIN}` or a Jinja file.")] = None
+    engine: Annotated[str, Option(help="Engine that reads activations.")] = ENGINE
+
+    def __post_init__(self) -> None:
+        if not DEVICE.fullmatch(self.device):
+            raise ConfigError(f"unknown device `{self.device}`; use auto, cpu, cuda or cuda:N")
+        template = self.chat_template
+        if template not in (None, PLAIN) and "{" not in template and not Path(template).is_file():
+            raise ConfigError(f"--chat-template: there is no file {template}; `{PLAIN}` is built in")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoliciesOption:
+    """The policy file."""
+
+    policies: Annotated[Path | None, Option(help="Policy file (YAML).")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """How results are printed."""
+
+    as_json: Annotated[bool, Option("--json", help="Print JSON instead of text.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemOption:
+    """The system message of prompts that have none."""
+
+    system: Annotated[
+        str | None,
+        Option(help="System message to put before every prompt. A prompt that has one is refused."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOptions(SystemOption):
+    """Prompts on the command line, and prompts in a file."""
+
+    prompts: Annotated[list[str] | None, Argument(help="Prompts, each one user message.")] = None
+    file: Annotated[
+        Path | None,
+        Option("--input", help='JSON Lines: strings or {"messages": [...]}. - is standard input.'),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointOptions:
+    """An OpenAI-compatible endpoint."""
+
+    base_url: Annotated[str, Option(help="URL of an OpenAI-compatible endpoint.")] = OPENAI_URL
+    api_key_env: Annotated[str, Option(help="Environment variable with the endpoint's key.")] = OPENAI_KEY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeOptions(EndpointOptions):
+    """Who scores replies."""
+
+    judge: Annotated[str | None, Option(help="Judge: openai:MODEL, local:MODEL, demo, or a plugin's.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintOption:
+    """What stands in for a model."""
+
+    fingerprint: Annotated[
+        Path | None, Option(help="JSON file with the model's fingerprint; no model is loaded then.")
+    ] = None
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take dataclasses of options. Other parameters stay as they are."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters = list(signature(command).parameters.values())
+    shown = [shown for parameter in parameters for shown in _shown(parameter, hints[parameter.name])]
+
+    @wraps(command)
+    def flat(**values: Any) -> None:
+        command(**{p.name: _built(hints[p.name], p.name, values) for p in parameters})
+
+    flat.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return flat
+
+
+def settings(kind: type[T], *options: object, **others: Any) -> T:
+    """Settings of this kind, with the values of those options that have the same names."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    same = {n: getattr(o, n) for o in options for n in names if n not in others and hasattr(o, n)}
+    return kind(**same, **others)
+
+
+def add_group(app: typer.Typer, name: str, help: str, **commands: Callable[..., None]) -> None:
+    """Add a verb that has subcommands. Names end in an underscore if they are keywords of Python."""
+    group = typer.Typer(help=help, no_args_is_help=True)
+    # without a callback typer drops the name of a subcommand that has no siblings
+    group.callback()(lambda: None)
+    for title, command in commands.items():
+        group.command(title.rstrip("_"))(command)
+    app.add_typer(group, name=name)
+
+
+def _shown(parameter: Parameter, hint: Any) -> Iterator[Parameter]:
+    """The parameters that typer sees in place of one parameter of a command."""
+    if not is_dataclass(hint):
+        yield parameter.replace(annotation=hint, kind=Parameter.KEYWORD_ONLY)
+        return
+    hints = get_type_hints(hint, include_extras=True)
+    for field in fields(hint):
+        yield Parameter(
+            field.name, Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]
+        )
+
+
+def _default(field: Field[Any]) -> Any:
+    return Parameter.empty if field.default is MISSING else field.default
+
+
+def _built(hint: Any, name: str, values: Mapping[str, Any]) -> Any:
+    if not is_dataclass(hint):
+        return values[name]
+    return hint(**{field.name: values[field.name] for field in fields(hint)})  # type: ignore[operator]

@@ -1,0 +1,142 @@
+"""The options of `guardrail vectors extract` and `guardrail vectors layers`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from guardrail.cli.options import settings
+from guardrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guardrail.extract.settings import ExtractionSettings
+
+
+class Selector(StrEnum):
+    """The rules of `guardrail.extract.layers.selection`."""
+
+    STEERING = "steering"
+    SEPARATION = "separation"
+    REFUSAL = "refusal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFileOptions:
+    """The vector file that is written, and where work is kept until then."""
+
+    out: Annotated[Path, Option(help="Vector file to write (.safetensors).")]
+    work: Annotated[
+        Path | None, Option(help="Folder that keeps results for resuming. Default: a folder beside --out.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_new(self.out)
+
+    def folder(self, suffix: str) -> Path:
+        """The folder that keeps results."""
+        return self.work or self.out.with_name(f"{self.out.name}.{suffix}")
+
+
+def check_new(out: Path) -> None:
+    """Raises ConfigError for a file that exists already, or cannot be made."""
+    if out.exists():
+        raise ConfigError(f"{out} exists; nothing was written")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out.parent} is not a folder")
+
+
+# --- extract ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutOptions:
+    """The replies that vectors are made from."""
+
+    samples: Annotated[int, Option(min=1, help="Replies to each prompt.")] = 10
+    minimum: Annotated[int, Option("--min-pairs", min=1, help="Minimum number of kept pairs per trait.")] = 20
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
+    temperature: Annotated[float, Option(min=0, help="Sampling temperature. 0 is greedy.")] = 1.0
+    top_p: Annotated[float, Option(min=0, max=1, help="Nucleus sampling. 1 keeps all tokens.")] = 1.0
+    seed: Annotated[int, Option(min=0, help="Seed of the replies.")] = 0
+    batch: Annotated[int, Option(min=1, help="Rows at a time. A run is resumed by whole batches.")] = 64
+    positive_system: Annotated[str, Option(help="Template of system prompts for a trait.")] = "{instruction}"
+    negative_system: Annotated[str, Option(help="Template of those against it.")] = "{instruction}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionOptions:
+    """How directions are found in the activations."""
+
+    probe: Annotated[
+        str,
+        Option(
+            help="How to detect: `steering` (the unit steering vector), or an extraction method: difference, "
+            "logistic, lda, pca, contrast, regression. `regression` judges every reply for every trait."
+        ),
+    ] = "contrast"
+    steering: Annotated[str, Option(help="How to steer: an extraction method.")] = "difference"
+    position: Annotated[
+        str, Option(help="Place to read steering vectors: response_mean, last_prompt_token or prompt_mean.")
+    ] = "response_mean"
+    orthogonalise: Annotated[
+        bool, Option("--orthogonalise", help="Make the traits' steering vectors orthogonal to one another.")
+    ] = False
+    mixed: Annotated[
+        Path | None, Option(help="Your own prompts to fit probes on, in the format of `check --input`.")
+    ] = None
+    mixed_samples: Annotated[int, Option(min=1, help="Replies to each prompt of --mixed.")] = 1
+
+
+def extraction_settings(rollouts: RolloutOptions, directions: DirectionOptions) -> ExtractionSettings:
+    """What extraction is given."""
+    from guardrail.extract.prompts import SystemPrompts
+    from guardrail.extract.rollouts import RolloutSettings
+    from guardrail.extract.settings import ExtractionSettings
+
+    return settings(
+        ExtractionSettings,
+        rollouts,
+        directions,
+        rollouts=settings(RolloutSettings, rollouts),
+        systems=SystemPrompts(positive=rollouts.positive_system, negative=rollouts.negative_system),
+    )
+
+
+# --- layers -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceOptions:
+    """Which layers are chosen, and by which rule."""
+
+    vectors: Annotated[str, Option(help="Vector file, or `demo`.")] = "demo"
+    trait: Annotated[list[str] | None, Option(help="Trait to choose a layer for. Default: all.")] = None
+    by: Annotated[Selector, Option(help="Rule that chooses.")] = Selector.STEERING
+    floor: Annotated[float, Option(help="Minimum mean coherence of the chosen layer.")] = 75.0
+    no_floor: Annotated[bool, Option("--no-floor", help="Choose without regard to coherence.")] = False
+
+    @property
+    def least_coherence(self) -> float | None:
+        """The floor, or None if there is none."""
+        return None if self.no_floor else self.floor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOptions:
+    """The sweep over the layers."""
+
+    sweep: Annotated[
+        Path | None, Option(help="Earlier sweep, or a direction_evaluations.json. No model is loaded.")
+    ] = None
+    definition: Annotated[
+        Path | None, Option(help="Definition file or folder, for traits that are not built in.")
+    ] = None
+    coefficient: Annotated[float, Option(help="Multiple of each layer's vector that is added.")] = 1.0
+    samples: Annotated[int, Option(min=1, help="Replies to each question.")] = 5
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
+    temperature: Annotated[float, Option(min=0.0, help="Sampling temperature. 0 is greedy.")] = 1.0
+    seed: Annotated[int, Option(help="Seed of the replies.")] = 0
