@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.bench.cases import endless
-from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.guard import Guard
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.generate import generate
@@ -27,10 +27,20 @@ Policies = Path | dict[str, object]
 class Couple:
     """Guarded and bare. No record is written to an audit sink, and no queue gets a ticket."""
 
-    def __init__(self, model: Any, bare: Any, tokenizer: Any, policies: Policies) -> None:
+    def __init__(
+        self,
+        model: Any,
+        bare: Any,
+        tokenizer: Any,
+        policies: Policies,
+        engine: str = "transformers",
+        chat_template: str | None = None,
+    ) -> None:
         self.model, self.bare, self.tokenizer = endless(model), endless(bare), tokenizer
         self.shared = bare is model
-        self._policies = policies
+        self._wrapped_by = partial(
+            Guard, self.model, tokenizer, policies, engine=engine, chat_template=chat_template
+        )
         self._guard: Guard | None = None
         self._driver: Driver | None = None
 
@@ -38,7 +48,7 @@ class Couple:
     def guard(self) -> Guard:
         """Put on, if it is not."""
         if self._guard is None:
-            self._guard = Guard(self.model, self.tokenizer, self._policies)
+            self._guard = self._wrapped_by()
             self._driver = Driver(self._guard.engine, Worker(8), AuditTrail({}, AuditSettings()), {})
         return self._guard
 
@@ -77,15 +87,3 @@ class Couple:
             self._driver.worker.close()
             self._guard.close()
         self._guard = self._driver = None
-
-
-def load(name: str, device: str, copies: int, policies: Policies) -> Couple:
-    """Load the model once or twice. Raises ModelError."""
-    model, tokenizer = _loaded(name, device)
-    bare = _loaded(name, device)[0] if copies > 1 else model
-    return Couple(model, bare, tokenizer, policies)
-
-
-def _loaded(name: str, device: str) -> tuple[Any, Any]:
-    model, tokenizer = load_pretrained(name, {})
-    return model.to(device), tokenizer

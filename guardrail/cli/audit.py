@@ -33,7 +33,7 @@ def guardrail_cli(app: typer.Typer) -> None:
 @takes_options
 def tail(
     log: LogFile,
-    lines: Annotated[int, Option("-n", min=1, help="How many requests to show.")] = 20,
+    lines: Annotated[int, Option("--lines", "-n", min=1, help="How many requests to show.")] = 20,
     *,
     output: OutputOptions,
 ) -> None:

@@ -34,7 +34,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-@hookspec(firstresult=True)
+@hookspec
 def guardrail_engine(  # type: ignore[empty-body]
     name: str,
     model: object,

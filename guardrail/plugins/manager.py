@@ -30,8 +30,6 @@ from guardrail.plugins.registry import PluginRow, Registry, names_in_environment
 from guardrail.types import ALLOW, Decision, Fingerprint, Message, Probe
 
 if TYPE_CHECKING:
-    import typer
-
     from guardrail.engines import Engine
     from guardrail.guard import Guard
 
@@ -173,11 +171,6 @@ class Plugins:
     def startup(self, guard: Guard) -> None:
         """Tell plugins that the guard is ready."""
         for _ in self._registry.calls("guardrail_startup", guard=guard):
-            pass
-
-    def cli(self, app: typer.Typer) -> None:
-        """Let plugins add verbs."""
-        for _ in self._registry.calls("guardrail_cli", app=app):
             pass
 
     def listing(self) -> Sequence[PluginRow]:

@@ -13,6 +13,7 @@ from guardrail.errors import EvaluationError, PluginError
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins
 from guardrail.plugins.protocols import Answer, Examples, JudgeRequest, NoConfig
+from guardrail.plugins.registry import Registry
 from guardrail.policy.decide import decide, tighten
 from guardrail.testing import MemoryAudit, MemoryQueue, decision, hand_made_plan, tiny_fingerprint
 from guardrail.types import Facts, Message, Probe, SteerSpec
@@ -389,7 +390,8 @@ def test_hook_guardrail_startup():
 
 def test_hook_guardrail_cli():
     app = typer.Typer()
-    Plugins([plugin(guardrail_cli=lambda app: app.command("wave")(lambda: None))]).cli(app)
+    registry = Registry([plugin(guardrail_cli=lambda app: app.command("wave")(lambda: None))], ())
+    assert len(list(registry.calls("guardrail_cli", app=app))) == 1
     assert [command.name for command in app.registered_commands] == ["wave"]
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
 
 from guardrail.cli.bench.output import FileOptions, check_page, show
 from guardrail.cli.console import errors
-from guardrail.cli.models import check_policies, device_of, dtype_argument, load, only_transformers, silence
+from guardrail.cli.models import check_policies, device_of, dtype_argument, load, silence
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
@@ -79,7 +79,6 @@ def bench(
     judge the first token and the time per token of allowed prompts. A gate fails if its interval lies above
     the limit, passes if it lies below, and is inconclusive otherwise. The exit code is 1 unless all pass.
     """
-    only_transformers(model)
     asked = _settings(model, policies, workload, measuring)
     check_page(files.html)
     report, complete = _measured(model, asked, measuring.threads)
@@ -190,12 +189,4 @@ def load_couple(model: ModelOptions, asked: Settings, copies: int) -> Couple:
 
     guarded, tokenizer = load(model)
     bare = load(model)[0] if copies > 1 else guarded
-    return Couple(guarded, bare, _with_template(tokenizer, model.chat_template), asked.policies)
-
-
-def _with_template(tokenizer: Any, template: str | None) -> Any:
-    from guardrail.engines.transformers.rendering import Renderer
-
-    if template is not None:
-        tokenizer.chat_template = Renderer(tokenizer, template).template
-    return tokenizer
+    return Couple(guarded, bare, tokenizer, asked.policies, model.engine, model.chat_template)
