@@ -15,7 +15,7 @@ from guardrail.traits.definition import InstructionPair, TraitDefinition
 from guardrail.traits.rubrics import PLACEHOLDERS, default_rubric
 
 NAME = r"[^\W_][\w.-]*"
-NAME_IN_WORDS = "letters, digits, `_`, `.` and `-`, a letter or digit first"
+NAME_IN_WORDS = "letters, digits, `_`, `.` and `-`, starting with a letter or digit"
 
 
 def _not_blank(text: str) -> str:

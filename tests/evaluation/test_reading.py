@@ -67,7 +67,7 @@ def test_messages_slices_conditions_and_expression_are_kept(file):
     ("row", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "not an object but list"),
+        ("[]", "must be an object, not list"),
         ({"prompt": "a", "trait": "evi"}, "no vector for the trait `evi`; did you mean `evil`?"),
         ({"prompt": "a", "labels": {"evil": 2}}, "`labels.evil`"),
         ({"prompt": "a", "trait": "evil", "labels": {"evil": 1}}, "give `trait` or `labels`, not both"),
@@ -78,7 +78,7 @@ def test_messages_slices_conditions_and_expression_are_kept(file):
         ({"prompt": "a", "trait": "evil", "lable": 1}, "unknown key `lable`; did you mean `labels`?"),
         ({"prompt": "a", "expression": {"evil": 101}}, "`expression.evil`"),
         ({"messages": [{"role": "robot", "content": "a"}], "trait": None}, "`messages.0.role`"),
-        ('{"prompt": "\\ud800", "trait": null}', "half of a surrogate pair"),
+        ('{"prompt": "\\ud800", "trait": null}', "the text contains an unpaired surrogate"),
     ],
 )
 def test_every_bad_line_is_named(file, row, message):

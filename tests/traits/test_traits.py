@@ -153,7 +153,7 @@ def test_any_language(tmp_path):
         (
             "name: contempt",
             "name: 'a/b'",
-            ("name", "must be letters, digits, `_`, `.` and `-`, a letter or digit first, not `a/b`"),
+            ("name", "must be letters, digits, `_`, `.` and `-`, starting with a letter or digit, not `a/b`"),
         ),
         ("name: contempt", "nam: contempt", ("nam", "unknown key; did you mean `name`?")),
         ("name: contempt\n", "", ("name", "is missing")),
