@@ -33,7 +33,7 @@ def trait_rates(
 def plan_rates(
     plan: Plan, kept: Projections, held_out: Projections, set_fpr: float | None
 ) -> tuple[Achieved, ...]:
-    """Every policy, and all enforced ones together. Leaves out policies with scorers, which have no scores."""
+    """Every policy, and all enforced ones together. Leaves out policies with scorers: nothing scored them."""
     found: list[Achieved] = []
     together: list[Fired] = []
     for rule in plan.rules:
