@@ -1,8 +1,8 @@
-"""Sampling that is seeded for each row, so that a reply does not depend on what else is in its batch.
+"""Sampling with one seed per row, so that a reply does not depend on the rest of its batch.
 
 Each row has its own stream of uniform numbers, drawn on the CPU, and step t takes the token at which the
-cumulative distribution passes number t (inversion). Two runs differ only where rounding moves that boundary
-over the number: about one token in a million in float32, more in half precision.
+cumulative distribution passes number t (inversion). Two runs differ only if rounding moves that boundary
+across the number: about one token in a million in float32, more in half precision.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from transformers import LogitsProcessor
 
 
 class SeededRows(LogitsProcessor):
-    """Leaves one token possible in each row: the one that its own random stream chose.
+    """Leaves only one token possible in each row: the one chosen by the row's own random stream.
 
-    prompt: the columns before the reply. temperature > 0; top_p keeps the smallest set of tokens that holds
-    this much probability (Holtzman et al. 2020). To be used with greedy decoding.
+    prompt: the columns before the reply. temperature > 0; top_p keeps the smallest set of tokens with at
+    least this probability (Holtzman et al. 2020). Use with greedy decoding.
     """
 
     def __init__(

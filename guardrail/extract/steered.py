@@ -1,4 +1,4 @@
-"""Steering a batch while a model generates: on the last prompt position and later ones, as the guard does."""
+"""Steers a batch during generation, from the last prompt position on, as the guard does."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from guardrail.types import Decision, Steering
 
 @contextmanager
 def steered(blocks: nn.ModuleList, steering: Sequence[Steering]) -> Generator[None]:
-    """Steers every forward pass inside; prompts have to be padded on the left.
+    """Steers every forward pass inside the block; prompts must be padded on the left.
 
-    Raises SteeringError where nothing was steered, so that it never looks as if it had been.
+    Raises SteeringError if nothing was steered, so that this cannot go unnoticed.
     """
     if not steering:
         yield
@@ -31,7 +31,7 @@ def steered(blocks: nn.ModuleList, steering: Sequence[Steering]) -> Generator[No
             hooks.callback(blocks[layer - 1].register_forward_hook(_hook(batch, layer)).remove)
         yield
     if batch.counts[0] == 0:
-        raise SteeringError("steering was asked for and no forward pass was steered")
+        raise SteeringError("steering was requested, but no forward pass was steered")
 
 
 def _hook(batch: BatchSteering, layer: int) -> Callable[[nn.Module, Any, Any], None]:

@@ -97,5 +97,5 @@ def proper(value: Any) -> Any:
     JSON escapes and odd bytes in command line arguments can produce one.
     """
     if re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
-        raise ValueError("the text contains an unpaired surrogate, which is not valid Unicode")
+        raise ValueError("not valid Unicode: the text contains an unpaired surrogate")
     return value

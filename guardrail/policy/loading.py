@@ -74,7 +74,7 @@ def resolve_calibration(name: str, base: Path | None = None) -> Path:
 def default_policies(name: str) -> Path:
     """The policies for the built-in model. Raises ConfigError for other models, which need their own."""
     if name != BUILT_IN:
-        raise ConfigError("no policy file was given; pass one, such as policies/chatbot.yaml")
+        raise ConfigError("no policies were given; pass a policy file such as policies/chatbot.yaml")
     return shipped_policies("chatbot")
 
 

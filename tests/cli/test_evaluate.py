@@ -208,7 +208,10 @@ def test_names_in_a_report_are_escaped(command, data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"prompt": "a", "trait": "evil"}, {"prompt": "b", "trait": "evil"}], "show it; both kinds are needed"),
+        (
+            [{"prompt": "a", "trait": "evil"}, {"prompt": "b", "trait": "evil"}],
+            "show it; both kinds are needed",
+        ),
         ([{"prompt": "a", "trait": "evil"}, {"prompt": "a", "trait": None}], "labelled differently"),
         ([{"prompt": "a", "trait": "apathy"}], "data.jsonl:1: there is no vector for the trait `apathy`"),
         ([], "the file contains no labelled prompt"),

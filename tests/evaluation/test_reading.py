@@ -78,7 +78,10 @@ def test_messages_slices_conditions_and_expression_are_kept(file):
         ({"prompt": "a", "trait": "evil", "lable": 1}, "unknown key `lable`; did you mean `labels`?"),
         ({"prompt": "a", "expression": {"evil": 101}}, "`expression.evil`"),
         ({"messages": [{"role": "robot", "content": "a"}], "trait": None}, "`messages.0.role`"),
-        ('{"prompt": "\\ud800", "trait": null}', "the text contains an unpaired surrogate"),
+        (
+            '{"prompt": "\\ud800", "trait": null}',
+            "not valid Unicode: the text contains an unpaired surrogate",
+        ),
     ],
 )
 def test_every_bad_line_is_named(file, row, message):
