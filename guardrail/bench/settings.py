@@ -74,7 +74,7 @@ def copies(settings: Settings, sizes: Sizes) -> int:
     tokens = max(settings.prompts) + settings.new_tokens
     if sizes.longest is not None and tokens > sizes.longest:
         raise ConfigError(
-            f"{settings.model} takes at most {sizes.longest} tokens; the longest prompt and reply have {tokens}"
+            f"{settings.model} takes up to {sizes.longest} tokens; the longest prompt and reply have {tokens}"
         )
     base = Point(settings.prompts[0], settings.batches[0], 1)
     one = HEADROOM * (sizes.weights + sizes.working(base, settings.new_tokens))

@@ -212,7 +212,7 @@ def test_two_copies_are_made_where_they_fit_and_one_where_they_do_not(monkeypatc
 
 
 def test_a_prompt_that_the_model_does_not_take_is_refused():
-    with pytest.raises(ConfigError, match="takes at most 64 tokens; the longest prompt and reply have 128"):
+    with pytest.raises(ConfigError, match="takes up to 64 tokens; the longest prompt and reply have 128"):
         copies(asked(), replace(SMALL, longest=64))
 
 
