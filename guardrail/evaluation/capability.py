@@ -66,7 +66,7 @@ def _question(line: _Line) -> MultipleChoice:
 def right(
     subject: Subject, questions: Sequence[MultipleChoice], steering: Sequence[Steering] = ()
 ) -> list[bool]:
-    """Whether the right letter has the largest log-probability, with the guard's kind of steering.
+    """Whether the right letter has the largest log-probability, steered as by the guard.
 
     Raises ConfigError if the tokenizer begins two letters with the same token.
     """
