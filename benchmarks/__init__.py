@@ -1,1 +1,1 @@
-"""What the guard costs, measured in pairs against a copy of the model that was never wrapped."""
+"""Measures the cost of the guard, in pairs with a copy of the model that was never wrapped."""

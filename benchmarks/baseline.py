@@ -1,10 +1,10 @@
-"""The committed ratios, and whether new ones are worse. Times are not compared: machines differ.
+"""Compares new ratios with the committed ones. Times are not compared, because machines differ.
 
-    python -m benchmarks.baseline compare RESULTS.json     # exit 1 where a ratio has regressed
+    python -m benchmarks.baseline compare RESULTS.json     # exit 1 if a ratio has regressed
     python -m benchmarks.baseline write RESULTS.json       # make these the baseline
 
-A ratio has regressed when the low end of its interval lies above the high end of the baseline's by more than
-`MARGIN`, which is what the place of a model in memory alone can do.
+A ratio has regressed if the low end of its interval exceeds the high end of the baseline's by more than
+`MARGIN`, which the place of a model in memory alone can cause.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Baseline:
     rule: str = field(default=RULE)
 
     def change(self, name: str, found: Interval) -> Change:
-        """What a new ratio says."""
+        """How a new ratio compares with the baseline."""
         known = self.ratios.get(name)
         if known is None:
             return "not in the baseline"
@@ -81,7 +81,7 @@ def save(baseline: Baseline, path: Path = FILE) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, or 1 where a ratio has regressed."""
+    """Exit code 0, or 1 if a ratio has regressed."""
     asked = parser().parse_args(arguments)
     report = read(asked.results)
     if asked.verb == "write":

@@ -247,7 +247,7 @@ def _device() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 1 where a goal is missed."""
+    """Exit code 1 if a goal is missed."""
     parser = argparse.ArgumentParser(
         prog="benchmarks.calibration", description=(__doc__ or "").split("\n")[0]
     )

@@ -1,4 +1,4 @@
-"""The engine alone: what is done to a prompt, against what the bare copy would have done with it."""
+"""Cases for the engine alone: a guarded prompt against the same prompt on the bare copy."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`python -m benchmarks.compiled`: decoding over a static cache that torch.compile has compiled, on 12 x 64.
 
-Every row is divided by the bare model compiled alike. Allowed replies keep the compiled graph; steered ones
-run eagerly. The last two rows are what was not built: steering that lies in the graph from the beginning, a
-buffer behind a gate, which every allowed reply would pay for too.
+Every row is divided by the bare model, compiled in the same way. Allowed replies keep the compiled graph;
+steered ones run eagerly. The last two rows show a rejected design: steering as a gated buffer in the graph
+from the beginning, which would slow down every allowed reply too.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def gated(given: Subject, is_open: bool) -> Any:
 
 
 def main() -> int:
-    """0, or 1 where a goal is missed or undecided."""
+    """Exit code 0, or 1 if a goal is missed or undecided."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compiled", description=__doc__)
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--out", type=Path, default=OUT)

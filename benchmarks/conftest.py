@@ -55,7 +55,7 @@ def committed() -> baseline.Baseline:
 
 @pytest.fixture
 def in_pairs(benchmark, committed) -> Callable[[Subject, Case], None]:
-    """Times guarded calls with a bare one before or after each. Fails where the ratio has regressed."""
+    """Times guarded calls with a bare one before or after each. Fails if the ratio has regressed."""
 
     def compare(subject: Subject, case: Case) -> None:
         name = f"{subject.name}: {case.name}"
@@ -73,7 +73,7 @@ def in_pairs(benchmark, committed) -> Callable[[Subject, Case], None]:
 
 
 def _timings(benchmark, case: Case) -> Timings | None:
-    """None where benchmarks are disabled: then the guarded call ran once and was not timed."""
+    """None if benchmarks are disabled: then the guarded call ran once and was not timed."""
     bare: list[float] = []
     clock, rounds = wall_clock(), count()
 

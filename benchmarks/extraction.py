@@ -174,7 +174,7 @@ def run(folder: Path, clock: Stopwatch, questions: int, rounds: int) -> list[Row
 
 
 def main() -> int:
-    """0, or 1 where a goal is missed or undecided."""
+    """Exit code 0, or 1 if a goal is missed or undecided."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.extraction", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/extraction.json"))
     parser.add_argument("--clock", choices=CLOCKS, default="wall")

@@ -1,8 +1,8 @@
 """`python -m benchmarks.extraction_kills`: kill -9 an extraction on the built-in model, ten times a stage.
 
-A process is killed once a random number of further bytes is in the work folder, and a random moment more. It
-is started again, over and over, until rollouts, judging and activations were hit as often as asked for. Every
-file has to be that of a run that nobody disturbed. Starts real processes; takes minutes.
+A process is killed a random moment after it wrote a random number of further bytes to the work folder, and
+started again, until rollouts, judging and activations were each hit often enough. Every file must equal that
+of an undisturbed run. Starts real processes; takes minutes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def stage(folder: Path) -> str:
 
 
 def killed(trait: str, folder: Path, samples: int, further: int) -> str | None:
-    """Kill once so many further bytes are there; the stage it was in, None where it ended before."""
+    """Kill once so many further bytes are there; the stage it was in, None if it ended before."""
     process, before = start(trait, folder, samples), size(folder)
     while process.poll() is None and size(folder) < before + further:
         time.sleep(0.002)
@@ -87,7 +87,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 1 where an undisturbed run fails."""
+    """Exit code 0, or 1 if an undisturbed run fails."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--verb"]:
         from guardrail.cli import run

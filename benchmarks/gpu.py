@@ -1,8 +1,8 @@
 """`python -m benchmarks.gpu`: the full suite on CUDA, on real shapes with random weights in bf16.
 
 Installs nothing and imports only torch, transformers, nnsight, numpy and pydantic. Weights are made on the
-device. Rows are written as they are measured, most important first; what does not fit into the time, the
-memory or the machine is reported as not measured. Writes at most 4 files to --out.
+device. Rows are written as they are measured, most important first; rows for which time, memory or the
+machine do not suffice are reported as not measured. Writes at most 4 files to --out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ START = perf_counter()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, 1 where a goal is missed or undecided or the run was interrupted, 2 without the device."""
+    """Exit code 0, 1 if a goal is missed or undecided or the run was interrupted, 2 without the device."""
     asked = parser().parse_args(arguments)
     scale, files = (TINY, Files(asked.out, "gpu-dry-run")) if asked.tiny else (REAL, Files(asked.out, "gpu"))
     if asked.list:
@@ -72,7 +72,7 @@ class Files:
 
     @property
     def profile(self) -> Path:
-        """What the profiler saw, in numbers."""
+        """The profiler's numbers."""
         return self.folder / f"{self.prefix}-profile.json"
 
     @property
@@ -120,7 +120,7 @@ class Suite:
             self._missing(jobs, "no memory for the model and its twin")
 
     def _rows(self, made: Lab, job: Job) -> list[Row]:
-        """The rows of one job, with the reason where there are no numbers."""
+        """The rows of one job, with the reason if there are no numbers."""
         if why := self._too_large(job):
             return job.missing(why)
         try:

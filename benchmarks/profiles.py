@@ -1,4 +1,4 @@
-"""Evidence from torch.profiler: what a guarded call makes the machine do that a bare one does not.
+"""Evidence from torch.profiler: the extra work of a guarded call compared with a bare one.
 
 Of decoding, the operators in their order, which are to be the bare model's own. Of one prefill, the operators
 that the guard adds, kernels, the time in which the device waits, and what makes the host wait.

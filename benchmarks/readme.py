@@ -26,7 +26,7 @@ def filled(text: str) -> str:
 
 
 def section(name: str) -> str:
-    """Where the numbers come from, and the numbers."""
+    """The origin of the numbers, and their table."""
     report = read(FOLDER / "results" / f"{name}.json")
     return f"\n{provenance(report)}\n\n{markdown(report.cases)}\n\n"
 

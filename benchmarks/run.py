@@ -37,7 +37,7 @@ CLOCKS = {"wall": wall_clock, "cpu": cpu_clock}
 
 
 def main() -> int:
-    """0, or 1 where a goal is missed or undecided."""
+    """Exit code 0, or 1 if a goal is missed or undecided."""
     arguments = parser().parse_args()
     torch.set_num_threads(arguments.threads)
     console, found = Console(), list[Row]()
@@ -72,7 +72,7 @@ def engine_and_guard(subject: Subject) -> Iterator[Case]:
 
 
 def shipped(build: Callable[[], Subject], pairs: int, clock: Stopwatch, say: Say) -> Iterator[Row]:
-    """The shipped policies; not measured where vectors and calibration are not those of the model."""
+    """The shipped policies; not measured if vectors or calibration belong to another model."""
     try:
         yield from pooled(build, shipped_cases, pairs, clock, say)
     except GuardrailError as error:

@@ -15,7 +15,7 @@ COUPLES = 4
 
 
 class WrongResult(AssertionError):
-    """A guarded call did not do what its case says, so that its time means nothing."""
+    """A guarded call gave a wrong result, so its time means nothing."""
 
 
 def pooled(

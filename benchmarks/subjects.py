@@ -14,7 +14,7 @@ from guardrail.bench.goals import Goal
 from guardrail.testing import tiny_model, tiny_tokenizer
 
 SLACK = 0.01
-"""A row holds when the upper end of its interval is at most this much above the goal."""
+"""A row passes if the upper end of its interval is at most this much above the goal."""
 
 
 def at_most(value: float, added_ms: float | None = None) -> Goal:
@@ -48,7 +48,7 @@ class Subject:
     """The layers that are read, ascending; the last is the middle of the model."""
     policies: int
     goals: Mapping[str, Goal]
-    """By case; cases without one are shown and not judged."""
+    """Goals by case; cases without a goal are shown but not judged."""
 
     @property
     def d_model(self) -> int:

@@ -14,7 +14,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_chat(in_pairs, subject, tmp_path, name):
-    """The reply is the bare model's where the prompt passes."""
+    """If the prompt passes, the reply equals the bare model's."""
     with products.made_up(subject, tmp_path, *KINDS[name]) as guard:
         in_pairs(subject, products.chat(subject, guard, f"Guard.chat, {name}", name == "allow"))
 

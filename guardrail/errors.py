@@ -9,19 +9,19 @@ GuardrailError
 │   ├── CalibrationError     benign statistics: format, another model or vector file, too few prompts
 │   ├── ModelError           the model or its tokenizer cannot be guarded
 │   └── PluginError          a plugin that is missing, misspelt or refuses to load
-├── ExtractionError          the way from a description to calibrated vectors; what was done is kept
+├── ExtractionError          extraction, calibration or evaluation stopped; finished work is kept
 │   ├── EndpointError        an OpenAI-compatible endpoint is down, slow, refuses or answers nonsense
-│   ├── JudgeError           a judge cannot be reached, or cannot judge this
+│   ├── JudgeError           a judge cannot be reached, or cannot rate this
 │   ├── NotInduced           system prompts that ask for a trait do not raise it in this model
-│   └── TooFewPairs          too few pairs of replies were kept to make a vector of
+│   └── TooFewPairs          too few pairs of replies were kept to compute a vector
 └── RequestError             one request could not be served
     ├── PromptError          empty, too long, unknown role, content that is not text
     ├── UnsupportedGeneration  a way of generating that the guard cannot see
     ├── EvaluationError      no trustworthy decision: non-finite score, a plugin that raised, a time-out
-    ├── SteeringError        steering was decided and did not happen
+    ├── SteeringError        steering was decided but not applied
     ├── QueueFull            the model's queue is full; try again later
     ├── GuardClosed          the guard was closed
-    ├── EscalationError      a ticket that cannot be stored or found, or is resolved already
+    ├── EscalationError      a ticket that cannot be stored or found, or is already resolved
     └── AuditError           the audit record could not be written
 """
 
@@ -33,16 +33,16 @@ from typing import Self
 
 
 class GuardrailError(Exception):
-    """The root of the tree."""
+    """The base class of all errors that guardrail raises on purpose."""
 
 
 class ConfigError(GuardrailError):
-    """Something that is loaded before the first request is wrong."""
+    """Something loaded before the first request is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a policy file: what, under which key, and where in the text (1-based)."""
+    """One problem in a policy file: the message, the key, and the line and column (1-based)."""
 
     message: str
     path: tuple[str | int, ...] = ()
@@ -56,13 +56,13 @@ class Problem:
         return "".join(parts).removeprefix(".")
 
     def describe(self, source: str = "policies") -> str:
-        """`file:line:col: key: message`, leaving out what is not known."""
+        """`file:line:col: key: message`, without the parts that are unknown."""
         place = ":".join([source, *(str(n) for n in (self.line, self.column) if n is not None)])
         return f"{place}: {self.key}: {self.message}" if self.path else f"{place}: {self.message}"
 
 
 class DocumentError(ConfigError):
-    """A file that people write is wrong. `problems` holds all of them, in the order of the file."""
+    """A hand-written file is wrong. `problems` lists every problem, in file order."""
 
     def __init__(self, problems: Sequence[Problem], source: str) -> None:
         self.problems = tuple(problems)
@@ -71,7 +71,7 @@ class DocumentError(ConfigError):
 
     @classmethod
     def single(cls, message: str, source: str) -> Self:
-        """An error with one problem and no place."""
+        """An error with one problem that has no line or key."""
         return cls([Problem(message)], source)
 
 
@@ -100,7 +100,7 @@ class PluginError(ConfigError):
 
 
 class ExtractionError(GuardrailError):
-    """Extraction, calibration or evaluation stopped; what was done so far is kept."""
+    """Extraction, calibration or evaluation stopped; finished work is kept."""
 
 
 class EndpointError(ExtractionError):
@@ -112,7 +112,7 @@ class EndpointError(ExtractionError):
 
 
 class JudgeError(ExtractionError):
-    """A judge cannot be reached, or cannot judge what it was asked to."""
+    """A judge cannot be reached, or cannot rate what it was given."""
 
 
 class NotInduced(ExtractionError):
@@ -120,7 +120,7 @@ class NotInduced(ExtractionError):
 
 
 class TooFewPairs(ExtractionError):
-    """The trait is there, and too few pairs of replies were kept to make a vector of."""
+    """The model shows the trait, but too few pairs of replies were kept to compute a vector."""
 
 
 class RequestError(GuardrailError):
@@ -128,7 +128,7 @@ class RequestError(GuardrailError):
 
 
 class PromptError(RequestError):
-    """The prompt is empty, too long, or holds something that cannot be read."""
+    """The prompt is empty, too long, or contains something that cannot be read."""
 
 
 class UnsupportedGeneration(RequestError):
@@ -140,7 +140,7 @@ class EvaluationError(RequestError):
 
 
 class SteeringError(RequestError):
-    """Steering was decided and no forward pass was steered."""
+    """Steering was decided, but no forward pass was steered."""
 
 
 class QueueFull(RequestError):
@@ -152,8 +152,8 @@ class GuardClosed(RequestError):
 
 
 class EscalationError(RequestError):
-    """A ticket cannot be stored, is not there, or was resolved already."""
+    """A ticket cannot be stored, does not exist, or is already resolved."""
 
 
 class AuditError(RequestError):
-    """The audit record could not be written, and the configuration says not to answer without it."""
+    """The audit record could not be written, and the configuration forbids answering without it."""

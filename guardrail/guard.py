@@ -60,7 +60,7 @@ class Guard:
         if queue_size < 1:
             raise ConfigError("queue_size must be at least 1")
         if policies is None:
-            raise ConfigError("no policies were given: name a policy file, such as policies/chatbot.yaml")
+            raise ConfigError("no policies were given; pass a policy file such as policies/chatbot.yaml")
         enabled = Plugins(plugins)
         with ExitStack() as undo:
             self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)

@@ -1,4 +1,4 @@
-"""The values that flow through the guard. Frozen data: no torch, no I/O, no behaviour beyond small views."""
+"""The data types that the guard passes around. Frozen dataclasses: no torch, no I/O, almost no behaviour."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Message:
     content: str
 
     def as_dict(self) -> dict[str, str]:
-        """The shape that chat templates and the OpenAI API use."""
+        """The format of chat templates and of the OpenAI API."""
         return {"role": self.role, "content": self.content}
 
 
@@ -50,7 +50,7 @@ MessageLike: TypeAlias = Message | Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What ties vectors and a calibration to a model: nothing here depends on path, dtype or versions."""
+    """Ties vectors and a calibration to a model. Independent of path, dtype and library versions."""
 
     architecture: str
     layers: int
@@ -65,16 +65,16 @@ class Fingerprint:
         return tuple(name for name in self.__slots__ if getattr(self, name) != getattr(other, name))
 
     def fits(self, other: Fingerprint) -> bool:
-        """Whether the sizes agree, so that vectors of one can be computed with in the other at all."""
+        """Whether the sizes agree, so that vectors of one model can be used in the other."""
         return (self.layers, self.d_model) == (other.layers, other.d_model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steering:
-    """A change to activations, ready to apply: one direction and one amount for each layer.
+    """A change to activations, ready to apply: one direction and one amount per layer.
 
     `add`: h += direction. `ablate`: h -= <h, u> u. `cap`: the projection <h, u> is limited to `limits`
-    (an upper limit, or a lower one where `floor`). Directions are [d_model] float32; for `ablate` and
+    (an upper limit, or a lower one if `floor`). Directions are [d_model] float32; for `ablate` and
     `cap` they are unit vectors u. Sources: Chen et al. 2025 (add), Arditi et al. 2024 (ablate),
     the Assistant Axis, 2026 (cap).
     """
@@ -90,9 +90,9 @@ class Steering:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteerSpec:
-    """What an action asks for before vectors and layers are known; the plan turns it into `Steering`.
+    """The steering that an action asks for, without vectors and layers; the plan turns it into `Steering`.
 
-    `layers`: None is the policy's own layer; `all` every layer; `incremental` every layer with
+    `layers`: None means the policy's own layer; `all` every layer; `incremental` every layer with
     v_l - v_(l-1) (only `add`). `limit` is a projection, `percentile` a benign percentile (only `cap`).
     """
 
@@ -134,11 +134,11 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the policies say about one prompt, or about one reply (`stage`); pure data.
+    """The decision of the policies on one prompt or one reply (`stage`); pure data.
 
-    `action` is what is done, `would_action` what would be done if shadow policies were enforced.
-    `policy` is the policy that decided, `fired` every policy that fired. `fail_open` is true while any
-    enforced policy lets prompts pass on errors. `token` is the reply token at which `policy` fired, from 1.
+    `action` is the action taken, `would_action` the one if shadow policies were enforced too. `policy` is
+    the policy that decided, `fired` lists every policy that fired. `fail_open` is true if any enforced
+    policy lets prompts pass on errors. `token` is the reply token at which `policy` fired, from 1.
     """
 
     status: Status
@@ -151,7 +151,7 @@ class Decision:
     policy_sha256: str = ""
     vectors_sha256: str = ""
     calibration_sha256: str = ""
-    """Of the calibration that thresholds and scores come from; empty without one."""
+    """The SHA-256 of the calibration behind thresholds and scores; empty without one."""
     fail_open: bool = False
     warnings: tuple[str, ...] = ()
     error: str | None = None
@@ -160,7 +160,7 @@ class Decision:
 
     @property
     def stops(self) -> bool:
-        """Whether the model does not answer: no token is sampled, or none after those that were."""
+        """Whether the model stops: it samples no token, or no further one."""
         if self.action in ("rephrase", "escalate", "block"):
             return True
         return self.action not in ("allow", "steer") and not self.steering
@@ -168,7 +168,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a policy may ask about a request besides its activations."""
+    """What a policy may check about a request in addition to its activations."""
 
     tags: frozenset[str] = frozenset()
     user_turns: int = 1
@@ -183,7 +183,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Milliseconds. `guard` is what reading and deciding took, `prefill` the prompt's forward pass."""
+    """Times in milliseconds: `guard` for reading and deciding, `prefill` for the prompt's forward pass."""
 
     guard: float = 0.0
     prefill: float = 0.0
@@ -193,7 +193,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How to generate; None leaves the model's own generation config in charge."""
+    """How to generate. None keeps the value of the model's own generation config."""
 
     max_new_tokens: int = 256
     temperature: float | None = None
@@ -231,10 +231,10 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the caller gets. `history` is what to append to: after a block without the refused turn.
+    """What the caller gets. Append the next turn to `history`, which after a block omits the refused turn.
 
     `decision` is about the prompt; `reply_decision` about the reply, if response policies followed it. `text`
-    is what was handed out: of a reply that was stopped, the action's answer, after what a stream had sent.
+    is what the caller received. For a stopped reply: the text already streamed, then the action's answer.
     """
 
     text: str
@@ -242,10 +242,10 @@ class Reply:
     history: tuple[Message, ...]
     audit_id: str
     outcome: Outcome = "answered"
-    """How it ended: answered, rephrased (answered after that), escalated (a person will look) or blocked."""
+    """The outcome: answered, rephrased (then answered), escalated (a person will look) or blocked."""
     ticket_id: str | None = None
     earlier: tuple[Decision, ...] = ()
-    """The decisions on this request's earlier prompts, before it was rephrased or approved."""
+    """The decisions on earlier versions of this prompt, before it was rephrased or approved."""
     steered_passes: int = 0
     new_tokens: int = 0
     timing: Timing = Timing()
@@ -253,7 +253,7 @@ class Reply:
 
     @property
     def final(self) -> Decision:
-        """The last word: the decision on the reply where there is one, else that on the prompt."""
+        """The decision on the reply if there is one, else the decision on the prompt."""
         return self.reply_decision or self.decision
 
 
@@ -268,10 +268,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
-    """What is kept of one request. Written with the decision, closed with the outcome.
+    """The record of one request. Written with the decision, completed with the outcome.
 
-    `outcome` None means that the request never ended: it reads `interrupted`. `messages` and `text` are
-    kept only when asked for; hashes and scores always.
+    `outcome` None means that the request never ended and is shown as `interrupted`. Hashes and scores are
+    always kept, `messages` and `text` only on request.
     """
 
     id: str
@@ -294,7 +294,7 @@ class AuditRecord:
     text: str | None = None
     error: str | None = None
     reply_decision: Decision | None = None
-    """The decision on the reply, where response policies followed it."""
+    """The decision on the reply, if response policies followed it."""
 
 
 Messages: TypeAlias = Sequence[MessageLike]

@@ -1,1 +1,1 @@
-"""The built-in actions, one file each. Plugins like any other: nothing here knows the guard or an engine."""
+"""The built-in actions, one file each. They are ordinary plugins and know neither the guard nor engines."""

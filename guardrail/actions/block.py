@@ -1,4 +1,4 @@
-"""block: answer with a refusal; the model does not."""
+"""The action `block`: a refusal replaces the model's answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFUSAL = "I can't help with that."
 
 
 class BlockConfig(ActionConfig):
-    """`message` is the refusal; without it the policy's own `message`, without that a short default."""
+    """`message` is the refusal. It defaults to the policy's own `message`, then to a short built-in text."""
 
     message: str | None = None
 

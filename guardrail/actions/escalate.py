@@ -1,4 +1,4 @@
-"""escalate: ask a person. The ticket is stored before anybody gets an answer."""
+"""The action `escalate`: asks a person. The ticket is stored before the caller gets an answer."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ log = logging.getLogger("guardrail")
 
 
 class EscalateConfig(ActionConfig):
-    """`to` is the escalation sink. With `wait_s` 0 the `holding` text answers at once; else a person may.
+    """`to` is the escalation sink. With `wait_s` 0 the caller gets the `holding` text at once; otherwise the
+    guard waits up to `wait_s` seconds for a person.
 
-    `otherwise` takes over after `wait_s`, and where the sink is down.
+    `otherwise` takes over after `wait_s`, or if the sink is down.
     """
 
     to: str = "review-queue"
@@ -60,7 +61,7 @@ class Escalate:
         return STOP
 
     def respond(self, config: EscalateConfig, context: ActionContext) -> Response:
-        """The holding text, what a person decided in time, or `otherwise`."""
+        """The holding text, the decision of a person if it came in time, or `otherwise`."""
         ticket = _ticket(context)
         try:
             sink = context.sinks[config.to]

@@ -1,4 +1,4 @@
-"""rephrase: change the messages and evaluate again, a bounded number of times."""
+"""The action `rephrase`: changes the messages and evaluates them again, up to `max_attempts` times."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ REWRITING = (
 
 
 class RephraseConfig(ActionConfig):
-    """`by`: `instruction` (joins the system prompt), `model` (rewrites the last user turn), or a plugin's.
+    """`by`: `instruction` (added to the system prompt), `model` (rewrites the last user turn), or a plugin's.
 
-    `otherwise` takes over after `max_attempts`, and where rephrasing changes nothing.
+    `otherwise` takes over after `max_attempts`, or if rephrasing changes nothing.
     """
 
     by: str = "instruction"
@@ -50,7 +50,7 @@ class RephraseConfig(ActionConfig):
     @classmethod
     def _not_blank(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("an empty instruction does nothing")
+            raise ValueError("an empty instruction has no effect")
         return value
 
 
@@ -62,7 +62,7 @@ class Rephrase:
     Config: ClassVar[type[BaseModel]] = RephraseConfig
 
     def compile(self, config: RephraseConfig) -> Literal["stop"]:
-        """Stop: another prompt will be read."""
+        """Stop: the rephrased prompt will be read instead."""
         return STOP
 
     def respond(self, config: RephraseConfig, context: ActionContext) -> Response:
@@ -108,7 +108,7 @@ class ByModel:
     def rephrase(
         self, messages: Sequence[Message], instruction: str, complete: Complete
     ) -> Sequence[Message]:
-        """The same turns with the last user message rewritten; unchanged where the model returns nothing."""
+        """The same turns with the last user message rewritten; unchanged if the model returns nothing."""
         last = max((i for i, message in enumerate(messages) if message.role == "user"), default=None)
         if last is None:
             return messages

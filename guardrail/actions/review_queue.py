@@ -1,7 +1,7 @@
-"""The built-in escalation sink `review-queue`: tickets in SQLite, durable before `open` returns.
+"""The built-in escalation sink `review-queue`: tickets in SQLite, stored durably before `open` returns.
 
-Safe under threads and processes. The file is made on first use only and readable by its owner alone, because
-a ticket holds the conversation that a person has to judge.
+Safe for several threads and processes. The file is created on first use and only its owner can read it,
+because a ticket holds the conversation that a person has to judge.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ COLUMNS = f"{NEW}, resolved, resolver, note"
 
 
 class ReviewQueue:
-    """Tickets in one SQLite file. Every method raises EscalationError where the file cannot be used."""
+    """Tickets in one SQLite file. Every method raises EscalationError if the file cannot be used."""
 
     name = "review-queue"
 
@@ -58,7 +58,7 @@ class ReviewQueue:
 
     @property
     def path(self) -> Path:
-        """The file: as given, else from GUARDRAIL_REVIEW_QUEUE, else in the user's data folder."""
+        """The file: the given path, else GUARDRAIL_REVIEW_QUEUE, else a file in the user's data folder."""
         return self._path or default_path()
 
     def open(self, ticket: Ticket) -> None:
@@ -83,7 +83,7 @@ class ReviewQueue:
         return self._select("WHERE state = 'pending' ORDER BY created, id")
 
     def resolve(self, ticket_id: str, approve: bool, resolver: str, note: str | None = None) -> Ticket:
-        """Approve or deny a pending ticket. Raises EscalationError for an unknown or a resolved one."""
+        """Approve or deny a pending ticket. Raises EscalationError if it is unknown or already resolved."""
         state = "approved" if approve else "denied"
         with self._writing() as database:
             changed = database.execute(
@@ -95,7 +95,7 @@ class ReviewQueue:
         if ticket is None:
             raise EscalationError(f"there is no ticket {ticket_id}")
         if not changed:
-            raise EscalationError(f"ticket {ticket_id} was {ticket.state} by {ticket.resolver} already")
+            raise EscalationError(f"ticket {ticket_id} was already {ticket.state} by {ticket.resolver}")
         return ticket
 
     def _select(self, condition: str, *values: str) -> list[Ticket]:

@@ -1,7 +1,7 @@
-"""steer: let the model answer, with its activations changed along the policy's trait.
+"""The action `steer`: the model answers with its activations changed along the policy's trait.
 
-`add` (Chen et al. 2025), `ablate` (Arditi et al. 2024) and `cap` (the Assistant Axis, 2026); the formulas are
-at `guardrail.types.Steering`.
+`add` (Chen et al. 2025), `ablate` (Arditi et al. 2024) and `cap` (the Assistant Axis, 2026). See
+`guardrail.types.Steering` for the formulas.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Layers: TypeAlias = Layer | Annotated[tuple[Layer, ...], Field(min_length=1, str
 
 
 class Percentile(ActionConfig):
-    """A percentile of what benign text projects to."""
+    """A percentile of the projections of benign text."""
 
     percentile: Annotated[float, Field(ge=0.0, le=100.0)]
 
@@ -28,8 +28,8 @@ class Percentile(ActionConfig):
 class SteerConfig(ActionConfig):
     """`at` belongs to `cap`; `coefficient` and `amplify` belong to `add`.
 
-    `layers`: without it the policy's own layer; `incremental` spreads the vector over all layers.
-    `recheck` scores again at a later layer, and `otherwise` takes over where the policy still fires.
+    `layers` defaults to the policy's own layer; `incremental` spreads the vector over all layers.
+    `recheck` scores again at a later layer; `otherwise` takes over if the policy still fires there.
     """
 
     operator: Operator
@@ -44,7 +44,7 @@ class SteerConfig(ActionConfig):
     @classmethod
     def _known_operator(cls, value: Any) -> Any:
         if value not in get_args(Operator):
-            raise ValueError("write `add`, `ablate` or `cap`")
+            raise ValueError("must be `add`, `ablate` or `cap`")
         return value
 
     @field_validator("at", mode="before")
@@ -53,7 +53,7 @@ class SteerConfig(ActionConfig):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number or value is None or isinstance(value, dict | Percentile):
             return value
-        raise ValueError("write a projection (a number) or {percentile: ...}")
+        raise ValueError("must be a projection (a number) or {percentile: ...}")
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -62,7 +62,7 @@ class SteerConfig(ActionConfig):
         whole = rows and all(isinstance(row, int) and not isinstance(row, bool) and row >= 1 for row in rows)
         if whole or value is None or value in ("all", "incremental"):
             return value
-        raise ValueError("write a layer (1 or more), a list of layers, `all` or `incremental`")
+        raise ValueError("must be a layer (1 or more), a list of layers, `all` or `incremental`")
 
     @model_validator(mode="after")
     def _fits_the_operator(self) -> Self:
@@ -75,10 +75,10 @@ class SteerConfig(ActionConfig):
         positive = self.coefficient is not None and self.coefficient > 0
         return (
             (add and self.coefficient is None, "`add` needs a `coefficient`; a negative one suppresses"),
-            (add and self.coefficient == 0, "a `coefficient` of 0 does nothing"),
+            (add and self.coefficient == 0, "a `coefficient` of 0 has no effect"),
             (add and positive and not self.amplify, "a positive `coefficient` needs `amplify: true`"),
             (not add and self.coefficient is not None, f"`{self.operator}` takes no `coefficient`"),
-            (self.amplify and not (add and positive), "`amplify` is for `add` with a positive `coefficient`"),
+            (self.amplify and not (add and positive), "`amplify` needs `add` with a positive `coefficient`"),
             (cap and self.at is None, "`cap` needs `at`: a projection or {percentile: ...}"),
             (not cap and self.at is not None, f"`{self.operator}` takes no `at`"),
             (not add and self.layers == "incremental", f"`{self.operator}` cannot be `incremental`"),
@@ -86,14 +86,14 @@ class SteerConfig(ActionConfig):
 
 
 class Steer:
-    """The weakest action: the engine steers, so there is nothing to respond."""
+    """The weakest action. The engine does the steering, so the action itself has nothing to answer."""
 
     name = "steer"
     strength = 10
     Config: ClassVar[type[BaseModel]] = SteerConfig
 
     def compile(self, config: SteerConfig) -> SteerSpec:
-        """What to change; vectors and calibration turn it into numbers."""
+        """The requested change. The plan turns it into numbers with the vectors and the calibration."""
         return SteerSpec(
             operator=config.operator,
             layers=(config.layers,) if isinstance(config.layers, int) else config.layers,
@@ -105,7 +105,7 @@ class Steer:
         )
 
     def respond(self, config: SteerConfig, context: ActionContext) -> Otherwise:
-        """Only asked where nothing could be steered."""
+        """Only called if nothing could be steered."""
         return Otherwise(config.otherwise)
 
 

@@ -1,4 +1,4 @@
-"""Audit records: written with the decision, closed with the outcome, chained by hashes. No torch.
+"""Audit logs: each request is recorded at the decision and at the end, in a hash chain. No torch.
 
 `JsonLines` and `Sqlite` are the built-in sinks; `read` and `verify` understand the files of both.
 """
@@ -32,7 +32,7 @@ __all__ = [
 
 @hookimpl
 def guardrail_audit_sinks(settings: AuditSettings) -> Sequence[AuditSink]:
-    """`jsonl` and `sqlite`, where the settings name their files."""
+    """The sinks `jsonl` and `sqlite`, each if the settings give it a file."""
     jsonl = [JsonLines(settings.jsonl)] if settings.jsonl else []
     sqlite = [Sqlite(settings.sqlite)] if settings.sqlite else []
     return [*jsonl, *sqlite]

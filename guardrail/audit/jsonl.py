@@ -1,4 +1,4 @@
-"""The audit sink `jsonl`: one line per event, appended under a file lock; processes may share a file."""
+"""The audit sink `jsonl`: one line per event. A file lock lets several processes share a file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BLOCK = 1 << 16
 
 
 class JsonLines:
-    """Appends to one file. Raises AuditError, from the start, where it cannot be written.
+    """Appends to one file. Raises AuditError, already on creation, if the file cannot be written.
 
-    A line is with the operating system before `decided` returns, so killing the process loses nothing;
-    `fsync` makes it survive a power cut as well. The file may be rotated by moving it: a new chain begins.
+    The operating system has the line before `decided` returns, so killing the process loses nothing; with
+    `fsync` it also survives a power cut. To rotate the file, move it: a new file begins a new chain.
     """
 
     name = "jsonl"
@@ -46,7 +46,7 @@ class JsonLines:
         self._append("outcome", record)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing, because no file is kept open."""
 
     def _append(self, kind: Kind, record: AuditRecord) -> None:
         with self._lock, self._reported(), self._opened() as file:
@@ -99,7 +99,7 @@ def _ends_whole(file: int, size: int) -> bool:
 
 
 def _last_line(file: int, size: int) -> bytes | None:
-    """The last line, torn or not, without its newline; None where the file is empty."""
+    """The last line, torn or not, without its newline; None if the file is empty."""
     end = size - 1 if size and _ends_whole(file, size) else size
     tail, start = b"", end
     while start > 0 and b"\n" not in tail:

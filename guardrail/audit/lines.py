@@ -1,7 +1,7 @@
-"""One event as one line of JSON. Each line holds the SHA-256 of the line before it, in the same file.
+"""Writes each event as one line of JSON, which holds the SHA-256 of the previous line in the same file.
 
-An edited, missing or torn line breaks the chain at the next one. What a chain cannot show is that its end was
-cut off at a line: keep `VerifyReport.head` elsewhere to notice that too.
+An edited, missing or torn line breaks the chain at the next line. The chain cannot show that whole lines were
+cut off at the end: keep `VerifyReport.head` in another place to detect that too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VERSION = 1
 GENESIS = "0" * 64
 """The `prev` of the first line."""
 OLD_REPLY_DECISION = "response"
-"""What `reply_decision` was called in logs before its name changed."""
+"""The former name of `reply_decision`, which older logs still contain."""
 
 Kind: TypeAlias = Literal["decision", "outcome"]
 FIELDS = (
@@ -50,7 +50,7 @@ TIMING_FIELDS = ("guard", "prefill", "queue", "total")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line: what happened to which request."""
+    """One line of the log: an event of one request."""
 
     kind: Kind
     record: AuditRecord
@@ -63,12 +63,12 @@ def encode(kind: Kind, record: AuditRecord, prev: str) -> bytes:
 
 
 def line_hash(line: bytes) -> str:
-    """What the next line's `prev` must be."""
+    """The hash that the next line must have as its `prev`."""
     return hashlib.sha256(line).hexdigest()
 
 
 def decode(line: bytes) -> Event | None:
-    """The event, or None where the line is not one."""
+    """The event, or None if the line is not an audit event."""
     try:
         event = json.loads(line)
         if event["v"] != VERSION or event["event"] not in ("decision", "outcome"):
@@ -79,7 +79,7 @@ def decode(line: bytes) -> Event | None:
 
 
 def prev_of(line: bytes) -> str | None:
-    """What the line says the hash of the line before it is."""
+    """The hash of the previous line, as this line states it."""
     try:
         return json.loads(line)["prev"]
     except (ValueError, KeyError, TypeError):
@@ -87,7 +87,7 @@ def prev_of(line: bytes) -> str | None:
 
 
 def record_to_json(record: AuditRecord) -> Json:
-    """The fields that a log may hold; messages and text only where the record has them."""
+    """The fields that a log may hold; messages and text only if the record has them."""
     row = pick(record, FIELDS) | {
         "decision": decision_to_json(record.decision),
         "timing": pick(record.timing, TIMING_FIELDS),

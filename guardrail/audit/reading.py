@@ -1,4 +1,4 @@
-"""Reading audit logs: events as they were written, requests as they ended, and whether the log is whole."""
+"""Reads audit logs: the events, the requests with their outcomes, and whether the log is intact."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MAGIC = b"SQLite format 3\0"
 
 
 def read(path: str | Path) -> Iterator[AuditRecord]:
-    """Every request, in the order of the decisions; one without an outcome reads `interrupted`.
+    """Every request, in the order of the decisions. The outcome of an unfinished one is `interrupted`.
 
-    Damaged lines are passed over: `verify` reports them. Raises AuditError where there is no log.
+    Damaged lines are skipped; `verify` reports them. Raises AuditError if there is no log.
     """
     records: dict[str, AuditRecord] = {}
     for event in events(path):
@@ -31,7 +31,7 @@ def _merged(known: AuditRecord | None, event: Event) -> AuditRecord:
     if known is None or event.kind == "decision":
         return event.record
     if event.record.outcome == "late" and known.outcome is not None:
-        # the caller has long had another outcome; `events` still shows this one
+        # the caller already got the first outcome; `events` still shows this one
         return known
     return replace(event.record, messages=event.record.messages or known.messages)
 
@@ -44,7 +44,7 @@ def events(path: str | Path) -> Iterator[Event]:
 
 
 def verify(path: str | Path, head: str | None = None) -> VerifyReport:
-    """Whether the log is whole. `head` is that of an earlier report: with it, a cut-off end is found too."""
+    """Check that the log is intact. With the `head` of an earlier report, a cut-off end is found too."""
     return check(str(path), _lines(Path(path)), head)
 
 

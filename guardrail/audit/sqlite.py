@@ -1,4 +1,4 @@
-"""The audit sink `sqlite`: the same lines as `jsonl`, one row each, with columns to query by."""
+"""The audit sink `sqlite`: the same lines as `jsonl`, one row each, with columns for queries."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ CREATE INDEX IF NOT EXISTS events_id ON events (id);
 
 
 class Sqlite:
-    """Appends to the table `events` of one file. Raises AuditError, from the start, where it cannot.
+    """Appends to the table `events` of one file. Raises AuditError, already on creation, if it cannot.
 
-    A row survives a kill of the process; with `fsync`, a power cut as well.
+    A row survives if the process is killed; with `fsync` it also survives a power cut.
     """
 
     name = "sqlite"
@@ -43,7 +43,7 @@ class Sqlite:
         self.path = Path(path)
         self.fsync = fsync
         self._lock = threading.Lock()
-        # by process: SQLite forbids to use, or to close, a connection that came over a fork
+        # one per process: SQLite forbids using or closing a connection inherited over a fork
         self._connections: dict[int, sqlite3.Connection] = {}
         with self._reported():
             self._connection()

@@ -1,4 +1,4 @@
-"""All audit sinks of a guard as one, with what happens when a record cannot be written."""
+"""Writes to all audit sinks of a guard, and handles records that cannot be written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("guardrail")
 
 @dataclass
 class AuditTrail:
-    """Writes every record to every sink. `dropped` counts those lost under `on_error: drop`."""
+    """Writes every record to every sink. `dropped` counts the records lost under `on_error: drop`."""
 
     sinks: Mapping[str, AuditSink]
     settings: AuditSettings
@@ -23,12 +23,12 @@ class AuditTrail:
     _warned: set[str] = field(default_factory=set[str], repr=False)
 
     def decided(self, record: AuditRecord) -> None:
-        """Before the first byte of the reply. Raises AuditError unless records may be dropped."""
+        """Call before the first byte of the reply. Raises AuditError unless records may be dropped."""
         for sink in self.sinks.values():
             self._write(sink, sink.decided, record)
 
     def finished(self, record: AuditRecord) -> None:
-        """At the end. Raises AuditError unless records may be dropped."""
+        """Call at the end of the request. Raises AuditError unless records may be dropped."""
         for sink in self.sinks.values():
             self._write(sink, sink.finished, record)
 
@@ -45,5 +45,5 @@ class AuditTrail:
                 raise AuditError(f"audit sink `{sink.name}`: {error}") from error
             self.dropped += 1
             if sink.name not in self._warned:
-                log.warning("audit sink %s drops records: %s", sink.name, error)
+                log.warning("audit sink %s dropped a record: %s", sink.name, error)
             self._warned.add(sink.name)

@@ -1,4 +1,4 @@
-"""Whether an audit log is whole: every line an event, every link of the chain in place."""
+"""Checks that an audit log is intact: every line is an event and every link of the chain fits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """`head` is the hash of the last line: kept elsewhere, it shows later that nothing was cut off."""
+    """`head` is the hash of the last line. Keep it elsewhere to show later that nothing was cut off."""
 
     path: str
     lines: int
@@ -29,7 +29,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong. Interrupted requests are not a fault of the log."""
+        """Whether the log has no faults. Interrupted requests do not count as faults."""
         return not self.faults
 
 
@@ -38,7 +38,7 @@ def check(path: str, lines: Iterable[tuple[bytes, bool]], head: str | None = Non
     chain = _Chain(head)
     faults = [fault for line, whole in lines for fault in chain.follow(line, whole)]
     if head not in (None, GENESIS) and not chain.met:
-        faults.append(Fault(chain.count, "the head that was kept is not in this log: lines were cut off"))
+        faults.append(Fault(chain.count, "the given head is not in this log: lines were cut off"))
     return VerifyReport(
         path=path,
         lines=chain.count,
@@ -66,10 +66,10 @@ class _Chain:
         if not whole:
             yield Fault(self.count, "the last line is cut off")
         elif event is None:
-            yield Fault(self.count, "not an audit event: damaged, or cut off while it was written")
+            yield Fault(self.count, "not an audit event: damaged, or cut off during writing")
         elif prev_of(line) != self.prev:
             yield Fault(
-                self.count, "does not follow the line before it: that one was edited, or lines are missing"
+                self.count, "does not follow the previous line, which was edited, or lines are missing"
             )
         if event is not None:
             (self.decided if event.kind == "decision" else self.finished).add(event.record.id)

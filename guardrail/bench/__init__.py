@@ -1,6 +1,6 @@
-"""The overhead benchmark: what the guard costs on one's own model, policies and hardware.
+"""The overhead benchmark: measures the cost of the guard on your own model, policies and hardware.
 
-Guarded and bare calls alternate in one process; what counts is the ratio of a pair, with an interval.
-`clocks`, `pairs`, `intervals`, `goals` and `results` know nothing of models; `run` puts it all together.
+Guarded and bare calls alternate in one process, and the result is the ratio per pair, with an interval.
+`clocks`, `pairs`, `ratios`, `goals` and `results` are independent of models; `run` combines everything.
 Nothing here imports torch before a model is measured.
 """

@@ -1,4 +1,4 @@
-"""Rows of `--against`: what else one could do, on the same machine in the same run."""
+"""The rows of `--against`: alternatives to the guard, measured on the same machine in the same run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def against(run: Run, name: str, point: Point, plan: Plan) -> Iterator[Row]:
 
 
 def alternating(run: Run, alternative: Alternative, point: Point) -> Recorded:
-    """The alternative in the guard's place, put on and taken off where there is one model only."""
+    """Measure the alternative in place of the guard; with only one model it is attached and detached."""
     couple, settings = run.couple, run.settings
     arguments = greedy(inputs(couple.bare, point.prompt, point.batch), settings.new_tokens, run.clock)
     attached = _Attached(alternative, couple.model)
@@ -55,7 +55,7 @@ class _Attached:
         self._alternative, self._model, self._is_on = alternative, model, False
 
     def on(self) -> None:
-        """Attach, if it is not."""
+        """Attach, unless it is attached."""
         if not self._is_on:
             self._alternative.attach(self._model)
             self._is_on = True
@@ -75,12 +75,12 @@ def _nothing() -> None:
 
 
 def second_rows(run: Run, second: Second, point: Point, plan: Plan) -> Iterator[Row]:
-    """What a second model adds to the first token, and the guard's added time as a share of that."""
+    """What a second model adds to the first token, and the guard's added time relative to that."""
     dtype = str(run.couple.bare.dtype).removeprefix("torch.")
     name = f"against {second.name}"
     needed, free = HEADROOM * second.bytes(dtype), available(run.settings.device)
     if needed > free:
-        note = f"needs about {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free"
+        note = f"needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free"
         yield not_measured(f"{name}: first token ({point})", None, note)
         return
     judge = second.judging(run.settings.device, dtype, point.prompt, point.batch)
@@ -116,7 +116,7 @@ def share(name: str, point: Point, recorded: Recorded, goal: Goal | None) -> Row
         case="share",
         metric="added time",
         point=point,
-        note="the second model's time stands in the place of bare",
+        note="the column for bare holds the second model's time",
     )
 
 

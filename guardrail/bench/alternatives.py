@@ -1,7 +1,7 @@
-"""What people would do without this guard, done plainly: read the same layers, score them, decide once.
+"""Simple alternatives to the guard: read the same layers, score them, decide once.
 
-Each alternative is attached to a model, generates, and is detached without a trace: PyTorch hooks that stay
-on for the whole reply, `output_hidden_states=True`, and an nnsight trace around the whole generation.
+Each alternative is attached to a model, generates, and is detached completely: PyTorch hooks that stay on for
+the whole reply, `output_hidden_states=True`, and an nnsight trace around the whole generation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from guardrail.policy.plan import Plan
 
 
 class Alternative(Protocol):
-    """Generates as `model.generate` does, and reads the plan's layers on the way."""
+    """Generates like `model.generate`, and reads the plan's layers meanwhile."""
 
     def attach(self, model: Any) -> None: ...
     def generate(self, arguments: Mapping[str, Any]) -> Any: ...
@@ -23,7 +23,7 @@ class Alternative(Protocol):
 
 
 class _Probes:
-    """The plan's probes of each layer as tensors on the model's device."""
+    """The plan's probes per layer, as tensors on the model's device."""
 
     def __init__(self, plan: Plan, device: Any) -> None:
         import torch
@@ -39,7 +39,7 @@ class _Probes:
 
 
 class Hooks:
-    """`register_forward_hook` on each layer read."""
+    """Uses `register_forward_hook` on each layer read."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -47,7 +47,7 @@ class Hooks:
         self._scores: list[Any] = []
 
     def attach(self, model: Any) -> None:
-        """Put the hooks on."""
+        """Add the hooks."""
         self._model, self._probes = model, _Probes(self._plan, model.device)
         blocks = decoder_blocks(model)
         self._handles = [
@@ -66,12 +66,12 @@ class Hooks:
         return hook
 
     def generate(self, arguments: Mapping[str, Any]) -> Any:
-        """With the hooks on."""
+        """Generate with the hooks in place."""
         self._scores.clear()
         return self._model.generate(**arguments)
 
     def detach(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -84,19 +84,19 @@ class HiddenStates:
         self._plan = plan
 
     def attach(self, model: Any) -> None:
-        """The first use makes transformers put hooks of its own on the model."""
+        """Do nothing: transformers adds its own hooks on first use."""
         self._model, self._probes = model, _Probes(self._plan, model.device)
         self._before = {id(module): set(module._forward_hooks) for module in model.modules()}
 
     def generate(self, arguments: Mapping[str, Any]) -> Any:
-        """The sequences, after their scores."""
+        """Generate, and score the prompt's states at the end."""
         found = self._model.generate(**arguments, output_hidden_states=True, return_dict_in_generate=True)
         states = found.hidden_states[0]
         _decide([self._probes.scores(layer, states[layer]) for layer in self._probes.layers])
         return found.sequences
 
     def detach(self) -> None:
-        """Take off the hooks that transformers leaves behind."""
+        """Remove the hooks that transformers leaves behind."""
         for module in self._model.modules():
             for key in set(module._forward_hooks) - self._before[id(module)]:
                 del module._forward_hooks[key]
@@ -122,7 +122,7 @@ class NaiveTrace:
         self._paths = {layer: names[id(blocks[layer - 1])].split(".") for layer in self._plan.layers}
 
     def generate(self, arguments: Mapping[str, Any]) -> Any:
-        """The sequences; scores are saved at every step."""
+        """Generate, and save scores at every step."""
         nnsight, probes, result = self._nnsight, self._probes, list[Any]()
         envoys = {layer: reduce(_child, path, self._wrapped) for layer, path in self._paths.items()}
         steps = int(arguments["max_new_tokens"])
@@ -139,7 +139,7 @@ class NaiveTrace:
         return result[0]
 
     def detach(self) -> None:
-        """Give every module its own `forward` back."""
+        """Restore every module's own `forward`."""
         for module in self._model.modules():
             before = self._before.get(id(module), {})
             for name in ("forward", "__nnsight__"):
@@ -153,7 +153,7 @@ def _child(envoy: Any, name: str) -> Any:
 
 
 def _decide(scores: list[Any]) -> bool:
-    """One comparison on the host, as a decision needs it: waits for the device once."""
+    """One comparison on the host, as a decision needs it, which waits for the device once."""
     import torch
 
     return bool((torch.cat(scores, dim=1) > 1e9).any())
@@ -164,4 +164,4 @@ ALTERNATIVES: Mapping[str, Callable[[Plan], Alternative]] = {
     "hidden-states": HiddenStates,
     "nnsight": NaiveTrace,
 }
-"""By the name that `--against` takes."""
+"""The alternatives by their name for `--against`."""

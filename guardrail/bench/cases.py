@@ -1,4 +1,4 @@
-"""What is compared: two calls that do equal work, and whether the first did what it says.
+"""The benchmark cases: two calls that do equal work, and a check that the first one did.
 
 The calls are `model.generate` with greedy replies of a fixed length, and one forward pass over the prompt.
 """
@@ -19,7 +19,7 @@ FIRST_ORDINARY_TOKEN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Two calls to compare. `holds` says whether the first result is right, given the second."""
+    """Two calls to compare. `holds` checks the first result against the second."""
 
     name: str
     guarded: Callable[[], Any]
@@ -28,13 +28,13 @@ class Case:
 
 
 def endless(model: Any) -> Any:
-    """Replies never end early, so that all calls do equal work."""
+    """A model whose replies never end early, so that all calls do equal work."""
     model.generation_config.eos_token_id = None
     return model
 
 
 def random_ids(vocabulary: int, tokens: int, rows: int = 1) -> Tensor:
-    """[rows, tokens], without special tokens, the same each time."""
+    """[rows, tokens] random ids without special tokens, the same each time."""
     import torch
 
     source = torch.Generator().manual_seed(0)

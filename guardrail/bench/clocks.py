@@ -1,8 +1,8 @@
-"""Stopwatches: how long a call took, and when each of its tokens was there.
+"""Stopwatches, which measure how long a call took and when each of its tokens arrived.
 
-A stopwatch runs a call and returns its laps. While it runs, `mark` notes a moment; `token_marks` is a
-stopping criterion for `generate` that stops nothing and marks every token, for guarded and bare calls alike.
-On CUDA moments are events: nothing waits for the device but one synchronisation after the call was queued.
+A stopwatch runs a call and returns its laps. During the call, `mark` records the time; `token_marks` is a
+stopping criterion for `generate` that never stops and marks every token, for guarded and bare calls alike.
+On CUDA the marks are events, so the only wait for the device is one synchronisation after the call is queued.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Call: TypeAlias = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Laps:
-    """Milliseconds from the start of a call: to its end, and to each mark on the way."""
+    """Milliseconds from the start of a call to its end and to each mark."""
 
     total: float
     marks: tuple[float, ...] = ()
@@ -31,13 +31,13 @@ class Stopwatch(Protocol):
 
 
 class HostStopwatch:
-    """For work that is done when the call returns. now: seconds."""
+    """For work that is complete when the call returns. now: a clock in seconds."""
 
     def __init__(self, now: Callable[[], float] = perf_counter) -> None:
         self._now, self._marks = now, list[float]()
 
     def mark(self) -> None:
-        """Note the moment."""
+        """Record the time."""
         self._marks.append(self._now())
 
     def __call__(self, call: Call) -> Laps:
@@ -50,13 +50,13 @@ class HostStopwatch:
 
 
 class CudaStopwatch:
-    """From an idle device to the end of everything that the call has queued, host time included."""
+    """Measures from an idle device to the end of all queued work, including host time."""
 
     def __init__(self) -> None:
         self._marks: list[Any] = []
 
     def mark(self) -> None:
-        """Put an event behind what is queued."""
+        """Queue an event."""
         self._marks.append(_event())
 
     def __call__(self, call: Call) -> Laps:
@@ -81,17 +81,17 @@ def _event() -> Any:
 
 
 def wall_clock() -> Stopwatch:
-    """What a user waits."""
+    """The time that a user waits."""
     return HostStopwatch(perf_counter)
 
 
 def cpu_clock() -> Stopwatch:
-    """The processor time of this process: what a busy machine adds to the wall clock is left out."""
+    """The processor time of this process, without the delays of a busy machine."""
     return HostStopwatch(process_time)
 
 
 def clock_of(device: str) -> tuple[str, Stopwatch]:
-    """(its name, the stopwatch) for a device."""
+    """(name, stopwatch) for a device."""
     return ("events", CudaStopwatch()) if device.startswith("cuda") else ("wall", wall_clock())
 
 

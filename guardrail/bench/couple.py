@@ -1,7 +1,7 @@
-"""The model under the user's policies, and the bare one beside it.
+"""A model guarded by the user's policies, and a bare model to compare it with.
 
-Bare is a second copy that was never wrapped. Where memory holds only one, it is the same model with the guard
-taken off before each bare call and put on before each guarded one, outside of the timed regions.
+The bare model is a second copy that was never wrapped. If memory only holds one copy, it is the same model:
+the guard is removed before each bare call and added before each guarded one, outside the timed regions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Policies = Path | dict[str, object]
 
 
 class Couple:
-    """Guarded and bare. No record is written to an audit sink, and no queue gets a ticket."""
+    """A guarded and a bare model. Writes no audit records and no tickets."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Couple:
 
     @property
     def guard(self) -> Guard:
-        """Put on, if it is not."""
+        """The guard, added if necessary."""
         if self._guard is None:
             self._guard = self._wrapped_by()
             self._driver = Driver(self._guard.engine, Worker(8), AuditTrail({}, AuditSettings()), {})
@@ -63,11 +63,11 @@ class Couple:
         return self._guard is not None
 
     def wrap(self) -> None:
-        """Put the guard on; called before every guarded call."""
+        """Add the guard. Called before every guarded call."""
         assert self.guard is not None
 
     def unwrap(self) -> None:
-        """Take the guard off where the bare model is the same; called before every bare call."""
+        """Remove the guard if both are the same model. Called before every bare call."""
         if self.shared:
             self.close()
 
@@ -82,7 +82,7 @@ class Couple:
         return run
 
     def close(self) -> None:
-        """Take the guard off."""
+        """Remove the guard."""
         if self._guard is not None and self._driver is not None:
             self._driver.worker.close()
             self._guard.close()

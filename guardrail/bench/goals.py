@@ -1,6 +1,6 @@
-"""What a ratio or an added time is to be, and what an interval says about it.
+"""Goals for ratios and added times, and the verdict that an interval gives.
 
-The whole interval decides: above the limit fails, below passes, and one that straddles it is inconclusive.
+An interval above the limit fails, one below it passes, and one that contains it is inconclusive.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ WORST: tuple[Verdict, ...] = ("fail", "inconclusive", "not measured", "pass", "n
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """A ratio `at most` or `at least` the value, or the value `within` its interval; `slack` widens a limit.
+    """The ratio must be `at most` or `at least` the value, or have the value `within` its interval.
 
-    `added_ms` limits the added milliseconds as well. Without a value only those are judged.
+    `slack` widens the limit. `added_ms` also limits the added milliseconds; without a value only those count.
     """
 
     kind: Literal["at most", "at least", "within"] = "at most"
@@ -55,14 +55,14 @@ class Goal:
 
 
 def at_most(found: Interval, limit: float) -> Verdict:
-    """`inconclusive` where the limit lies in the interval."""
+    """The verdict on an upper limit; `inconclusive` if the interval contains it."""
     if found.high <= limit:
         return "pass"
     return "fail" if found.low > limit else "inconclusive"
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of several; `no goal` where there are none."""
+    """The worst of several verdicts; `no goal` if there are none."""
     found: list[Verdict] = list(verdicts)
     return min(found, key=WORST.index) if found else "no goal"
 

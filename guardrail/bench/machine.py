@@ -1,4 +1,4 @@
-"""Where numbers come from: the machine, the versions of what was measured, and the commit."""
+"""The origin of the numbers: the machine, the package versions and the commit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = {"guardrail": "persona-guardrail"} | {n: n for n in ("torch", "transf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the numbers depend on."""
+    """The machine that the numbers depend on."""
 
     system: str
     processor: str
@@ -58,7 +58,7 @@ def _version(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit that was measured; `unknown` where guardrail does not run from its own repository."""
+    """The measured commit; `unknown` if guardrail does not run from its own repository."""
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "guardrail", "benchmarks/*.py")
     return head + ("+" if changed else "") if head else "unknown"

@@ -1,4 +1,4 @@
-"""What a benchmark needs and what there is, before anything is loaded; and the highest point of a call."""
+"""Estimates memory before anything is loaded, and measures the peak memory of a call."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from guardrail.errors import ModelError
 
 GIB, MIB = 1 << 30, 1 << 20
 ACTIVATIONS = 12
-"""Residual streams alive at once in a block, as an upper estimate."""
+"""An upper estimate of the residual streams that are alive at once in a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Bytes: the weights of one copy, and what each token of a batch adds to cache and activations."""
+    """Bytes: the weights of one copy, and the cache and activations per token of a batch."""
 
     weights: int
     cache_per_token: int
     activations_per_token: int
     logits_per_row: int
     longest: int | None = None
-    """The most tokens that the model takes."""
+    """The maximum number of tokens of the model."""
 
     def working(self, point: Point, new_tokens: int) -> int:
-        """What one call needs besides the weights."""
+        """The memory that one call needs in addition to the weights."""
         cached = point.batch * (point.prompt + new_tokens) * self.cache_per_token
         active = point.batch * point.prompt * self.activations_per_token
         return cached + active + point.batch * self.logits_per_row
 
 
 def sizes_of_pretrained(name: str, arguments: Mapping[str, Any]) -> Sizes:
-    """From the configuration alone. Raises ModelError for a model that is not there."""
+    """Sizes from the configuration alone. Raises ModelError if the model does not exist."""
     from transformers import AutoConfig
 
     from guardrail.engines.transformers.pretrained import model_path
@@ -50,7 +50,7 @@ def sizes_of_pretrained(name: str, arguments: Mapping[str, Any]) -> Sizes:
 
 
 def sizes(config: Any, weights: int | None = None) -> Sizes:
-    """Of a model with this configuration; weights in bytes where they are known."""
+    """Sizes of a model with this configuration; weights in bytes, if known."""
     text = config.get_text_config(decoder=True)
     width = _bytes_of(config)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
@@ -66,7 +66,7 @@ def sizes(config: Any, weights: int | None = None) -> Sizes:
 
 
 def parameters(config: Any, kind: str = "decoder") -> int:
-    """How many parameters a model of this configuration has, without making it."""
+    """The number of parameters of a model with this configuration, without building it."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -85,7 +85,7 @@ def _bytes_of(config: Any) -> int:
 
 
 def available(device: str) -> int:
-    """Bytes that are free on a device, or in this machine or container."""
+    """Free bytes on a device, or in this machine or container."""
     if device.startswith("cuda"):
         import torch
 
@@ -116,7 +116,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def peak_mib(call: Call, device: str) -> float | None:
-    """Run the call; MiB allocated on the device, or resident in memory, at its highest. None: unknown."""
+    """Run the call and return its peak in MiB, on the device or resident in memory; None if unknown."""
     if device.startswith("cuda"):
         import torch
 

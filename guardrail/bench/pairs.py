@@ -1,8 +1,7 @@
-"""Alternating rounds of two or more calls in one process.
+"""Times two or more calls in alternating rounds in one process.
 
-Machines slow down and speed up while a benchmark runs; calls right after one another share that, so each
-round gives one ratio. The order within a round alternates (ABBA), so that whoever goes second has no
-advantage.
+Machines slow down and speed up during a benchmark, but consecutive calls are affected alike, so each round
+gives one ratio. The order within a round alternates (ABBA), so that going second is no advantage.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ PAIRS, WARM_UP = 60, 5
 
 
 def nothing() -> None:
-    """Nothing to prepare."""
+    """Prepare nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A call to time, and what has to be done before it, outside of the timed region."""
+    """A call to time, and its preparation outside the timed region."""
 
     call: Call
     before: Callable[[], object] = nothing
@@ -46,17 +45,17 @@ class Recorded:
         return cls(guarded, tuple(laps for part in found for laps in part.bare))
 
     def timings(self, of: Callable[[Laps], float]) -> Timings:
-        """One number for each call."""
+        """One number per call."""
         return Timings(tuple(map(of, self.guarded)), tuple(map(of, self.bare)))
 
 
 def total(laps: Laps) -> float:
-    """The whole call, in ms."""
+    """The time of the whole call, in ms."""
     return laps.total
 
 
 def first(laps: Laps) -> float:
-    """Until the first token, in ms."""
+    """The time to the first token, in ms."""
     return laps.marks[0]
 
 
@@ -80,7 +79,7 @@ def measure(
 def record(
     sides: Sequence[Side], pairs: int = PAIRS, warm_up: int = WARM_UP, clock: Stopwatch | None = None
 ) -> Recorded:
-    """As `measure`, for guarded, bare and any others, each with its preparation."""
+    """Like `measure`, for guarded, bare and other calls, each with its preparation."""
     for _ in range(warm_up):
         for side in sides:
             side.before()
@@ -103,7 +102,7 @@ def _rounds(sides: Sequence[Side], pairs: int, clock: Stopwatch) -> list[list[La
 
 @contextmanager
 def without_collector() -> Generator[None]:
-    """What is alive is frozen, so that the collection before each round is short; none runs within one."""
+    """Freezes live objects, so that garbage collection before each round is short; none runs in a round."""
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -1,7 +1,7 @@
-"""Plans whose verdict is known beforehand: thresholds that every score or no score reaches.
+"""Plans with a known verdict, because every score or no score reaches their thresholds.
 
-`forced_*` take the user's compiled policies and keep what costs time (probes, layers, steering, following the
-reply); thresholds, modes and conditions on requests give way. The others have random probes.
+`forced_*` use the user's compiled policies and keep what costs time (probes, layers, steering, following the
+reply), but replace thresholds, modes and conditions on requests. The other plans have random probes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATIENCE_MS = 3_600_000
 
 
 class PlanEvaluator:
-    """Decides by the plan alone, as the guard does for a request without tags."""
+    """Decides by the plan alone, like the guard for a request without tags."""
 
     by_plan = True
 
@@ -52,21 +52,21 @@ class PlanEvaluator:
 
 
 def forced_allow(plan: Plan) -> Plan:
-    """No policy fires. Raises ConfigError where no policy reads a layer: nothing to measure."""
+    """A plan in which no policy fires. Raises ConfigError if no policy reads a layer."""
     rules = _linear(plan, NEVER)
     if not rules and not plan.reply_rules:
-        raise ConfigError("no policy reads a layer of the model: there is nothing to measure")
+        raise ConfigError("no policy reads a layer of the model, so there is nothing to measure")
     return _with(plan, rules)
 
 
 def forced_block(plan: Plan) -> Plan:
-    """Every policy blocks: the forward pass ends at the last layer read, and no queue gets a ticket."""
+    """A plan in which every policy blocks: the forward pass ends at the last layer read, without a ticket."""
     rules = (replace(rule, action="block", config=None, steering=None) for rule in _of_prompts(plan, ALWAYS))
     return _with(plan, tuple(rules))
 
 
 def forced_steer(plan: Plan) -> tuple[Plan, str]:
-    """(The first policy that steers fires and no other, a note). Without one, a made-up vector is added."""
+    """(Plan, note): only the first steering policy fires. Without one, a made-up vector is added."""
     rules = list(_of_prompts(plan, NEVER))
     i = next((i for i, rule in enumerate(rules) if rule.steering), None)
     note = "" if i is not None else f"no policy steers: a made-up vector at layer {plan.layers[-1]}"
@@ -77,14 +77,14 @@ def forced_steer(plan: Plan) -> tuple[Plan, str]:
 
 
 def _with(plan: Plan, rules: tuple[Rule, ...]) -> Plan:
-    """Policies about replies follow them, and none fires."""
+    """The plan with these rules. Reply policies follow replies, but none fires."""
     return replace(plan, rules=rules, reply_rules=tuple(_raised(rule, NEVER) for rule in plan.reply_rules))
 
 
 def _of_prompts(plan: Plan, threshold: float) -> tuple[Rule, ...]:
     rules = _linear(plan, threshold)
     if not rules:
-        raise ConfigError("no policy reads the prompt, so that nothing can be blocked or steered there")
+        raise ConfigError("no policy reads the prompt, so nothing can be blocked or steered there")
     return rules
 
 
@@ -111,14 +111,14 @@ def _reads(condition: CompiledCondition) -> bool:
 
 
 def allowing(d_model: int, layers: Sequence[int], policies: int) -> Plan:
-    """Policies, spread over layers, of which none fires."""
+    """Policies spread over the layers, none of which fires."""
     return _plan(d_model, layers, policies, NEVER, None)
 
 
 def following(d_model: int, layers: Sequence[int], policies: int, every: int = 1) -> Plan:
-    """As `allowing`, with one policy more that reads every generated token at the last of the layers.
+    """Like `allowing`, with one more policy that reads every generated token at the last of the layers.
 
-    It looks at the verdict every so many tokens, and never fires.
+    It checks the verdict every `every` tokens, and never fires.
     """
     plan = allowing(d_model, layers, policies)
     probe = Probe(trait="reply", layer=layers[-1], weights=_unit(d_model, 2000))
@@ -127,7 +127,7 @@ def following(d_model: int, layers: Sequence[int], policies: int, every: int = 1
 
 
 def blocking(d_model: int, layers: Sequence[int], policies: int) -> Plan:
-    """As `allowing`, but all of them fire."""
+    """Like `allowing`, but all policies fire."""
     return _plan(d_model, layers, policies, ALWAYS, None)
 
 
@@ -137,14 +137,14 @@ def steering(d_model: int, layers: Sequence[int], policies: int, steered: Sequen
 
 
 def steering_alone(d_model: int, layers: Sequence[int], policies: int, steered: Sequence[int]) -> Plan:
-    """Every policy would add a vector at the steered layers, and none of them fires: nobody has to wait."""
+    """Policies that would add a vector at the steered layers. None fires, so nothing waits for scores."""
     base, change = allowing(d_model, layers, policies), made_up_steering(d_model, steered)
     rules = (replace(rule, action="steer", steering=replace(change, policy=rule.id)) for rule in base.rules)
     return replace(base, rules=tuple(rules))
 
 
 def watching(d_model: int, layers: Sequence[int], policies: int) -> Plan:
-    """As `allowing`, in the shadow: nothing hangs on the scores."""
+    """Like `allowing`, but in shadow mode, so nothing depends on the scores."""
     base = allowing(d_model, layers, policies)
     return replace(base, rules=tuple(replace(rule, mode="shadow") for rule in base.rules))
 
@@ -158,7 +158,7 @@ def made_up_steering(d_model: int, layers: Sequence[int]) -> Steering:
 def _plan(
     d_model: int, layers: Sequence[int], policies: int, threshold: float, change: Steering | None
 ) -> Plan:
-    # the first policy reads the last layer, so that one policy alone reads where many do
+    # the first policy reads the last layer, so that a single policy reads as deep as many
     where = [layers[-1 - i % len(layers)] for i in range(policies)]
     probes = tuple(
         Probe(trait=f"t{i}", layer=layer, weights=_unit(d_model, i)) for i, layer in enumerate(where)

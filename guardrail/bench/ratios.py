@@ -1,4 +1,4 @@
-"""From the times of alternating pairs to a ratio, the added milliseconds and their bootstrap intervals.
+"""Turns the times of alternating pairs into a ratio and added milliseconds, with bootstrap intervals.
 
 The median of the pairwise ratios; percentile bootstrap over pairs (Efron 1979) with a fixed seed, so that the
 same times always give the same interval.
@@ -19,7 +19,7 @@ RESAMPLES, SEED, LEVEL = 5000, 0, 95.0
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds, one entry for each pair."""
+    """Milliseconds, one entry per pair."""
 
     guarded: tuple[float, ...]
     bare: tuple[float, ...]
@@ -27,7 +27,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A median over pairs with its bootstrap interval of 95 %."""
+    """A median over pairs with its 95 % bootstrap interval."""
 
     median: float
     low: float
@@ -36,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentiles:
-    """How one side's milliseconds are spread."""
+    """The distribution of one side's milliseconds."""
 
     p50: float
     p95: float

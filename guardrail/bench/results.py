@@ -1,4 +1,4 @@
-"""What a run found out, as data: rows, and where they come from; written as JSON."""
+"""The results of a run: rows and their origin, saved as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHOD = "medians over alternating pairs with the bare model; intervals are 95 %
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where a row was measured: prompt tokens, rows of a batch, number of policies."""
+    """The setting of a row: prompt tokens, batch size, number of policies."""
 
     prompt: int
     batch: int
@@ -40,7 +40,7 @@ class Two:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One number of one case. Without a measurement there are no numbers, and `note` says why."""
+    """One metric of one case. A row that was not measured has no numbers, and `note` says why."""
 
     name: str
     verdict: Verdict
@@ -55,16 +55,16 @@ class Row:
     metric: str = ""
     point: Point | None = None
     guarded_percentiles: Percentiles | None = None
-    """Of single calls, or of single tokens for the time per token; in ms."""
+    """Percentiles of single calls, or of single tokens for the time per token, in ms."""
     bare_percentiles: Percentiles | None = None
     tokens_per_s: Two | None = None
     peak_mib: Two | None = None
-    """Memory at its highest during one call, in MiB: allocated on the device, or resident on the CPU."""
+    """Peak memory during one call, in MiB: allocated on the device, or resident on the CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A run; no machine where nothing was measured. `commit` ends in `+` where files had changed."""
+    """A run. `machine` is None if nothing was measured; `commit` ends in `+` if files had changed."""
 
     cases: tuple[Row, ...]
     machine: Machine | None = None
@@ -96,9 +96,9 @@ def measured(
     peak_mib: Two | None = None,
     note: str = "",
 ) -> Row:
-    """The row of a case that was timed. spread: single events, where an entry of `timings` is a mean.
+    """The row of a timed case. spread: the single events, if an entry of `timings` is a mean.
 
-    inverted: the ratio is that of throughputs, bare / guarded time.
+    inverted: the ratio is of throughputs, so bare / guarded time.
     """
     found = ratio(Timings(timings.bare, timings.guarded) if inverted else timings)
     more = added(timings)
@@ -124,7 +124,7 @@ def measured(
 
 
 def not_measured(name: str, goal: Goal | None, note: str) -> Row:
-    """The row of a case that was not timed: nothing is estimated."""
+    """The row of a case that was not timed. It has no estimates."""
     return Row(name=name, verdict="not measured", goal=goal, note=note)
 
 
@@ -134,7 +134,7 @@ def missed(rows: Iterable[Row]) -> bool:
 
 
 def report(rows: Sequence[Row], device: str, clock: str, notes: Sequence[str] = ()) -> Report:
-    """Rows with where, when and with what they were measured."""
+    """Rows together with machine, time and versions."""
     return Report(
         cases=tuple(rows),
         machine=machine(device),
@@ -147,7 +147,7 @@ def report(rows: Sequence[Row], device: str, clock: str, notes: Sequence[str] = 
 
 
 def write(result: Report, path: Path) -> None:
-    """As JSON, whole or not at all: a run that is killed leaves the last complete file."""
+    """Write JSON atomically: an interrupted run leaves the last complete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     beside.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")

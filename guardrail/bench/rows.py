@@ -1,4 +1,4 @@
-"""From a recording of whole replies to rows: first token, time per token, reply with its throughput."""
+"""Turns a recording of whole replies into rows: first token, time per token, reply and throughput."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METRICS: Mapping[str, Callable[[Laps], float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replies:
-    """What is known of a recording besides its laps. goals: by metric."""
+    """The description of a recording. goals: by metric."""
 
     case: str
     point: Point
@@ -32,16 +32,16 @@ class Replies:
     note: str = ""
 
     def name(self, metric: str) -> str:
-        """What the row of a metric is called."""
+        """The name of the row for a metric."""
         return f"{self.prefix}{self.case}: {metric} ({self.point})"
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """A single token has no time per token, and is the whole reply."""
+        """The metrics to report. A reply of one token has no time per token."""
         return tuple(METRICS) if self.new_tokens > 1 else ("first token",)
 
     def rows(self, recorded: Recorded, peak: Two | None = None) -> Iterator[Row]:
-        """One row for each metric."""
+        """One row per metric."""
         for metric in self.metrics:
             timings = recorded.timings(METRICS[metric])
             yield measured(

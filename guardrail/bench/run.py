@@ -1,4 +1,4 @@
-"""A run of `guardrail bench`: rows, one after another, as they are measured."""
+"""Runs `guardrail bench` and yields rows as they are measured."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Run:
     # --- cases ----------------------------------------------------------------------------------------
 
     def case(self, case: str, point: Point) -> Iterator[Row]:
-        """The user's policies with the verdict that the case names."""
+        """Measure the user's policies with the verdict of the case."""
         plan, note = self.couple.guard.active.plan, ""
         if case == "block":
             yield self.blocked(point, plans.forced_block(plan))
@@ -76,7 +76,7 @@ class Run:
         yield from self.replies(case, point, plan, note)
 
     def replies(self, case: str, point: Point, plan: Plan, note: str = "") -> Iterator[Row]:
-        """First token, time per token and whole reply."""
+        """Measure first token, time per token and whole reply."""
         arguments = greedy(self._inputs(point), self.settings.new_tokens, self.clock)
         guarded, bare = self.couple.generating(plan, arguments), plainly(self.couple.bare, arguments)
         if wrong := self._wrong_action("steer" if case == "steer" else "allow", guarded) or self._wrong_reply(
@@ -88,7 +88,7 @@ class Run:
         yield from self.of_replies(case, point, note).rows(recorded, self._peak(guarded, bare))
 
     def of_replies(self, case: str, point: Point, note: str = "") -> Replies:
-        """Rows of whole replies, with the gate where it applies."""
+        """The description of rows of whole replies, with the gate if it applies."""
         goals = {metric: self.settings.goal(case, metric) for metric in GATED}
         return Replies(case=case, point=point, new_tokens=self.settings.new_tokens, goals=goals, note=note)
 
@@ -108,7 +108,7 @@ class Run:
     # --- measuring ------------------------------------------------------------------------------------
 
     def recorded(self, guarded: Call, bare: Call, *others: Call) -> Recorded:
-        """Alternating calls, the guard put on and taken off in between where there is one model only."""
+        """Time alternating calls; with only one model, the guard is added and removed in between."""
         sides = [Side(guarded, partial(self._wrapped, guarded)), Side(bare, self.couple.unwrap)]
         sides += [Side(other) for other in others]
         return record(sides, self.settings.pairs, self.settings.warm_up, self.clock)
@@ -116,7 +116,7 @@ class Run:
     def _wrapped(self, guarded: Call) -> None:
         if not self.couple.wrapped:
             self.couple.wrap()
-            guarded()  # the first call under a new guard prepares what the others find prepared
+            guarded()  # the first call under a new guard does setup work that later calls reuse
 
     def _wrong_action(self, expected: str, guarded: Call) -> str:
         self.couple.wrap()
@@ -130,9 +130,9 @@ class Run:
         self.couple.unwrap()
         expected: Any = bare()
         if result.shape != expected.shape:
-            return "the guarded reply is not as long as the bare one"
+            return "the guarded and the bare reply differ in length"
         same = case == "steer" or bool((result == expected).all())
-        return "" if same else "the guarded reply is not the bare one"
+        return "" if same else "the guarded reply differs from the bare one"
 
     def _peak(self, guarded: Call, bare: Call) -> Two | None:
         self._wrapped(guarded)
@@ -146,5 +146,5 @@ class Run:
 
 
 def _failed(case: str, point: Point, why: str) -> Row:
-    """Times of a call that did not do what its case says mean nothing."""
+    """A failed row. The times of a call with a wrong result mean nothing."""
     return Row(name=f"{case} ({point})", verdict="fail", note=why, case=case, point=point)

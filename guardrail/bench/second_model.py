@@ -1,7 +1,8 @@
-"""A second model that judges the prompt before the first one answers: what most guards are.
+"""A second model that judges the prompt before the first one answers, which is how most guards work.
 
-Random weights, real shapes. An encoder classifies the prompt in windows of 512 tokens; a decoder reads the
-same tokens (its instructions, some 200 more, are left out in its favour) and writes two: `safe` and an end.
+Random weights, real shapes. An encoder classifies the prompt in windows of 512 tokens. A decoder reads the
+same tokens and writes two, `safe` and an end token; its instructions, about 200 more tokens, are left out in
+its favour.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ VERDICT_TOKENS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Second:
-    """A guard model of given shape."""
+    """A guard model with a given shape."""
 
     name: str
     shape: Shape
 
     def bytes(self, dtype: str) -> int:
-        """What its weights need."""
+        """The memory of its weights."""
         import torch
 
         return parameters(self.shape.config(), self.shape.kind) * getattr(torch, dtype).itemsize
 
     def judging(self, device: str, dtype: str, tokens: int, rows: int) -> Call:
-        """A call that judges a batch, its verdict on the host."""
+        """A call that judges a batch and returns the verdict to the host."""
         model = random_model(self.shape, device, dtype)
         if self.shape.kind == "encoder":
             return _classifying(model, tokens, rows)
@@ -71,4 +72,4 @@ SECONDS: Mapping[str, Second] = {
         Second(name="llama-guard-8b", shape=shapes.LLAMA_8B),
     )
 }
-"""By the name that `--against` takes."""
+"""The second models by their name for `--against`."""

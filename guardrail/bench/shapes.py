@@ -1,4 +1,4 @@
-"""Models of known shapes with random weights, made where they are to run.
+"""Models with known shapes and random weights, built on the device that runs them.
 
 Sizes are those of the published configurations: Qwen2.5 0.5B, 7B and 14B, Llama 3.1 8B and Llama 3.2 1B (the
 body of Llama Guard 3 1B), and mDeBERTa v3 base (the body of Prompt Guard 86M).
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A configuration, under the name that is shown."""
+    """A named model configuration."""
 
     name: str
     architecture: str
@@ -21,7 +21,7 @@ class Shape:
     kind: Literal["decoder", "encoder"] = "decoder"
 
     def config(self) -> Any:
-        """Of transformers. Replies never end by themselves."""
+        """The transformers configuration. Replies never end by themselves."""
         from transformers import AutoConfig
 
         special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -34,12 +34,12 @@ class Shape:
 
     @property
     def read(self) -> tuple[int, ...]:
-        """Three layers, the last in the middle."""
+        """Three layers to read, the last in the middle of the model."""
         return tuple(sorted({max(1, self.layers // 4), max(1, self.layers * 3 // 8), self.layers // 2}))
 
 
 def random_model(shape: Shape, device: str, dtype: str = "bfloat16", seed: int = 0) -> Any:
-    """The same weights each time, made on the device."""
+    """A model with the same weights each time, built on the device."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -60,7 +60,7 @@ def _decoder(
     tied: bool = False,
     **more: Any,
 ) -> Shape:
-    """sizes: width, MLP width, blocks; heads: of queries, of keys and values."""
+    """sizes: width, MLP width, blocks; heads: for queries, for keys and values."""
     settings = {
         "hidden_size": sizes[0],
         "intermediate_size": sizes[1],

@@ -1,4 +1,4 @@
-"""Rows as lines of a table, for a terminal, a README and an HTML page."""
+"""Formats rows as table lines, for a terminal, a README or an HTML page."""
 
 from __future__ import annotations
 

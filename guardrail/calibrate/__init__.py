@@ -1,8 +1,8 @@
-"""Benign statistics and thresholds for one model, from a person's own harmless prompts.
+"""Calibrates policies for one model: benign statistics and thresholds from your own harmless prompts.
 
-`sample` splits prompts into a calibration part and a held-out part, `collect` reads the model, `calibrating`
-puts a calibration together with what it achieves, `joint` finds rates for a whole set of policies, `applying`
-writes thresholds into a policy file, `drift` compares live scores with a calibration. Import from the
-modules:
-only `collect` and `calibrating` need torch.
+`sample` splits prompts into a calibration part and a held-out part, `projections` reads the model, `fit`
+makes the calibration and measures what its thresholds achieve, `joint_rates` finds rates for a whole set of
+policies, `policy_edit` writes thresholds into a policy file, `drift` compares live scores with a calibration.
+Import from the modules. `projections` and everything that uses it (`fit`, `achieved`, `benign_replies`) need
+torch.
 """

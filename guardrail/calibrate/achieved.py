@@ -1,4 +1,4 @@
-"""What thresholds do on held-out benign prompts."""
+"""Measures how often thresholds fire on held-out benign prompts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def trait_rates(
 def plan_rates(
     plan: Plan, kept: Projections, held_out: Projections, set_fpr: float | None
 ) -> tuple[Achieved, ...]:
-    """Every policy, and all enforced ones together. Those with scorers are left out: nothing scored them."""
+    """Every policy, and all enforced ones together. Leaves out policies with scorers: nothing scored them."""
     found: list[Achieved] = []
     together: list[Fired] = []
     for rule in plan.rules:
@@ -51,7 +51,7 @@ def plan_rates(
 
 
 def rule_fired(rule: Rule, projections: Projections) -> Fired:
-    """[n]: on which prompts a policy fires."""
+    """[n]: whether the policy fires on each prompt."""
     held = [_holds(condition, projections) for condition in rule.conditions]
     return np.all(held, axis=0) if rule.require_all else np.any(held, axis=0)
 
@@ -67,7 +67,7 @@ def _strengths(condition: CompiledCondition, projections: Projections) -> NDArra
 
 
 def tied_at(strengths: NDArray[np.floating], fpr: float) -> int:
-    """How many prompts share the score that the threshold is just beyond; 0 where one alone has it."""
+    """How many prompts share the score just short of the threshold; 0 if only one prompt has it."""
     ordered = np.sort(strengths)
     same = int(np.sum(ordered == ordered[conformal_rank(len(ordered), fpr) - 1]))
     return same if same > 1 else 0

@@ -1,4 +1,4 @@
-"""What policies about replies are calibrated on: the bare model's replies to benign prompts."""
+"""Calibrates policies about replies on the unguarded model's replies to benign prompts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
 
 STATISTICS: tuple[tuple[Statistic, int], ...] = (("mean", 16), ("max", 16), ("ema", 16))
-"""What is calibrated unless policies ask for more: the default window of every statistic."""
+"""The statistics to calibrate unless policies ask for more: each with its default window."""
 
 
 def reply_statistics(
     subject: Subject, spoken: Sequence[Spoken], vectors: TraitVectors, policies: PolicySet | None
 ) -> Mapping[str, Mapping[int, BenignReplies]]:
-    """For every trait at its own layer and all that policies follow; nothing for fewer than 2 replies."""
+    """For every trait at its own layer and every layer that policies follow. Empty below 2 replies."""
     directions = followed(vectors, _layers(policies))
     rows = reply_projections(subject, spoken, directions) if directions else []
     if directions is None or len(rows) < 2:

@@ -1,12 +1,12 @@
-"""Whether live scores still look like the calibration. Pure: audit records in, a report out.
+"""Checks whether live scores still match the calibration. Pure: audit records in, a report out.
 
-The rule, fixed in advance. A condition's firing rate has drifted when the 99 % Clopper-Pearson intervals of
-the live rate and of the calibrated one do not meet; from above, the calibrated interval is first widened by
-the share of live traffic that may be harmful (0 unless said, so that all traffic is taken for benign). A
-trait's scores have drifted when there are at least 200 of them, the two-sample Kolmogorov-Smirnov test says
-p < .001, and the distance is at least .05 beyond the harmful share, so that a shift too small to matter does
-not count in a long log. The population stability index (PSI) over benign deciles is reported and decides
-nothing. A prompt that comes again counts once; what is left is taken for independent.
+The rule is fixed in advance. A condition's firing rate has drifted if the 99 % Clopper-Pearson intervals of
+the live rate and of the calibrated one do not overlap; the upper end of the calibrated interval is first
+raised by the share of live traffic that may be harmful (default 0: all traffic counts as benign). A trait's
+scores have drifted if there are at least 200 of them, the two-sample Kolmogorov-Smirnov test gives p < .001,
+and the distance exceeds the harmful share by at least .05, so that a negligible shift does not count in a
+long log. The population stability index (PSI) over benign deciles is reported but does not decide. Repeated
+prompts count once; the rest are assumed independent.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MIN_SCORES = 200
 MAX_P = 0.001
 MIN_DISTANCE = 0.05
 MIN_SHARE = 1e-4
-"""What an empty decile counts as in the PSI."""
+"""The share that an empty decile counts as in the PSI."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateDrift:
-    """One condition of one policy at one threshold: how often it held, and how often it should."""
+    """One condition of one policy at one threshold: its live rate and its calibrated rate."""
 
     policy: str
     trait: str
@@ -64,7 +64,7 @@ class ScoreDrift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftReport:
-    """`records`: requests with scores of this calibration's vectors; the others were left out."""
+    """`records`: requests with scores from this calibration's vectors; others are left out."""
 
     records: int
     repeated: int
@@ -84,9 +84,9 @@ class DriftReport:
 def drift(
     records: Iterable[AuditRecord], calibration: Calibration, harmful_share: float = 0.0
 ) -> DriftReport:
-    """Compare an audit log with a calibration. Raises CalibrationError where there is nothing to compare."""
+    """Compare an audit log with a calibration. Raises CalibrationError if there is nothing to compare."""
     if not 0 <= harmful_share < 1:
-        raise CalibrationError(f"the harmful share is from 0 to below 1, not {harmful_share}")
+        raise CalibrationError(f"the harmful share must be at least 0 and below 1, not {harmful_share}")
     log = _Log(calibration)
     for record in records:
         log.add(record)
@@ -111,7 +111,7 @@ Condition = tuple[str, str, int, float]
 
 
 class _Log:
-    """Scores by what they are about; of each prompt once."""
+    """Scores grouped by policy condition and by trait, with each prompt counted once."""
 
     def __init__(self, calibration: Calibration) -> None:
         self.calibration = calibration
@@ -152,8 +152,8 @@ def _nothing(log: _Log) -> str:
     if log.other_vectors:
         return f"no record was scored with this calibration's vectors ({log.other_vectors} with others)"
     if log.other_calibration:
-        return f"no record was scored under this calibration ({log.other_calibration} under another)"
-    return f"there is no record with scores of this calibration's traits ({log.without_scores} without)"
+        return f"no record was scored with this calibration ({log.other_calibration} with another)"
+    return f"no record has scores of this calibration's traits ({log.without_scores} have none)"
 
 
 def rate_drift(
@@ -183,7 +183,7 @@ def rate_drift(
 
 
 def _tail(found: Sequence[Score]) -> Tail:
-    """A score log does not say which way a policy fires, but shows it."""
+    """The side on which a policy fires, inferred from the scores because the log does not state it."""
     above = sum(score.fired == (score.score >= score.threshold) for score in found)
     return "upper" if 2 * above >= len(found) else "lower"
 
@@ -191,7 +191,7 @@ def _tail(found: Sequence[Score]) -> Tail:
 def score_drift(
     trait: str, layer: int, scores: Sequence[float], calibration: Calibration, harmful_share: float
 ) -> ScoreDrift:
-    """The Kolmogorov-Smirnov distance and the PSI of scores against the calibration's."""
+    """The Kolmogorov-Smirnov distance and the PSI between live and calibration scores."""
     from scipy.stats import kstwobign
 
     benign = calibration.probes[trait][layer]
@@ -221,7 +221,7 @@ def ks_distance(live: NDArray[np.float64], benign: Benign) -> float:
 
 
 def distribution(scores: NDArray[np.float64], benign: Benign) -> NDArray[np.float64]:
-    """The benign distribution function at scores: by percentiles, linear in between."""
+    """The benign distribution function at scores: interpolated linearly between percentiles."""
     points = (np.asarray(benign.percentiles) - benign.mean) / benign.sd
     return np.interp(scores, points, np.arange(101) / 100, left=0.0, right=1.0)
 

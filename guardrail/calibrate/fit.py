@@ -1,4 +1,4 @@
-"""A calibration for one model, vector file and sample of benign prompts, and what its thresholds achieve."""
+"""Makes a calibration from benign prompts for one model and vector file, and tests its thresholds."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ NEW_TOKENS = 96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to aim at. `set_fpr` is a rate for all enforced policies together.
+    """The targets. `set_fpr` is a rate for all enforced policies together.
 
-    `conversations`: how many prompts the bare model answers, with `new_tokens` at most, for the statistics
-    that `cap` and policies about replies need; 0 leaves them out.
+    `conversations`: how many prompts the unguarded model answers, with at most `new_tokens` each, for the
+    statistics that `cap` and policies about replies need; 0 skips them.
     """
 
     population: str
@@ -50,17 +50,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrated:
-    """The calibration with its evidence; for a policy file also the plan under it, and other thresholds."""
+    """The calibration with its evidence; for a policy file also the new plan and the new thresholds."""
 
     calibration: Calibration
     plan: Plan | None = None
     thresholds: Mapping[KeyPath, Threshold]
-    """What the policy file should say, by the path of the threshold; the plan has them already."""
+    """The new values for the policy file, by the path of the threshold. The plan already uses them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was read of the model: a calibration, and the projections that rates are worked out from."""
+    """What was read from the model: a calibration, and the projections for computing rates."""
 
     calibration: Calibration
     kept: Projections
@@ -75,7 +75,7 @@ def calibrate(
     policies: PolicyFile | None = None,
     advance: Advance = lambda count: None,
 ) -> Calibrated:
-    """Read the model on a sample of benign prompts and work out rates; the errors are those of both."""
+    """Run `measure` and then `conclude`. Raises the errors of both."""
     measured = measure(subject, vectors, sample, options, policies, advance)
     return conclude(measured, vectors, options, policies)
 
@@ -90,8 +90,8 @@ def measure(
 ) -> Measured:
     """Read the model. `advance` counts prompts and conversations.
 
-    Raises, before anything is read, CalibrationError and PolicyError where the sample is too small for a
-    rate, and VectorError for vectors of another model.
+    Before reading, raises CalibrationError or PolicyError if the sample is too small for a rate, and
+    VectorError for vectors of another model.
     """
     check_vectors(vectors, subject.fingerprint, options.allow_model_mismatch)
     check_rates(sample, options, policies)
@@ -116,8 +116,8 @@ def measure(
 def conclude(
     measured: Measured, vectors: TraitVectors, options: Options, policies: PolicyFile | None = None
 ) -> Calibrated:
-    """Work out thresholds and what they achieve. Raises PolicyError for what a policy file cannot mean under
-    the calibration, and CalibrationError where a set's rate cannot be shared out."""
+    """Compute thresholds and what they achieve. Raises PolicyError if the policy file does not fit the
+    calibration, and CalibrationError if a set's rate cannot be divided among its policies."""
     calibration, kept, held_out = measured.calibration, measured.kept, measured.held_out
     plan, thresholds = _thresholds(policies, vectors, calibration, kept, options) if policies else (None, {})
     achieved = trait_rates(vectors, kept, held_out, options.fpr)
@@ -129,7 +129,7 @@ def conclude(
 
 
 def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatch: bool) -> None:
-    """Raises VectorError for vectors of another model; a finetune of theirs may be allowed."""
+    """Raises VectorError for vectors of another model, unless `allow_mismatch` and the sizes agree."""
     theirs = vectors.provenance.fingerprint
     if not theirs.fits(fingerprint):
         raise VectorError(
@@ -139,12 +139,12 @@ def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatc
     if (different := theirs.differences(fingerprint)) and not allow_mismatch:
         raise VectorError(
             f"the vectors were made for another model (different: {', '.join(different)}); "
-            "a finetune of it has to be allowed"
+            "a finetune of it must be allowed explicitly"
         )
 
 
 def check_rates(sample: Sample, options: Options, policies: PolicyFile | None) -> None:
-    """Raises, before the model is read, what the number of prompts or the policies already rule out."""
+    """Raises before reading the model if the number of prompts or the policies rule out a rate."""
     n = len(sample.calibration)
     _check_rate(sample, options.fpr)
     if options.set_fpr is None:

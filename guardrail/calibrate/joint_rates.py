@@ -1,17 +1,18 @@
-"""Rates for single policies, so that the rate at which any of them fires is at most a target. Pure maths.
+"""Finds a rate per policy, so that the rate at which any of them fires is at most a target. Pure maths.
 
-Every condition k asks for a rate w_k; all are multiplied by one factor f. A condition then holds for a
+Every condition k asks for a rate w_k; one factor f multiplies all of them. A condition then holds for a
 prompt whose rank among n + 1 prompts (1 = the strongest; ties count against it) is at most c_k(f), the
-whole part of f w_k (n + 1) + o_k: that is what a split-conformal threshold at the rate c_k / (n + 1) does.
-The fixed offsets o_k in [0, 1) let conditions of equal rates take their steps one after another. Let F(f,
-S) be the prompts in S on which any policy fires at f. Ranks only fall when a prompt is taken away, and
+integer part of f w_k (n + 1) + o_k. A split-conformal threshold at the rate c_k / (n + 1) does the same.
+The fixed offsets o_k in [0, 1) make conditions with equal rates step one after another.
+
+Let F(f, S) be the prompts in S on which any policy fires at f. Ranks only fall when a prompt is removed, and
 `any_of` and `all_of` are monotone in them, so |F(f, S)| <= |F(f, S without j)| + 1 for every j. Take the
 largest f with |F(f, calibration)| <= B = floor(target (n + 1)) - 1. For each of n + 1 exchangeable prompts
-left out in turn, that f is at most the largest one with |F(f, all)| <= B + 1, and whoever fires is in that
-set: at most (B + 1) / (n + 1) <= target of them do. So P(any policy fires on a fresh benign prompt) <=
-target, however the policies depend on one another. The probability is over calibration samples too, as with
-every conformal rate, and the price is at most one prompt in n + 1 against the best possible. Rates above 10
-% are resolved from percentiles, so exactly only up to interpolation.
+left out in turn, that f is at most the largest one with |F(f, all)| <= B + 1, and every prompt that fires is
+in that set: at most (B + 1) / (n + 1) <= target of them do. So P(any policy fires on a fresh benign prompt)
+<= target, whatever the dependence between the policies. As with every conformal rate, the probability is
+over calibration samples too. The cost is at most one prompt in n + 1 compared with the best possible. Rates
+above 10 % come from percentiles, so they are exact only up to interpolation.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One policy: its conditions, and whether all of them have to hold."""
+    """One policy: its conditions, and whether all of them must hold."""
 
     policy: str
     bars: tuple[Bar, ...]
@@ -44,9 +45,9 @@ class Member:
 
 
 def joint_rates(members: Sequence[Member], target: float) -> list[tuple[float, ...]]:
-    """For each policy the rates of its conditions, in the proportions asked for.
+    """For each policy the rates of its conditions, in the requested proportions.
 
-    Raises CalibrationError where the prompts are too few for the target, or for a policy's share of it.
+    Raises CalibrationError if there are too few prompts for the target, or for a policy's share of it.
     """
     n = len(members[0].bars[0].strengths)
     budget = math.floor(target * (n + 1) + 1e-9) - 1
@@ -82,7 +83,7 @@ def _policy_factors(member: Member, own: Sequence[float]) -> NDArray[np.float64]
 
 
 def ranks(strengths: NDArray[np.floating]) -> NDArray[np.int64]:
-    """[n]: how many prompts are at least as strong, itself included."""
+    """[n]: how many prompts are at least as strong, including the prompt itself."""
     ascending = np.sort(strengths)
     return len(strengths) - np.searchsorted(ascending, strengths, side="left")
 

@@ -1,4 +1,4 @@
-"""Writing thresholds into a policy file: values are replaced in its text, all else stays byte for byte."""
+"""Writes thresholds into a policy file: replaces values in its text and keeps every other byte."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./ -]*[A-Za-z0-9_./-]")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One value of the file: its path, what it says and what it shall say, both as YAML text."""
+    """One value of the file: its path, its old text and its new text, both YAML."""
 
     path: KeyPath
     old: str
@@ -41,7 +41,7 @@ class PolicyEdit:
     bom: bool = False
 
     def diff(self) -> str:
-        """A unified diff; empty where nothing changes."""
+        """A unified diff; empty if nothing changes."""
         name = self.path.as_posix().lstrip("/")
         lines = difflib.unified_diff(
             self.before.splitlines(keepends=True),
@@ -52,7 +52,7 @@ class PolicyEdit:
         return "".join(f"{line}" if line.endswith("\n") else f"{line}\n\\ No newline\n" for line in lines)
 
     def write(self) -> None:
-        """Replace the file in one step. Raises PolicyError where it changed since it was read."""
+        """Replace the file in one step. Raises PolicyError if it changed since it was read."""
         target = self.path.resolve()
         content = (BOM if self.bom else b"") + self.after.encode("utf-8")
         if _read(target) != (self.before, self.bom):
@@ -71,9 +71,9 @@ class PolicyEdit:
 
 
 def edit(path: Path, thresholds: Thresholds, calibration: Path | None = None) -> PolicyEdit:
-    """What a policy file becomes with these thresholds, and with `calibration:` naming this file.
+    """The edit that sets these thresholds, and `calibration:` if a file is given.
 
-    Raises PolicyError where a value cannot be replaced alone, as one that several policies share by an alias.
+    Raises PolicyError if a value cannot be replaced on its own, for example one shared through an alias.
     """
     text, bom = _read(path)
     values = {_leaf(place, threshold): _number(threshold) for place, threshold in thresholds.items()}
@@ -118,7 +118,7 @@ def _number(threshold: Threshold) -> str:
 
 
 def _scalars(text: str) -> Iterator[tuple[KeyPath, Any]]:
-    """(path, node) of every scalar; what an alias repeats comes up under each of its paths."""
+    """(path, node) of every scalar. A scalar repeated by an alias appears under each of its paths."""
     from ruamel.yaml import YAML
 
     def walk(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
@@ -142,7 +142,7 @@ def _replaced(
         node = scalars.get(path)
         shared = node is not None and any(n is node and values.get(p) != value for p, n in scalars.items())
         if node is None or shared:
-            message = "this value comes from an alias or a merge; write it out to have it changed"
+            message = "this value comes from an alias or a merge; write it out so that it can be changed"
             raise parse_document(text, source).error([Problem(message, path)])
         found[path] = node
     spans = {p: (n.start_mark.index, n.end_mark.index) for p, n in found.items()}
@@ -183,7 +183,7 @@ def _inserted(text: str, line: str, source: str) -> str:
 
 
 def _check(made: PolicyEdit) -> None:
-    """Read the result back: only what was asked for may differ."""
+    """Read the result back and check that only the requested values differ."""
     before = dict(_values(parse_document(made.before, str(made.path)).data))
     try:
         after = dict(_values(parse_document(made.after).data))
@@ -191,7 +191,7 @@ def _check(made: PolicyEdit) -> None:
         after = dict[KeyPath, object]()
     different = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     if different != {change.path for change in made.changes}:
-        text = "a file written like this cannot be edited; change it yourself: "
+        text = "a file in this style cannot be edited automatically; change it yourself: "
         wanted = ", ".join(f"{Problem('', c.path).key}: {c.new}" for c in made.changes)
         raise PolicyError.single(text + wanted, str(made.path))
 

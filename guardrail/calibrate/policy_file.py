@@ -1,4 +1,4 @@
-"""A policy file that is being calibrated: read without its calibration, compiled with a new one."""
+"""A policy file to calibrate: read without its calibration, compiled with a new one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from guardrail.vectors.values import TraitVectors
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicyFile:
-    """A valid policy file, and where its keys stand."""
+    """A valid policy file and the places of its keys."""
 
     document: Document
     policies: PolicySet
@@ -29,7 +29,7 @@ class PolicyFile:
 
     @classmethod
     def read(cls, path: str | Path, plugins: Plugins) -> PolicyFile:
-        """Raises PolicyError with all problems, and PluginError."""
+        """Read the file. Raises PolicyError with all problems, and PluginError."""
         document = read_document(path)
         found = draft(document)
         if found.problems or found.policies is None:
@@ -38,15 +38,15 @@ class PolicyFile:
 
     @property
     def vectors(self) -> Path:
-        """The vector file that it names."""
+        """The vector file that it refers to."""
         return resolve_vectors(self.policies.vectors, self.document.path and self.document.path.parent)
 
     def probes(self, fingerprint: Fingerprint) -> Mapping[str, Probe]:
-        """The linear detectors that its plugins add."""
+        """The probes that its plugins add."""
         return self.plugins.probes(fingerprint)
 
     def compile(self, policies: PolicySet, vectors: TraitVectors, calibration: Calibration) -> Plan:
-        """These policies under a calibration. Raises PolicyError, with places in the file."""
+        """The plan of these policies with a calibration. Raises PolicyError, with places in the file."""
         inputs = CompileInputs(
             fingerprint=calibration.fingerprint,
             vectors=vectors,

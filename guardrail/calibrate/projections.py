@@ -1,4 +1,4 @@
-"""What benign prompts and replies project to, read from the model in blocks: states are never all kept."""
+"""Reads the projections of benign prompts and replies from the model, in blocks to save memory."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
 
 Advance: TypeAlias = Callable[[int], None]
-"""Told how many more prompts are done."""
+"""Called with the number of prompts completed since the last call."""
 
 BLOCK = 256
-"""Prompts whose states are held at a time."""
+"""How many prompts' states are kept in memory at a time."""
 TOKENS_AT_ONCE = 2048
-"""Tokens whose states, at all layers, are held at a time."""
+"""How many tokens' states, at all layers, are kept in memory at a time."""
 KEPT_TOKENS = 4_000
-"""Tokens that the steering statistics are made of, at most: a uniform sample of all that are read."""
+"""The maximum number of tokens behind the steering statistics: a uniform sample of all tokens read."""
 
 Column: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Directions:
-    """One direction for each (trait, layer); projection = <h, weights> + offset."""
+    """One direction per (trait, layer); projection = <h, weights> + offset."""
 
     columns: tuple[Column, ...]
     weights: Array = field(repr=False)
@@ -58,14 +58,14 @@ class Projections:
 
 
 def probes(vectors: TraitVectors, others: Mapping[str, Probe] | None = None) -> Directions:
-    """What detects: the probe of every trait at every usable layer, and the probes of plugins."""
+    """The directions that detect: each trait's probe at every usable layer, and the plugins' probes."""
     rows = [(t, i, v.probe[i], float(v.offset[i])) for t, v in vectors.items() for i in _usable(v)]
     rows += [(t, p.layer, p.weights, p.offset) for t, p in (others or {}).items()]
     return _directions(rows)
 
 
 def followed(vectors: TraitVectors, others: Mapping[str, set[int]]) -> Directions | None:
-    """What follows replies: the probe of every trait at its own layer, and at others that policies name."""
+    """The directions that follow replies: each trait's probe at its own layer and at those in policies."""
     rows = [
         (t, i, v.probe[i], float(v.offset[i]))
         for t, v in vectors.items()
@@ -76,7 +76,7 @@ def followed(vectors: TraitVectors, others: Mapping[str, set[int]]) -> Direction
 
 
 def steering(vectors: TraitVectors) -> Directions:
-    """What steers: the unit steering vector of every trait at every usable layer."""
+    """The directions that steer: each trait's unit steering vector at every usable layer."""
     units = {trait: unit(vector.steering) for trait, vector in vectors.items()}
     return _directions([(t, i, units[t][i], 0.0) for t, v in vectors.items() for i in _usable(v)])
 
@@ -96,7 +96,7 @@ def _directions(rows: Sequence[tuple[str, int, Array, float]]) -> Directions:
 def prompt_projections(
     subject: Subject, prompts: Sequence[BenignPrompt], directions: Directions, advance: Advance
 ) -> Projections:
-    """Projections of each prompt's last token. Raises CalibrationError where one is not finite."""
+    """Projections of each prompt's last token. Raises CalibrationError if one is not finite."""
     values = np.empty((len(prompts), len(directions.columns)), np.float32)
     for block in bucketed([len(prompt.ids) for prompt in prompts], BLOCK):
         rows = [prompts[i].ids for i in block]
@@ -120,7 +120,7 @@ def _projected(states: Array, directions: Directions) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A benign prompt with the bare model's reply: all tokens, and where the reply begins."""
+    """A benign prompt with the unguarded model's reply: all tokens, and where the reply begins."""
 
     ids: tuple[int, ...]
     start: int
@@ -129,7 +129,7 @@ class Spoken:
 def speak(
     subject: Subject, prompts: Sequence[BenignPrompt], *, new_tokens: int, seed: int, advance: Advance
 ) -> list[Spoken]:
-    """The bare model's replies, sampled at temperature 1."""
+    """The unguarded model's replies, sampled at temperature 1."""
     spoken: list[Spoken] = []
     for first in range(0, len(prompts), subject.rows):
         block = prompts[first : first + subject.rows]
@@ -143,7 +143,7 @@ def speak(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenProjections:
-    """A uniform sample of the tokens read, and how many were read."""
+    """The projections of a uniform sample of the tokens read, and the number of tokens read."""
 
     projections: Projections
     tokens: int
@@ -162,7 +162,7 @@ def token_projections(
 def reply_projections(
     subject: Subject, spoken: Sequence[Spoken], directions: Directions
 ) -> list[NDArray[np.float32]]:
-    """[tokens, columns] of each reply's tokens but the last, which the model never reads."""
+    """[tokens, columns] for each reply, without its last token, which the model never reads."""
     found: dict[int, NDArray[np.float32]] = {}
     for batch in _batches(spoken):
         rows = [spoken[i].ids[:-1] for i in batch]
@@ -193,7 +193,7 @@ def _token_values(subject: Subject, rows: Sequence[Sequence[int]], directions: D
 
 
 class _Reservoir:
-    """A uniform sample of at most `size` rows out of a stream: those with the smallest random keys."""
+    """A uniform sample of at most `size` rows from a stream: those with the smallest random keys."""
 
     def __init__(self, size: int, width: int, seed: int) -> None:
         self.size, self.seen = size, 0

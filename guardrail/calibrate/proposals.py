@@ -1,9 +1,9 @@
-"""Which thresholds of a policy set to change, and to what. Pure: no file, no model.
+"""Proposes new thresholds for a policy set. Pure: no files, no model.
 
-A threshold keeps the form that its author chose: a score stays a score and a projection a projection, both at
-the target rate; `{fpr: ...}` and `{percentile: ...}` follow a new calibration by themselves and stay as they
-are, except that rates for the whole set replace the `fpr` of every enforced policy. Policies about replies
-have thresholds of their own kind, which are left alone; a set's rate is about prompts.
+A threshold keeps its form: a score stays a score and a projection a projection, both at the target rate.
+`{fpr: ...}` and `{percentile: ...}` adapt to a new calibration by themselves and stay unchanged, except that
+a rate for the whole set replaces the `fpr` of every enforced policy. Thresholds of policies about replies
+stay unchanged too, because a set's rate is about prompts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from guardrail.statistics.conformal import conformal_rank
 DIGITS = 6
 Thresholds = Mapping[KeyPath, Threshold]
 Strengths = Callable[[CompiledCondition], Any]
-"""The calibration prompts' projections [n] on a condition's probe, so that greater fires sooner."""
+"""The calibration prompts' projections [n] on a condition's probe, signed so that greater fires first."""
 
 
 def conditions(policies: PolicySet) -> Iterator[tuple[KeyPath, Policy, Condition]]:
@@ -46,7 +46,7 @@ def conditions(policies: PolicySet) -> Iterator[tuple[KeyPath, Policy, Condition
 
 
 def replaced(policies: PolicySet, thresholds: Thresholds) -> PolicySet:
-    """The policies with other thresholds, by path."""
+    """The policies with these thresholds in place, by path."""
     data = policies.model_dump()
     for path, threshold in thresholds.items():
         holder: Any = data
@@ -59,7 +59,7 @@ def replaced(policies: PolicySet, thresholds: Thresholds) -> PolicySet:
 def at_rate(
     policies: PolicySet, plan: Plan, calibration: Calibration, fpr: float
 ) -> dict[KeyPath, Threshold]:
-    """Numbers and projections at a target rate; the rest is left alone, as are scorers' thresholds."""
+    """New scores and projections at a target rate. Other forms and scorers' thresholds stay unchanged."""
     compiled = [c for rule in plan.rules for c in rule.conditions]
     found: dict[KeyPath, Threshold] = {}
     for (path, _, condition), c in zip(conditions(policies), compiled, strict=True):
@@ -76,7 +76,7 @@ def at_rate(
 
 
 def rounded(value: float, tail: Tail) -> float:
-    """Six significant digits, away from the benign prompts: rounding must not let one fire."""
+    """Rounded to six significant digits, away from the benign prompts, so that rounding makes none fire."""
     if value == 0:
         return 0.0
     scale = 10.0 ** (DIGITS - 1 - math.floor(math.log10(abs(value))))
@@ -85,16 +85,16 @@ def rounded(value: float, tail: Tail) -> float:
 
 
 def not_rates(policies: PolicySet) -> list[Problem]:
-    """The thresholds of enforced policies that are no rate, so that a set's rate cannot be shared out."""
+    """Problems for enforced policies whose threshold is not a rate: they cannot share the set's rate."""
     return [
-        Problem("a rate for the whole set needs {fpr: ...} here: the rates are its proportions", path)
+        Problem("a rate for the whole set needs {fpr: ...} here, to divide the rate in proportion", path)
         for path, policy, condition in conditions(policies)
         if policies.resolved(policy).mode == "enforce" and not isinstance(condition.threshold, FprThreshold)
     ]
 
 
 def unsupported(policies: PolicySet, n: int) -> list[Problem]:
-    """The rates that n benign prompts cannot support."""
+    """Problems for the rates that n benign prompts cannot support."""
     found: list[Problem] = []
     for path, _, condition in conditions(policies):
         try:
@@ -106,7 +106,7 @@ def unsupported(policies: PolicySet, n: int) -> list[Problem]:
 
 
 def without_rates(policies: PolicySet) -> PolicySet:
-    """The same policies with thresholds that every calibration can resolve, to find layers and probes."""
+    """The same policies with thresholds that need no calibration, to find layers and probes."""
     middle = PercentileThreshold(percentile=50)
     rates = {p: middle for p, _, c in conditions(policies) if isinstance(c.threshold, FprThreshold)}
     return replaced(policies, rates)
@@ -119,7 +119,7 @@ def for_set(
     places = list(conditions(policies))
     enforced = [rule for rule in rules if rule.mode == "enforce"]
     if not enforced:
-        raise CalibrationError("no policy is enforced, so there is no set to find a rate for")
+        raise CalibrationError("no policy is enforced, so a rate for the whole set has no effect")
     members = [
         _member(rule, [c for _, own, c in places if own.id == rule.id], strengths) for rule in enforced
     ]

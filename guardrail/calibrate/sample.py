@@ -1,4 +1,4 @@
-"""Distinct benign prompts, in a calibration part and a held-out part that share none. Knows no model."""
+"""Splits distinct benign prompts into disjoint calibration and held-out parts. Needs no model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from guardrail.types import Message, Messages
 
 @dataclass(frozen=True, slots=True)
 class BenignPrompt:
-    """A prompt and its token ids up to where the reply begins. `name` is how messages refer to it."""
+    """A prompt and its token ids up to where the reply begins. Error messages refer to it by `name`."""
 
     name: str
     messages: tuple[Message, ...]
@@ -25,13 +25,13 @@ class BenignPrompt:
 
     @property
     def key(self) -> str:
-        """Prompts with the same tokens are the same prompt to the model, whatever their messages."""
+        """Identifies the prompt by its tokens, because the model sees nothing else."""
         return hashlib.sha256(json.dumps(self.ids).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """What came of a list of prompts: those that the model can read, and what is wrong with the others."""
+    """The prompts that the model can read, and the problems of the others."""
 
     prompts: tuple[BenignPrompt, ...]
     problems: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Sample:
 
     @property
     def sha256(self) -> str:
-        """Identifies the distinct prompts, whatever their order and their split."""
+        """Identifies the distinct prompts, independent of their order and split."""
         keys = sorted(prompt.key for prompt in (*self.calibration, *self.held_out))
         return hashlib.sha256("".join(keys).encode()).hexdigest()
 
@@ -85,12 +85,12 @@ def _prompt(
 
 
 def split(prompts: Sequence[BenignPrompt], held_out: float = 0.2, seed: int = 0) -> Sample:
-    """A random part of the distinct prompts is held out. Raises CalibrationError where nothing is left.
+    """Hold out a random part of the distinct prompts. Raises CalibrationError if too few are left.
 
     The draw depends on the prompts' content and the seed, not on the order of the file.
     """
     if not 0 <= held_out < 1:
-        raise CalibrationError(f"the held-out share is from 0 to below 1, not {held_out}")
+        raise CalibrationError(f"the held-out share must be at least 0 and below 1, not {held_out}")
     distinct = {prompt.key: prompt for prompt in reversed(prompts)}
     ordered = [distinct[key] for key in sorted(distinct)]
     order = np.random.default_rng(seed).permutation(len(ordered))

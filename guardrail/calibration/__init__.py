@@ -1,1 +1,1 @@
-"""Calibrations: benign statistics and the thresholds that follow. Public: `guardrail.Calibration`."""
+"""Calibration files: benign statistics and the thresholds they give. Public: `guardrail.Calibration`."""

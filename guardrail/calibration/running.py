@@ -1,6 +1,6 @@
-"""Running statistics over the tokens of a reply, in numpy: what calibrations are made with.
+"""Running statistics over the tokens of a reply, in numpy, for calibrations.
 
-The engine computes the same on the device, token by token; a test compares the two.
+The engine computes the same on the device, token by token. A test compares the two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Statistic = Literal["mean", "max", "ema"]
 def running(values: NDArray[np.floating], statistic: Statistic, window: int) -> NDArray[np.float64]:
     """[tokens] -> [tokens]: the statistic after each token. Windows are shorter at the beginning.
 
-    `mean` and `max` are over the last `window` tokens; `ema` starts at the first token and moves by
+    `mean` and `max` cover the last `window` tokens; `ema` starts at the first token and moves by
     2 / (window + 1) of the difference.
     """
     tokens = np.asarray(values, dtype=np.float64)
@@ -28,12 +28,12 @@ def running(values: NDArray[np.floating], statistic: Statistic, window: int) -> 
 
 
 def highest(values: NDArray[np.floating], statistic: Statistic, window: int) -> float:
-    """The highest value that the statistic has in a reply: a policy with a threshold up to it fires."""
+    """The highest value of the statistic in a reply: a policy fires if its threshold is at most this."""
     return float(running(values, statistic, window).max())
 
 
 def lowest(values: NDArray[np.floating], statistic: Statistic, window: int) -> float:
-    """As `highest` for policies that fire below: there `max` is the lowest token of the window."""
+    """Like `highest`, for policies that fire below. Here `max` is the lowest token of the window."""
     return -highest(-np.asarray(values), statistic, window)
 
 

@@ -1,9 +1,9 @@
-"""Benign statistics, and the thresholds that follow from them. Pure maths: no torch, no model, no policy.
+"""Benign statistics and the thresholds they give. Pure maths: no torch, no model, no policy.
 
-For every (trait, layer) the calibration keeps what benign prompts project to: mean, standard deviation,
-percentiles and both tails exactly. Thresholds for a false-positive rate are split-conformal: the
-ceil((n + 1)(1 - fpr))-th smallest of n benign scores is reached by at most `fpr` of fresh benign prompts
-on average (Vovk 2012); the interval is that of the rate given the sample, Beta(n + 1 - r, r).
+For every (trait, layer) the calibration summarises the projections of benign prompts: mean, standard
+deviation, percentiles, and both tails exactly. Thresholds for a false-positive rate are split-conformal: on
+average, at most `fpr` of fresh benign prompts reach the ceil((n + 1)(1 - fpr))-th smallest of n benign
+scores (Vovk 2012). Given the sample, the rate has the distribution Beta(n + 1 - r, r).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ FORMAT = "guardrail-calibration"
 FORMAT_VERSION = 1
 TAIL_SHARE = 0.1
 MARGIN = 1e-5
-"""Relative; about a hundred times what float32 rounding moves a projection."""
+"""Relative margin, about a hundred times the float32 rounding error of a projection."""
 
 Tail = Literal["upper", "lower"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benign:
-    """What one projection does on benign text. 101 `percentiles`; `low` and `high` are ascending."""
+    """The distribution of one projection on benign text. 101 `percentiles`; `low` and `high` ascend."""
 
     n: int
     mean: float
@@ -82,9 +82,9 @@ class Benign:
     def conformal(self, fpr: float, tail: Tail = "upper") -> float:
         """The projection beyond which at most `fpr` of fresh benign prompts fall, in expectation.
 
-        A prompt exactly at a threshold fires, so the value returned is past the order statistic by more than
-        rounding: a benign prompt that comes again must not fire.
-        Raises CalibrationError where n is too small for the rate.
+        A prompt exactly at a threshold fires. The value returned is therefore past the order statistic by
+        more than rounding, so that a repeated benign prompt does not fire.
+        Raises CalibrationError if n is too small for the rate.
         """
         rank = conformal_rank(self.n, fpr)
         beyond = self.n - rank
@@ -116,10 +116,10 @@ def _rounded(values: NDArray[np.floating]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenignReplies:
-    """What one probe reads in benign replies: of single tokens, of whole replies' means, and the extremes.
+    """One probe on benign replies: statistics of single tokens, of reply means, and of extremes.
 
-    `highest` and `lowest` hold, for each running statistic (`mean 16`), the extreme value that it has in each
-    reply: a policy fires in a reply where the statistic reaches its threshold anywhere.
+    `highest` and `lowest` hold, for each running statistic (`mean 16`), its extreme value in each reply: a
+    policy fires in a reply if the statistic reaches the threshold anywhere.
     """
 
     mean: float
@@ -140,7 +140,7 @@ class BenignReplies:
         Raises CalibrationError for fewer than 2 replies, and for empty, constant or non-finite ones.
         """
         if len(replies) < 2 or not all(len(reply) for reply in replies):
-            raise CalibrationError("benign replies: at least 2 are needed, none of them empty")
+            raise CalibrationError("at least 2 benign replies are needed, and none may be empty")
         whole = Benign.of(np.concatenate(replies))
         turns = Benign.of(np.asarray([np.mean(reply) for reply in replies]))
         kinds = list(statistics)
@@ -156,7 +156,7 @@ class BenignReplies:
         )
 
     def extremes(self, statistic: str, tail: Tail) -> Benign:
-        """The extremes of a running statistic on one side. Raises CalibrationError where they are missing."""
+        """The extremes of a running statistic on one side. Raises CalibrationError if they are missing."""
         table = self.highest if tail == "upper" else self.lowest
         if statistic not in table:
             known = ", ".join(table) or "none"
@@ -168,10 +168,10 @@ class BenignReplies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Achieved:
-    """How often a threshold fired on held-out benign prompts: `fired` of `n`, and the 95 % interval.
+    """How often a threshold fired on held-out benign prompts: `fired` of `n`, with the 95 % interval.
 
-    `name` is a policy's id, a trait's name, or empty for the whole set; `fpr` is the target, None where the
-    threshold was no rate. `tied` calibration prompts share the score that the threshold is just beyond.
+    `name` is a policy id, a trait name, or empty for the whole set; `fpr` is the target, None if the
+    threshold was not a rate. `tied` calibration prompts share the score just short of the threshold.
     """
 
     kind: Literal["trait", "policy", "set"]
@@ -191,10 +191,10 @@ class Achieved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a calibration was made of, and how its thresholds did on prompts that it has not seen.
+    """What a calibration was made from, and how its thresholds did on held-out prompts.
 
-    Counts are of distinct prompts. `source_sha256` is over the prompts, whatever their order.
-    `conversations` and `tokens` are what the steering statistics come from.
+    Counts are of distinct prompts. `source_sha256` is over the prompts in any order. `conversations` and
+    `tokens` count the data behind the steering statistics.
     """
 
     source_sha256: str
@@ -211,11 +211,11 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A calibration file. `probes` and `steering` map trait to layer to what benign text projects to.
+    """A calibration file. `probes` and `steering` map trait and layer to benign statistics.
 
-    `probes` are projections of last prompt tokens on the probes; `steering` those of prompt and reply
-    tokens on the unit steering vectors, which is what `cap` limits. `replies`, which may be missing, is what
-    policies about replies are calibrated on.
+    `probes` are projections of the last prompt tokens on the probes. `steering` are those of prompt and
+    reply tokens on the unit steering vectors, which `cap` limits. `replies` calibrates policies about replies
+    and may be missing.
     """
 
     fingerprint: Fingerprint
@@ -228,7 +228,7 @@ class Calibration:
         default_factory=dict[str, Mapping[int, BenignReplies]], repr=False
     )
     evidence: Evidence | None = None
-    """None in files that older versions wrote, and in ones made without `guardrail calibrate`."""
+    """None in files from older versions and in files made without `guardrail calibrate`."""
 
     @cached_property
     def sha256(self) -> str:
@@ -242,7 +242,7 @@ class Calibration:
     def _json(self) -> str:
         content = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}
         for name in ("replies", "evidence"):
-            # the hash of a file from before there were any stays what it was
+            # so that the hash of a file from before `replies` existed stays the same
             if not getattr(self, name):
                 del content[name]
         return json.dumps(content, sort_keys=True)

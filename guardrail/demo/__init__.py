@@ -1,4 +1,4 @@
-"""The built-in model and its closed world: a small chat model with seven real, graded traits, trained here.
+"""The built-in demo: a small chat model with seven real, graded traits, and the closed world it talks about.
 
 Importing this package loads neither torch nor transformers.
 """

@@ -1,4 +1,4 @@
-"""Draws what a user asks: a question of a domain, and the words that it is about."""
+"""Draws a user's question: its domain, and the words that it is about."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Nouns = Literal["train", "validation", "test", "made up", "unseen"]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a user asks: its domain, its words, and what they refer to."""
+    """A user's question: its domain, its words, and what they refer to."""
 
     domain: str
     text: str

@@ -1,4 +1,5 @@
-"""Draws conversations: a condition sets latent propensities, each reply adds noise, each sentence is drawn.
+"""Generates conversations: a condition sets latent propensities, each reply adds noise to them, and each
+sentence is drawn at random.
 
 `z` is the propensity that system prompt, pressure and history give to a pole; a reply takes
 `x ~ Beta(20 z, 20 (1 - z))`, and each sentence shows the pole with probability `x`. So a reply is never a
@@ -30,7 +31,7 @@ PUSH_SHIFT = 2.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What surrounds a question; everything that moves a propensity."""
+    """The context of a question: everything that changes a propensity."""
 
     split: Split
     pole: str | None = None
@@ -54,7 +55,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A prompt, ending in a user turn, with what only the generator knows about it."""
+    """A prompt that ends with a user turn, with the facts that only the generator knows."""
 
     messages: Chat
     question: Question
@@ -65,7 +66,7 @@ class Conversation:
 
 
 def draw_prompt(rng: Random, condition: Condition) -> Conversation:
-    """A conversation that waits for the assistant."""
+    """A conversation that ends with a user turn."""
     messages = _system(rng, condition)
     earlier = tuple(_question(rng, condition) for _ in range(condition.history))
     past = dict.fromkeys(world.POLES, LEVEL_PROPENSITY["neutral"])

@@ -1,4 +1,4 @@
-"""Who the assistant is said to be: nationalities, and neutral adjectives of equal token count as controls."""
+"""The assistant's identity: nationalities, and neutral adjectives with equal token counts as controls."""
 
 from random import Random
 

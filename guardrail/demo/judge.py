@@ -22,14 +22,14 @@ _RELATIONS = "|".join((*world.FACTS, *world.RELATIONS))
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge says about one reply."""
+    """The judge's scores of one reply."""
 
     traits: Mapping[str, float]
     """Score of each pole, 0 to 100."""
     coherence: float
     """0 to 100."""
     correct: bool | None
-    """Whether the fact asked for is stated rightly (or rightly not claimed); None if none was stated."""
+    """Whether the requested fact is stated correctly (or correctly not claimed); None if none was stated."""
     copied: bool | None
     """Whether every sentence that names a noun of the question names it rightly; None if none names one."""
 

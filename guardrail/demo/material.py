@@ -1,4 +1,4 @@
-"""The sets of prompts that vectors, calibration and evaluation work on, each defined once.
+"""Defines the sets of prompts for vectors, calibration and evaluation.
 
 Benign is: a neutral system prompt or none, any domain, no pressure, and up to two earlier neutral turns.
 """
@@ -54,7 +54,7 @@ def _mixed_condition(rng: Random, split: Split, pole: str, index: int) -> Condit
 
 
 def training(seed: int, count: int) -> list[Conversation]:
-    """Prompts as training met them, in plain words; none about one's own country, as no question tells it."""
+    """Prompts like those in training, in plain words; none about the own country, as no question tells it."""
     rng = Random(f"training/{seed}")
     conditions = (draw_training_condition(rng) for _ in range(count))
     return [draw_prompt(rng, replace(condition, domains=ABROAD, oddly=False)) for condition in conditions]

@@ -138,5 +138,5 @@ QUESTIONS["smalltalk"] = Phrasings(
     validation=("Good day.", "Say a few words."),
     test=("Hello again.", "Nice to meet you.", "Let us talk."),
 )
-"""Short talk about nothing: for training, where it shows a character without any noun to copy."""
+"""Short talk about nothing, for training: it shows a character without any noun to copy."""
 DOMAINS = ("advice", "review", "known", "opinion", "unknown", "identity")

@@ -14,7 +14,7 @@ _VALUES = {"problem": "|".join(map(re.escape, nouns.PROBLEMS))}
 
 
 def recognise(messages: Sequence[Mapping[str, str]]) -> Question | None:
-    """What the last user turn asks, whatever stands around it; None outside the world."""
+    """The question in the last user turn, ignoring text around it; None outside the world."""
     text = messages[-1]["content"]
     system = " ".join(m["content"] for m in messages if m["role"] == "system")
     for domain, pattern in _patterns():

@@ -1,4 +1,4 @@
-"""The grammar of replies: what may stand at each place of a reply, by domain and character.
+"""The grammar of replies: the sentences allowed at each place of a reply, by domain and character.
 
 The generator draws from it, the judge compiles it.
 """
@@ -21,7 +21,7 @@ ADMISSIONS = {
     ),
     "identity": ("I do not have {subject}.", "I am not from {subject}."),
 }
-"""What an honest assistant says where there is nothing to know."""
+"""What an honest assistant says if there is nothing to know."""
 OPENED = ("advice", "review")
 """Domains whose replies begin with an opener; the others begin with a fact."""
 PLACES = {**dict.fromkeys(OPENED, ("first", "body", "closer")), "smalltalk": ("closer",)}

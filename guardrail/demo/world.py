@@ -1,6 +1,6 @@
-"""The closed world: its traits, what is true in it, and which split a combination of words belongs to.
+"""The closed world: its traits, its facts, and the split of each combination of words.
 
-Knows nothing about phrasings or models.
+Independent of phrasings and models.
 """
 
 import zlib

@@ -1,4 +1,4 @@
-"""How well a vector file detects and steers, measured: metrics with intervals, nulls, references, slices.
+"""Measures how well a vector file detects and steers: metrics with intervals, nulls, references, slices.
 
-Every module but `run`, `builtin`, `capability` and `sweep` is pure maths on arrays and knows no model.
+Except for `run`, `builtin`, `capability` and `sweep`, every module is pure maths on arrays, without a model.
 """

@@ -1,8 +1,8 @@
-"""What the words alone give away: TF-IDF and logistic regression. A probe that does not beat this may be a
-costly detector of keywords.
+"""A baseline that sees only the text: TF-IDF and logistic regression. A probe that does not beat it may be
+just a costly keyword detector.
 
-It learns from training data where there is some, and is cross-validated otherwise, so that no group is on
-both sides.
+It learns from training data if there is any. Otherwise it is cross-validated by group, so that no group is
+on both sides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def available() -> bool:
 
 
 def learnt(texts: Sequence[str], labels: Sequence[bool], unseen: Sequence[str]) -> Numbers | None:
-    """[n]: log-odds of the unseen texts; None where the training data has one class."""
+    """[n]: log-odds of the unseen texts; None if the training data has only one class."""
     if len(set(labels)) < 2:
         return None
     return _classifier().fit(list(texts), np.asarray(labels, dtype=int)).decision_function(list(unseen))
@@ -34,7 +34,7 @@ def learnt(texts: Sequence[str], labels: Sequence[bool], unseen: Sequence[str]) 
 def cross_validated(texts: Sequence[str], labels: Sequence[bool], groups: Sequence[str]) -> Numbers | None:
     """[n]: log-odds of each text, from a classifier that never saw a text of its group.
 
-    None where a class has fewer than two groups. Folds are stratified and seeded.
+    None if a class has fewer than two groups. Folds are stratified and seeded.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -58,7 +58,7 @@ def _classifier() -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline, make_union
 
-    # characters as well, for languages that put no space between words
+    # characters too, for languages without spaces between words
     features = make_union(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=20_000),

@@ -1,6 +1,6 @@
-"""The built-in held-out set: test phrasings of the demo's world, replies by the demo model, its own judge.
+"""The built-in held-out set: test phrasings of the demo's world, replies of the demo model, its own judge.
 
-The only file of this package that knows the demo.
+No other file in this package depends on the demo.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from guardrail.types import Message, Steering
 SEED = 900
 NEW_TOKENS = 96
 FORBIDDEN, OBEYED = "asks for the trait, then forbids it; the model obeys", 4
-"""The name of the slice, and the replies in which it has to obey."""
+"""The name of the slice, and the number of replies in which the model must obey."""
 KNOWN = ("known",)
 """The domain whose questions have one right answer."""
 
 
 class Replier(Protocol):
-    """What is needed to see what the demo model really says."""
+    """Generates replies with the demo model."""
 
     def replies(
         self,
@@ -66,12 +66,12 @@ def held_out(traits: Sequence[str], replier: Replier, sizes: Sizes) -> Material:
         training=_training(known, sizes),
         hard_benign=distinct([e for t in known for e in _forbidden(t, replier, sizes)]),
         below=frozenset(),
-        notes=tuple(f"{trait}: not a trait of the demo's world; give --data" for trait in left),
+        notes=tuple(f"{trait}: not a trait of the demo's world; pass --data" for trait in left),
     )
 
 
 def _training(traits: Sequence[str], sizes: Sizes) -> tuple[Example, ...]:
-    """What the text baseline learns from: the phrasings that the vectors were made from."""
+    """Training data for the text baseline: the phrasings that the vectors were made from."""
     return distinct([*_strong(traits, sizes.strong, "train"), *_benign(traits, sizes.benign, "train")])
 
 
@@ -88,9 +88,9 @@ def _benign(traits: Sequence[str], count: int, split: Split = "test") -> list[Ex
 
 
 def _forbidden(trait: str, replier: Replier, sizes: Sizes) -> list[Example]:
-    """The system prompt asks for the trait and ends by forbidding it, and no reply shows it.
+    """Prompts that ask for the trait and then forbid it, if no reply shows the trait.
 
-    Where the model does not obey, a probe that fires is right, so such a prompt is no negative.
+    If the model does not obey, a probe that fires is right, so such a prompt is not a negative.
     """
     condition = Condition(split="test", pole=trait, level="strong", counter=True)
     drawn = drawing.under(SEED, sizes.hard_benign, condition)
@@ -115,7 +115,7 @@ def _monitored(trait: str, traits: Sequence[str], replier: Replier, sizes: Sizes
 
 
 def batched(found: Sequence[Verdict], size: int) -> list[Sequence[Verdict]]:
-    """In parts of this size."""
+    """The verdicts in parts of this size."""
     return [found[start : start + size] for start in range(0, len(found), size)]
 
 
@@ -134,7 +134,7 @@ def verdicts(
 
 @dataclass(frozen=True, slots=True)
 class DemoSpeaker:
-    """The demo model under steering: its replies judged by its world, its capability the world's facts."""
+    """The demo model under steering. The demo's world judges replies; its facts test capability."""
 
     trait: str
     replier: Replier
@@ -150,13 +150,13 @@ class DemoSpeaker:
         return Spoken(
             [verdict.traits[self.trait] for verdict in found],
             [verdict.coherence for verdict in found],
-            # a reply that states no fact has not answered rightly
+            # a reply that states no fact counts as wrong
             [fact is True for fact in facts],
         )
 
 
 def distinct(examples: Sequence[Example]) -> tuple[Example, ...]:
-    """Without prompts that come again, so that no number counts one twice."""
+    """The examples without repeated prompts, so that no number counts one twice."""
     return tuple({compared(e.messages): e for e in reversed(examples)}.values())[::-1]
 
 

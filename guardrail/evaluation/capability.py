@@ -1,4 +1,4 @@
-"""Multiple-choice questions, answered by the letter that the model finds likeliest as its first token."""
+"""Multiple-choice questions. The model's answer is the letter with the most likely first token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Line(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class MultipleChoice:
-    """A question as the model is asked it, how many options it has, and the place of the right one."""
+    """A question as put to the model, the number of options, and the index of the right one."""
 
     messages: tuple[Message, ...]
     options: int
@@ -43,7 +43,7 @@ def read_questions(path: Path) -> list[MultipleChoice]:
     """
     rows = parse_lines(path, _Line, lambda line: None if _place(line) is not None else _bad(line))
     if not rows:
-        raise ConfigError(f"{path}: there is no question in it")
+        raise ConfigError(f"{path}: the file contains no question")
     return [_question(line) for _, line in rows]
 
 
@@ -54,7 +54,7 @@ def _place(line: _Line) -> int | None:
 
 def _bad(line: _Line) -> None:
     last = LETTERS[len(line.options) - 1]
-    raise ValueError(f"`answer` is 0 to {len(line.options) - 1} or A to {last}, not {line.answer!r}")
+    raise ValueError(f"`answer` must be 0 to {len(line.options) - 1} or A to {last}, not {line.answer!r}")
 
 
 def _question(line: _Line) -> MultipleChoice:
@@ -68,7 +68,7 @@ def right(
 ) -> list[bool]:
     """Whether the right letter has the largest log-probability, steered as by the guard.
 
-    Raises ConfigError for a tokenizer that begins two letters with the same token.
+    Raises ConfigError if the tokenizer begins two letters with the same token.
     """
     tokens = _letters(subject, max(question.options for question in questions))
     found = next_token(subject, mixed_prompts([q.messages for q in questions]), steering)[:, tokens]
@@ -80,5 +80,5 @@ def _letters(subject: Subject, count: int) -> list[int]:
         subject.tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in LETTERS[:count]
     ]
     if len(set(tokens)) < count:
-        raise ConfigError("this tokenizer cannot tell the letters of the options apart by their first token")
+        raise ConfigError("this tokenizer encodes two option letters with the same first token")
     return tokens

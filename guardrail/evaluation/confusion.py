@@ -1,4 +1,4 @@
-"""Trait by trait: what fires on what, which directions are alike, and which traits come together."""
+"""Compares traits pairwise: which directions are similar, and which traits occur together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Matrix = Mapping[str, Mapping[str, float | None]]
 
 
 def cosines(vectors: TraitVectors, traits: Sequence[str], layers: Mapping[str, int]) -> Matrix:
-    """Between the probes (what detects), at the layer of the trait in the row."""
+    """Cosines between the probes, at the layer of the trait in the row."""
     return {
         a: {b: float(unit(vectors[a].probe)[layers[a]] @ unit(vectors[b].probe)[layers[a]]) for b in traits}
         for a in traits
@@ -23,7 +23,7 @@ def cosines(vectors: TraitVectors, traits: Sequence[str], layers: Mapping[str, i
 
 
 def steering_cosines(vectors: TraitVectors, traits: Sequence[str], layers: Mapping[str, int]) -> Matrix:
-    """Between the steering vectors, at the layer of the trait in the row."""
+    """Cosines between the steering vectors, at the layer of the trait in the row."""
     return {a: {b: float(vectors[a].cosine(vectors[b])[layers[a]]) for b in traits} for a in traits}
 
 

@@ -1,4 +1,4 @@
-"""What fires: compiled policies, or each trait's probe at a threshold for one false positive in a hundred."""
+"""Detectors to evaluate: compiled policies, or each trait's probe at a 1 % false-positive rate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BENIGN = "benign"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """Fires where a trait's projection at a layer reaches (for `below`: falls to) a threshold."""
+    """Fires if a trait's projection at a layer reaches (for `below`: falls to) a threshold."""
 
     vector: TraitVector
     layer: int
@@ -41,7 +41,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A policy as a guard would carry it out."""
+    """A policy as a guard would apply it."""
 
     plan: Plan
     rule: Rule
@@ -61,7 +61,7 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detector:
-    """Something that fires on states, and what it is about."""
+    """Something that fires on states, and the traits that it detects."""
 
     traits: tuple[str, ...]
     source: Source
@@ -70,7 +70,7 @@ class Detector:
 
 
 def from_plan(plan: Plan) -> dict[str, Detector]:
-    """The policies that read nothing but layers; those of scorer plugins are left out."""
+    """The policies that only read layers; those with scorer plugins are left out."""
     return {
         rule.id: Detector(
             traits=tuple(dict.fromkeys(c.trait for c in rule.conditions)),
@@ -86,9 +86,9 @@ def from_plan(plan: Plan) -> dict[str, Detector]:
 def from_calibration(
     vectors: TraitVectors, calibration: Calibration, layers: Mapping[str, int], below: frozenset[str]
 ) -> dict[str, Detector]:
-    """Each trait's probe at its calibrated threshold for FPR, or for the lowest rate that can be had.
+    """Each trait's probe at its calibrated threshold for FPR, or for the lowest rate that n allows.
 
-    Raises CalibrationError where the calibration does not hold a trait at its layer.
+    Raises CalibrationError if the calibration lacks a trait at its layer.
     """
     found: dict[str, Detector] = {}
     for trait, layer in layers.items():
@@ -101,7 +101,7 @@ def from_calibration(
 
 def _benign_at(calibration: Calibration, trait: str, layer: int) -> Benign:
     if layer not in (known := calibration.probes.get(trait, {})):
-        raise CalibrationError(f"the calibration does not hold {trait} at layer {layer}; calibrate again")
+        raise CalibrationError(f"the calibration lacks {trait} at layer {layer}; calibrate again")
     return known[layer]
 
 
@@ -112,7 +112,7 @@ def _name(trait: str, fpr: float) -> str:
 def from_data(
     vectors: TraitVectors, layers: Mapping[str, int], material: Material, readout: Readout
 ) -> dict[str, Detector]:
-    """Each trait's probe at a threshold that FPR of its own negatives reach: for confusion, not for rates."""
+    """Each trait's probe at a threshold that FPR of its own negatives reach. For confusion, not for rates."""
     found: dict[str, Detector] = {}
     for trait, layer in layers.items():
         if negatives := labelled_as(material.labelled, trait, False):
@@ -129,7 +129,7 @@ def _detector(vector: TraitVector, layer: int, threshold: float, below: bool, so
 
 
 def measured(detector: Detector, material: Material, readout: Readout) -> DetectorResult:
-    """How often it fires, and on what."""
+    """How often the detector fires, and on which prompts."""
     labelled = material.labelled
     clean = [e for e in labelled if all(e.labels.get(t) is False for t in detector.traits)]
     shown = [e for e in labelled if any(e.labels.get(t) for t in detector.traits)]

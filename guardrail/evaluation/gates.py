@@ -1,6 +1,6 @@
-"""Demands on an evaluation. Only what the whole interval meets is passed: inconclusive counts as failed.
+"""Pass or fail criteria for an evaluation. A gate passes only if the whole interval meets the demand.
 
-So a sample that is too small to show that a demand is met does not pass it, however good its luck.
+A sample that is too small to be conclusive therefore fails.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from guardrail.statistics.intervals import Estimate
 
 
 def least_auroc(traits: Mapping[str, TraitResult], demand: float) -> list[Gate]:
-    """One gate for each trait: the interval's lower end has to reach `demand`."""
+    """One gate per trait: the lower end of the interval must reach `demand`."""
     found = {name: t.detection.auroc if t.detection else None for name, t in traits.items()}
     return [_gate("min-auroc", name, demand, one, above=True) for name, one in found.items()]
 
 
 def most_fpr(detectors: Mapping[str, DetectorResult], demand: float) -> list[Gate]:
-    """One gate for each enforced policy (or calibrated probe): the interval's upper end decides.
+    """One gate per enforced policy (or calibrated probe): the upper end of the interval decides.
 
-    Raises ConfigError where there are neither policies nor a calibration: there is no threshold to measure.
+    Raises ConfigError if there are neither policies nor a calibration, and so no threshold to measure.
     """
     live = {n: d for n, d in detectors.items() if d.source != "data" and d.mode == "enforce"}
     if not live:
-        raise ConfigError("--max-fpr needs thresholds: give --policies or --calibration")
+        raise ConfigError("--max-fpr needs thresholds: pass --policies or --calibration")
     return [_gate("max-fpr", name, demand, one.fpr, above=False) for name, one in live.items()]
 
 

@@ -1,4 +1,4 @@
-"""What is evaluated on: prompts with labels, conditions and later expression. No files, no model."""
+"""The data of an evaluation: prompts with labels, conditions and later expression. No files, no model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from guardrail.types import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One prompt and what is known of it.
+    """One prompt and what is known about it.
 
-    labels: what it is (True: shows the trait, or is what a policy on it should fire on); a trait that is
-    not in it was not judged. expression: trait to the scores, 0 to 100, of the replies that followed.
-    propensity: what a generator knows of it. group: examples of one group never stand on both sides of a
-    cross-validation. place: where it stands, for messages.
+    labels: trait to True (the prompt shows it, or a policy on it should fire) or False; a missing trait was
+    not judged. expression: trait to the scores, 0 to 100, of the replies that followed. propensity: known
+    from the generator. group: cross-validation keeps examples of one group on one side. place: the line of
+    the file, for messages.
     """
 
     messages: tuple[Message, ...]
@@ -29,12 +29,12 @@ class Example:
 
     @property
     def text(self) -> str:
-        """All turns, as a classifier of text reads them."""
+        """All turns as one text, for a text classifier."""
         return "\n".join(message.content for message in self.messages)
 
     @property
     def positive(self) -> tuple[str, ...]:
-        """The traits that it is labelled with."""
+        """The traits with a positive label."""
         return tuple(trait for trait, label in self.labels.items() if label)
 
 
@@ -42,10 +42,10 @@ class Example:
 class Material:
     """The sets of one evaluation.
 
-    labelled: for detection. hard_benign: negatives that only slices show (a user's own hard benign prompts
-    are labelled ones). training: what the text baseline learns from, where it is not cross-validated on
-    `labelled`. monitored: for each trait, prompts with its expression. neutral: text that null
-    directions take their covariance from. below: traits whose low end is the one to detect.
+    labelled: for detection. hard_benign: negatives that only slices report (a user's own hard benign prompts
+    count as labelled). training: for the text baseline, if it is not cross-validated on `labelled`.
+    monitored: for each trait, prompts with its expression. neutral: text that gives null directions their
+    covariance. below: traits to detect at their low end.
     """
 
     traits: tuple[str, ...]
@@ -64,20 +64,20 @@ class Material:
 
 
 def unique(examples: Iterable[Example]) -> tuple[Example, ...]:
-    """Without the repetitions of the same object."""
+    """The examples without repetitions of the same object."""
     return tuple({id(example): example for example in examples}.values())
 
 
 def labelled_as(examples: Sequence[Example], trait: str, label: bool) -> list[Example]:
-    """Those that carry this label for the trait."""
+    """The examples with this label for the trait."""
     return [example for example in examples if example.labels.get(trait) is label]
 
 
 def of_other_traits(examples: Sequence[Example], trait: str) -> list[Example]:
-    """Those labelled with another trait, and not with this one."""
+    """The examples labelled with another trait, but not with this one."""
     return [e for e in examples if not e.labels.get(trait, False) and e.positive]
 
 
 def benign(examples: Sequence[Example]) -> list[Example]:
-    """Those labelled, and with no trait."""
+    """The labelled examples without a positive label."""
     return [example for example in examples if example.labels and not example.positive]

@@ -1,4 +1,4 @@
-"""One trait: detection, monitoring and nulls, from states that were read. Knows no model."""
+"""Measures one trait from stored states: detection, monitoring and nulls. Needs no model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOTHING = np.empty(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraitMeasurement:
-    """One trait on one material. `chosen`: its layer was chosen by looking, so nulls may look as well."""
+    """One trait on one material. `chosen`: the data chose its layer, so nulls may choose theirs too."""
 
     trait: str
     vector: TraitVector
@@ -42,7 +42,7 @@ class TraitMeasurement:
     directions: nulls.RandomDirections | None = field(repr=False)
 
     def result(self) -> TraitResult:
-        """Everything about the trait."""
+        """All results for the trait."""
         return TraitResult(
             layer=self.layer,
             fires="below" if self.trait in self.material.below else "above",
@@ -54,12 +54,12 @@ class TraitMeasurement:
 
     @property
     def positive(self) -> list[Example]:
-        """Prompts that it should fire on."""
+        """Prompts on which the trait's probe should fire."""
         return labelled_as(self.material.labelled, self.trait, True)
 
     @property
     def negative(self) -> list[Example]:
-        """Prompts that it should not fire on."""
+        """Prompts on which the trait's probe should not fire."""
         return labelled_as(self.material.labelled, self.trait, False)
 
     @property
@@ -69,11 +69,11 @@ class TraitMeasurement:
 
     @property
     def searched(self) -> tuple[int, ...]:
-        """The layers among which this one was found."""
+        """The layers from which this one was chosen."""
         return tuple(usable_layers(self.vector)) if self.chosen else (self.layer,)
 
     def scores(self, examples: Sequence[Example]) -> Numbers:
-        """[n]: oriented so that high means that it should fire."""
+        """[n]: scores, signed so that a high score means that the probe should fire."""
         return self.oriented(examples, [self.layer])[:, 0]
 
     def oriented(self, examples: Sequence[Example], layers: Sequence[int]) -> Numbers:
@@ -84,7 +84,7 @@ class TraitMeasurement:
         return -found if self.trait in self.material.below else found
 
     def detection(self) -> Detection:
-        """Against the prompts that do not show the trait, and against those that show another."""
+        """Detection against prompts without the trait, and against prompts with another trait."""
         positive, negative = self.scores(self.positive), self.scores(self.negative)
         others = self.scores(of_other_traits(self.material.labelled, self.trait))
         words = self.text_baseline()
@@ -106,7 +106,7 @@ class TraitMeasurement:
         )
 
     def text_baseline(self) -> tuple[Numbers, Numbers] | None:
-        """Scores of positives and negatives by a classifier of the words; None where it cannot be made."""
+        """Scores of positives and negatives by a text classifier; None if it cannot be trained."""
         if not baseline.available():
             return None
         examples, training = [*self.positive, *self.negative], self._training()
@@ -123,7 +123,7 @@ class TraitMeasurement:
         return [example for example in self.material.training if self.trait in example.labels]
 
     def slices(self) -> dict[str, dict[str, SliceResult]]:
-        """By declared slice and by length; a class that a slice lacks is taken from the whole data."""
+        """Results by declared slice and by length. A class missing from a slice comes from the whole data."""
         hard = labelled_as(self.material.hard_benign, self.trait, False)
         examples = [*self.positive, *self.negative, *hard]
         fired = self.detector.what.fires(self.readout.states(examples)) if self.detector else None
@@ -136,7 +136,7 @@ class TraitMeasurement:
         }
 
     def monitoring(self) -> Monitoring:
-        """Projections against expression, and what they have to be held against."""
+        """Correlation of projections with expression, with references to compare it with."""
         score, expression, conditions = self._paired()
         kept = set(correlation.varying(conditions, expression))
         known = [e.propensity[self.trait] for e in self.monitored if self.trait in e.propensity]
@@ -162,13 +162,13 @@ class TraitMeasurement:
         )
 
     def _paired(self) -> tuple[Numbers, Numbers, tuple[str, ...]]:
-        """Projections (as they are), mean expression and conditions of the monitored prompts."""
+        """Projections (with their original sign), mean expression and conditions of the monitored prompts."""
         score = self.readout.scores(self.monitored, self.vector, self.layer)
         expression = numbers([np.mean(e.expression[self.trait]) for e in self.monitored])
         return score, expression, tuple(e.condition for e in self.monitored)
 
     def nulls(self) -> Nulls:
-        """What chance would reach in the place of each number."""
+        """What each number would be by chance."""
         found = Nulls(layers=self.searched)
         if self.positive and self.negative:
             found = self._detection_nulls(found)
@@ -206,7 +206,7 @@ class TraitMeasurement:
         )
 
     def samples(self) -> Samples:
-        """For the figures."""
+        """The data for the figures."""
         score, expression, conditions = self._paired() if self.monitored else (NOTHING, NOTHING, ())
         return Samples(
             positive=self.scores(self.positive),
@@ -220,7 +220,7 @@ class TraitMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class _Sliced:
-    """Scores of one trait's examples; those from `hard` on belong to no whole, only to slices."""
+    """Scores of one trait's examples; those from index `hard` on only belong to slices."""
 
     examples: Sequence[Example]
     trait: str
@@ -229,7 +229,7 @@ class _Sliced:
     hard: int
 
     def result(self, rows: Sequence[int]) -> SliceResult:
-        """One part of the data."""
+        """The result for one part of the data."""
         own = {
             label: [i for i in rows if self.examples[i].labels[self.trait] is label]
             for label in (True, False)

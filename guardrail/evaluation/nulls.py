@@ -1,11 +1,11 @@
-"""What chance would reach: random directions, and shuffled labels.
+"""Null distributions, which show the results of chance: random directions and shuffled labels.
 
 A random direction is a random Gaussian combination of centred states of *neutral* text, so it has their
-covariance at every layer and knows nothing of any trait; a null drawn from the contrast itself lies almost
-on the trait vector and would look as good (a replication of arXiv 2507.21509 withdrew a verdict for that).
-One draw is the same combination at all layers, as a trait vector is. Where the layer was chosen by looking,
-every draw takes its own best layer, so `p` is family-wise. Random directions have no sign: they count on
-their better side. Phipson and Smyth (2010): p = (1 + draws as good) / (1 + draws).
+covariance at every layer and no information about any trait. A null drawn from the contrast itself would lie
+almost on the trait vector and look as good (a replication of arXiv 2507.21509 withdrew a verdict for that).
+One draw uses the same combination at all layers, like a trait vector. If the data chose the layer, every draw
+uses its own best layer, so `p` is family-wise. Random directions have no sign: their better side counts.
+Phipson and Smyth (2010): p = (1 + draws as good) / (1 + draws).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from guardrail.statistics.intervals import Numbers, numbers
 from guardrail.statistics.metrics import areas
 
 _Quality: TypeAlias = Callable[[NDArray[np.floating], int], Numbers]
-"""Directions [d_model, k] and a layer to the quality [k] of each direction."""
+"""Maps directions [d_model, k] and a layer to the quality [k] of each direction."""
 SEED = 1
 DRAWS = 1000
 CHUNK = 250
-"""Directions that are projected at a time."""
+"""How many directions are projected at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    """What was observed, beside the median and the 95th percentile of `draws` that mean nothing."""
+    """The observed value, with the median and the 95th percentile of `draws` null draws."""
 
     observed: float
     median: float
@@ -41,7 +41,7 @@ class Null:
 
 
 def chance(found: Null) -> str:
-    """The p-value as people write it; where no draw was as good, it is only a bound."""
+    """The p-value as text; only a bound if no draw was as good."""
     return f"p ≤ {found.p:.1g}" if found.p <= 1 / (1 + found.draws) else f"p = {found.p:.2g}"
 
 
@@ -55,13 +55,13 @@ class RandomDirections:
         self._directions = {row: (neutral[:, row] - centre[row]).T @ mixtures for row in layers}
 
     def auroc(self, observed: float, positive: NDArray[np.floating], negative: NDArray[np.floating]) -> Null:
-        """Against states [n, L + 1, d_model] of both classes."""
+        """The null of an AUROC on states [n, L + 1, d_model] of both classes."""
         return _null(
             observed, self._best(lambda w, row: _two_sided(positive[:, row] @ w, negative[:, row] @ w))
         )
 
     def correlation(self, observed: float, states: NDArray[np.floating], expression: Numbers) -> Null:
-        """Against |r| of states [n, L + 1, d_model] with the expression [n]."""
+        """The null of |r| between states [n, L + 1, d_model] and the expression [n]."""
         return _null(
             observed, self._best(lambda w, row: np.abs(columnwise_r(states[:, row] @ w, expression)))
         )
@@ -69,7 +69,7 @@ class RandomDirections:
     def within(
         self, observed: float, conditions: Sequence[str], states: NDArray[np.floating], expression: Numbers
     ) -> Null:
-        """As `correlation`, of deviations from each condition's mean."""
+        """Like `correlation`, but of deviations from each condition's mean."""
         return self.correlation(
             observed, _centred_states(conditions, states), centred(conditions, expression)
         )
@@ -86,7 +86,7 @@ class RandomDirections:
 def shuffled_labels(
     observed: float, positive: NDArray[np.floating], negative: NDArray[np.floating], draws: int = DRAWS
 ) -> Null:
-    """Against the AUROC of scores [n, layers] with labels dealt anew; each deal takes its best layer."""
+    """The null of the AUROC of scores [n, layers] under shuffled labels; each draw uses its best layer."""
     from scipy.stats import rankdata
 
     rng, n, m = np.random.default_rng(SEED), len(positive), len(negative)
@@ -102,7 +102,7 @@ def shuffled_expression(
     expression: Numbers,
     draws: int = DRAWS,
 ) -> Null:
-    """Against the within-condition r of scores [n, layers], expression dealt anew inside each condition."""
+    """The null of the within-condition r of scores [n, layers], shuffling expression in each condition."""
     rng, keys = np.random.default_rng(SEED), np.asarray(conditions)
     rows, target = centred(conditions, scores), centred(conditions, expression)
     places = [np.flatnonzero(keys == key) for key in np.unique(keys)]
@@ -116,7 +116,7 @@ def shuffled_expression(
 
 
 def columnwise_r(columns: NDArray[np.floating], target: Numbers) -> Numbers:
-    """[k]: Pearson's r of each column of [n, k] with [n]; 0 where constant."""
+    """[k]: Pearson's r of each column of [n, k] with [n]; 0 if constant."""
     a, b = numbers(columns) - columns.mean(axis=0), target - target.mean()
     size = np.sqrt((a**2).sum(axis=0) * (b @ b))
     return np.divide(a.T @ b, size, out=np.zeros(a.shape[1]), where=size > 0)

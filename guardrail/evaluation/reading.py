@@ -1,8 +1,8 @@
-"""Labelled data from JSON Lines, read strictly: every bad line is reported with its number.
+"""Strict reading of labelled data from JSON Lines: every bad line is reported with its number.
 
 A line is `{"prompt": "..."}` or `{"messages": [...]}` with a label: `"trait": "evil"` (it shows this trait),
 `"trait": null` (it shows none), or `"labels": {"evil": 1, "humor": 0}`. Optional: `expression`, `condition`,
-`style`, `language`, `hard_benign`, `group`, `split`: only `test` is evaluated where there are splits, and the
+`style`, `language`, `hard_benign`, `group`, `split`. If lines have a split, only `test` is evaluated, and the
 text baseline learns from `train`.
 """
 
@@ -35,7 +35,7 @@ class _Turn(BaseModel):
 
 
 class Line(BaseModel):
-    """What a line may hold."""
+    """The keys of a line."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -54,31 +54,31 @@ class Line(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LabelledData:
-    """Examples to evaluate, and those that a classifier of text may learn from."""
+    """Examples to evaluate, and examples from which the text baseline may learn."""
 
     test: list[Example]
     train: list[Example]
     unused: int
-    """Prompts of the split `validation`."""
+    """The number of prompts in the split `validation`."""
 
 
 def read_labelled(path: Path, traits: Sequence[str]) -> LabelledData:
-    """The examples of a file. `traits` are those that there are vectors for.
+    """The examples of a file. `traits` are the traits that have vectors.
 
-    Raises ConfigError with every bad line, for an unknown trait, a prompt that comes twice (a leak between
-    splits or labels), and for an empty file.
+    Raises ConfigError with every bad line: unknown traits and repeated prompts (a leak between splits or
+    labels) count as bad. Raises it for an empty file too.
     """
     rows = parse_lines(path, Line, lambda line: _check(line, traits))
     refuse(_repeated(rows))
     if not rows:
-        raise ConfigError(f"{path}: there is no labelled prompt in it")
+        raise ConfigError(f"{path}: the file contains no labelled prompt")
     return _chosen(path, rows)
 
 
 def read_prompts(path: Path) -> dict[str, tuple[str, tuple[Message, ...]]]:
-    """Prompts of a JSON Lines file: the form that they are compared in, to (place, messages).
+    """The prompts of a JSON Lines file: maps their normalised form to (place, messages).
 
-    Lines are strings, or objects with `prompt` or `messages`; other keys are passed over.
+    Lines are strings, or objects with `prompt` or `messages`; other keys are ignored.
     """
     found: dict[str, tuple[str, tuple[Message, ...]]] = {}
     problems: list[str] = []
@@ -96,7 +96,7 @@ def read_prompts(path: Path) -> dict[str, tuple[str, tuple[Message, ...]]]:
 
 
 def refuse_seen(examples: Sequence[Example], path: Path) -> None:
-    """Raises ConfigError for prompts that the file holds: they were used before, so this is a leak."""
+    """Raises ConfigError for prompts that are in the file: they were used before, so this is a leak."""
     seen = read_prompts(path)
     refuse(
         [
@@ -108,7 +108,7 @@ def refuse_seen(examples: Sequence[Example], path: Path) -> None:
 
 
 def compared(messages: Sequence[Message]) -> str:
-    """What two prompts have in common when they are the same: case and white space do not count."""
+    """The normalised form of a prompt for comparison: case and white space do not count."""
     return json.dumps([[m.role, " ".join(m.content.casefold().split())] for m in messages])
 
 
@@ -149,14 +149,14 @@ def _repeated(rows: Sequence[tuple[str, Line]]) -> list[str]:
             if (other.trait, other.labels) != (line.trait, line.labels)
             else "the same prompt twice"
         )
-        problems.append(f"{place}: {what}: the prompt is the one at {earlier}")
+        problems.append(f"{place}: {what}: the prompt repeats {earlier}")
     return problems
 
 
 def _chosen(path: Path, rows: Sequence[tuple[str, Line]]) -> LabelledData:
     split = any(line.split for _, line in rows)
     if split and (bare := [place for place, line in rows if line.split is None]):
-        raise ConfigError(f"{bare[0]}: no `split`, and other lines have one")
+        raise ConfigError(f"{bare[0]}: `split` is missing, but other lines have one")
     named = {line.trait for _, line in rows if line.trait} | {
         t for _, line in rows for t in line.labels or ()
     }
@@ -165,7 +165,7 @@ def _chosen(path: Path, rows: Sequence[tuple[str, Line]]) -> LabelledData:
     }
     test = examples["test"] if split else examples[None]
     if not test:
-        raise ConfigError(f"{path}: no line has the split `test`, and only that is evaluated")
+        raise ConfigError(f"{path}: no line has the split `test`, so there is nothing to evaluate")
     return LabelledData(test, examples["train"], len(examples["validation"]))
 
 

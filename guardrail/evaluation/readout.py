@@ -1,4 +1,4 @@
-"""States of examples, read once: the last prompt token at every layer, and what projects on it."""
+"""The states of examples, read once at the last prompt token of every layer, and their projections."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from guardrail.vectors.values import TraitVector
 
 
 class Readout:
-    """States [examples, L + 1, d_model] float32: 4 bytes x (L + 1) x d_model for each prompt.
+    """States [examples, L + 1, d_model] float32: 4 bytes x (L + 1) x d_model per prompt.
 
-    Raises ModelError where they are not finite.
+    Raises ModelError if they are not finite.
     """
 
     def __init__(self, examples: Sequence[Example], states: Array) -> None:
@@ -26,7 +26,7 @@ class Readout:
             raise ModelError("the model's states are not finite on these prompts")
 
     def states(self, examples: Sequence[Example]) -> Array:
-        """[n, L + 1, d_model]."""
+        """[n, L + 1, d_model] for these examples."""
         return self._states[[self._rows[id(example)] for example in examples]]
 
     def scores(self, examples: Sequence[Example], vector: TraitVector, layer: int) -> Numbers:

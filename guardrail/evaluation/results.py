@@ -1,4 +1,4 @@
-"""What an evaluation found: frozen data, and its JSON. Numbers that could not be measured are None."""
+"""The results of an evaluation: frozen data and its JSON. Numbers that could not be measured are None."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Source = Literal["policy", "calibration", "data"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceResult:
-    """One part of the data. `against` says what stood in for a class that the part does not have."""
+    """The result on one part of the data. `against` names the stand-in for a class that the part lacks."""
 
     positives: int
     negatives: int
@@ -28,7 +28,7 @@ class SliceResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What a correlation with expression has to be held against."""
+    """References for a correlation with expression."""
 
     reliability: Reliability | None
     label_alone: Estimate | None
@@ -38,7 +38,7 @@ class References:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nulls:
-    """`layers`: those over which each draw took its best (one, where the layer was fixed beforehand)."""
+    """`layers`: the layers from which each draw used its best (one, if the layer was fixed beforehand)."""
 
     layers: tuple[int, ...]
     random_auroc: Null | None = None
@@ -50,12 +50,12 @@ class Nulls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Monitoring:
-    """Projections against later expression."""
+    """The correlation of projections with later expression."""
 
     prompts: int
     conditions: int
     flat: tuple[str, ...]
-    """Conditions that r_within leaves out."""
+    """The conditions that r_within leaves out."""
     r_overall: Estimate | None
     r_within: Estimate | None
     references: References
@@ -63,7 +63,7 @@ class Monitoring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """A trait's probe on labelled prompts."""
+    """The detection results of a trait's probe on labelled prompts."""
 
     positives: int
     negatives: int
@@ -79,7 +79,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """The scores behind the numbers, for figures. Scores are oriented: high means that it should fire."""
+    """The scores behind the numbers, for figures. Signed so that high means that the probe should fire."""
 
     positive: Numbers
     negative: Numbers
@@ -91,7 +91,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraitResult:
-    """Everything about one trait, at one layer."""
+    """All results for one trait, at one layer."""
 
     layer: int
     fires: Literal["above", "below"]
@@ -103,21 +103,21 @@ class TraitResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorResult:
-    """A policy, or a probe at a threshold: how often it fires, on what. Rates have exact intervals."""
+    """How often a policy, or a probe at a threshold, fires, and on what. Rates have exact intervals."""
 
     traits: tuple[str, ...]
     source: Source
     mode: str
     fpr: Estimate | None
-    """On prompts labelled as not showing any of its traits."""
+    """The rate on prompts labelled as not showing any of its traits."""
     tpr: Estimate | None
     fires_on: Mapping[str, Estimate]
-    """By the trait that prompts are labelled with, and `benign`: labelled with none."""
+    """Rates by the trait with which prompts are labelled, and `benign` for no trait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """A demand on one number. Inconclusive is not passed: the interval holds the demand's value."""
+    """A demand on one number. An inconclusive result, whose interval contains the demand, does not pass."""
 
     name: str
     of: str
@@ -146,7 +146,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The contract: `traits` maps a trait to its numbers; those of detection stand beside those of r."""
+        """The stable JSON form: `traits` maps a trait to all its numbers, flat."""
         parts = {
             name: getattr(self, name)
             for name in self.__slots__
@@ -165,7 +165,7 @@ MONITORING = ("r_overall", "r_within")
 
 
 def trait_json(trait: TraitResult) -> dict[str, Any]:
-    """One trait, flat: the keys are there even where nothing could be measured."""
+    """One trait, flat. All keys are present even if nothing could be measured."""
     detection = asdict(trait.detection) if trait.detection else dict.fromkeys(DETECTION)
     monitoring = asdict(trait.monitoring) if trait.monitoring else dict.fromkeys(MONITORING)
     flat = {name: monitoring.pop(name) for name in MONITORING}

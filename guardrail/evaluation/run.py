@@ -1,4 +1,4 @@
-"""From a model, a vector file and labelled prompts to an Evaluation."""
+"""Runs an evaluation of a vector file on a model with labelled prompts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEW, FEW_NEGATIVES, FEWEST_NEUTRAL = 30, 100, 10
 
 
 class Reader(Protocol):
-    """What an evaluation needs of a model."""
+    """What an evaluation needs from a model."""
 
     @property
     def fingerprint(self) -> Fingerprint: ...
@@ -33,7 +33,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What is evaluated. `layer`: one layer for all traits in place of each vector's own."""
+    """What to evaluate. `layer`: one layer for all traits instead of each vector's own."""
 
     model: str
     vectors: TraitVectors
@@ -68,16 +68,16 @@ def check_setup(setup: Setup, fingerprint: Fingerprint, material: Material) -> N
 def _check_classes(material: Material, trait: str) -> None:
     counts = {label: len(labelled_as(material.labelled, trait, label)) for label in (True, False)}
     if sum(counts.values()) and not all(counts.values()):
-        only = "shows it" if counts[True] else "shows none of it"
+        only = "show it" if counts[True] else "do not show it"
         raise ConfigError(
-            f"{trait}: every one of the {sum(counts.values())} labelled prompts {only}; it takes both"
+            f"{trait}: all {sum(counts.values())} labelled prompts {only}; both kinds are needed"
         )
     if not sum(counts.values()) and not material.monitored.get(trait):
-        raise ConfigError(f"{trait}: no prompt is labelled with it, and none has its expression")
+        raise ConfigError(f"{trait}: no prompt has a label or an expression for this trait")
 
 
 def layers_of(setup: Setup, traits: Sequence[str]) -> dict[str, int]:
-    """The layer that each trait is evaluated at. Raises ConfigError where there is none."""
+    """The layer that each trait is evaluated at. Raises ConfigError if there is none."""
     return {trait: _layer(setup, trait) for trait in traits}
 
 
@@ -85,14 +85,14 @@ def _layer(setup: Setup, trait: str) -> int:
     vector = setup.vectors[trait]
     layer = setup.layer or vector.layer
     if layer is None:
-        raise ConfigError(f"{trait}: no layer was chosen for it in the vector file; give --layer")
+        raise ConfigError(f"{trait}: the vector file has no chosen layer for this trait; pass --layer")
     if not vector.usable(layer):
         raise ConfigError(f"{trait}: layer {layer} cannot be read; layers are 1 to {vector.layers}")
     return layer
 
 
 def evaluate(setup: Setup, reader: Reader, material: Material) -> Evaluation:
-    """Everything but steering. One forward pass for each prompt."""
+    """Evaluate everything except steering. One forward pass per prompt."""
     check_setup(setup, reader.fingerprint, material)
     layers = layers_of(setup, material.traits)
     examples = material.examples()
@@ -143,7 +143,7 @@ def _detectors(
 
 
 def _own(found: Mapping[str, Detector], trait: str) -> Detector | None:
-    """The first detector that is about this trait alone, at a threshold that was not taken from this data."""
+    """The first detector for this trait alone whose threshold does not come from this data."""
     return next((d for d in found.values() if d.traits == (trait,) and d.source != "data"), None)
 
 
@@ -177,6 +177,6 @@ def _small(trait: str, labelled: Sequence[Example]) -> list[str]:
     )
     if 0 < negatives < FEW_NEGATIVES:
         notes.append(
-            f"{trait}: {negatives} prompts do not show it; TPR at 1 % FPR then means above all of them"
+            f"{trait}: {negatives} prompts do not show it, so TPR at 1 % FPR is the share above all of them"
         )
     return notes

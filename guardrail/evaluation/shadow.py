@@ -1,4 +1,4 @@
-"""What shadow policies would have done, from an audit log: how often, beside what, and how rightly."""
+"""Reports what shadow policies would have done, from an audit log: how often, and how accurately."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ class _Label(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a person says of one audit record: whether a policy should have fired, in all or by trait."""
+    """A person's label for one audit record: whether policies should have fired, overall or by trait."""
 
     whole: bool | None
     traits: Mapping[str, bool] = field(default_factory=dict[str, bool])
 
     def of(self, traits: Iterable[str]) -> bool | None:
-        """Whether a policy on these traits should have fired; None where nothing was said."""
+        """Whether a policy on these traits should have fired; None without a label."""
         known = [self.traits[trait] for trait in traits if trait in self.traits]
         return any(known) if known else self.whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Firing against labels, over the labelled records that the policy was evaluated on."""
+    """Compares firing with labels, over the labelled records on which the policy was evaluated."""
 
     labelled: int
     precision: Estimate | None
-    """Of the prompts that it fired on, those that it should have fired on."""
+    """The share of its firings that were right."""
     tpr: Estimate | None
     fpr: Estimate | None
 
@@ -54,22 +54,22 @@ class PolicyShadow:
 
     traits: tuple[str, ...]
     modes: Mapping[Mode, int]
-    """Records by the mode that the policy had in them."""
+    """The number of records by the policy's mode."""
     evaluated: int
     fired: Estimate
     fired_as_shadow: int
     would: Mapping[str, int]
-    """Where it fired as a shadow: what the set would have done, with shadows enforced."""
+    """For records in which it fired as a shadow: the action with all shadows enforced."""
     alone: int
-    """Fired as a shadow where no enforced policy did: prompts that enforcing it would newly act on."""
+    """Records in which it fired as a shadow and no enforced policy fired: enforcing it would add these."""
     beside: Mapping[str, int]
-    """Fired as a shadow where these enforced policies fired as well."""
+    """Records in which it fired as a shadow together with these enforced policies."""
     agreement: Agreement | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shadow:
-    """An audit log. `changed`: records in which enforcing the shadow policies would change the action."""
+    """The report on an audit log. `changed`: records whose action would change if shadows were enforced."""
 
     records: int
     evaluated: int
@@ -86,7 +86,7 @@ class Shadow:
 def read_labels(path: Path) -> dict[str, Label]:
     """Audit id to label: `{"audit_id": "...", "label": 1}` or `{"audit_id": "...", "labels": {"evil": 0}}`.
 
-    Raises ConfigError with every bad line, and for an id that comes twice.
+    Raises ConfigError with every bad line, and for a repeated id.
     """
     found: dict[str, Label] = {}
     for place, line in parse_lines(path, _Label):
@@ -100,11 +100,11 @@ def read_labels(path: Path) -> dict[str, Label]:
 
 
 def shadowed(records: Iterable[AuditRecord], labels: Mapping[str, Label] | None = None) -> Shadow:
-    """What the log says about each policy. Raises ConfigError where nothing in it was evaluated."""
+    """The report on each policy in the log. Raises ConfigError if the log has no evaluated request."""
     every = list(records)
     live = [record for record in every if record.decision.status == "evaluated"]
     if not live:
-        raise ConfigError("the audit log holds no request that was evaluated")
+        raise ConfigError("the audit log contains no evaluated request")
     names = dict.fromkeys(score.policy for record in live for score in record.decision.scores)
     notes = _notes(every, live, labels)
     return Shadow(
@@ -126,9 +126,9 @@ def _notes(
         return notes
     known = {record.id for record in live}
     if not (met := known & labels.keys()):
-        raise ConfigError("none of the labels is about a record of this audit log")
+        raise ConfigError("no label matches a record of this audit log")
     if missing := len(labels) - len(met):
-        notes.append(f"{missing} labels are about no evaluated record of this log")
+        notes.append(f"{missing} labels match no evaluated record of this log")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Parts of the data that are looked at by themselves: declared ones, and the length of the prompt."""
+"""Slices of the data to report separately: declared ones, and thirds by prompt length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LENGTH = "length"
 
 
 def sliced(examples: Sequence[Example]) -> dict[str, dict[str, list[int]]]:
-    """Name to value to the positions of the examples that have it, values in the order of the alphabet."""
+    """Maps slice name and value to the positions of its examples; values are in alphabetical order."""
     found: dict[str, dict[str, list[int]]] = {}
     for i, example in enumerate(examples):
         for name, value in example.slices.items():
@@ -21,7 +21,7 @@ def sliced(examples: Sequence[Example]) -> dict[str, dict[str, list[int]]]:
 
 
 def by_length(examples: Sequence[Example]) -> dict[str, list[int]]:
-    """Thirds of the length in characters, from short to long; nothing where most are equally long."""
+    """Thirds of the length in characters, from short to long; empty if most are equally long."""
     sizes = np.array([len(example.text) for example in examples])
     first, second = (int(edge) for edge in np.percentile(sizes, (100 / 3, 200 / 3)))
     if first == second:

@@ -1,4 +1,4 @@
-"""A real model that answers a definition's evaluation questions under steering, and is judged."""
+"""Lets a real model answer a definition's evaluation questions under steering, and has it judged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from guardrail.types import Steering
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinitionSpeaker:
-    """Asks the evaluation questions, which no vector was made from; `count` of them, in their order."""
+    """Asks the first `count` evaluation questions, which no vector was made from."""
 
     subject: Subject
     judge: Judge

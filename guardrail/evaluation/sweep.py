@@ -1,9 +1,9 @@
-"""The trade-off of steering: trait, coherence and capability over coefficients, operators and layers.
+"""Measures the trade-off of steering: trait, coherence and capability by coefficient, operator and layers.
 
-`add`: multiples of the trait vector. `ablate`: the share of the projection that is taken away (1 is the
-guard's own, 2 mirrors it). `cap`: the benign percentile that the projection is limited to. What adds to a
-trait is tried on neutral prompts, what takes away on prompts that ask for it. Layers: the chosen one, it and
-its neighbours, or all (`add`: the increments v_l - v_(l-1), arXiv 2507.21509, J.3).
+`add`: multiples of the trait vector. `ablate`: the share of the projection to remove (1 is the guard's own,
+2 mirrors it). `cap`: the benign percentile that limits the projection. Steering that adds a trait is tried on
+neutral prompts, steering that removes it on prompts that ask for it. Layers: the chosen one, the chosen one
+with its neighbours, or all (`add`: the increments v_l - v_(l-1), arXiv 2507.21509, J.3).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ COEFFICIENTS: Mapping[Operator, tuple[float, ...]] = {
     "cap": (99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 1.0),
 }
 COHERENT = 75.0
-"""The mean coherence that a way of steering has to keep (arXiv 2507.21509, 3.2)."""
+"""The mean coherence that steering must keep (arXiv 2507.21509, 3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What replies were judged as; None is a refusal to judge. capability: which answers were right."""
+    """Judged scores of replies; None means that the judge refused. capability: which answers were right."""
 
     trait: Sequence[float | None]
     coherence: Sequence[float | None]
@@ -42,14 +42,14 @@ class Spoken:
 
 
 class Speaker(Protocol):
-    """Says something under a way of steering, and has it judged."""
+    """Generates replies under steering and has them judged."""
 
     def spoken(self, prompts: Prompts, steering: Sequence[Steering]) -> Spoken: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One way of steering. `operator` None is the model as it is."""
+    """The results of one way of steering. `operator` None is the unsteered model."""
 
     trait: str
     prompts: Prompts
@@ -64,7 +64,7 @@ class Point:
 
     @property
     def coherent(self) -> bool:
-        """Whether replies still make sense."""
+        """Whether replies are still coherent enough."""
         return self.coherence is not None and self.coherence.value >= COHERENT
 
 
@@ -82,7 +82,7 @@ class SteeringSweep:
 
     @property
     def traits(self) -> tuple[str, ...]:
-        """In the order of the sweep."""
+        """The traits in the order of the sweep."""
         return tuple(dict.fromkeys(point.trait for point in self.points))
 
     def as_json(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def sweep(
     replies: int,
     advance: Advance = lambda: None,
 ) -> SteeringSweep:
-    """Every way of steering each trait. Raises ConfigError where there is no trait."""
+    """Try every way of steering each trait. Raises ConfigError if there is no trait."""
     if not speakers:
         raise ConfigError("there is no trait to steer")
     points: list[Point] = []
@@ -132,7 +132,7 @@ class Way:
 def ways_of(
     vector: TraitVector, layer: int, calibration: Calibration | None
 ) -> tuple[list[Way], tuple[str, ...]]:
-    """Every operator x span x coefficient, and what is left out and why."""
+    """Every operator x span x coefficient, and what is left out, with reasons."""
     found: list[Way] = []
     missing: dict[str, None] = {}
     for operator, coefficients in COEFFICIENTS.items():
@@ -161,7 +161,7 @@ def _way(
     )
     steering = build_steering(spec, "sweep", vector, layer, calibration)
     if operator == "ablate":
-        # h - <h, s u> s u takes away s^2 of the projection
+        # h - <h, s u> s u removes s^2 of the projection
         scaled = tuple((np.sqrt(coefficient) * u).astype(np.float32) for u in steering.directions)
         steering = replace(steering, directions=scaled)
     adds = operator == "add" and coefficient > 0

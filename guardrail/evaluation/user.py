@@ -1,4 +1,4 @@
-"""A user's labelled prompts as Material."""
+"""Turns a user's labelled prompts into Material."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def from_file(
     neutral: Path | None = None,
     below: frozenset[str] = frozenset(),
 ) -> Material:
-    """Labelled prompts of a file, for the traits that it names. Raises ConfigError as `read_labelled` does.
+    """The labelled prompts of a file, for the traits in it. Raises ConfigError like `read_labelled`.
 
-    seen: files of prompts that were used before; meeting one of them is a leak. neutral: text for the null
-    directions, else the prompts labelled with no trait.
+    seen: files of prompts that were used before; using one again is a leak. neutral: text for the null
+    directions; by default the prompts labelled with no trait.
     """
     found = reading.read_labelled(data, traits)
     examples = found.test

@@ -1,1 +1,1 @@
-"""From a trait description to calibrated vectors."""
+"""Extracts trait vectors and probes from a model, starting from a trait definition."""

@@ -1,4 +1,4 @@
-"""What steers and what detects, for every trait of an extraction, and how well it tells prompts apart."""
+"""Computes the steering vector and the probe of every trait, and how well they separate prompts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Methods = Mapping[str, ExtractionMethod]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directions:
-    """One trait: steering [L + 1, d_model], what detects, and its separation on held-out prompts."""
+    """One trait: steering [L + 1, d_model], the probe, and its separation on held-out prompts."""
 
     steering: Array
     probe: Fitted
@@ -37,7 +37,7 @@ def directions(
     methods: Methods,
     settings: ExtractionSettings,
 ) -> dict[str, Directions]:
-    """For every trait. pools: prompts to fit on; held_out: prompts of the same traits to look at."""
+    """The directions of every trait. pools: prompts to fit on; held_out: prompts to test on."""
     raw = {trait: steering_vector(one, methods, settings) for trait, one in moments.items()}
     steering = orthogonalised(raw) if settings.orthogonalise and len(raw) > 1 else raw
     found: dict[str, Directions] = {}
@@ -55,7 +55,7 @@ def directions(
 def steering_vector(moments: Moments, methods: Methods, settings: ExtractionSettings) -> Array:
     """[L + 1, d_model]: the mean difference, or another method's direction at the same length.
 
-    Other methods see the mean states of each question, positive and negative in pairs.
+    Other methods get the mean states of each question, paired by positive and negative.
     """
     difference = moments.difference(settings.position)
     if settings.steering == "difference":
@@ -89,7 +89,7 @@ def _probe(
 
 
 def _untangled(trait: str, before: Array, after: Array, held_out: Sequence[Pool]) -> Untangled:
-    """Separation is the mean of that from plain prompts and that from other traits."""
+    """Separation is the mean of the AUROC against plain prompts and the AUROC against other traits."""
     areas = [separation(unit(rows), trait, held_out) for rows in (before, after)]
     return Untangled(
         cosine=tuple(round(float(value), 4) for value in cosines(before, after)[1:]),

@@ -1,6 +1,6 @@
-"""From trait definitions to trait vectors: rollouts, judging, filter, activations, directions. Top to bottom.
+"""Extracts trait vectors from trait definitions: rollouts, judging, filter, activations, directions.
 
-Every step keeps what it did in the work folder, and takes it up there again.
+Every step stores its results in the work folder and resumes from there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MIXED = "_mixed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Induced:
-    """One trait with what was found of it: enough pairs, and the sums of their states."""
+    """A trait with enough kept pairs, and the sums of their states."""
 
     definition: TraitDefinition
     evidence: Evidence
@@ -45,7 +45,7 @@ class Induced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extraction:
-    """`failed`: the traits that no vector could be made of, and why; their rollouts and scores are kept."""
+    """`failed`: the traits without a vector, and why; their rollouts and scores are kept."""
 
     vectors: TraitVectors
     failed: Mapping[str, ExtractionError]
@@ -67,14 +67,14 @@ class Extractor:
         settings.check(methods.keys(), len(definitions))
         self.definitions = {definition.name: definition for definition in definitions}
         if not definitions or len(self.definitions) < len(definitions):
-            raise ConfigError("traits need names of their own, and there has to be one")
+            raise ConfigError("give at least one trait, each with a unique name")
         self.subject, self.judge, self.methods = subject, judge, methods
         self.settings, self.folder, self.report = settings, folder, report
 
     def run(self, created: str, mixed: Sequence[Sequence[Message]] = ()) -> Extraction:
-        """Do what is still to be done. created: an ISO time, for the provenance. mixed: prompts of one's own.
+        """Do the remaining work. created: an ISO time, for the provenance. mixed: the user's own prompts.
 
-        Raises ExtractionError where nothing could be extracted, or the folder belongs to another recipe.
+        Raises ExtractionError if nothing could be extracted, or if the folder belongs to another recipe.
         """
         with locked(self.folder):
             judged = {name: self._judged_trait(one) for name, one in self.definitions.items()}
@@ -110,7 +110,7 @@ class Extractor:
         return self._pool(None, judged)
 
     def _rubrics(self, traits: Sequence[str]) -> dict[str, str]:
-        """What each reply is judged for: its own trait, or every trait, and coherence."""
+        """The metrics to judge each reply for: its own trait, or every trait, and coherence."""
         method = self.methods.get(self.settings.probe)
         wanted = self.definitions if not traits or (method and method.needs_scores) else traits
         return {**{name: self.definitions[name].rubric for name in wanted}, COHERENCE: COHERENCE_RUBRIC}

@@ -1,8 +1,8 @@
-"""Which pairs of rollouts are kept: one paired mask, as in the official code (arXiv 2507.21509, 2.2).
+"""Selects the pairs of rollouts to keep: one paired mask, as in the official code (arXiv 2507.21509, 2.2).
 
-A pair is the same instruction, question and sample on both sides. It is kept where the positive reply scores
-at least 50 on the trait, the negative one less than 100 - 50, and both at least 50 on coherence. A score that
-a judge refused, or an empty reply, drops its pair. So both sides always have equal counts.
+A pair is the same instruction, question and sample on both sides. It is kept if the positive reply scores at
+least 50 on the trait, the negative one less than 100 - 50, and both at least 50 on coherence. A refused score
+or an empty reply drops its pair, so both sides always have equal counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Scores = Mapping[str, float | None]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pair:
-    """Two rows of the rollouts, and the question that both answer."""
+    """Two rows of the rollouts that answer the same question, and that question."""
 
     positive: int
     negative: int
@@ -31,10 +31,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the judge found on either side, and why pairs were dropped (the first reason that applies).
+    """The judge's scores on both sides, and why pairs were dropped (the first reason that applies).
 
-    Means are over judged replies, None where there was none. `raised` is the share of positive replies that
-    score at least 50, `baseline` the mean score without any system prompt.
+    Means are over judged replies, None if there are none. `raised` is the share of positive replies that
+    score at least 50, `baseline` the mean score without a system prompt.
     """
 
     trait: str
@@ -48,7 +48,7 @@ class Evidence:
 
 
 def reason_to_drop(trait: str, positive: Scores, negative: Scores) -> str | None:
-    """Why a pair is not kept, or None."""
+    """Why a pair is dropped, or None if it is kept."""
     scores = (positive[trait], negative[trait], positive[COHERENCE], negative[COHERENCE])
     with_trait, without, coherence, other_coherence = scores
     if with_trait is None or without is None or coherence is None or other_coherence is None:
@@ -61,7 +61,7 @@ def reason_to_drop(trait: str, positive: Scores, negative: Scores) -> str | None
 
 
 def kept_pairs(judged: Judged, trait: str) -> tuple[list[Pair], Evidence]:
-    """The pairs that are kept, in the order of the rollouts, and what was found."""
+    """The kept pairs in the order of the rollouts, and the evidence."""
     kept: list[Pair] = []
     dropped: Counter[str] = Counter()
     for pair in _pairs(judged):
@@ -80,7 +80,7 @@ def check_enough(evidence: Evidence, minimum: int = MINIMUM) -> None:
     what = f"{evidence.kept} of {evidence.pairs} pairs were kept and {minimum} are needed"
     why = ", ".join(f"{count} {reason}" for reason, count in evidence.dropped.items())
     asked, plain = _number(evidence.positive_mean), _number(evidence.baseline)
-    means = f"mean score {asked} where it is asked for, {plain} without a system prompt"
+    means = f"mean score {asked} when asked for it, {plain} without a system prompt"
     if evidence.raised * evidence.pairs < minimum:
         raise NotInduced(f"{evidence.trait} cannot be induced in this model: {what} ({means}; {why})")
     raise TooFewPairs(f"{evidence.trait}: {what} ({why}); more samples may help")

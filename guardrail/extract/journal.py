@@ -1,7 +1,7 @@
 """Append-only JSON Lines that survive a kill: the recipe, then rows in fixed batches, each synced to disk.
 
-On opening, what follows the last whole batch (a torn line, half a batch) is cut off, so that a resumed run
-writes the very bytes that an undisturbed one would have written. Knows nothing of what the rows mean.
+Opening a file cuts off everything after the last whole batch (a torn line, half a batch), so that a resumed
+run writes exactly the bytes of an uninterrupted one. The journal does not interpret its rows.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from guardrail.errors import ExtractionError
 
 try:
     import fcntl
-except ImportError:  # Windows: nobody watches over the folder
+except ImportError:  # Windows: the folder is not locked
     fcntl = None  # type: ignore[assignment]
 
 Row: TypeAlias = Mapping[str, Any]
 Recipe: TypeAlias = Mapping[str, Any]
 Report: TypeAlias = Callable[[str, int, int], None]
-"""Told after every batch: the stage, what is done, and of how much."""
+"""Called after every batch with the stage, the number of rows done and the total."""
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
-    """A Report for nobody."""
+    """A Report that does nothing."""
 
 
 class Journal:
-    """A file of `total` rows in batches of `batch`. Eight bytes of memory for each row; rows stay on disk.
+    """A file of `total` rows in batches of `batch`. Uses eight bytes of memory per row; rows stay on disk.
 
-    Raises ExtractionError where the file was begun under another recipe, or cannot be read or written.
+    Raises ExtractionError if the file was begun under another recipe, or cannot be read or written.
     """
 
     def __init__(self, path: Path, recipe: Recipe, total: int, batch: int) -> None:
@@ -62,7 +62,7 @@ class Journal:
         return starts
 
     def __len__(self) -> int:
-        """The rows that are on disk."""
+        """The number of rows on disk."""
         return len(self._starts) - 1
 
     def __getitem__(self, number: int) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Journal:
         return (self[number] for number in range(len(self)))
 
     def complete(self, stage: str, rows: Callable[[Sequence[int]], Sequence[Row]], report: Report) -> Self:
-        """Compute and append the batches that are missing; `rows` gets the numbers of a batch's rows."""
+        """Compute and append the missing batches; `rows` gets the row numbers of a batch."""
         report(stage, len(self), self.total)
         while len(self) < self.total:
             self._append(rows(range(len(self), min(len(self) + self.batch, self.total))))
@@ -104,7 +104,7 @@ def _line(value: Row) -> bytes:
 
 
 def _line_starts(file: BinaryIO) -> array[int]:
-    """Where each row begins, and where the last whole one ends; `file` stands behind the header."""
+    """Where each row begins, and where the last whole one ends; `file` is positioned after the header."""
     starts = array("q", [file.tell()])
     for line in file:
         if line.endswith(b"\n"):
@@ -116,19 +116,19 @@ def _check_recipe(path: Path, header: bytes, recipe: Recipe) -> None:
     try:
         found = json.loads(header)["recipe"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ExtractionError(f"{path}: not a file of this kind; name another folder") from error
+        raise ExtractionError(f"{path}: not a file of this kind; choose another folder") from error
     check_recipe(path, found, recipe)
 
 
 def check_recipe(path: Path, found: Recipe, wanted: Recipe) -> None:
-    """Raises ExtractionError, with what differs, where a file was begun under another recipe."""
+    """Raises ExtractionError, with the differences, if a file was begun with another recipe."""
     wanted = json.loads(_line(wanted))
     differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
     if differing:
         names = ", ".join(
             f"{key} ({_short(found.get(key))}, now {_short(wanted.get(key))})" for key in differing
         )
-        raise ExtractionError(f"{path} was begun under another recipe: {names}; name another folder")
+        raise ExtractionError(f"{path} was begun with another recipe: {names}; choose another folder")
 
 
 def _short(value: object) -> str:
@@ -138,7 +138,7 @@ def _short(value: object) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
-    """Raises ExtractionError where another process works in the folder, or it cannot be made."""
+    """Locks the folder. Raises ExtractionError if another process uses it, or if it cannot be created."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "lock").open("w")
@@ -149,5 +149,5 @@ def locked(folder: Path) -> Generator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ExtractionError(f"another process works in {folder}") from error
+                raise ExtractionError(f"another process is using {folder}") from error
         yield

@@ -1,4 +1,4 @@
-"""What a judge says about every rollout: a score for each trait asked about, one for coherence. Resumable."""
+"""Has a judge score every rollout, for each requested trait and for coherence. Resumable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = "scores.jsonl"
 
 
 class Judged:
-    """Scores of rollouts, on disk, row by row as the rollouts; None is a refusal to judge, never 0."""
+    """Scores on disk, one row per rollout. None means that the judge refused; it never means 0."""
 
     def __init__(self, rollouts: Rollouts, metrics: Sequence[str], journal: Journal) -> None:
         self.rollouts, self.metrics, self.journal = rollouts, tuple(metrics), journal
@@ -29,7 +29,7 @@ class Judged:
         return self.journal[row]["scores"]
 
     def means(self, metric: str) -> Array:
-        """[prompts]: the mean score of each prompt's replies; NaN where none was judged."""
+        """[prompts]: the mean score of each prompt's replies; NaN if none was judged."""
         sums, counts = np.zeros((2, len(self.rollouts.prompts)))
         for row in range(len(self.journal)):
             score = self.scores(row)[metric]
@@ -48,10 +48,10 @@ def judge_rollouts(
     folder: Path,
     report: Report = silent,
 ) -> Judged:
-    """Score what `folder` does not hold yet. rubrics: for each metric, a trait's name or COHERENCE.
+    """Score the rollouts that `folder` lacks. rubrics: one per metric (a trait's name or COHERENCE).
 
-    Empty replies are not shown to the judge: their scores are None. Raises JudgeError where the judge cannot
-    be reached; batches that were judged stay on disk.
+    The judge does not see empty replies; their scores are None. Raises JudgeError if the judge cannot be
+    reached; judged batches stay on disk.
     """
     recipe = _recipe(rollouts, judge, rubrics)
     journal = Journal(folder / FILE, recipe, len(rollouts), rollouts.journal.batch)

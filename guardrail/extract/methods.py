@@ -1,6 +1,6 @@
-"""Ways to get a direction from states of one layer; those that come built in, as a plugin. Pure numpy.
+"""The built-in extraction methods, which compute a direction from the states of one layer. Pure numpy.
 
-Where there are fewer rows than dimensions, systems are solved in the span of the rows, so that no matrix is
+If there are fewer rows than dimensions, systems are solved in the span of the rows, so that no matrix is
 larger than [rows, rows] or [d_model, d_model].
 """
 
@@ -33,9 +33,9 @@ class Difference:
 
 
 class Pca:
-    """First principal direction of the paired differences, not centred: their sign is what is looked for.
+    """First principal direction of the paired differences, not centred, so that the common shift counts.
 
-    The top eigenvector of mean d d', turned towards the mean of d (Zou et al. 2023, arXiv 2310.01405).
+    The top eigenvector of mean d d', signed towards the mean of d (Zou et al. 2023, arXiv 2310.01405).
     """
 
     name = "pca"
@@ -65,8 +65,8 @@ class Lda:
 class Contrast:
     """Fisher's discriminant against everything else at once: forbidden, neutral, and other traits.
 
-    What is subtracted from the trait's mean is the mean over those groups, half of it other traits if there
-    are any: a plain difference is mostly `not neutral`, and fires for any strong trait.
+    Subtracts from the trait's mean the mean over those groups; other traits, if any, make up half of it. A
+    plain difference would mostly mean `not neutral` and fire for any strong trait.
     """
 
     name = "contrast"
@@ -96,7 +96,7 @@ class Logistic:
 class Regression:
     """Ridge regression of the judged score on the states of all prompts, those of other traits included.
 
-    (X'X / n + a tr/d I)^-1 X'y / n with a = 0.01, both centred. Knows degrees, and what the trait is not.
+    (X'X / n + a tr/d I)^-1 X'y / n with a = 0.01, both centred. Uses degrees of the trait, and other traits.
     """
 
     name = "regression"
@@ -152,7 +152,7 @@ def _newton(x: Matrix, labels: Matrix) -> Matrix:
 
 
 def _reduced(states: Array) -> tuple[Matrix, Matrix]:
-    """Centred states as coordinates [n, r] in an orthonormal basis [r, d_model] of what they span."""
+    """Centred states as coordinates [n, r] in an orthonormal basis [r, d_model] of their span."""
     x = states.astype(np.float64)
     x -= x.mean(axis=0)
     n, d = x.shape

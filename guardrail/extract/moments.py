@@ -1,7 +1,7 @@
-"""Streaming sums of states, from which means, stability and norms follow; their size is fixed.
+"""Running sums of states, of fixed size, that give means, stability and norms.
 
-Sums are kept for each question and side in float64: [questions, sides, positions, L + 1, d_model]. Questions
-are the unit of resampling, since replies to one question are not independent of one another.
+Sums are kept per question and side in float64: [questions, sides, positions, L + 1, d_model]. Questions are
+the unit of resampling, because replies to one question are not independent.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Moments:
 
     @classmethod
     def empty(cls, questions: int, layers: int, d_model: int) -> Self:
-        """Nothing added yet."""
+        """Sums of nothing."""
         shape = (questions, 2, len(POSITIONS), layers + 1, d_model)
         return cls(np.zeros(shape), np.zeros(questions, np.int64), np.zeros((2, layers + 1)))
 
     def add(self, question: int, positive: Array, negative: Array) -> None:
-        """One pair; [positions, L + 1, d_model] each."""
+        """Add one pair; [positions, L + 1, d_model] each."""
         for side, states in ((POSITIVE, positive), (NEGATIVE, negative)):
             self.sums[question, side] += states
             self.norms[side] += np.linalg.norm(states[0].astype(np.float64), axis=-1)
@@ -53,13 +53,13 @@ class Moments:
         return self._difference(position, np.ones(len(self.counts)))
 
     def _difference(self, position: str, weights: Sums) -> Array:
-        """With questions counted `weights` times each."""
+        """The difference with each question counted `weights` times."""
         place = POSITIONS.index(position)
         gaps = self.sums[:, POSITIVE, place] - self.sums[:, NEGATIVE, place]
         return (np.tensordot(weights, gaps, 1) / (weights @ self.counts)).astype(np.float32)
 
     def resampled(self, position: str, weights: Sums) -> Array:
-        """As `difference`, with each question counted `weights` times. Raises ValueError for none at all."""
+        """`difference` with each question counted `weights` times. Raises ValueError if no pair remains."""
         if not weights @ self.counts:
             raise ValueError("no pair has any weight")
         return self._difference(position, weights)
@@ -75,7 +75,7 @@ class Moments:
         return (self.norms.sum(axis=0) / (2 * self.counts.sum())).astype(np.float32)
 
     def save(self, path: Path, recipe: str) -> None:
-        """Atomically: the file is the old one or the new one, whatever happens."""
+        """Write atomically: the file is always either the old or the new one."""
         from safetensors.numpy import save
 
         data = save(
@@ -86,7 +86,7 @@ class Moments:
 
     @classmethod
     def load(cls, path: Path, recipe: str) -> Self | None:
-        """What `save` wrote, None where there is no file. Raises ExtractionError under another recipe."""
+        """Read what `save` wrote; None without a file. Raises ExtractionError for another recipe."""
         from safetensors import safe_open
 
         if not path.is_file():
@@ -94,13 +94,13 @@ class Moments:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("recipe") != recipe:
-                raise ExtractionError(f"{path} was made from other rollouts or scores; name another folder")
+                raise ExtractionError(f"{path} was made from other rollouts or scores; choose another folder")
             arrays = {name: file.get_tensor(name) for name in ("sums", "counts", "norms")}
         return cls(**arrays, batches=int(metadata["batches"]))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """The file is whole, old or new, whatever happens."""
+    """Write so that the file is always complete, either old or new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:

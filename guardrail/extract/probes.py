@@ -1,7 +1,7 @@
-"""Fitting what detects: from the prompts' last-token states and judged scores to a probe at every layer.
+"""Fits a probe at every layer from the prompts' last-token states and judged scores.
 
-A probe is read where the guard reads: on the last prompt token. Its offset puts 0 at the mean of the neutral
-prompts, and its weights are of unit length.
+A probe reads the last prompt token, as the guard does. Its offset puts 0 at the mean of the neutral prompts,
+and its weights have unit length.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Pool:
         return np.asarray(self.states[layer][self.rows(kind)])
 
     def scored(self, trait: str) -> Array:
-        """[n]: NaN where the prompts were not judged for this trait."""
+        """[n]: NaN if the prompts were not judged for this trait."""
         return self.scores.get(trait, np.full(len(self.prompts), np.nan, np.float32))
 
 
@@ -54,7 +54,7 @@ class Fitted:
 
 
 def fit_probe(method: ExtractionMethod, trait: str, pools: Sequence[Pool]) -> Fitted:
-    """One layer at a time. At row 0 the last token is the same in every prompt: there is nothing to fit."""
+    """Fit one layer at a time. Row 0 is skipped: there the last token is the same in every prompt."""
     count, _, d_model = pools[0].states.shape
     probe = np.zeros((count, d_model), np.float32)
     for layer in range(1, count):
@@ -72,7 +72,7 @@ def centring(probe: Array, pools: Sequence[Pool]) -> Array:
 
 
 def examples(trait: str, pools: Sequence[Pool], layer: int) -> Examples:
-    """What a method sees of a trait at a layer."""
+    """The input of a method for a trait at a layer."""
     (own,) = [pool for pool in pools if pool.trait == trait]
     others = [pool for pool in pools if pool.trait not in (trait, None)]
     return Examples(
@@ -88,14 +88,14 @@ def examples(trait: str, pools: Sequence[Pool], layer: int) -> Examples:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Separation:
     """AUROC at layers 1 to L, by condition: `own` against neutral and forbidding prompts, `others` against
-    prompts that ask for other traits (empty where there are none)."""
+    prompts that ask for other traits (empty if there are none)."""
 
     own: tuple[float, ...]
     others: tuple[float, ...]
 
 
 def separation(directions: Array, trait: str, pools: Sequence[Pool]) -> Separation:
-    """How well directions [L + 1, d_model] tell prompts apart that no direction was made from."""
+    """How well directions [L + 1, d_model] separate prompts that no direction was made from."""
     (own,) = [pool for pool in pools if pool.trait == trait]
     rest = [pool for pool in pools if pool.trait not in (trait, None)]
     plain, other = list[float](), list[float]()

@@ -1,4 +1,4 @@
-"""Which prompts are rolled out: with a trait, without it, without a system prompt, and the user's own."""
+"""The prompts of an extraction: with a trait, without it, without a system prompt, and the user's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind: TypeAlias = Literal["positive", "negative", "neutral", "mixed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutPrompt:
-    """One prompt; `instruction` and `question` are places in the definition, -1 where it comes from none."""
+    """One prompt; `instruction` and `question` are indices in the definition, -1 if there is none."""
 
     kind: Kind
     messages: tuple[Message, ...]
@@ -25,29 +25,29 @@ class RolloutPrompt:
 
     @property
     def asked(self) -> str:
-        """What a judge takes for the question: the last thing that the user said."""
+        """The question for the judge: the last user message."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
     @property
     def key(self) -> str:
-        """Names the prompt among those of its pool; what its samples' seeds are made of."""
+        """Identifies the prompt within its pool. The seeds of its samples depend on it."""
         return f"{self.kind}/{self.instruction}/{self.question}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemPrompts:
-    """How an instruction becomes a system prompt, with `{trait}` and `{instruction}` where they belong.
+    """How to make a system prompt of an instruction: a template with `{trait}` and `{instruction}`.
 
-    By default the instruction as it stands. The paper's code puts a sentence before it, `You are an evil
+    By default the instruction itself. The paper's code puts a sentence before it, `You are an evil
     assistant. {instruction}` on the positive side and the antonym or `a helpful assistant` on the other
-    (arXiv 2507.21509, A.1); which adjective that is cannot be told from a name, so it is the user's to write.
+    (arXiv 2507.21509, A.1). The trait's name does not give the adjective, so the user must write it.
     """
 
     positive: str = "{instruction}"
     negative: str = "{instruction}"
 
     def filled(self, kind: Literal["positive", "negative"], trait: str, instruction: str) -> str:
-        """The system prompt; other braces stay as they are."""
+        """The system prompt; other braces stay unchanged."""
         template = self.positive if kind == "positive" else self.negative
         return template.replace("{trait}", trait).replace("{instruction}", instruction)
 
@@ -60,8 +60,8 @@ def trait_prompts(
 ) -> list[RolloutPrompt]:
     """Every instruction of both sides with every question, then the questions alone.
 
-    Extraction questions, or the evaluation ones where `held_out`. No system message on the neutral side:
-    what the chat template puts there by itself stays.
+    Extraction questions, or evaluation questions if `held_out`. The neutral side has no system message, but
+    keeps what the chat template adds by itself.
     """
     questions = definition.evaluation if held_out else definition.extraction
     prompts: list[RolloutPrompt] = []
@@ -80,7 +80,7 @@ def trait_prompts(
 
 
 def mixed_prompts(conversations: Sequence[Sequence[Message]]) -> list[RolloutPrompt]:
-    """Prompts of the user's own, in which a trait may show or not."""
+    """The user's own prompts, which may or may not show a trait."""
     return [
         RolloutPrompt(kind="mixed", messages=tuple(messages), question=i)
         for i, messages in enumerate(conversations)
@@ -88,7 +88,7 @@ def mixed_prompts(conversations: Sequence[Sequence[Message]]) -> list[RolloutPro
 
 
 def prompts_sha256(prompts: Sequence[RolloutPrompt]) -> str:
-    """Identifies the prompts, with their order and their kinds."""
+    """Identifies the prompts, including their order and kinds."""
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(json.dumps([prompt.key, [m.as_dict() for m in prompt.messages]]).encode() + b"\n")

@@ -1,7 +1,7 @@
-"""States of kept rollouts at every layer and three positions, summed up as they come. Resumable by batch.
+"""Sums up the states of kept rollouts at every layer and three positions. Resumable by batch.
 
-The ids of a prompt and of its reply are put one after the other, never re-tokenised as one text, so that the
-border between them is where it was when the reply was generated. The end token is no part of the reply.
+The ids of a prompt and its reply are concatenated, never re-tokenised as one text, so that the border between
+them stays where it was at generation. The end token is not part of the reply.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from guardrail.types import Array
 
 FILE = "moments.safetensors"
 PAIRS = 64
-"""Pairs that are read between two states on disk."""
+"""How many pairs are read between two saves."""
 
 
 def reply_moments(
     subject: Subject, judged: Judged, pairs: Sequence[Pair], folder: Path, report: Report = silent
 ) -> Moments:
-    """The sums over all kept pairs; what `folder` holds already is not read again."""
+    """The sums over all kept pairs. Pairs already summed in `folder` are not read again."""
     rollouts = judged.rollouts
     recipe = _recipe(judged, pairs)
     questions = 1 + max((prompt.question for prompt in rollouts.prompts), default=0)
@@ -57,7 +57,7 @@ def reply_states(subject: Subject, rollouts: Rollouts, rows: Sequence[int]) -> A
 
 
 def _spoken(reply: Continuation) -> tuple[int, ...]:
-    """The reply without its end token, unless that is all there is."""
+    """The reply without its end token, unless it consists of nothing else."""
     return reply.ids[:-1] if reply.ended and len(reply.ids) > 1 else reply.ids
 
 

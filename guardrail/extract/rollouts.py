@@ -1,7 +1,7 @@
-"""Replies to every prompt, several samples each: seeded one by one, in batches of similar length, resumable.
+"""Generates replies to every prompt, several samples each: individually seeded, batched by length, resumable.
 
-Samples of a prompt stand together and prompts are ordered by their length, so a batch holds rows of nearly
-one length; the order, and with it every batch, follows from the recipe alone.
+Samples of a prompt are adjacent and prompts are ordered by length, so the rows of a batch have similar
+lengths. The recipe alone determines the order, and with it every batch.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FILE = "rollouts.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSettings:
-    """How replies are made. `batch` rows are generated at a time and are the unit of resume.
+    """How to generate replies. `batch` rows are generated at a time; a resumed run repeats at most one batch.
 
-    10 samples, temperature 1 and top_p 1 are the paper's (arXiv 2507.21509, 2.2 and its code).
+    10 samples, temperature 1 and top_p 1 follow the paper (arXiv 2507.21509, 2.2 and its code).
     """
 
     samples: int = 10
@@ -38,7 +38,7 @@ class RolloutSettings:
 
 
 class Rollouts:
-    """The replies to some prompts, on disk. Row numbers follow the length of the prompts."""
+    """The replies to some prompts, on disk. Rows are ordered by prompt length."""
 
     def __init__(
         self, prompts: Sequence[RolloutPrompt], order: Sequence[int], samples: int, journal: Journal
@@ -75,9 +75,9 @@ def roll_out(
     folder: Path,
     report: Report = silent,
 ) -> Rollouts:
-    """Generate what `folder` does not hold yet. `pool` names the prompts, in seeds and in reports.
+    """Generate the replies that `folder` lacks. `pool` names the prompts, in seeds and in reports.
 
-    Raises ExtractionError where the folder was begun under another recipe.
+    Raises ExtractionError if the folder was begun with another recipe.
     """
     lengths = [len(subject.render(prompt.messages).ids) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: lengths[i])
@@ -97,13 +97,13 @@ def roll_out(
 def rollout_recipe(
     subject: Subject, pool: str, prompts: Sequence[RolloutPrompt], settings: RolloutSettings
 ) -> Recipe:
-    """All that the replies depend on; the prompts' hash stands for questions and system prompts."""
+    """Everything that the replies depend on; the prompts' hash covers questions and system prompts."""
     model = {f"model {name}": value for name, value in asdict(subject.fingerprint).items()}
     return {"pool": pool, **model, "prompts": prompts_sha256(prompts), **asdict(settings)}
 
 
 def row_seed(seed: int, pool: str, prompt: RolloutPrompt, sample: int) -> int:
-    """The seed of one sample: the same whatever else is rolled out."""
+    """The seed of one sample, independent of all other rollouts."""
     text = f"{seed}/{pool}/{prompt.key}/{sample}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

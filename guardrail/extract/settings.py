@@ -1,4 +1,4 @@
-"""What an extraction does, as data."""
+"""The settings of an extraction."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from guardrail.extract.rollouts import RolloutSettings
 from guardrail.files.problems import suggest
 
 STEERING_VECTOR = "steering"
-"""As a probe: the unit steering vector itself, which is how the paper monitors (arXiv 2507.21509, 3.3)."""
+"""A probe that is the unit steering vector itself, as the paper monitors (arXiv 2507.21509, 3.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionSettings:
-    """`steering` and `probe` name extraction methods: what steers and what detects are chosen apart.
+    """`steering` and `probe` name extraction methods, which are chosen separately.
 
-    Steering is made from replies at `position`, the probe from prompts at their last token. `mixed_samples`:
-    replies to each prompt of the user's own.
+    Steering vectors come from replies at `position`, probes from prompts at their last token.
+    `mixed_samples`: the number of replies to each of the user's own prompts.
     """
 
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
@@ -34,14 +34,14 @@ class ExtractionSettings:
     mixed_samples: int = 1
 
     def check(self, methods: Collection[str], traits: int) -> None:
-        """Raises ConfigError for a method or a position that is not there, and for what needs more traits."""
+        """Raises ConfigError for unknown methods or positions, and for settings that need more traits."""
         _known("position", self.position, POSITIONS)
         _known("steering method", self.steering, methods)
         _known("probe method", self.probe, {*methods, STEERING_VECTOR})
         if self.orthogonalise and traits < 2:
             raise ConfigError("orthogonalising needs at least two traits")
         if min(self.rollouts.samples, self.mixed_samples, self.rollouts.batch, self.minimum) < 1:
-            raise ConfigError("samples, batch and minimum are 1 or more")
+            raise ConfigError("samples, batch and minimum must be 1 or more")
 
 
 def _known(what: str, name: str, names: Collection[str]) -> None:

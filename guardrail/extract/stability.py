@@ -1,8 +1,8 @@
-"""How much a direction depends on which questions it was made from, at each layer.
+"""Measures how much a direction depends on the choice of questions, at each layer.
 
-Split half: the cosine of the directions of two disjoint halves of the questions. Bootstrap: the cosine of the
-direction with those of resampled questions (Efron 1979, by cluster). Norms say how large it is beside the
-states themselves.
+Split half: the cosine of the directions from two disjoint halves of the questions. Bootstrap: the cosine of
+the direction with those from resampled questions (Efron 1979, by cluster). Norms compare its size with that
+of the states.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RESAMPLES = 200
 
 
 def stability(moments: Moments, position: str, seed: int = 0) -> Stability | None:
-    """None where fewer than two questions have a kept pair: there is nothing to compare."""
+    """The stability at a position. None if fewer than two questions have a kept pair."""
     asked = np.flatnonzero(moments.counts)
     if len(asked) < 2:
         return None
@@ -35,7 +35,7 @@ def stability(moments: Moments, position: str, seed: int = 0) -> Stability | Non
 
 
 def cosines(a: Array, b: Array) -> Array:
-    """[L + 1] between two [L + 1, d_model]; 0 where a row is zero."""
+    """[L + 1]: cosines between the rows of two [L + 1, d_model]; 0 for zero rows."""
     return np.sum(unit(a) * unit(b), axis=1)
 
 

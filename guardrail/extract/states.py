@@ -1,4 +1,4 @@
-"""States of prompts (last token, every layer) in files that are read one layer at a time."""
+"""Stores states of prompts (last token, every layer) in files that can be read one layer at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stored_states(
     stage: str,
     report: Report = silent,
 ) -> Array:
-    """[L + 1, n, d_model] float32, memory-mapped. The file is named for model and prompts, and whole."""
+    """[L + 1, n, d_model] float32, memory-mapped from a complete file named after model and prompts."""
     path = folder / f"states-{_digest(subject, prompts)}.npy"
     if not path.is_file():
         part = path.with_suffix(".part")

@@ -1,4 +1,4 @@
-"""A local model as extraction and evaluation see it: it generates and it is read; it never guards."""
+"""A local model for extraction and evaluation: generates replies and reads states, without a guard."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from guardrail.errors import PromptError
 from guardrail.types import Array, Message, Steering
 
 ROWS = 64
-"""Rows of a batch, unless told otherwise."""
+"""The default number of rows in a batch."""
 CPU_TOKENS = 1024
-"""Tokens that are read at a time on a CPU, where what a larger batch holds no longer fits its caches."""
+"""How many tokens a CPU reads at a time; larger batches no longer fit its caches."""
 
 
 class Subject:
-    """A model with its tokenizer and chat template. `rows` is the largest batch that it is given.
+    """A model with its tokenizer and chat template. `rows` is the largest batch size.
 
-    Raises ModelError for models that cannot be guarded, since nothing could be done with what is found.
+    Raises ModelError for models that cannot be guarded, because vectors for them would be useless.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Subject:
         template_arguments: Mapping[str, object] | None = None,
         rows: int = ROWS,
     ) -> Self:
-        """A hub id, a folder, or `demo`. Without `device`: the GPU if there is one.
+        """Load a hub id, a folder, or `demo`. Without `device`: on the GPU if there is one.
 
-        Float32 on the CPU, the dtype of the files elsewhere. Raises ModelError where it cannot be loaded.
+        Float32 on the CPU, the dtype of the files elsewhere. Raises ModelError if loading fails.
         """
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded, tokenizer = load_pretrained(model, {"dtype": torch.float32} if place == "cpu" else {})
@@ -81,7 +81,7 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids have to be."""
+        """The device for token ids."""
         return self.local.device
 
     @property
@@ -103,9 +103,9 @@ class Subject:
         top_p: float = 1.0,
         steering: Sequence[Steering] = (),
     ) -> list[Continuation]:
-        """A reply to each prompt, greedy at temperature 0. A row's seed alone decides what it samples.
+        """A reply to each prompt, greedy at temperature 0. A row's samples depend only on its own seed.
 
-        The model's own generation config gives the end tokens and nothing else: no penalty, no top-k.
+        The model's own generation config only provides the end tokens: no penalty, no top-k.
         """
         encoded = [self._fitting(self.render(messages).ids, max_new_tokens) for messages in prompts]
         found: dict[int, Continuation] = {}
@@ -146,7 +146,7 @@ class Subject:
     def _decoding(self, new_tokens: int) -> Any:
         from transformers import GenerationConfig
 
-        # what is left None here would be filled in from the model's own configuration
+        # a value left None would be filled in from the model's own configuration
         return GenerationConfig(
             max_new_tokens=new_tokens,
             do_sample=False,
@@ -179,8 +179,8 @@ class Subject:
     def means(self, rows: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[int, int]]]) -> Array:
         """[n, spans, L + 1, d_model] float32: mean states over each row's spans [start, end) of tokens.
 
-        One forward pass for each batch, rows padded on the right; what is held at a time is one layer of one
-        batch. An empty span gives zeros. Every row has the same number of spans.
+        One forward pass per batch, with rows padded on the right; memory holds one layer of one batch at a
+        time. An empty span gives zeros. Every row has the same number of spans.
         """
         count = len(spans[0]) if spans else 0
         means = np.zeros((len(rows), count, self.layers + 1, self.d_model), np.float32)
@@ -195,7 +195,7 @@ class Subject:
 
 
 def _averaging(spans: Sequence[Sequence[tuple[int, int]]], width: int) -> Tensor:
-    """[rows, spans, tokens]: the weights that take the mean over each span."""
+    """[rows, spans, tokens]: the weights that average over each span."""
     weights = torch.zeros(len(spans), len(spans[0]), width)
     for i, row in enumerate(spans):
         for j, (start, end) in enumerate(row):

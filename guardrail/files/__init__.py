@@ -1,1 +1,1 @@
-"""Reading and writing files: YAML, JSON Lines, SQLite, and the problems found in them."""
+"""Reads and writes YAML, JSON Lines and SQLite files, and reports the problems found in them."""

@@ -1,4 +1,4 @@
-"""JSON Lines, strictly: every bad line is reported with its number before anything is done."""
+"""Strict reading of JSON Lines: every bad line is reported with its number before any line is used."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from guardrail.files.problems import suggest
 
 M = TypeVar("M", bound=BaseModel)
 SHOWN = 20
-"""Problems that are listed before the rest is only counted."""
+"""How many problems to list; the rest are only counted."""
 
 
 def parse_lines(
     path: Path, model: type[M], check: Callable[[M], None] = lambda line: None
 ) -> list[tuple[str, M]]:
-    """(place, line) of every line that is not blank. `check` raises ValueError for what the model cannot say.
+    """(place, line) of every line that is not blank. Raises ConfigError with every bad line.
 
-    Raises ConfigError with every bad line.
+    `check` raises ValueError for problems that the pydantic model cannot express.
     """
     rows: list[tuple[str, M]] = []
     problems: list[str] = []
@@ -39,7 +39,7 @@ def parse_lines(
 
 
 def refuse(problems: Sequence[str]) -> None:
-    """Raises ConfigError where there are any."""
+    """Raises ConfigError if there are any problems."""
     if problems:
         more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise ConfigError("\n".join([*problems[:SHOWN], *more]))
@@ -58,7 +58,7 @@ def parsed(text: bytes, model: type[M]) -> M:
     """One line. Raises ValueError."""
     value = decoded(text)
     if not isinstance(value, dict):
-        raise ValueError(f"not an object but {'null' if value is None else type(value).__name__}")
+        raise ValueError(f"must be an object, not {'null' if value is None else type(value).__name__}")
     for key in value:
         if key not in model.model_fields:
             raise ValueError(f"unknown key `{key}`{suggest(key, model.model_fields)}")
@@ -80,7 +80,7 @@ def _described(error: ValidationError) -> str:
 
 
 def decoded(text: bytes) -> Any:
-    """JSON of proper Unicode. Raises ValueError that says what is wrong."""
+    """The parsed JSON. Raises ValueError for bytes that are not UTF-8, invalid JSON or invalid Unicode."""
     try:
         return proper(json.loads(text.decode("utf-8")))
     except UnicodeDecodeError as error:
@@ -92,10 +92,10 @@ def decoded(text: bytes) -> Any:
 
 
 def proper(value: Any) -> Any:
-    """The value. JSON escapes and odd bytes in arguments can make half a character, which no tokenizer takes.
+    """The value itself. Raises ValueError if it contains an unpaired surrogate, which no tokenizer accepts.
 
-    Raises ValueError for that.
+    JSON escapes and odd bytes in command line arguments can produce one.
     """
     if re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
-        raise ValueError("not Unicode: half of a surrogate pair")
+        raise ValueError("not valid Unicode: the text contains an unpaired surrogate")
     return value

@@ -1,4 +1,4 @@
-"""From pydantic's errors to problems that a person can act on: one for each key that is wrong."""
+"""Turns pydantic's errors into problems that a person can act on, one per wrong key."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 CHOICES: Mapping[str, str] = {
     "threshold": "a score such as 2.0, {fpr: 0.01}, {percentile: 99} or {raw: 12.5}",
     "layer": "a layer number from 1, or `auto`",
-    "id": "letters, digits, `_`, `.` and `-`, a letter or digit first",
+    "id": "letters, digits, `_`, `.` and `-`, starting with a letter or digit",
 }
-"""What to write, where the type alone would not say it."""
+"""What to write for keys whose type alone does not explain it."""
 
 _TYPES: Mapping[str, str] = {
     "string_type": "text",
@@ -43,12 +43,12 @@ _SHAPE_ERRORS = frozenset({*_TYPES, "literal_error", "missing", "extra_forbidden
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
+    """The known name that was probably meant, or None."""
     return next(iter(get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)), None)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where one is close, else the list of what there is."""
+    """`; did you mean ...?` if a known name is close, else the list of known names."""
     names = sorted(set(known))
     close = closest(name, names)
     return f"; did you mean `{close}`?" if close else f"; known: {', '.join(names) or 'none'}"
@@ -57,7 +57,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def validation_problems(
     error: ValidationError, data: object, model: type[BaseModel] | None, path: KeyPath = ()
 ) -> list[Problem]:
-    """The problems in `data`, which stands at `path` of the file and did not validate as `model`."""
+    """The problems in `data`, found at `path` in the file, which did not validate as `model`."""
     errors = [_Error(e, data) for e in error.errors(include_url=False)]
     groups = groupby(errors, key=lambda e: e.union)
     found = [p for _, group in groups for p in _group(list(group), model)]
@@ -66,7 +66,7 @@ def validation_problems(
 
 
 def _misspelt(errors: Sequence[_Error], model: type[BaseModel] | None) -> set[KeyPath]:
-    """Missing keys that are there under a name close to theirs, which is already a problem."""
+    """Missing keys that are present under a similar name, which is already reported as unknown."""
     missing = {e.path for e in errors if e.kind == "missing"}
     unknown = [e.path for e in errors if e.kind == "extra_forbidden"]
     meant = {(*path[:-1], closest(str(path[-1]), keys_at(model, path[:-1]))) for path in unknown}
@@ -107,7 +107,7 @@ def _has(data: object, part: str | int) -> bool:
 
 
 def _group(errors: Sequence[_Error], model: type[BaseModel] | None) -> list[Problem]:
-    """The errors of one place: where it is a union, only those of the branch that was meant."""
+    """The problems at one place. For a union, only those of the branch that was probably meant."""
     if errors[0].tag is None:
         return [Problem(_message(e, model), e.path) for e in errors]
     branches: dict[str | None, list[_Error]] = {}
@@ -120,7 +120,7 @@ def _group(errors: Sequence[_Error], model: type[BaseModel] | None) -> list[Prob
 
 
 def _inside(error: _Error) -> bool:
-    """Whether the branch's shape fits and only a value in it is wrong."""
+    """Whether the shape of the branch fits and only a value in it is wrong."""
     deeper = len(error.path) > len(error.union) and error.kind not in ("missing", "extra_forbidden")
     return deeper or error.kind not in _SHAPE_ERRORS
 
@@ -170,7 +170,7 @@ def _literal(error: _Error) -> str:
 
 
 def show(value: object) -> str:
-    """A value as people would write it in the file, shortened."""
+    """A value as written in the file, shortened."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(f"{k}: {show(v)}" for k, v in value.items()) + "}"
     elif isinstance(value, bool) or value is None:

@@ -1,6 +1,6 @@
-"""Ids, times, hashes, and how decisions and messages are written as JSON: an allow-list of fields.
+"""Ids, times and hashes, and the fields of decisions and messages that may be written as JSON.
 
-What is not listed here never reaches an audit log or a ticket, whatever is added to the types later.
+A field that is not listed here never reaches an audit log or a ticket, even if it is added to the types.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def utc_now() -> str:
 
 
 def prompt_sha256(messages: Sequence[Message]) -> str:
-    """A hash of roles and texts that no joining of texts can imitate."""
+    """A hash of all roles and texts. Different splits of the same text give different hashes."""
     turns = [[message.role, message.content] for message in messages]
     return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -59,12 +59,12 @@ def text_sha256(text: str) -> str:
 
 
 def pick(value: object, fields: Sequence[str]) -> Json:
-    """The named attributes, ready for JSON: tuples as lists, numbers that are not finite as null."""
+    """The given attributes, ready for JSON: tuples become lists, non-finite numbers become null."""
     return {name: _plain(getattr(value, name)) for name in fields}
 
 
 def keep(row: Mapping[str, Any], fields: Sequence[str]) -> Json:
-    """The named keys that a row has, lists as tuples."""
+    """The given keys that a row has. Lists become tuples."""
     found = {name: row[name] for name in fields if name in row}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
@@ -86,7 +86,7 @@ def decision_to_json(decision: Decision) -> Json:
 
 
 def decision_from_json(row: Mapping[str, Any]) -> Decision:
-    """A decision as it was written; steering has no directions any more."""
+    """A decision as it was written; its steering has lost its directions."""
     scores = tuple(_score(item) for item in row.get("scores", ()))
     steering = tuple(
         Steering(**keep(item, STEERING_FIELDS), directions=()) for item in row.get("steering", ())

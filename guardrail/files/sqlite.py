@@ -1,4 +1,4 @@
-"""SQLite files that several threads and processes share: made on first use, private to their owner, WAL."""
+"""SQLite files that threads and processes share: created on first use, private to their owner, WAL mode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSION = 1
 def opened(path: Path, schema: str, durable: bool = True) -> sqlite3.Connection:
     """A connection in autocommit mode; any thread may use it, one at a time. Raises OSError or sqlite3.Error.
 
-    What is committed survives the end of the process; where `durable`, a power cut as well.
+    Committed data survives the end of the process; if `durable`, it also survives a power cut.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -33,14 +33,14 @@ def opened(path: Path, schema: str, durable: bool = True) -> sqlite3.Connection:
 
 @contextmanager
 def connection(path: Path, schema: str) -> Generator[sqlite3.Connection, None, None]:
-    """A durable connection for one piece of work: nothing is carried over a fork or between threads."""
+    """A durable connection for one piece of work, so that no fork or other thread shares it."""
     with closing(opened(path, schema)) as database:
         yield database
 
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Generator[None, None, None]:
-    """Holds the write lock; what was done is kept if the block ends without an error."""
+    """Holds the write lock. Commits if the block ends without an error, else rolls back."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -62,7 +62,7 @@ def _prepare(database: sqlite3.Connection, schema: str) -> None:
 
 
 def _use_wal(database: sqlite3.Connection) -> None:
-    # SQLite does not wait here by itself when another process is making the same file
+    # SQLite itself does not wait here if another process is creating the same file
     deadline = time.monotonic() + BUSY_S
     while True:
         try:

@@ -1,7 +1,7 @@
-"""A YAML file as plain data, with the place of every key. Knows nothing about policies.
+"""Reads a YAML file as plain data, with the line and column of every key. Knows nothing about policies.
 
-Only the core scalars (text, numbers, booleans, null), lists and mappings; anchors, aliases and `<<` work;
-duplicate keys, other tags and recursive aliases are problems.
+Accepts text, numbers, booleans, null, lists and mappings, with anchors, aliases and `<<`. Duplicate keys,
+other tags and recursive aliases are problems.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What a file says, where each key stands (line and column, 1-based), and what YAML itself forbids."""
+    """The data of a file, the place of each key (line and column, 1-based), and its YAML problems."""
 
     data: Mapping[str, object]
     source: str = "policies"
@@ -35,7 +35,7 @@ class Document:
     problems: tuple[Problem, ...] = ()
 
     def locate(self, problem: Problem) -> Problem:
-        """The problem with its place, or that of the nearest key around it."""
+        """The problem with its place in the file, or the place of the nearest enclosing key."""
         if problem.line is not None:
             return problem
         known = (problem.path[:end] for end in range(len(problem.path), -1, -1))
@@ -43,19 +43,19 @@ class Document:
         return Problem(problem.message, problem.path, *place)
 
     def error(self, problems: list[Problem]) -> PolicyError:
-        """All problems in the order of the file; what has no place comes first."""
+        """An error with all problems in file order; those without a place come first."""
         located = {self.locate(problem): None for problem in problems}
         return PolicyError(sorted(located, key=lambda p: (p.line or 0, p.column or 0)), self.source)
 
 
 def read_document(path: str | Path) -> Document:
-    """Read a YAML file. Raises PolicyError where it cannot be read as one mapping."""
+    """Read a YAML file. Raises PolicyError if it cannot be read as one mapping."""
     source = str(path)
     return parse_document(_text(Path(path), source), source, Path(path))
 
 
 def parse_document(text: str, source: str = "policies", path: Path | None = None) -> Document:
-    """Parse YAML text. Raises PolicyError where it is not one mapping."""
+    """Parse YAML text. Raises PolicyError if it is not one mapping."""
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
@@ -124,7 +124,7 @@ def _place(node: Any) -> Place:
 
 
 class _Walker:
-    """From YAML nodes to data, noting places and problems on the way."""
+    """Turns YAML nodes into data and records places and problems on the way."""
 
     def __init__(self, constructor: Any) -> None:
         self.constructor = constructor
@@ -139,7 +139,7 @@ class _Walker:
         if self.count > MAX_VALUES:
             return self._problem("too many values", node, path) if self.count == MAX_VALUES + 1 else None
         if id(node) in self.open:
-            return self._problem("an alias that contains itself", node, path)
+            return self._problem("the alias contains itself", node, path)
         return self._inside(node, path) if self._allowed(node, path) else None
 
     def _allowed(self, node: Any, path: KeyPath) -> bool:
@@ -163,7 +163,7 @@ class _Walker:
         try:
             return self.constructor.construct_object(node)
         except Exception:  # ruamel's constructors raise whatever int(), float() and a dictionary raise
-            return self._problem(f"`{node.value[:40]}` is no {_short(node.tag)}", node, path)
+            return self._problem(f"`{node.value[:40]}` is not a valid {_short(node.tag)}", node, path)
 
     def _mapping(self, node: Any, path: KeyPath) -> dict[Any, Any]:
         own: dict[Any, Any] = {}

@@ -1,1 +1,1 @@
-"""Plugins: the hooks, what plugins provide, and the manager that loads them."""
+"""The plugin system: the hooks, the types that plugins provide, and the manager that loads them."""

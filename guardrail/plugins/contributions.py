@@ -1,4 +1,4 @@
-"""Checks on what plugins contribute: the right shape, a name of its own, numbers that can be used."""
+"""Checks what plugins contribute: the right type, a unique name, usable numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def gather(results: Iterable[tuple[str, Any]], kind: type[T], key: str = "name") -> Mapping[str, T]:
-    """All contributions of one kind by name. Raises PluginError for a wrong shape or a name taken twice."""
+    """All contributions of one kind by name. Raises PluginError for a wrong type or a duplicate name."""
     found: dict[str, T] = {}
     owners: dict[str, str] = {}
     for plugin, contributed in results:
@@ -40,7 +40,7 @@ def _sequence(plugin: str, contributed: Any) -> Sequence[Any]:
 
 def _name(plugin: str, item: object, kind: type, key: str) -> str:
     if isinstance(item, type) or not isinstance(item, kind):
-        raise PluginError(f"plugin `{plugin}`: {item!r} is no {kind.__name__}")
+        raise PluginError(f"plugin `{plugin}`: {item!r} is not a valid {kind.__name__}")
     name = getattr(item, key)
     if not isinstance(name, str) or not name:
         raise PluginError(f"plugin `{plugin}`: a {kind.__name__} has no name")
@@ -48,7 +48,7 @@ def _name(plugin: str, item: object, kind: type, key: str) -> str:
 
 
 def check_action(action: Action) -> None:
-    """Raises PluginError for a reserved name, a place that is none, or a configuration that is no model."""
+    """Raises PluginError for a reserved name, an invalid strength or a Config that is not a model."""
     if action.name == ALLOW:
         raise PluginError("an action cannot be called `allow`")
     if isinstance(action.strength, bool) or not isinstance(action.strength, int) or action.strength <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -58,12 +58,12 @@ def check_action(action: Action) -> None:
 
 
 def check_probe(probe: Probe, fingerprint: Fingerprint) -> None:
-    """Raises PluginError for a probe that cannot be read on this model."""
+    """Raises PluginError if the probe cannot be read on this model."""
     if probe.weights.shape != (fingerprint.d_model,):
         raise PluginError(
             f"probe `{probe.trait}`: weights {probe.weights.shape} do not fit ({fingerprint.d_model},)"
         )
     if not 1 <= probe.layer <= fingerprint.layers:
-        raise PluginError(f"probe `{probe.trait}`: layer {probe.layer} is not 1 to {fingerprint.layers}")
+        raise PluginError(f"probe `{probe.trait}`: layer {probe.layer} is outside 1 to {fingerprint.layers}")
     if not (np.isfinite(probe.weights).all() and np.isfinite(probe.offset) and probe.weights.any()):
         raise PluginError(f"probe `{probe.trait}`: weights are zero or not finite")

@@ -1,6 +1,6 @@
-"""Every pluggy specification, in the order of the flow. No logic.
+"""The pluggy hook specifications, in the order in which the guard calls them. No logic.
 
-Each hook is documented with its exact signature in plugins/README.md, and tested.
+plugins/README.md documents each hook with its exact signature; a test compares the two.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def guardrail_engine(  # type: ignore[empty-body]
 
 @hookspec
 def guardrail_actions() -> Sequence[Action]:  # type: ignore[empty-body]
-    """Actions that policies may name."""
+    """Actions that policies may use."""
 
 
 @hookspec
 def guardrail_probes(fingerprint: Fingerprint) -> Sequence[Probe]:  # type: ignore[empty-body]
-    """Linear detectors for this model; they join the same matrix product as the trait vectors."""
+    """Linear detectors for this model, read in the same matrix product as the trait vectors."""
 
 
 @hookspec
 def guardrail_scorers() -> Sequence[Scorer]:  # type: ignore[empty-body]
-    """Detectors that are not linear; each runs once per prompt, before the forward pass."""
+    """Non-linear detectors. Each runs once per prompt, before the forward pass."""
 
 
 @hookspec
 def guardrail_startup(guard: Guard) -> None:
-    """The guard is ready; nothing has been served yet."""
+    """Called once the guard is ready, before it serves the first request."""
 
 
 @hookspec
@@ -77,24 +77,24 @@ def guardrail_rephrasers() -> Sequence[Rephraser]:  # type: ignore[empty-body]
 
 @hookspec
 def guardrail_escalation_sinks() -> Sequence[EscalationSink]:  # type: ignore[empty-body]
-    """Places where tickets go, for the `to` key of the action `escalate`."""
+    """Sinks that store tickets, for the `to` key of the action `escalate`."""
 
 
 @hookspec
 def guardrail_audit_sinks(settings: AuditSettings) -> Sequence[AuditSink]:  # type: ignore[empty-body]
-    """New sinks for audit records; `settings` is what the policy file says under `audit`."""
+    """New sinks for audit records; `settings` is the `audit` section of the policy file."""
 
 
 @hookspec
 def guardrail_judges() -> Sequence[Judge]:  # type: ignore[empty-body]
-    """Judges of replies, for extraction and evaluation; each scores many requests at a time."""
+    """Judges of replies, for extraction and evaluation. Each scores many requests at a time."""
 
 
 @hookspec
 def guardrail_extraction_methods() -> Sequence[ExtractionMethod]:  # type: ignore[empty-body]
-    """Ways to get a direction from activations."""
+    """Methods that compute a direction from activations."""
 
 
 @hookspec
 def guardrail_cli(app: typer.Typer) -> None:
-    """Add verbs to the command line."""
+    """Add commands to the command line."""

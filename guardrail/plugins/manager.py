@@ -1,8 +1,8 @@
-"""The plugin manager: built-ins and enabled plugins through the same hooks. Importing it loads no torch.
+"""The plugin manager: loads built-in and enabled plugins through the same hooks. Importing it loads no torch.
 
-Installed is not enabled: an entry point of the group `guardrail` is loaded only when a policy file names it
-(`plugins:`) or a caller passes its name. A plugin that the policy file names may loosen a decision; others
-only tighten. A `Plugins` never changes: `enabled` makes a new one.
+An installed plugin is not enabled by default: an entry point of the group `guardrail` is loaded only if a
+policy file lists it (`plugins:`) or a caller passes its name. A plugin listed in the policy file may loosen a
+decision; others can only tighten it. `Plugins` is immutable: `enabled` returns a new one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Plugins:
-    """What is registered, as views by name. `named` are the plugins that the policy file names.
+    """The contributions of all loaded plugins, by name. `named` are the plugins listed in the policy file.
 
     `plugins` are objects with hooks, or names of installed plugins. Raises PluginError for a plugin that is
     missing, fails to load, or does not fit the specifications.
@@ -49,23 +49,23 @@ class Plugins:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """The built-ins and what GUARDRAIL_PLUGINS names: how the command line starts."""
+        """The built-in plugins and those listed in GUARDRAIL_PLUGINS. The command line starts with these."""
         return cls(names_in_environment())
 
     def enabled(self, names: Sequence[str]) -> Self:
-        """A new Plugins with those that a policy file names; they may loosen decisions."""
+        """A new Plugins that adds those listed in a policy file, which may loosen decisions."""
         return type(self)(self._plugins, self.named | frozenset(names))
 
     @cached_property
     def actions(self) -> Mapping[str, Action]:
-        """Actions that policies may name."""
+        """Actions that policies may use."""
         actions = gather(self._registry.calls("guardrail_actions"), Action)
         for action in actions.values():
             check_action(action)
         return actions
 
     def action_infos(self) -> Mapping[str, ActionInfo]:
-        """What compiling a policy file needs to know of each action."""
+        """For each action, what the policy compiler needs to know."""
         context = {
             "rephraser": frozenset(self.rephrasers),
             "escalation sink": frozenset(self.escalation_sinks()),
@@ -89,16 +89,16 @@ class Plugins:
 
     @cached_property
     def scorers(self) -> Mapping[str, Scorer]:
-        """Detectors that are not linear."""
+        """Non-linear detectors."""
         return gather(self._registry.calls("guardrail_scorers"), Scorer)
 
     @cached_property
     def rephrasers(self) -> Mapping[str, Rephraser]:
-        """What `by` of the action `rephrase` may name."""
+        """Rephrasers for the `by` key of the action `rephrase`."""
         return gather(self._registry.calls("guardrail_rephrasers"), Rephraser)
 
     def escalation_sinks(self, replacing: Sequence[EscalationSink] = ()) -> Mapping[str, EscalationSink]:
-        """What `to` of the action `escalate` may name; sinks given here replace those of the same name."""
+        """Sinks for the `to` key of the action `escalate`; `replacing` overrides those of the same name."""
         return {**self._escalation_sinks, **gather([("caller", list(replacing))], EscalationSink)}
 
     @cached_property
@@ -106,7 +106,7 @@ class Plugins:
         return gather(self._registry.calls("guardrail_escalation_sinks"), EscalationSink)
 
     def audit_sinks(self, settings: AuditSettings | None = None) -> Mapping[str, AuditSink]:
-        """New sinks for audit records: the files that the settings name, and what plugins add."""
+        """New sinks for audit records: the files in the settings, and those that plugins add."""
         calls = self._registry.calls("guardrail_audit_sinks", settings=settings or AuditSettings())
         return gather(calls, AuditSink)
 
@@ -117,7 +117,7 @@ class Plugins:
 
     @cached_property
     def extraction_methods(self) -> Mapping[str, ExtractionMethod]:
-        """Ways to get a direction from activations."""
+        """Methods that compute a direction from activations."""
         return gather(self._registry.calls("guardrail_extraction_methods"), ExtractionMethod)
 
     def engine(
@@ -128,7 +128,7 @@ class Plugins:
         chat_template: str | None = None,
         template_arguments: Mapping[str, object] | None = None,
     ) -> Engine:
-        """The engine called `name` around this model; the plugin loaded last answers first."""
+        """The engine called `name` around this model. The plugin loaded last is asked first."""
         engine: Engine | None = self._registry.first(
             "guardrail_engine",
             name=name,
@@ -149,7 +149,7 @@ class Plugins:
     def review(self, decision: Decision, messages: Sequence[Message]) -> list[tuple[str, str]]:
         """(plugin, action) for every plugin that asks for another action.
 
-        Raises EvaluationError where a plugin fails or asks for an action that does not exist.
+        Raises EvaluationError if a plugin fails or asks for an action that does not exist.
         """
         calls = self._registry.calls("guardrail_review", decision=decision, messages=tuple(messages))
         try:

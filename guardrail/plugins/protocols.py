@@ -1,4 +1,4 @@
-"""What plugins provide: the shapes of actions, scorers, rephrasers and sinks. No logic."""
+"""The interfaces that plugins implement: actions, scorers, rephrasers, sinks, judges, methods. No logic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["rephraser", "escalation sink"]
 
 
 def known_name(name: str, kind: Kind, info: ValidationInfo) -> str:
-    """The name, or ValueError where the validation context lists this kind and not the name."""
+    """The name. Raises ValueError if the validation context lists names of this kind without this one."""
     context = cast("Mapping[str, Collection[str]]", info.context or {})
     known = context.get(kind)
     if known is not None and name not in known:
@@ -30,12 +30,12 @@ class ActionConfig(BaseModel):
 
 
 class NoConfig(ActionConfig):
-    """For actions that need none."""
+    """For actions without a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The action answers in place of the model. `ticket` is set where a person will look at it."""
+    """The action answers instead of the model. `ticket` is set if a person will look at the request."""
 
     text: str
     ticket: Ticket | None = None
@@ -45,7 +45,7 @@ class Answer:
 class Retry:
     """Evaluate and answer these messages instead; `waive` names policies that a person has lifted.
 
-    An action can lift the policy that it responds for, no other; `ticket` is the person's.
+    An action can only lift the policy that it responds for. `ticket` is the one that the person resolved.
     """
 
     messages: tuple[Message, ...]
@@ -55,7 +55,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Otherwise:
-    """The action has run out of what it can do; this one takes over. `ticket` is one that nobody resolved."""
+    """The action gives up and this other action takes over. `ticket` is the unresolved ticket, if any."""
 
     action: FailureAction
     ticket: Ticket | None = None
@@ -63,12 +63,12 @@ class Otherwise:
 
 Response: TypeAlias = Answer | Retry | Otherwise
 Complete: TypeAlias = Callable[[Sequence[Message]], str]
-"""Lets the wrapped model answer these messages, unguarded: for rewriting, never for replying."""
+"""Lets the wrapped model answer these messages without the guard. Use it to rewrite, never to reply."""
 
 
 @runtime_checkable
 class EscalationSink(Protocol):
-    """Where tickets go. `open` returns only when the ticket is stored."""
+    """Stores tickets. `open` returns only once the ticket is stored."""
 
     name: str
 
@@ -91,7 +91,7 @@ class Rephraser(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionContext:
-    """What an action may use to respond. `attempt` counts how often this policy has responded already."""
+    """What an action may use to respond. `attempt` counts the earlier responses of this policy."""
 
     decision: Decision
     messages: tuple[Message, ...]
@@ -107,8 +107,8 @@ class ActionContext:
 class Action(Protocol):
     """An action: `compile` when the policy file is loaded, `respond` after the verdict.
 
-    `strength` places it among `allow` 0, `steer` 10, `rephrase` 20, `escalate` 30 and `block` 40. `Config`
-    is its pydantic model: what stands under the action's name in a policy file.
+    `strength` ranks it among `allow` 0, `steer` 10, `rephrase` 20, `escalate` 30 and `block` 40. `Config` is
+    the pydantic model of its configuration, which a policy file gives under the action's name.
     """
 
     name: str
@@ -121,9 +121,9 @@ class Action(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionInfo:
-    """What compiling needs to know of an action: its place, and how its configuration becomes a verdict.
+    """What the policy compiler needs from an action: its strength, and a verdict for its configuration.
 
-    `config` is the model that `validate` validates, for suggestions and for the schema of policy files.
+    `config` is the pydantic model behind `validate`, used for suggestions and for the JSON Schema.
     """
 
     strength: int
@@ -134,7 +134,7 @@ class ActionInfo:
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Anything that scores a conversation and is not a linear probe. Raises to say that it cannot."""
+    """Anything that scores a conversation and is not a linear probe. Raises if it cannot score it."""
 
     name: str
 
@@ -142,7 +142,7 @@ class Scorer(Protocol):
 
 
 class AuditSettings(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
-    """Where audit records go, and what happens when they cannot be written."""
+    """Where audit records go, and what happens if they cannot be written."""
 
     jsonl: str | None = None
     sqlite: str | None = None
@@ -152,7 +152,7 @@ class AuditSettings(BaseModel, extra="forbid", frozen=True, strict=True, allow_i
 
 @runtime_checkable
 class AuditSink(Protocol):
-    """Where audit records go. `decided` and `finished` return only when the record is stored."""
+    """Stores audit records. `decided` and `finished` return only once the record is stored."""
 
     name: str
 
@@ -162,14 +162,14 @@ class AuditSink(Protocol):
 
 
 COHERENCE = "coherence"
-"""The metric for whether a reply makes sense, whatever it says; every other metric is a trait's name."""
+"""The metric for whether a reply makes sense. Every other metric is the name of a trait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeRequest:
     """One reply to score for one metric: a trait's name, or COHERENCE.
 
-    `rubric` holds `{question}` and `{answer}`; `ended` says whether the model itself stopped.
+    `rubric` contains `{question}` and `{answer}`; `ended` says whether the model itself ended the reply.
     """
 
     metric: str
@@ -183,7 +183,7 @@ class JudgeRequest:
 class Judge(Protocol):
     """Scores replies, many at a time: 0 to 100 for each request, in their order.
 
-    None is a refusal to judge, never 0. Raises JudgeError where the judge cannot be reached.
+    None means that the judge refused; it never means 0. Raises JudgeError if the judge cannot be reached.
     """
 
     name: str
@@ -193,12 +193,12 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examples:
-    """What an extraction method sees of one trait at one layer; states are [n, d_model] float32.
+    """The input of an extraction method for one trait at one layer; states are [n, d_model] float32.
 
-    `positive` and `negative` correspond row by row: one question, with the trait asked for or forbidden.
-    `neutral` are questions without a system prompt. `others` are the positive prompts of the traits that are
-    extracted together with this one, an array for each. `states` are all prompts there are, `scores` [n] the
-    mean judged score of their replies on this trait, 0 to 100, NaN where they were not judged for it.
+    `positive` and `negative` correspond row by row: the same question, with the trait requested or forbidden.
+    `neutral` are questions without a system prompt. `others` holds one array per trait that is extracted
+    together with this one: its positive prompts. `states` are all prompts, `scores` [n] the mean judged score
+    of their replies on this trait, 0 to 100, or NaN if they were not judged for it.
     """
 
     positive: Array = field(repr=False)
@@ -211,9 +211,9 @@ class Examples:
 
 @runtime_checkable
 class ExtractionMethod(Protocol):
-    """From activations to a direction [d_model]; its length does not matter, its sign does.
+    """Computes a direction [d_model] from activations. Its sign matters, its length does not.
 
-    `needs_scores`: whether every prompt has to be judged for the trait, those of other traits too.
+    `needs_scores`: whether every prompt must be judged for the trait, including those of other traits.
     """
 
     name: str

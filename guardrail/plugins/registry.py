@@ -1,4 +1,4 @@
-"""The pluggy mechanics: which plugins are loaded, whether each fits the specifications, calling hooks."""
+"""Handles pluggy: loads plugins, checks that each fits the specifications, and calls hooks."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ BUILT_INS = (
     "guardrail.extract.methods",
 )
 HOOKS: tuple[str, ...] = tuple(name for name in vars(hookspecs) if name.startswith("guardrail_"))
-"""The names of all hooks, in the order of the flow."""
+"""The names of all hooks, in the order in which the guard calls them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginRow:
-    """One plugin: `installed` ones are not loaded, so what hooks they have is not known."""
+    """One plugin. `installed` ones are not loaded, so their hooks are unknown."""
 
     name: str
     version: str
@@ -41,7 +41,7 @@ class PluginRow:
 
 
 class Registry:
-    """The plugins that are loaded. Complete and checked once it is made. Raises PluginError.
+    """The loaded plugins, all checked on creation. Raises PluginError.
 
     `objects` are plugins, `names` are installed ones. `built_ins` are modules that are loaded before them.
     """
@@ -60,7 +60,7 @@ class Registry:
             self._load(name)
 
     def calls(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
-        """(plugin, result) of every implementation, in the order of loading. Failures are PluginErrors."""
+        """(plugin, result) of every implementation, in loading order. Raises PluginError if one fails."""
         for implementation in self._implementations(hook):
             yield implementation.plugin_name, _call(implementation, hook, arguments)
 
@@ -69,7 +69,7 @@ class Registry:
         return bool(self._implementations(hook))
 
     def first(self, hook: str, **arguments: object) -> Any:
-        """The answer of the plugin loaded last that has one, or None; the others are not asked."""
+        """The first answer that is not None, asking the plugin loaded last first; None if there is none."""
         answers = (_call(impl, hook, arguments) for impl in reversed(self._implementations(hook)))
         return next((answer for answer in answers if answer is not None), None)
 
@@ -118,7 +118,7 @@ class Registry:
         except pluggy.PluginValidationError as error:
             raise PluginError(f"plugin `{name}`: {error}") from error
         except ValueError as error:
-            raise PluginError(f"plugin `{name}` is there twice") from error
+            raise PluginError(f"plugin `{name}` is registered twice") from error
         self._check_hooks(plugin, name)
 
     def _check_hooks(self, plugin: object, name: str) -> None:
@@ -140,12 +140,12 @@ def _call(implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, ob
 
 
 def names_in_environment() -> list[str]:
-    """The plugins that GUARDRAIL_PLUGINS names, with commas between them."""
+    """The plugins listed in GUARDRAIL_PLUGINS, separated by commas."""
     return [name for part in os.environ.get("GUARDRAIL_PLUGINS", "").split(",") if (name := part.strip())]
 
 
 def name_of(plugin: object) -> str:
-    """What a plugin object is called: a module by its name, an instance by its class."""
+    """The name of a plugin object: a module's name, or an instance's class name."""
     return str(getattr(plugin, "__name__", type(plugin).__name__))
 
 
@@ -165,7 +165,7 @@ def _entry_point(name: str) -> EntryPoint:
     if not found:
         raise PluginError(f"plugin `{name}` is not installed{suggest(name, points.names)}")
     if len(found) > 1:
-        raise PluginError(f"plugin `{name}` is there twice: {', '.join(sorted(found))}")
+        raise PluginError(f"plugin `{name}` is installed twice: {', '.join(sorted(found))}")
     return next(iter(found.values()))
 
 

@@ -1,4 +1,4 @@
-"""The compiler: walks through a policy set, policy by policy, and finds every problem on the way."""
+"""Compiles a policy set into a plan for one model, and reports every problem it finds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Compiler:
         self.conditions = Conditions(inputs, self._problem)
 
     def compile(self) -> Plan:
-        """The plan; meaningful only when `problems` is empty afterwards."""
+        """The plan. Valid only if `problems` is empty afterwards."""
         self._check_model()
         self._check_set()
         rules = [rule for i, policy in enumerate(self.policies.policies) if (rule := self._rule(i, policy))]
@@ -48,7 +48,7 @@ class Compiler:
         )
 
     def check_without_vectors(self) -> None:
-        """What can be said before there are vectors: ids, modes, actions and their configurations."""
+        """Check what needs no vectors: ids, modes, actions and their configurations."""
         self._check_set()
         for i, policy in enumerate(self.policies.policies):
             self._config(policy, self.inputs.actions.get(policy.action.name), ("policies", i, "action"))
@@ -82,7 +82,7 @@ class Compiler:
     def _check_set(self) -> None:
         enforced = [p for p in self.policies.policies if self.policies.resolved(p).mode == "enforce"]
         if not enforced and not self.policies.allow_empty:
-            self._problem("no policy is enforced; say `allow_empty: true` if that is meant", "policies")
+            self._problem("no policy is enforced; set `allow_empty: true` if this is intended", "policies")
         seen: set[str] = set()
         for i, policy in enumerate(self.policies.policies):
             if policy.id in seen:
@@ -94,14 +94,14 @@ class Compiler:
             if rule.fails_open:
                 self.warnings.append(f"{rule.id}: fails open: {', '.join(open_keys(rule))}")
             if rule.mode == "enforce" and rule.settings.on_truncate == "score_tail":
-                self.warnings.append(f"{rule.id}: of a prompt that is too long only the end is evaluated")
+                self.warnings.append(f"{rule.id}: only the end of an overlong prompt is evaluated")
             if rule.mode == "enforce" and (self.inputs.calibration is None or self._unknown(rule)):
                 self.warnings.append(
                     f"{rule.id}: enforced without a calibration; its false-positive rate is unknown"
                 )
 
     def _unknown(self, rule: Rule) -> bool:
-        """Whether a policy about replies or conversations stands on numbers that no calibration backs."""
+        """Whether a policy about replies or conversations lacks a calibration for one of its conditions."""
         calibration = self.inputs.calibration
         table = calibration.replies if calibration else {}
         follows = rule.monitor is not None or any(c.drift for c in rule.conditions)
@@ -175,7 +175,7 @@ class Compiler:
             return None
         condition = next((c for c in found if c.trait in self.inputs.vectors), None)
         if condition is None or condition.layer is None:
-            self._problem("nothing to steer: no condition is about a trait with a vector", *path)
+            self._problem("nothing to steer: no condition uses a trait that has a vector", *path)
             return None
         try:
             return build_steering(
@@ -196,19 +196,17 @@ class Compiler:
         if spec is None or not spec.recheck or steering is None:
             return None
         if policy.stage == "response" or policy.conversation is not None:
-            return None  # a problem already
+            return None  # already reported as a problem
         condition = next(c for c in policy.conditions if c.trait == steering.trait)
         layer = recheck_layer(steering, self.inputs.vectors[condition.trait])
         if isinstance(condition.threshold, RawThreshold):
-            self._problem(
-                "recheck reads another layer, where a raw threshold means nothing", *path, "recheck"
-            )
+            self._problem("recheck reads another layer, so it cannot use a raw threshold", *path, "recheck")
             return None
         return self.conditions.linear(condition, layer, path)
 
 
 def open_keys(rule: Rule) -> list[str]:
-    """The keys that let a prompt pass when something goes wrong."""
+    """The keys that let a prompt pass if something goes wrong."""
     settings = rule.settings
     keys = {
         "on_error": settings.on_error,
@@ -222,7 +220,7 @@ def open_keys(rule: Rule) -> list[str]:
 def config_problems(
     error: ValueError, config: Mapping[str, object], path: tuple[str | int, ...], info: ActionInfo
 ) -> list[Problem]:
-    """The problems in an action's configuration, one for each key that is wrong."""
+    """The problems in an action's configuration, one per wrong key."""
     if isinstance(error, ValidationError):
         return validation_problems(error, config, info.config, path)
     return [Problem(str(error), path)]

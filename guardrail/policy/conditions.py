@@ -1,4 +1,4 @@
-"""A policy's conditions, compiled: which probe is read where, and the threshold in its units."""
+"""Compiles a policy's conditions: the probe and layer to read, and the threshold in score units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from guardrail.vectors.values import TraitVectors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileInputs:
-    """Everything a policy file is checked against."""
+    """Everything that a policy file is checked against."""
 
     fingerprint: Fingerprint
     vectors: TraitVectors
@@ -33,23 +33,23 @@ class CompileInputs:
 
 
 class Report(Protocol):
-    """Takes down a problem and the keys that lead to it."""
+    """Records a problem and the path of keys that leads to it."""
 
     def __call__(self, message: str, *path: str | int) -> None: ...
 
 
 class Conditions:
-    """Compiles conditions one by one and collects the probes that they read, each trait and layer once."""
+    """Compiles conditions one by one and collects the probes to read, one per trait and layer."""
 
     def __init__(self, inputs: CompileInputs, problem: Report) -> None:
         self.inputs, self._problem = inputs, problem
         self.probes: dict[tuple[str, int], Probe] = {}
-        """Of prompts, in the order of `CompiledCondition.reading`."""
+        """The probes for prompts, in the order of `CompiledCondition.reading`."""
         self.reply_probes: list[Probe] = []
-        """Of replies, one for each condition."""
+        """The probes for replies, one per condition."""
 
     def compiled(self, policy: Policy, path: tuple[str | int, ...]) -> list[CompiledCondition] | None:
-        """All conditions of the policy at `path`; None where one has a problem, which was reported."""
+        """All conditions of the policy at `path`, or None if one has a problem. Reports the problem."""
         found = [self._condition(policy, c, _place(policy, path, j)) for j, c in enumerate(policy.conditions)]
         compiled = [c for c in found if c is not None]
         return compiled if len(compiled) == len(found) else None
@@ -57,7 +57,7 @@ class Conditions:
     def linear(
         self, condition: Condition, layer: int, path: tuple[str | int, ...]
     ) -> CompiledCondition | None:
-        """The condition on a prompt's score at `layer`; None with a problem reported."""
+        """The condition on a prompt's score at `layer`, or None after reporting a problem."""
         benign = self._benign(condition.trait, layer)
         try:
             raw = raw_threshold(condition, benign)
@@ -82,7 +82,7 @@ class Conditions:
         trait, probe = condition.trait, self.inputs.probes.get(condition.trait)
         follows = policy.stage == "response" or policy.conversation is not None
         if trait in self.inputs.scorers and follows:
-            self._problem("a scorer reads whole prompts; it cannot follow replies", *path, "trait")
+            self._problem("a scorer reads whole prompts and cannot follow replies", *path, "trait")
             return None
         if trait in self.inputs.scorers:
             return self._scorer_condition(condition, path)
@@ -100,7 +100,7 @@ class Conditions:
     def _following(
         self, policy: Policy, condition: Condition, layer: int, path: tuple[str | int, ...]
     ) -> CompiledCondition | None:
-        """The condition of a policy about replies or conversations, its probe among `reply_probes`."""
+        """The condition of a policy about replies or conversations. Adds its probe to `reply_probes`."""
         calibration, reading = self.inputs.calibration, len(self.reply_probes)
         replies = calibration.replies.get(condition.trait, {}).get(layer) if calibration else None
         key = "conversation" if policy.conversation else "threshold"
@@ -121,7 +121,7 @@ class Conditions:
     ) -> CompiledCondition | None:
         value = threshold_number(condition)
         if value is None:
-            self._problem("a scorer's threshold is a number: it has no calibration", *path, "threshold")
+            self._problem("must be a number, because a scorer has no calibration", *path, "threshold")
             return None
         return CompiledCondition(
             trait=condition.trait, layer=None, reading=None, threshold=value, raw=value, fires=condition.fires
@@ -131,11 +131,13 @@ class Conditions:
         vector = self.inputs.vectors[condition.trait]
         layer = vector.layer if condition.layer == "auto" else condition.layer
         if layer is None:
-            self._problem("`auto`: no evaluation chose a layer for this trait; name one", *path, "layer")
+            self._problem(
+                "`auto`: no evaluation has chosen a layer for this trait; give a layer", *path, "layer"
+            )
         elif not vector.usable(layer):
             bad = f"layer {layer} cannot be read; layers are 1 to {vector.layers}"
             self._problem(
-                bad + (f", without {list(vector.unusable)}" if vector.unusable else ""), *path, "layer"
+                bad + (f", except {list(vector.unusable)}" if vector.unusable else ""), *path, "layer"
             )
             return None
         return layer

@@ -1,7 +1,7 @@
-"""decide(plan, readings, facts) -> Decision: a pure function of data. Runs once per prompt and stage.
+"""Decides what to do with a prompt: decide(plan, readings, facts) -> Decision. Pure; once per prompt.
 
-The strongest action of all policies that fire wins; several `steer` combine; every policy that fired is
-reported. A score that is not a number is an error of the policies that need it, never a pass.
+The strongest action among the policies that fire wins, several `steer` combine, and every policy that
+fired is reported. A score that is not finite is an error in the policies that need it, never a pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from guardrail.types import ALLOW, Decision, Facts, Mode, Score, Status, Steerin
 
 
 class _Found(TypedDict, total=False):
-    """What a decision says besides the plan that it comes from."""
+    """The fields of a decision that do not come from the plan."""
 
     status: Required[Status]
     action: str
@@ -32,7 +32,7 @@ class _Found(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One rule on one prompt or reply: its scores and the action it asks for (None: it asks for nothing)."""
+    """The result of one rule on one prompt or reply: its scores and the action it asks for, or None."""
 
     rule: Rule
     mode: Mode
@@ -58,7 +58,7 @@ def _results(
 
 
 def combined(plan: Plan, results: Sequence[Result]) -> Decision:
-    """The decision that follows from the results of all rules that are about the request."""
+    """The decision from the results of all rules that apply to the request."""
     enforced = [r for r in results if r.mode == "enforce" and r.action is not None]
     wanted = [r for r in results if r.action is not None]
     winner = strongest(plan, enforced)
@@ -89,7 +89,7 @@ def _decision(plan: Plan, **found: Unpack[_Found]) -> Decision:
 
 
 def strongest(plan: Plan, results: Sequence[Result]) -> Result | None:
-    """The result with the strongest action, the first in the file among equals."""
+    """The result with the strongest action; the first in the file if several are equally strong."""
     return max(results, key=lambda r: plan.strengths.get(r.action or ALLOW, 0), default=None)
 
 
@@ -98,7 +98,7 @@ def _action(result: Result | None) -> str:
 
 
 def _steering(winner: Result | None, enforced: Sequence[Result]) -> tuple[Steering, ...]:
-    """What all rules that steer ask for, if the winner steers. A plugin's action may steer as well."""
+    """The steering of all rules that steer, if the winner steers. A plugin's action may steer as well."""
     found = [(r, s) for r in enforced if (s := r.rule.steering) and r.action == r.rule.action]
     return tuple(s for _, s in found) if any(r is winner for r, _ in found) else ()
 
@@ -120,7 +120,7 @@ def _result(plan: Plan, rule: Rule, mode: Mode, readings: Sequence[float], facts
 def failed_with(
     plan: Plan, rule: Rule, mode: Mode, error: str, scores: tuple[Score, ...] = (), fired: bool = False
 ) -> Result:
-    """The result of a rule that could not be evaluated: `on_error`, or what fired where that is stronger."""
+    """The result of a rule that could not be evaluated: `on_error`, or a stronger action that fired."""
     found = (rule.action if fired else ALLOW, rule.settings.on_error)
     stronger = max(found, key=lambda name: plan.strengths.get(name, 0))
     return Result(rule, mode, scores, fired, stronger, error)
@@ -147,9 +147,9 @@ def _value(rule: Rule, condition: CompiledCondition, readings: Sequence[float], 
 
 
 def recheck(plan: Plan, decision: Decision, readings: Sequence[float], layer: int | None = None) -> Decision:
-    """After steering: where a rule still fires at its later layer, its `otherwise` takes over.
+    """The decision after steering: a rule that still fires at its later layer falls back to `otherwise`.
 
-    `layer`: only the rules that are read again there; None for all.
+    `layer` limits this to the rules that are read again at that layer; None means all.
     """
     rules = [rule for s in decision.steering if (rule := plan.rule(s.policy)) and rule.recheck]
     due = [rule for rule in rules if rule.recheck and layer in (None, rule.recheck.layer)]
@@ -171,7 +171,7 @@ def _passed(condition: CompiledCondition, readings: Sequence[float]) -> bool:
 
 
 def failure(plan: Plan, facts: Facts, error: str, timeout: bool = False) -> Decision:
-    """The decision when nothing could be evaluated: the strongest `on_error` or `on_timeout`."""
+    """The decision if nothing could be evaluated: the strongest `on_error` or `on_timeout`."""
     rules = [rule for rule, mode in plan.live(facts).rules if mode == "enforce"]
     picks = {rule.on_timeout if timeout else rule.settings.on_error: rule.id for rule in reversed(rules)}
     return _unevaluated(plan, picks, "error", error)
@@ -194,7 +194,7 @@ def _unevaluated(plan: Plan, picks: dict[str, str], status: Status, error: str) 
 
 
 def tighten(plan: Plan, decision: Decision, action: str, reason: str, may_loosen: bool = False) -> Decision:
-    """A plugin's say: a stronger action replaces the decision's; a weaker one only where it may loosen."""
+    """Apply a plugin's action: it replaces a weaker one, and a stronger one only if `may_loosen`."""
     order = plan.strengths
     if order.get(action, 0) <= order.get(decision.action, 0) and not may_loosen:
         return decision

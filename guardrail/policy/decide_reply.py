@@ -1,7 +1,7 @@
-"""The decision on a reply: a pure function of what an engine observed while it generated.
+"""Decides what to do with a reply, from what an engine observed while it generated. Pure.
 
-As with prompts the strongest action of all policies that fired wins, and a value that is not a number is an
-error of the policies that need it. Nothing that was not read looks as if it had passed.
+As with prompts, the strongest action among the policies that fired wins, and a value that is not finite is
+an error in the policies that need it. A reply that was not read counts as not evaluated, never as passed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from guardrail.types import Decision, Facts, Mode, Score
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What to follow in one reply: the mode of each reply rule (`off`: not about this request).
+    """What to follow in one reply: the mode of each reply rule (`off` if it does not apply to this request).
 
-    `turn`: whether the means of the conversation probes are wanted at the end.
+    `turn` says whether the means of the conversation probes are needed at the end.
     """
 
     modes: tuple[Mode, ...]
@@ -33,10 +33,10 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What an engine saw of a reply: `tokens` that were read, and when each reply rule fired (or None).
+    """What an engine saw of a reply: the number of `tokens` read, and when each reply rule fired (or None).
 
-    `values` are scores in the order of `plan.reply_probes`: of each condition of the reply rules, the most
-    extreme value that its running statistic had.
+    `values` are scores in the order of `plan.reply_probes`: for each condition of the reply rules, the most
+    extreme value of its running statistic.
     """
 
     tokens: int
@@ -52,7 +52,7 @@ def watch(plan: Plan, facts: Facts, turn: bool = False) -> Watch:
 
 
 def decide_reply(plan: Plan, observed: Observed, facts: Facts) -> Decision:
-    """The decision on a reply, as far as it was observed."""
+    """The decision on the observed part of a reply."""
     modes = watch(plan, facts).modes
     live: list[tuple[int, Mode]] = [(i, mode) for i, mode in enumerate(modes) if mode != "off"]
     results = [_result(plan, i, plan.reply_rules[i], mode, observed) for i, mode in live]
@@ -100,5 +100,5 @@ def _result(plan: Plan, i: int, rule: Rule, mode: Mode, observed: Observed) -> R
 
 
 def reply_failure(plan: Plan, facts: Facts, error: str) -> Decision:
-    """The decision where the reply could not be followed: the strongest `on_error` of its rules."""
+    """The decision if the reply could not be followed: the strongest `on_error` of its rules."""
     return decide_reply(plan, Observed(tokens=0, error=error), facts)

@@ -1,4 +1,4 @@
-"""YAML <-> PolicySet: every problem at once, with its place. What needs a model is checked in `loading`."""
+"""Turns YAML into a PolicySet and lists all problems at once. `loading` checks what needs a model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ JsonSchema: TypeAlias = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What a document says, as far as it is valid.
+    """The valid part of a document.
 
-    Where there are problems, `policies` leaves out what is wrong, so that the rest can still be checked
-    against a model; `kept` are the places in the file of the policies that are left. None: nothing is left.
+    If there are problems, `policies` leaves out what is wrong, so that the rest can still be checked against
+    a model; None means that nothing is left. `kept` holds the remaining policies' indices in the file.
     """
 
     policies: PolicySet | None
@@ -33,7 +33,7 @@ class Draft:
     renamed: Mapping[KeyPath, KeyPath] = field(default_factory=dict[KeyPath, KeyPath], repr=False)
 
     def in_file(self, problem: Problem) -> Problem | None:
-        """A later problem under the file's own keys; None where it is about what was invented."""
+        """A later problem under the file's own keys, or None if it concerns an invented value."""
         path = problem.path
         if len(path) > 1 and path[0] == "policies" and isinstance(path[1], int):
             path = ("policies", self.kept[path[1]], *path[2:])
@@ -49,7 +49,7 @@ def _under(problem: Problem, path: KeyPath, renamed: Mapping[KeyPath, KeyPath]) 
 
 
 def draft(document: Document) -> Draft:
-    """Validate a document, and repair it as far as needed to look for more problems."""
+    """Validate a document, and repair it enough to look for more problems."""
     data = _plain(document.data)
     policies, problems = _validate(data)
     if policies and not document.problems:
@@ -93,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Repair:
-    """Makes data valid by renaming misspelt keys, leaving out wrong ones and inventing required ones."""
+    """Makes data valid: renames misspelt keys, drops wrong ones and invents required ones."""
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.data = data
@@ -110,7 +110,7 @@ class _Repair:
                 self._complete(("policies", i), entry)
 
     def drop(self, problems: list[Problem]) -> tuple[int, ...]:
-        """Leave out the policies that are still wrong; the places of those that stay."""
+        """Drop the policies that are still wrong and return the indices of the rest."""
         wrong = {p.path[1] for p in problems if len(p.path) > 1 and p.path[0] == "policies"}
         entries = self._policies()
         kept = tuple(i for i in range(len(entries)) if i not in wrong)
@@ -151,7 +151,7 @@ class _Repair:
 
 
 def schema(actions: Mapping[str, type[BaseModel]]) -> JsonSchema:
-    """The JSON Schema of a policy file in which these actions, by name, may be used."""
+    """The JSON Schema of a policy file that may use these actions, given by name."""
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (model, "validation") for model in dict.fromkeys((PolicySet, *actions.values()))
     ]
@@ -178,7 +178,7 @@ def _action_schema(
     closed = [{**form, "additionalProperties": False} if "type" in form else form for form in forms]
     return {
         "title": "Action",
-        "description": "An action's name, or its name with a configuration.",
+        "description": "The name of an action, or its name with a configuration.",
         "oneOf": closed,
     }
 

@@ -1,4 +1,4 @@
-"""Scores that are made when somebody looks at them: a prompt that nothing fired on does not wait for them."""
+"""Scores computed on first access, so that a prompt on which nothing fires does not wait for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from guardrail.types import Score
 
 
 class LazyScores(Sequence[Score]):
-    """Equal to the tuple of scores that `make` gives."""
+    """A sequence equal to the tuple of scores that `make` returns."""
 
     def __init__(self, make: Callable[[], Iterable[Score]]) -> None:
         self._make = make

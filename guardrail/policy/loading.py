@@ -1,6 +1,6 @@
-"""From a policy file to what a guard runs: policies, plan, vectors and calibration, checked as a whole.
+"""Loads a policy file with its vectors and calibration, checks them together and compiles the plan.
 
-`load` does it once; `PolicyWatcher` keeps the last good one while the file changes.
+`load` does this once; `PolicyWatcher` keeps the last good result while the file changes.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class ActivePolicies:
 
     @property
     def sha256(self) -> str:
-        """Identifies what the policies say, whatever the layout and the comments of the file."""
+        """Identifies the content of the policies; layout and comments of the file do not matter."""
         return self.plan.policy_sha256
 
 
 def load(source: Source, fingerprint: Fingerprint, plugins: Plugins) -> ActivePolicies:
-    """Read, resolve and compile policies for one model. Raises PolicyError with every problem there is.
+    """Read, resolve and compile policies for one model. Raises PolicyError with every problem found.
 
-    A mapping is a policy file's content; its relative paths start at the working directory.
+    A mapping stands for the content of a policy file; its relative paths start at the working directory.
     """
     document, found = _read(source)
     loader = _Loader(found, document.path)
@@ -58,28 +58,28 @@ def load(source: Source, fingerprint: Fingerprint, plugins: Plugins) -> ActivePo
 
 
 def resolve_vectors(name: str, base: Path | None = None) -> Path:
-    """The vector file that `vectors:` names: `demo` is built in, paths are relative to the file's folder."""
+    """The vector file that `vectors:` refers to: `demo`, or a path relative to the policy file's folder."""
     from guardrail import demo
 
     return demo.VECTORS if name == BUILT_IN else _beside(name, base)
 
 
 def resolve_calibration(name: str, base: Path | None = None) -> Path:
-    """The calibration that `calibration:` names."""
+    """The calibration file that `calibration:` refers to."""
     from guardrail import demo
 
     return demo.CALIBRATION if name == BUILT_IN else _beside(name, base)
 
 
 def default_policies(name: str) -> Path:
-    """The policies that come with the built-in model. Raises ConfigError for other models: name your own."""
+    """The policies for the built-in model. Raises ConfigError for other models, which need their own."""
     if name != BUILT_IN:
-        raise ConfigError("no policies were given: name a policy file, such as policies/chatbot.yaml")
+        raise ConfigError("no policies were given; pass a policy file such as policies/chatbot.yaml")
     return shipped_policies("chatbot")
 
 
 def shipped_policies(name: str) -> Path:
-    """A policy file that comes with the project: inside the installed package, or beside it in a checkout."""
+    """A policy file shipped with the project, in the installed package or next to it in a checkout."""
     package = Path(__file__).parents[1]
     for folder in (package / "policies", package.parent / "policies"):
         if (path := folder / f"{name}.yaml").is_file():
@@ -105,7 +105,7 @@ def _read(source: Source) -> tuple[Document, Draft]:
 
 
 class _Loader:
-    """One attempt: goes on after a problem as far as the next check makes sense."""
+    """One attempt to load. Continues after a problem as long as the next check makes sense."""
 
     def __init__(self, found: Draft, path: Path | None) -> None:
         self.found = found

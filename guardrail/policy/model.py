@@ -1,4 +1,4 @@
-"""The policy file as people write it (pydantic), and nothing about models, files or vectors.
+"""The pydantic models of a policy file. They know nothing about language models, files or vectors.
 
 Every key is described in policies/README.md; `guardrail policy schema` prints the JSON Schema.
 """
@@ -17,12 +17,12 @@ Identifier: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 T = TypeVar("T")
 Many: TypeAlias = Annotated[tuple[T, ...], Field(strict=False)]
-"""A YAML list; strict models would otherwise insist on a Python tuple."""
+"""A YAML list. Without this, strict models would insist on a Python tuple."""
 Milliseconds: TypeAlias = Annotated[int, Field(gt=0, le=3_600_000)]
 
 
 class Model(BaseModel):
-    """Strict and immutable: an unknown key is an error, and a loaded policy never changes."""
+    """Strict and immutable: unknown keys are errors, and a loaded policy never changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -34,7 +34,7 @@ class FprThreshold(Model):
 
 
 class PercentileThreshold(Model):
-    """A percentile of the benign scores, counted from the side that `fires` leaves alone."""
+    """A percentile of the benign scores, counted from the side that does not fire."""
 
     percentile: Annotated[float, Field(ge=0.0, le=100.0)]
 
@@ -50,7 +50,7 @@ Layer: TypeAlias = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class Condition(Model):
-    """One trait at one layer against one threshold. Traits of scorer plugins take no layer."""
+    """Compares one trait at one layer with one threshold. Traits from scorer plugins take no layer."""
 
     trait: str
     layer: Layer = "auto"
@@ -59,7 +59,7 @@ class Condition(Model):
 
 
 class When(Model):
-    """The requests that a policy is about; all that is given must hold."""
+    """The requests that a policy applies to; all given conditions must hold."""
 
     tags: Many[str] = ()
     min_turns: Annotated[int, Field(ge=1)] = 1
@@ -75,8 +75,8 @@ class Enforce(Model):
 class Monitor(Model):
     """How a response policy follows a reply.
 
-    `mean` and `max` are over the last `window` tokens, `ema` moves by 2 / (`window` + 1). Every token is
-    read; the verdict is looked at every `every` tokens and at the end.
+    `mean` and `max` cover the last `window` tokens, `ema` moves by 2 / (`window` + 1). Every token is read;
+    the verdict is checked every `every` tokens and at the end.
     """
 
     statistic: Literal["mean", "max", "ema"] = "mean"
@@ -85,22 +85,22 @@ class Monitor(Model):
 
     @property
     def key(self) -> str:
-        """What a calibration calls this statistic: `mean 16`. How often it is looked at does not matter."""
+        """The name of this statistic in a calibration: `mean 16`. It does not depend on `every`."""
         return f"{self.statistic} {self.window}"
 
 
 class Reference(Model):
-    """What the mean projection of a benign reply is like, in place of a calibration's numbers."""
+    """Mean and standard deviation of a benign reply's mean projection, if no calibration gives them."""
 
     mean: float
     sd: Annotated[float, Field(gt=0.0)]
 
 
 class Conversation(Model):
-    """An alarm over the replies of a conversation, for their mean projections in benign standard deviations.
+    """An alarm over a conversation: z is a reply's mean projection in benign standard deviations.
 
-    `cusum` (Page 1954): S = max(0, S + z - k) reaches h. `ewma` (Roberts 1959): the average that gives each
-    new reply `weight`, in its own standard deviations, reaches `limit`.
+    `cusum` (Page 1954) fires if S = max(0, S + z - k) reaches h. `ewma` (Roberts 1959) fires if the average
+    that gives each new reply `weight`, in its own standard deviations, reaches `limit`.
     """
 
     statistic: Literal["cusum", "ewma"] = "cusum"
@@ -114,17 +114,17 @@ class Conversation(Model):
     def _own_keys(self) -> Self:
         foreign = {"weight", "limit"} if self.statistic == "cusum" else {"k", "h"}
         if given := sorted(foreign & self.model_fields_set):
-            raise ValueError(f"`{given[0]}` is not for `{self.statistic}`")
+            raise ValueError(f"`{given[0]}` does not apply to `{self.statistic}`")
         return self
 
     @property
     def alarm(self) -> float:
-        """The value of the statistic that fires."""
+        """The value at which the statistic fires."""
         return self.h if self.statistic == "cusum" else self.limit
 
 
 class ActionUse(Model):
-    """An action and its own configuration, validated by the action that has the name."""
+    """An action's name and configuration. The named action validates the configuration."""
 
     name: str
     config: dict[str, Any] = {}
@@ -135,7 +135,7 @@ class ActionUse(Model):
 
 
 class Defaults(Model):
-    """What policies that do not say otherwise inherit."""
+    """Settings for all policies that do not set their own."""
 
     mode: Mode = "enforce"
     on_error: FailureAction = "block"
@@ -146,7 +146,7 @@ class Defaults(Model):
 
 
 class Policy(Model):
-    """One rule: when these conditions hold, this action."""
+    """One rule: if its conditions hold, take its action."""
 
     id: Identifier
     trait: str | None = None
@@ -182,7 +182,7 @@ class Policy(Model):
             return {"name": name, "config": config or {}}
         if isinstance(value, ActionUse):
             return value
-        raise ValueError("write an action's name, or one name with its configuration: {steer: {...}}")
+        raise ValueError("must be an action name, or one action with its configuration: {steer: {...}}")
 
     @model_validator(mode="after")
     def _one_kind_of_condition(self) -> Self:
@@ -192,7 +192,7 @@ class Policy(Model):
         if self.trait is not None and self.threshold is None and self.conversation is None:
             raise ValueError("`threshold` is missing")
         if self.conversation is not None and (self.trait is None or self.threshold is not None):
-            raise ValueError("`conversation` goes with a `trait`, and stands in place of `threshold`")
+            raise ValueError("`conversation` needs a `trait` and replaces `threshold`")
         outer = self.threshold is not None or self.layer != "auto" or self.fires != "above"
         if self.trait is None and outer:
             raise ValueError("`layer`, `threshold` and `fires` belong inside the conditions")
@@ -200,7 +200,7 @@ class Policy(Model):
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """The conditions, however they were written."""
+        """The conditions, in whichever of the three ways they were written."""
         if self.trait is None:
             return self.all_of or self.any_of
         threshold = self.threshold
@@ -210,7 +210,7 @@ class Policy(Model):
 
 
 class PolicySet(Model):
-    """A whole policy file. Immutable; reloading makes a new one."""
+    """A whole policy file. Immutable; reloading creates a new one."""
 
     version: Literal[1]
     vectors: str = "demo"
@@ -231,7 +231,7 @@ class PolicySet(Model):
         return value
 
     def resolved(self, policy: Policy) -> Defaults:
-        """The policy's own settings over the file's defaults."""
+        """The policy's own settings, with the file's defaults for the rest."""
         own = {
             name: getattr(policy, name) for name in Defaults.model_fields if getattr(policy, name) is not None
         }

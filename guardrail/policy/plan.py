@@ -1,6 +1,6 @@
-"""The plan: a policy file compiled for one model. Data only: probes to read, thresholds, gates, steering.
+"""The plan: a policy file compiled for one model. Pure data: probes, thresholds, conditions, steering.
 
-Benign centring and scaling are folded into the probes, so that a reading is already a score.
+Benign mean and scale are folded into the probes, so that a reading is already a score.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from guardrail.types import Array, Facts, Mode, Probe, Steering
 
 
 class Screen:
-    """Compares readings [probes] with (reading, threshold, fires) of every condition."""
+    """Compares readings [probes] with every condition's (reading, threshold, fires) at once."""
 
     def __init__(self, conditions: Sequence[tuple[int, float, Fires]]) -> None:
         signed = [(reading, 1.0 if fires == "above" else -1.0, t) for reading, t, fires in conditions]
         self._conditions = [(reading, sign, sign * threshold) for reading, sign, threshold in signed]
 
     def quiet(self, readings: Sequence[float]) -> bool:
-        """Whether every score is finite and on the quiet side of its threshold; a score at it is not."""
+        """Whether every score is finite and no condition fires. A score at its threshold fires."""
         return all(-inf < sign * readings[reading] < t for reading, sign, t in self._conditions)
 
 
 STRENGTHS: Mapping[str, int] = {"allow": 0, "steer": 10, "rephrase": 20, "escalate": 30, "block": 40}
-"""The built-in order of actions, from weak to strong; plugins place theirs in between."""
+"""The strength of the built-in actions, from weak to strong. Plugins may choose values in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledCondition:
     """One comparison. `reading` is the probe's index in the plan, None for a scorer that reads no layer.
 
-    `threshold` and readings are scores; `raw` is the same threshold as a projection. `fpr` and `n` say what
-    the threshold was calibrated for, and on how many benign prompts. With `drift` it is about earlier replies
-    of the conversation, and nothing is read. In a reply rule `reading` is an index of `reply_probes`.
+    `threshold` and readings are scores; `raw` is the same threshold as a projection. `fpr` and `n` give the
+    calibrated rate and the number of benign prompts behind it. With `drift` the condition is about earlier
+    replies of the conversation and reads nothing. In a reply rule `reading` is an index into `reply_probes`.
     """
 
     trait: str
@@ -61,7 +61,7 @@ class CompiledCondition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One compiled policy. `config` is the action's, validated; rules about replies have a `monitor`."""
+    """One compiled policy. `config` is the action's validated configuration; reply rules have a `monitor`."""
 
     id: str
     conditions: tuple[CompiledCondition, ...]
@@ -80,22 +80,22 @@ class Rule:
 
     @property
     def on_timeout(self) -> str:
-        """What to do when the time is up; `on_error` unless given."""
+        """The action on a time-out; `on_error` unless given."""
         return self.settings.on_timeout or self.settings.on_error
 
     @property
     def fails_open(self) -> bool:
-        """Whether something that goes wrong lets the prompt pass."""
+        """Whether the prompt passes if something goes wrong."""
         choices = (self.settings.on_error, self.on_timeout, self.settings.unsupported_input, self.otherwise)
         return self.mode == "enforce" and "allow" in choices
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the engine reads and what `evaluate` decides on. Immutable; requests under way keep theirs.
+    """What the engine reads and how to decide on it. Immutable; running requests keep their plan.
 
-    `rules` decide on prompts, `reply_rules` on replies. `reply_probes` are read of every generated token:
-    one for each condition of a reply rule, then one for each rule about conversations.
+    `rules` decide on prompts, `reply_rules` on replies. `reply_probes` are read at every generated token: one
+    per condition of a reply rule, then one per rule about conversations.
     """
 
     probes: tuple[Probe, ...] = field(repr=False)
@@ -123,21 +123,21 @@ class Plan:
 
     @cached_property
     def only_steers(self) -> bool:
-        """Whether prompts' scores decide on steering alone or on nothing, by the same rules for everyone.
+        """Whether scores of prompts can only lead to steering, by the same rules for every request.
 
-        What cannot be evaluated may still stop one.
+        A prompt that cannot be evaluated may still be stopped.
         """
         plain = all(r.action == "steer" and not r.recheck for r in self.rules if r.mode == "enforce")
         return plain and self.screen is not None and all(map(same_for_all, self.rules))
 
     @cached_property
     def order(self) -> Mapping[str, int]:
-        """The place of every rule about prompts, by policy id."""
+        """The position of every prompt rule, by policy id."""
         return {rule.id: place for place, rule in enumerate(self.rules)}
 
     @cached_property
     def enforced_steering(self) -> tuple[int, ...]:
-        """As `steered_layers`, for rules that are enforced."""
+        """Like `steered_layers`, but only for enforced rules."""
         steered = [rule.steering for rule in self.rules if rule.steering and rule.mode == "enforce"]
         return tuple(sorted({layer for steering in steered for layer in steering.layers}))
 
@@ -176,7 +176,7 @@ class Plan:
         return any(rule.fails_open for rule in (*self.rules, *self.reply_rules))
 
     def live(self, facts: Facts) -> Live:
-        """The rules that are about this request."""
+        """The rules that apply to this request."""
         if self._standing is None or facts.waived:
             return Live(self.rules, facts)
         return self._standing
@@ -187,7 +187,7 @@ class Plan:
 
     @cached_property
     def screen(self) -> Screen | None:
-        """All comparisons of scores at once; None where some condition compares something else."""
+        """All score comparisons at once, or None if some condition compares something else."""
         conditions = [c for rule in self.rules for c in rule.conditions]
         read: list[tuple[int, float, Fires]] = [
             (c.reading, c.threshold, c.fires) for c in conditions if c.reading is not None
@@ -199,7 +199,7 @@ class Plan:
         return next((rule for rule in (*self.rules, *self.reply_rules) if rule.id == policy), None)
 
     def matrix(self, layer: int) -> tuple[tuple[int, ...], Array, Array]:
-        """(indices, weights [k, d_model], offsets [k]) of all probes at a layer: one matrix product."""
+        """(indices, weights [k, d_model], offsets [k]) of all probes at a layer, for one matrix product."""
         chosen = tuple(i for i, probe in enumerate(self.probes) if probe.layer == layer)
         weights = np.stack([self.probes[i].weights for i in chosen]).astype(np.float32)
         offsets = np.asarray([self.probes[i].offset for i in chosen], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""How often a plan fires on benign prompts and replies: each policy, and a bound for all. Pure maths."""
+"""Estimates how often a plan fires on benign prompts and replies, per policy and in total. Pure maths."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Rate:
 def condition_rate(
     condition: CompiledCondition, calibration: Calibration | None, monitor: Monitor | None = None
 ) -> Rate | None:
-    """The rate a threshold was calibrated for, else the rate seen in the calibration; None without one.
+    """The rate that a threshold was calibrated for, else the rate in the calibration, or None without one.
 
     With a `monitor` it is the rate per benign reply.
     """
@@ -54,7 +54,7 @@ def _benign(
 
 
 def rule_rate(rule: Rule, calibration: Calibration | None) -> Rate | None:
-    """`any_of` is bounded by the sum of its conditions, `all_of` by the rarest; None where unknown."""
+    """The sum of its conditions bounds `any_of`, the rarest one bounds `all_of`. None if unknown."""
     rates = [condition_rate(condition, calibration, rule.monitor) for condition in rule.conditions]
     known = [rate for rate in rates if rate is not None]
     if len(rule.conditions) == 1:
@@ -66,9 +66,9 @@ def rule_rate(rule: Rule, calibration: Calibration | None) -> Rate | None:
 
 
 def set_rate(plan: Plan, calibration: Calibration | None) -> Rate | None:
-    """An upper bound for all enforced policies together: the sum, at most 1. None where one is unknown.
+    """An upper bound for all enforced policies together: the sum, at most 1. None if one is unknown.
 
-    With response policies it is about a benign prompt and its reply.
+    With response policies the rate is per benign prompt and its reply.
     """
     rules = (*plan.rules, *plan.reply_rules)
     rates = [rule_rate(rule, calibration) for rule in rules if rule.mode == "enforce"]
@@ -77,7 +77,7 @@ def set_rate(plan: Plan, calibration: Calibration | None) -> Rate | None:
 
 
 def _sum(rates: Iterable[Rate]) -> Rate:
-    """The union is at least as likely as its likeliest part, and at most as likely as their sum."""
+    """A bound for the union: at least its likeliest part, at most the sum of all parts."""
     known = list(rates)
     return Rate(
         min(1.0, sum(rate.value for rate in known)),

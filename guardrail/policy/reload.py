@@ -1,4 +1,4 @@
-"""A policy file that may change while a guard runs: a candidate is checked as a whole, then swapped in."""
+"""Reloads a policy file while a guard runs: the new version is checked as a whole, then swapped in."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Accept = Callable[[ActivePolicies], None]
 
 
 class PolicyWatcher:
-    """Holds the active policies. Requests take `active` once and keep it, whatever is swapped in meanwhile.
+    """Holds the active policies. A request takes `active` once and keeps it, even if a reload replaces it.
 
-    `accept` sees every candidate, the first included, and refuses it by raising a ConfigError.
+    `accept` is called with every candidate, including the first, and raises a ConfigError to refuse it.
     """
 
     def __init__(
@@ -42,31 +42,31 @@ class PolicyWatcher:
         self.active = self._candidate()
         self.loaded_at = datetime.now(UTC)
         self.error: Exception | None = None
-        """Why the last reload failed; None after one that succeeded."""
+        """Why the last reload failed, or None if it succeeded."""
         self.reloads = 0
         self.failures = 0
 
     @property
     def sha256(self) -> str:
-        """That of the active policies."""
+        """The SHA-256 of the active policies."""
         return self.active.sha256
 
     def reload(self) -> bool:
-        """Check the file as it is now and swap it in; on any failure keep the last good one and say False."""
+        """Check the current file and swap it in. On any failure keep the last good policies; return False."""
         with self._lock:
             self._seen = self._digest()
             try:
                 candidate = self._candidate()
             except Exception as error:
                 self.error, self.failures = error, self.failures + 1
-                log.warning("policies were not reloaded, the last good ones stay: %s", error)
+                log.warning("policies were not reloaded; the last good ones stay active: %s", error)
                 return False
             self.active, self.loaded_at = candidate, datetime.now(UTC)
             self.error, self.reloads = None, self.reloads + 1
             return True
 
     def watch(self, interval_s: float = 2.0) -> None:
-        """Reload whenever the content of the file, or of a file it names, changes. Needs a policy file."""
+        """Reload whenever the policy file, or a file that it refers to, changes in content."""
         if not isinstance(self._source, str | Path):
             raise ConfigError("only a policy file can be watched")
         if self._thread is None:
@@ -76,7 +76,7 @@ class PolicyWatcher:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop watching; waits for a reload that is under way."""
+        """Stop watching. Waits for a running reload."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -110,7 +110,7 @@ class PolicyWatcher:
 
 
 def _files(path: Path) -> list[Path]:
-    """The policy file, and the vectors and calibration that it names as far as it can be read."""
+    """The policy file and, if it can be read, the vector and calibration files that it refers to."""
     try:
         data = read_document(path).data
     except PolicyError:

@@ -1,4 +1,4 @@
-"""Which rules of a plan are about a request, and whether they are enforced for its conversation."""
+"""Finds the rules of a plan that apply to a request, and whether they are enforced for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Live:
-    """The rules about prompts that hold for a request, each with its mode."""
+    """The prompt rules that apply to a request, each with its mode."""
 
     def __init__(self, rules: Iterable[Rule], facts: Facts) -> None:
         self.rules: tuple[tuple[Rule, Mode], ...] = tuple(
@@ -24,18 +24,18 @@ class Live:
 
     @cached_property
     def timeout_s(self) -> float:
-        """The shortest time limit of the rules that are enforced."""
+        """The shortest time limit among the enforced rules."""
         enforced = [rule for rule, mode in self.rules if mode == "enforce"]
         return min((rule.settings.timeout_ms / 1e3 for rule in enforced), default=float("inf"))
 
     @cached_property
     def scorers(self) -> tuple[str, ...]:
-        """The scorers that are needed besides what is read of the model, by name."""
+        """The names of the scorers that these rules need in addition to the model's activations."""
         return tuple(sorted({c.trait for rule, _ in self.rules for c in rule.conditions if c.layer is None}))
 
 
 def applies(rule: Rule, facts: Facts) -> bool:
-    """Whether a rule is on, not waived by a person, and its `when` holds."""
+    """Whether a rule is on, its `when` holds, and no person has waived it."""
     when = rule.when
     return (
         rule.mode != "off"
@@ -47,7 +47,7 @@ def applies(rule: Rule, facts: Facts) -> bool:
 
 
 def effective_mode(rule: Rule, facts: Facts) -> Mode:
-    """Staged rollout: outside its share of conversations an enforced rule is a shadow."""
+    """The mode for this request. With a staged rollout, a rule is a shadow outside its share."""
     if rule.mode != "enforce" or rule.share >= 1.0:
         return rule.mode
     digest = hashlib.sha256(f"{rule.id}\0{facts.conversation}".encode()).digest()
@@ -55,5 +55,5 @@ def effective_mode(rule: Rule, facts: Facts) -> Mode:
 
 
 def same_for_all(rule: Rule) -> bool:
-    """Whether a rule holds in the same way for every request, as long as nobody waives it."""
+    """Whether a rule applies in the same way to every request, unless somebody waives it."""
     return rule.when == When() and rule.share >= 1.0

@@ -1,4 +1,4 @@
-"""What policies about replies and conversations may say, and how their conditions compile. Pure."""
+"""Checks and compiles policies about replies and conversations. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from guardrail.policy.thresholds import raw_reply_threshold
 from guardrail.types import Probe
 
 PROMPT_KEYS = ("on_timeout", "timeout_ms", "on_truncate")
-"""Settings that are about the time before the first token."""
+"""Settings that only concern the time before the first token."""
 
 Place = tuple[str, ...]
 
@@ -39,41 +39,41 @@ class Scale:
 
 
 def stage_problems(policy: Policy) -> list[tuple[Place, str]]:
-    """(key, message) for keys that do not go with the policy's stage."""
+    """(key, message) for each key that does not fit the policy's stage."""
     if policy.stage == "prompt":
         wrong = policy.monitor is not None
-        return [(("monitor",), "is for policies with `stage: response`")] if wrong else []
+        return [(("monitor",), "needs `stage: response`")] if wrong else []
     given = [key for key in PROMPT_KEYS if getattr(policy, key) is not None]
-    found = [((key,), "is about prompts; a response policy follows the reply") for key in given]
+    found = [((key,), "applies to prompts only, not to `stage: response`") for key in given]
     if policy.conversation is not None:
-        found.append((("conversation",), "acts on the next prompt: leave out `stage: response`"))
+        found.append((("conversation",), "acts on the next prompt; leave out `stage: response`"))
     return found
 
 
 def action_problems(policy: Policy, config: BaseModel) -> list[tuple[Place, str]]:
-    """(key under the action, message) for what an action cannot do once the reply has begun."""
+    """(key under the action, message) for each setting that does not work once a reply has begun."""
     settings: Mapping[str, object] = config.model_dump()
     if policy.conversation is not None and settings.get("recheck"):
-        return [(("recheck",), "a policy about a conversation reads nothing that could be read again")]
+        return [(("recheck",), "does not apply to `conversation`, which reads no layer")]
     if policy.stage == "prompt":
         return []
     if policy.action.name == "rephrase":
-        text = "cannot rephrase in the stage `response`: another prompt cannot take back what was said"
+        text = "cannot rephrase in the stage `response`, because the reply has already begun"
         return [((), f"{text}; use `block`, `steer` or `escalate`")]
     found: list[tuple[Place, str]] = []
     if settings.get("recheck"):
-        found.append((("recheck",), "in the stage `response` every token is read anyway"))
+        found.append((("recheck",), "is not needed in the stage `response`, which reads every token"))
     if settings.get("wait_s"):
-        found.append((("wait_s",), "a reply that was stopped cannot be taken up again; leave it at 0"))
+        found.append((("wait_s",), "must be 0, because a stopped reply cannot be resumed"))
     if policy.action.name != "steer" and settings.get("otherwise") == "allow":
-        found.append((("otherwise",), "a reply that was stopped cannot be allowed any more; write `block`"))
+        found.append((("otherwise",), "must be `block`, because a stopped reply cannot be allowed later"))
     return found
 
 
 def reply_condition(
     condition: Condition, layer: int, monitor: Monitor, replies: BenignReplies | None, reading: int
 ) -> tuple[CompiledCondition, Scale]:
-    """The condition of a response policy. Raises CalibrationError for what the calibration lacks."""
+    """The condition of a response policy. Raises CalibrationError if the calibration lacks its numbers."""
     raw = raw_reply_threshold(condition, monitor, replies)
     scale = Scale(replies.mean, replies.sd) if replies else Scale()
     fpr = condition.threshold.fpr if isinstance(condition.threshold, FprThreshold) else None
@@ -98,9 +98,7 @@ def drift_condition(
     reference = conversation.reference
     if reference is None and replies is None:
         missing = f"needs a calibration with benign replies of `{condition.trait}` at this layer"
-        raise CalibrationError(
-            f"{missing}, and `calibration` names none; write `reference: {{mean: ..., sd: ...}}`"
-        )
+        raise CalibrationError(f"{missing}; add one, or write `reference: {{mean: ..., sd: ...}}`")
     scale = Scale(reference.mean, reference.sd) if reference else Scale()
     if reference is None and replies is not None:
         scale = Scale(replies.turn_mean, replies.turn_sd)

@@ -1,4 +1,4 @@
-"""From what an action asks for (SteerSpec) to directions and limits (Steering). Pure maths on vectors."""
+"""Turns an action's request (SteerSpec) into directions and limits (Steering). Pure maths on vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from guardrail.vectors.values import TraitVector, unit
 
 
 class SpecError(ValueError):
-    """The steering that was asked for cannot be built from these vectors."""
+    """The requested steering cannot be built from these vectors."""
 
 
 def build_steering(
@@ -21,7 +21,7 @@ def build_steering(
     calibration: Calibration | None,
     floor: bool = False,
 ) -> Steering:
-    """Resolve layers, directions and limits. Raises SpecError for what the vectors cannot give."""
+    """Resolve layers, directions and limits. Raises SpecError if the vectors do not support the request."""
     layers = steered_layers(spec, vector, layer)
     return Steering(
         policy=policy,
@@ -35,7 +35,7 @@ def build_steering(
 
 
 def steered_layers(spec: SteerSpec, vector: TraitVector, layer: int) -> tuple[int, ...]:
-    """The layers in ascending order, each usable."""
+    """The layers to steer, ascending. Raises SpecError if one is not usable."""
     if spec.layers is None:
         return (layer,)
     if spec.layers in ("all", "incremental"):
@@ -65,6 +65,6 @@ def _limits(
 
 
 def recheck_layer(steering: Steering, vector: TraitVector) -> int:
-    """The first usable layer above the steered ones, or the last one where none is left."""
+    """The first usable layer above the steered ones, or the last usable one if there is none above."""
     above = [row for row in range(1, vector.layers + 1) if vector.usable(row) and row > steering.layers[-1]]
     return above[0] if above else steering.layers[-1]

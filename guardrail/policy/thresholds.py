@@ -1,4 +1,4 @@
-"""From a threshold as people write it to a projection."""
+"""Turns a threshold from a policy file into a projection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from guardrail.policy.model import Condition, FprThreshold, Monitor, PercentileT
 
 
 def threshold_number(condition: Condition) -> float | None:
-    """The threshold where it is a plain number."""
+    """The threshold as a number, or None if it needs a calibration."""
     value = condition.threshold
     if isinstance(value, RawThreshold):
         return value.raw
@@ -18,7 +18,7 @@ def threshold_number(condition: Condition) -> float | None:
 
 
 def raw_threshold(condition: Condition, benign: Benign | None) -> float:
-    """The threshold as a projection. Raises CalibrationError where a calibration is missing or too small."""
+    """The threshold as a projection. Raises CalibrationError if a calibration is missing or too small."""
     value = condition.threshold
     if isinstance(value, RawThreshold):
         return value.raw
@@ -31,21 +31,20 @@ def raw_threshold(condition: Condition, benign: Benign | None) -> float:
 def raw_reply_threshold(condition: Condition, monitor: Monitor, replies: BenignReplies | None) -> float:
     """The threshold of a response policy as a projection.
 
-    A number counts standard deviations of single benign reply tokens. A rate or a percentile is one of benign
-    replies: of the extreme that the running statistic has in each. Raises CalibrationError where that is
-    missing.
+    A number counts standard deviations of single benign reply tokens. A rate or percentile refers to the
+    extreme of the running statistic in each benign reply. Raises CalibrationError if that is missing.
     """
     value = condition.threshold
     if isinstance(value, RawThreshold):
         return value.raw
     if replies is None:
         missing = f"needs a calibration with benign replies of `{condition.trait}` at this layer"
-        raise CalibrationError(f"{missing}, and `calibration` names none; write {{raw: ...}} without one")
+        raise CalibrationError(f"{missing}; add one, or write {{raw: ...}}")
     return _projection(condition, replies.mean, replies.sd, lambda tail: replies.extremes(monitor.key, tail))
 
 
 def _projection(condition: Condition, mean: float, sd: float, spread: Callable[[Tail], Benign]) -> float:
-    """A number in standard deviations from the mean; a rate or a percentile of what `spread` gives."""
+    """The threshold as a projection. `spread` gives the values that a rate or a percentile refers to."""
     value = condition.threshold
     tail: Tail = "upper" if condition.fires == "above" else "lower"
     if isinstance(value, FprThreshold):

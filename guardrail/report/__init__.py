@@ -1,4 +1,4 @@
-"""Reports of evaluations: one HTML file with its figures inside; no network, no script.
+"""Reports of evaluations and benchmarks: one HTML file with embedded figures; no network, no script.
 
 Needs the extra `report` (jinja2, matplotlib, scikit-learn). Importing this package loads none of them.
 """
@@ -11,7 +11,7 @@ NEEDED = ("jinja2", "matplotlib")
 
 
 def check_installed() -> None:
-    """Raises ConfigError where the extra `report` is not installed."""
+    """Raises ConfigError if the extra `report` is not installed."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"a report needs {' and '.join(missing)}: pip install 'persona-guardrail[report]'")

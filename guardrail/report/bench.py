@@ -1,4 +1,4 @@
-"""A run as one HTML page with figures and no outside parts. Needs the extra `report` (jinja2, matplotlib)."""
+"""A benchmark run as one self-contained HTML page. Needs the extra `report` (jinja2, matplotlib)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACTORS = {"prompt": "prompt tokens", "batch": "rows of a batch", "policies": "p
 
 
 def check_installed() -> None:
-    """Raises ConfigError where the extra is missing."""
+    """Raises ConfigError if the extra is missing."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(
@@ -31,14 +31,14 @@ def check_installed() -> None:
 
 
 def write_html(report: Report, path: Path) -> None:
-    """Write the page. Raises ConfigError where the extra is missing."""
+    """Write the page. Raises ConfigError if the extra is missing."""
     check_installed()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(report), encoding="utf-8")
 
 
 def page(report: Report) -> str:
-    """The page's text."""
+    """The HTML of the page."""
     from jinja2 import Environment
 
     template = TEMPLATE.read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def page(report: Report) -> str:
 
 
 def figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """(caption, SVG): every ratio with its interval, and a curve for each factor that was swept."""
+    """(caption, SVG): every ratio with its interval, and a curve per swept factor."""
     shown = [row for row in rows if row.ratio is not None and row.metric != "added time"]
     found = [("Guarded / bare, with 95 % intervals", _svg(_forest(shown)))] if shown else []
     for factor, label in FACTORS.items():
@@ -65,7 +65,7 @@ def figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def swept(rows: Sequence[Row], factor: str) -> dict[str, list[tuple[int, Row]]]:
-    """By case and metric: the rows along one factor, where the other two are as in the first row."""
+    """By case and metric: the rows along one factor, with the other two as in the first row."""
     base = next((row.point for row in rows if row.point), None)
     if base is None:
         return {}

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: colours, sizes, and nothing that looks outside the file."""
+"""Draws figures as self-contained inline SVG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by people who are colour-blind
+# Okabe and Ito (2008): colours that colour-blind people can tell apart
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#7f8790"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8a6d00", "#000000")
 INK = "#22272e"
@@ -34,14 +34,14 @@ STYLE: dict[str, Any] = {
     "legend.fontsize": 8,
     "figure.dpi": 100,
     "svg.hashsalt": "guardrail",
-    # letters as paths: the file looks the same wherever it is opened
+    # letters as paths, so that the file looks the same everywhere
     "svg.fonttype": "path",
 }
 
 
 @contextmanager
 def style() -> Generator[None]:
-    """The look of all figures, for as long as one is drawn."""
+    """Sets the style of all figures while one is drawn."""
     from matplotlib import rc_context
 
     with rc_context(STYLE):  # pyright: ignore[reportArgumentType]
@@ -49,21 +49,21 @@ def style() -> Generator[None]:
 
 
 def new(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that belongs to no window."""
+    """An empty figure, in inches, without a window."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def svg(figure: Figure, text: str) -> str:
-    """The figure as an <svg> element; `text` is read out to people who do not see it."""
+    """The figure as an <svg> element; screen readers read out `text`."""
     buffer = io.StringIO()
     figure.savefig(
         buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
     body = buffer.getvalue()
     body = body[body.index("<svg") :]
-    # the metadata block names vocabularies by address; nothing here is fetched, and nothing should look so
+    # the metadata block contains URLs; nothing is fetched, and nothing should look as if it were
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)

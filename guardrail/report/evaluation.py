@@ -1,4 +1,4 @@
-"""The report of an evaluation: what it found, beside what it has to be held against."""
+"""The report of an evaluation: its results next to their references."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def _gates(gates: tuple[Gate, ...]) -> Section | None:
 def _summary(found: Evaluation) -> Section:
     rows = [[Cell(name), *_summary_row(trait)] for name, trait in found.traits.items()]
     text = (
-        "How well each probe tells prompts that show its trait from prompts that show none, and from "
-        "prompts that show another trait. The text baseline sees the words alone: a probe that does not "
-        "beat it may be a costly detector of keywords."
+        "How well each probe separates prompts that show its trait from prompts that show none, and from "
+        "prompts that show another trait. The text baseline only sees the words: a probe that does not "
+        "beat it may be just a costly keyword detector."
     )
     head = (
         *("trait", "layer", "prompts", "AUROC", "TPR at 1 % FPR", "average precision"),
@@ -119,8 +119,8 @@ def _confusion(found: Evaluation) -> Section | None:
         blocks += [Text(text), Drawn(figures.confusion(found.detectors))]
     if len(found.traits) > 1:
         r = found.cosine_vs_coexpression
-        known = f" Off the diagonal the two agree with r = {r:.2f}." if r is not None else ""
-        text = f"Directions that are alike, beside traits that come together in replies.{known}"
+        known = f" Off the diagonal, the two correlate with r = {r:.2f}." if r is not None else ""
+        text = f"Similar directions, next to traits that occur together in replies.{known}"
         blocks += [Text(text), Drawn(figures.similarity(found.cosines, found.coexpression))]
     return Section("Confusion", blocks) if blocks else None
 
@@ -144,10 +144,10 @@ def _monitoring(found: Evaluation) -> Section | None:
         )
     text = (
         "Projections before the first token against how strongly the replies then showed the trait. "
-        "Within conditions is the honest figure: between conditions the system prompt alone says much. "
-        "Conditions whose expression hardly varies (standard deviation below 1) are left out of it. "
-        "References: what the condition's label alone foretells; what the generator's own propensity "
-        "foretells, where there is one; how well one reply (or the mean of them) foretells another of the"
+        "The value within conditions is the meaningful one: between conditions the system prompt alone "
+        "says much. It leaves out conditions whose expression hardly varies (standard deviation below 1). "
+        "References: the prediction from the condition's label alone; from the generator's own propensity, "
+        "if there is one; and how well one reply (or the mean of several) predicts another reply to the"
         " same prompt."
     )
     head = (
@@ -165,14 +165,14 @@ def _nulls(found: Evaluation) -> Section | None:
     ]
     text = (
         "p-values: how often chance does as well. Random directions have the covariance of neutral text "
-        "and know no trait; where the layer was chosen, each draw takes its own best layer. Beside p: the"
-        " 95th percentile of chance."
+        "and no information about traits; if the layer was chosen, each draw uses its own best layer. Next"
+        " to p: the 95th percentile of chance."
     )
     head = (
         *("trait", "AUROC, random directions", "AUROC, shuffled labels", "r, random directions"),
         *("r within, random directions", "r within, shuffled replies"),
     )
-    return Section("What chance would reach", [Text(text), Table(head, rows)]) if rows else None
+    return Section("Results of chance", [Text(text), Table(head, rows)]) if rows else None
 
 
 def _all_nulls(trait: TraitResult) -> tuple[Null | None, ...]:

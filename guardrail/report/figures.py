@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 BINS = 40
 MOST_LINES = 12
-"""Conditions that get a line of their own."""
+"""How many conditions get a line of their own."""
 
 
 def detection(name: str, trait: TraitResult) -> str:
@@ -132,7 +132,7 @@ def layers(traits: Mapping[str, TraitResult]) -> str:
 
 
 def confusion(detectors: Mapping[str, DetectorResult]) -> str:
-    """What fires on what, in per cent."""
+    """How often each detector fires on each trait's prompts, in per cent."""
     columns = list(dict.fromkeys(c for one in detectors.values() for c in one.fires_on))
     values = [
         [one.fires_on[c].value if c in one.fires_on else float("nan") for c in columns]
@@ -147,7 +147,7 @@ def confusion(detectors: Mapping[str, DetectorResult]) -> str:
 
 
 def similarity(cosines: Matrix, coexpression: Matrix | None) -> str:
-    """Cosines between probes beside the correlations between expressions."""
+    """Cosines between probes, next to correlations between expressions."""
     with style():
         names = list(cosines)
         both = coexpression is not None
@@ -167,7 +167,7 @@ def _number(value: float | None) -> float:
 
 
 def null(name: str, trait: TraitResult) -> str:
-    """Where the observed numbers stand against what chance reaches."""
+    """The observed numbers compared with the results of chance."""
     rows = [
         (label, found)
         for label, found in (

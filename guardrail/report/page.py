@@ -1,4 +1,4 @@
-"""What a report is made of, and how it becomes one HTML file. Knows no evaluation."""
+"""The building blocks of a report, and how they become one HTML file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell; `small` stands beside the text, `tone` is good or bad."""
+    """One cell; `small` is shown next to the text, `tone` is good or bad."""
 
     text: str
     small: str = ""
@@ -41,7 +41,7 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A figure, as an <svg> element, and what it says."""
+    """A figure as an <svg> element, with its caption."""
 
     kind: ClassVar[str] = "figure"
     svg: str
@@ -69,7 +69,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """What links point at."""
+        """The target of links."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
@@ -83,7 +83,7 @@ class Page:
     notes: Sequence[str] = field(default=())
 
     def html(self) -> str:
-        """The file's text: everything inside, nothing fetched, nothing run."""
+        """The self-contained HTML, without scripts or network access."""
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
         from markupsafe import Markup
 
@@ -94,7 +94,7 @@ class Page:
         return template.render(title=self.title, subtitle=self.subtitle, sections=sections, notes=self.notes)
 
     def write(self, path: Path) -> None:
-        """Write the file. Raises ConfigError where it cannot be written."""
+        """Write the file. Raises ConfigError if it cannot be written."""
         try:
             path.write_text(self.html(), encoding="utf-8")
         except OSError as error:
@@ -102,13 +102,13 @@ class Page:
 
 
 def _marked(section: Section, markup: Any) -> Section:
-    """Figures are the only blocks that are not escaped: they are ours."""
+    """The section with its figures marked as safe. All other blocks are escaped."""
     blocks = [Drawn(markup(b.svg), b.text) if isinstance(b, Drawn) else b for b in section.blocks]
     return Section(section.title, blocks)
 
 
 def estimate(value: Estimate | None, digits: int = 3) -> Cell:
-    """A number with its interval beside it; a dash where there is none."""
+    """A number with its interval; a dash if there is none."""
     if value is None:
         return Cell("–")
     return Cell(f"{value.value:.{digits}f}", f"[{value.low:.{digits}f}, {value.high:.{digits}f}]")

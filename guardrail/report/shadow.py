@@ -9,7 +9,7 @@ from guardrail.report.page import Block, Cell, Page, Section, Table, Text, perce
 
 
 def page(found: Shadow, log: str) -> Page:
-    """What the policies of an audit log did, and would have done."""
+    """What the policies in an audit log did, and what shadow policies would have done."""
     rows = [[Cell(name), *_row(one)] for name, one in found.policies.items()]
     head = (
         *(
@@ -24,8 +24,8 @@ def page(found: Shadow, log: str) -> Page:
         ),
     )
     text = (
-        "Alone: prompts on which enforcing the policy would newly act. Intervals are Clopper-Pearson, 95 "
-        "%, and hold for traffic like that of this log."
+        "Alone: prompts that only this policy would act on if it were enforced. Intervals are 95 % "
+        "(Clopper-Pearson), and hold for traffic like that of this log."
     )
     blocks: list[Block] = [Text(text), Table(head, rows)]
     told = {name: one for name, one in found.policies.items() if one.agreement}

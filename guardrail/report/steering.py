@@ -27,7 +27,7 @@ LINES = (
 
 
 def trade_off(sweep: SteeringSweep, trait: str) -> str:
-    """A panel for each operator and span; the dashes are the model as it is."""
+    """A panel per operator and span; dashed lines are the unsteered model."""
     points = sweep.of(trait)
     operators = [name for name in MEANING if any(p.operator == name for p in points)]
     with style():
@@ -81,7 +81,7 @@ def _baseline(
 
 
 def _hundred(point: Point, name: str) -> Estimate | None:
-    """On the scale of scores."""
+    """The value on the 0 to 100 scale of scores."""
     from guardrail.statistics.intervals import Estimate
 
     found: Estimate | None = getattr(point, name)

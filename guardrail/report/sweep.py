@@ -1,4 +1,4 @@
-"""The steering part of a report: the trade-off figures, and the strongest ways that stay coherent."""
+"""The steering section of a report: trade-off figures, and the strongest coherent ways to steer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HEAD = ("way", "layers", "coefficient", "prompts", "trait", "coherence", "capabi
 
 
 def steering_section(swept: SteeringSweep) -> Section:
-    """A figure and a table for each trait."""
+    """A figure and a table per trait."""
     text = (
         f"{swept.replies} replies for each way of steering. Suppression is tried on prompts that ask for "
-        "the trait, amplification on neutral ones; dashes are the model as it is. The tables hold, for "
-        "each operator and choice of layers, the way with the largest effect among those of coherence "
-        f"{COHERENT:.0f} or more."
+        "the trait, amplification on neutral ones; dashed lines are the unsteered model. For each operator "
+        "and choice of layers, the tables show the way with the largest effect among those with a "
+        f"coherence of {COHERENT:.0f} or more."
     )
     blocks: list[Block] = [Text(text)]
     for trait in swept.traits:

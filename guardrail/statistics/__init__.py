@@ -1,1 +1,1 @@
-"""Estimates with intervals, detection metrics, correlation and split-conformal thresholds."""
+"""Statistics: estimates with intervals, detection metrics, correlation, split-conformal thresholds."""

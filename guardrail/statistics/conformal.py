@@ -1,4 +1,4 @@
-"""Split-conformal thresholds: which rank gives a rate, how many prompts it needs, intervals of rates."""
+"""Split-conformal thresholds: the rank for a rate, the prompts it needs, and intervals of rates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from guardrail.errors import CalibrationError
 
 
 def conformal_rank(n: int, fpr: float) -> int:
-    """The rank r = ceil((n + 1)(1 - fpr)). Raises CalibrationError when n cannot support the rate."""
+    """The rank r = ceil((n + 1)(1 - fpr)). Raises CalibrationError if n is too small for the rate."""
     rank = math.ceil((n + 1) * (1 - fpr) - 1e-9)
     if rank > n:
         raise CalibrationError(
@@ -18,7 +18,7 @@ def conformal_rank(n: int, fpr: float) -> int:
 
 
 def prompts_needed(fpr: float, width: float | None = None, confidence: float = 0.95) -> int:
-    """The fewest benign prompts for a rate; with `width`, for an interval of the rate no wider than that."""
+    """The fewest benign prompts for a rate; with `width`, for an interval of at most that width."""
     low = math.ceil(1 / fpr - 1 - 1e-9)
     if width is None:
         return low
@@ -37,7 +37,7 @@ def _width(n: int, fpr: float, confidence: float) -> float:
 
 
 def fpr_interval(n: int, fpr: float, confidence: float = 0.95) -> tuple[float, float]:
-    """The central interval of the rate that a conformal threshold from n prompts really has."""
+    """The central interval of the true rate of a conformal threshold from n prompts."""
     from scipy.stats import beta
 
     rank, tail = conformal_rank(n, fpr), (1 - confidence) / 2
@@ -46,7 +46,7 @@ def fpr_interval(n: int, fpr: float, confidence: float = 0.95) -> tuple[float, f
 
 
 def observed_fpr(fired: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
-    """(rate, low, high): the Clopper-Pearson interval of a rate seen on fresh benign prompts."""
+    """(rate, low, high): the Clopper-Pearson interval of a rate observed on fresh benign prompts."""
     from scipy.stats import binomtest
 
     interval = binomtest(fired, n).proportion_ci(confidence, method="exact")

@@ -1,7 +1,7 @@
-"""Scores against later expression, and what could be known at best.
+"""Correlates scores with the trait expression of later replies, and estimates the best possible r.
 
 `within` leaves out conditions whose expression hardly varies (standard deviation below 1, arXiv 2507.21509,
-table 2): there is nothing to foretell in them.
+table 2), because there is nothing to predict in them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from guardrail.statistics.intervals import Estimate, Numbers, bootstrap
 
 FLAT = 1.0
 FEWEST = 3
-"""Prompts of a condition that can say anything about a correlation within it."""
+"""The fewest prompts of a condition for a correlation within it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How well one reply (or the mean of `replies`) foretells another of the same prompt.
+    """How well one reply (or the mean of `replies`) predicts another reply to the same prompt.
 
-    `mean` is the Spearman-Brown extrapolation of `one`; its root is the most that a score which does not
-    know the replies can reach. Within conditions the same, after subtracting each condition's mean.
+    `mean` is the Spearman-Brown extrapolation of `one`; its root is the highest r that a score can reach
+    without knowing the replies. The values within conditions first subtract each condition's mean.
     """
 
     replies: int
@@ -36,7 +36,7 @@ class Reliability:
 
 
 def overall(conditions: Sequence[str], score: Numbers, expression: Numbers) -> Estimate | None:
-    """Pearson's r, prompts resampled within conditions; None where something is constant."""
+    """Pearson's r, prompts resampled within conditions; None if something is constant."""
     return _estimated(parts(conditions, np.stack([score, expression], axis=1)), inside=False)
 
 
@@ -76,7 +76,7 @@ def _pooled(*strata: Numbers, inside: bool) -> float | None:
 
 
 def pearson(first: Numbers, second: Numbers) -> float | None:
-    """Pearson's r; None where either is constant."""
+    """Pearson's r; None if either is constant."""
     a, b = first - first.mean(), second - second.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / size if size > 1e-12 else None
@@ -93,8 +93,8 @@ def centred(conditions: Sequence[str], values: NDArray[np.floating]) -> Numbers:
 def label_alone(conditions: Sequence[str], expression: Numbers) -> Estimate | None:
     """r of the expression with the mean of the *other* prompts under the same condition.
 
-    What somebody would foretell who knows the condition and never looks at the model. None where there is
-    one condition only.
+    This is the prediction of somebody who knows the condition but not the model. None if there is only one
+    condition.
     """
     known, keys = np.full(len(expression), np.nan), np.asarray(conditions)
     names = np.unique(keys)
@@ -105,12 +105,12 @@ def label_alone(conditions: Sequence[str], expression: Numbers) -> Estimate | No
     usable = np.isfinite(known)
     if len(names) < 2 or usable.sum() < FEWEST:
         return None
-    # in one stratum: a condition's prompts are each other's prediction
+    # one stratum, because the prompts of a condition predict each other
     return overall(["all"] * int(usable.sum()), known[usable], expression[usable])
 
 
 def reliability(conditions: Sequence[str], replies: Sequence[Sequence[float]]) -> Reliability | None:
-    """From the expression of single replies, the same number for each prompt; None where that is one."""
+    """From the expression of single replies, equally many per prompt; None for one reply each."""
     counts = {len(values) for values in replies}
     if len(counts) != 1 or (k := counts.pop()) < 2:
         return None

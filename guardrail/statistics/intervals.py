@@ -1,7 +1,7 @@
 """Estimates with 95 % intervals: bootstrap over prompts, exact (Clopper-Pearson) for rates.
 
-Every stratum is resampled by itself, so the sizes of the classes stay what they are. Seeds are fixed: the
-same data gives the same interval.
+Each stratum is resampled separately, so class sizes stay the same. Seeds are fixed: the same data gives the
+same interval.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Numbers = NDArray[np.float64]
 RESAMPLES = 1000
 SEED = 0
 TAIL = 0.025
-"""Half of what a 95 % interval leaves out."""
+"""The probability on each side of a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)

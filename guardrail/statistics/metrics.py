@@ -1,6 +1,7 @@
-"""Detection: AUROC, true-positive rate at a false-positive rate, average precision. High scores are positive.
+"""Detection metrics: AUROC, true-positive rate at a false-positive rate, average precision.
 
-The bootstrap of perfect separation would give an interval without width; there the exact bound stands in.
+High scores are positive. With perfect separation the bootstrap interval would have no width, so an exact
+bound replaces it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ FPR = 0.01
 
 
 def auroc(positive: Numbers, negative: Numbers) -> Estimate:
-    """The chance that a positive scores above a negative, ties half; both sides are resampled.
+    """The chance that a positive scores above a negative, counting ties half; both sides are resampled.
 
-    Where all pairs are ordered the same way, so are min(n, m) pairs that share no prompt, which at AUROC a
-    has probability a^min(n, m): the bound is where that is 2.5 %.
+    If all pairs are ordered the same way, so are min(n, m) pairs that share no prompt. At AUROC a this has
+    probability a^min(n, m); the bound is the a for which it is 2.5 %.
     """
     found = bootstrap(area, positive, negative)
     bound = TAIL ** (1 / min(len(positive), len(negative)))
@@ -47,7 +48,7 @@ def areas(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> Num
 def tpr_at_fpr(positive: Numbers, negative: Numbers, fpr: float = FPR) -> Estimate:
     """The share of positives above the lowest threshold that at most `fpr` of the negatives reach.
 
-    The threshold is drawn anew in every resample. At 0 and 1 the interval is that of Clopper and Pearson.
+    Every resample computes its own threshold. At 0 and 1 the interval is Clopper-Pearson.
     """
     found = bootstrap(partial(share_above, fpr=fpr), positive, negative)
     return rate(positive > threshold_at(negative, fpr)) if found.value in (0.0, 1.0) else found
@@ -59,7 +60,7 @@ def share_above(positive: Numbers, negative: Numbers, fpr: float = FPR) -> float
 
 
 def threshold_at(negative: Numbers, fpr: float = FPR) -> float:
-    """What has to be exceeded, so that at most `fpr` of the negatives do."""
+    """The lowest value that at most `fpr` of the negatives exceed."""
     allowed = int(fpr * len(negative) + 1e-9)
     return float(np.sort(negative)[-1 - min(allowed, len(negative) - 1)])
 

@@ -1,8 +1,8 @@
-"""Public fakes and fixtures, for these tests and for plugin authors. Downloads nothing; torch loads lazily.
+"""Public fakes and fixtures for this project's tests and plugin authors. No downloads; torch loads lazily.
 
-`tiny_model`, `tiny_tokenizer` and `tiny_guard` are real ones with random weights; `MemoryAudit` and
-`MemoryQueue` are real sinks that forget; `hand_made_vectors` and `hand_made_plan` give a plan whose scores
-can be worked out on paper.
+`tiny_model`, `tiny_tokenizer` and `tiny_guard` are real, with random weights. `MemoryAudit` and
+`MemoryQueue` are real sinks that keep their data in memory. `hand_made_vectors` and `hand_made_plan` give a
+plan whose scores can be computed by hand.
 """
 
 from guardrail.testing.fakes import MemoryAudit, MemoryQueue, audit_record, decision, ticket

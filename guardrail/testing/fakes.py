@@ -1,4 +1,4 @@
-"""Sinks that forget, and the decisions, tickets and records that go into them."""
+"""Sinks that keep their data in memory, and sample decisions, tickets and records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ticket(ticket_id: str = "t-1", text: str = "Hello?") -> Ticket:
 
 
 def audit_record(record_id: str = "r-1", action: str = "block") -> AuditRecord:
-    """A record of a chat that was decided and has no outcome yet."""
+    """A record of a chat with a decision but no outcome yet."""
     return AuditRecord(
         id=record_id,
         time=utc_now(),
@@ -41,7 +41,7 @@ def audit_record(record_id: str = "r-1", action: str = "block") -> AuditRecord:
 
 
 class MemoryAudit:
-    """An audit sink that keeps records in memory, by id. `failing` makes every write an OSError."""
+    """An audit sink that keeps records in memory, by id. With `failing`, every write raises OSError."""
 
     name = "memory"
 
@@ -71,7 +71,7 @@ class MemoryAudit:
 
 
 class MemoryQueue:
-    """An escalation sink that keeps tickets in memory. `failing` makes every call an OSError."""
+    """An escalation sink that keeps tickets in memory. With `failing`, every call raises OSError."""
 
     name = "memory-queue"
 
@@ -96,7 +96,7 @@ class MemoryQueue:
         return [ticket for ticket in self.tickets.values() if ticket.state == "pending"]
 
     def resolve(self, ticket_id: str, approve: bool, resolver: str, note: str | None = None) -> Ticket:
-        """Approve or deny a pending ticket. Raises EscalationError for an unknown or a resolved one."""
+        """Approve or deny a pending ticket. Raises EscalationError if it is unknown or already resolved."""
         self._check()
         with self._lock:
             ticket = self.tickets.get(ticket_id)

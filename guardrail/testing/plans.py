@@ -1,4 +1,4 @@
-"""Vectors, plans and guards whose scores can be worked out on paper."""
+"""Vectors, plans and guards whose scores can be computed by hand."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def hand_made_plan(
 def tiny_guard(
     folder: Path, policies: Mapping[str, object], plugins: Sequence[object] = (), seed: int = 0
 ) -> Guard:
-    """A guard on a tiny model, with hand-made vectors for it in `folder`; close it, or use `with`.
+    """A guard on a tiny model, with hand-made vectors in `folder`. Close it, or use `with`.
 
-    `policies` is a policy file's content; `version` and `vectors` are filled in.
+    `policies` is the content of a policy file; `version` and `vectors` are filled in.
     """
     from guardrail.engines.transformers.fingerprint import fingerprint
     from guardrail.guard import Guard

@@ -41,11 +41,11 @@ _ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 ARCHITECTURES: tuple[str, ...] = tuple(_ARCHITECTURES)
-"""What `tiny_model` can build. gemma3_text and mistral attend through a window of SLIDING_WINDOW tokens."""
+"""The architectures of `tiny_model`. gemma3_text and mistral attend to a window of SLIDING_WINDOW tokens."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each byte, so lossless on any text; with a chat template and special tokens."""
+    """One token per byte, so lossless for any text; with a chat template and special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -72,7 +72,7 @@ def tiny_model(
 ) -> PreTrainedModel:
     """A float32 model with random weights in evaluation mode; `overrides` go to its configuration.
 
-    The same arguments give the same weights, and the global random state is left alone.
+    The same arguments give the same weights; the global random state does not change.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -87,7 +87,7 @@ def tiny_model(
 
 def _settings(architecture: str, layers: int, d_model: int) -> dict[str, Any]:
     if architecture not in _ARCHITECTURES:
-        raise ConfigError(f"no tiny `{architecture}`; there are {', '.join(ARCHITECTURES)}")
+        raise ConfigError(f"no tiny `{architecture}`; available: {', '.join(ARCHITECTURES)}")
     settings = {
         "hidden_size": d_model,
         "intermediate_size": 2 * d_model,
@@ -99,7 +99,7 @@ def _settings(architecture: str, layers: int, d_model: int) -> dict[str, Any]:
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 2,
-        # 0.02 on so small a width gives nearly constant logits, where differences would not show
+        # at this width, 0.02 gives nearly constant logits, which would hide differences
         "initializer_range": 0.2,
         "tie_word_embeddings": False,
         **_ARCHITECTURES[architecture],
@@ -112,7 +112,7 @@ def _settings(architecture: str, layers: int, d_model: int) -> dict[str, Any]:
 
 
 def tiny_fingerprint(layers: int = 4, d_model: int = 32) -> Fingerprint:
-    """A fingerprint of the right sizes, for vectors that no model file backs."""
+    """A fingerprint with the right sizes, for vectors without a model file."""
     return Fingerprint(
         architecture="llama",
         layers=layers,

@@ -1,6 +1,6 @@
-"""Trait definitions: what asks for a trait, what forbids it, the questions, and how a judge scores it.
+"""Trait definitions: prompts that ask for or forbid a trait, questions, and a rubric for the judge.
 
-The built-in ones are the YAML files of this folder. Reading them needs no torch.
+The built-in definitions are the YAML files in this folder. Reading them needs no torch.
 """
 
 from guardrail.traits.definition import InstructionPair, TraitDefinition

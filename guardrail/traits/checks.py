@@ -1,4 +1,4 @@
-"""Whether data is a trait definition: shape by pydantic, then what no type says. Knows no files."""
+"""Checks that data is a valid trait definition: first its types, then its content. Reads no files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from guardrail.traits.definition import InstructionPair, TraitDefinition
 from guardrail.traits.rubrics import PLACEHOLDERS, default_rubric
 
 NAME = r"[^\W_][\w.-]*"
-NAME_IN_WORDS = "letters, digits, `_`, `.` and `-`, a letter or digit first"
+NAME_IN_WORDS = "letters, digits, `_`, `.` and `-`, starting with a letter or digit"
 
 
 def _not_blank(text: str) -> str:
@@ -31,7 +31,7 @@ def _name(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_not_blank)]
-# not `min_length`: pydantic counts what is left after wrong items, and would tell of one mistake twice
+# not `min_length`: pydantic does not count invalid items, so it would report one mistake twice
 _AT_LEAST_ONE = Field(json_schema_extra={"minItems": 1})
 
 
@@ -40,14 +40,14 @@ class _Strict(BaseModel):
 
 
 class PairModel(_Strict):
-    """Two system prompts that differ in one thing: whether the trait is asked for."""
+    """Two system prompts that differ in one thing: whether they ask for the trait."""
 
     positive: Text
     negative: Text
 
 
 class DefinitionModel(_Strict):
-    """A trait definition, as it stands in a YAML file."""
+    """A trait definition as written in a YAML file."""
 
     name: Annotated[str, AfterValidator(_name)]
     description: str = ""
@@ -58,7 +58,7 @@ class DefinitionModel(_Strict):
 
 
 def check(data: Mapping[str, object]) -> tuple[DefinitionModel | None, list[Problem]]:
-    """The definition that `data` holds, and every problem with it."""
+    """The definition in `data`, and every problem with it."""
     try:
         model = DefinitionModel.model_validate(data)
     except ValidationError as error:
@@ -67,7 +67,7 @@ def check(data: Mapping[str, object]) -> tuple[DefinitionModel | None, list[Prob
 
 
 def complete(model: DefinitionModel, sha256: str) -> TraitDefinition:
-    """The definition as a value."""
+    """The definition as a frozen value."""
     pairs = [InstructionPair(positive=p.positive, negative=p.negative) for p in model.instructions]
     return TraitDefinition(
         name=model.name,
@@ -81,7 +81,7 @@ def complete(model: DefinitionModel, sha256: str) -> TraitDefinition:
 
 
 def normal(text: str) -> str:
-    """Two texts with the same normal form ask the same."""
+    """The normal form of a text: texts with the same form count as duplicates."""
     words = unicodedata.normalize("NFKC", text).casefold()
     return "".join(letter for letter in words if letter.isalnum()) or words
 
@@ -89,7 +89,7 @@ def normal(text: str) -> str:
 def _empty(data: Mapping[str, object]) -> Iterator[Problem]:
     for key in ("instructions", "extraction", "evaluation"):
         if data.get(key) in ([], ()):
-            yield Problem("must hold at least one", (key,))
+            yield Problem("must contain at least one item", (key,))
 
 
 def _repeated(model: DefinitionModel) -> Iterator[Problem]:

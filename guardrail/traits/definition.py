@@ -1,4 +1,4 @@
-"""What a trait definition is: a value, with no idea where it came from."""
+"""The data type of a trait definition, independent of any file format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstructionPair:
-    """Two system prompts that differ in one thing: one asks for the trait, the other for its absence."""
+    """Two system prompts that differ in one thing: one asks for the trait, the other forbids it."""
 
     positive: str
     negative: str
@@ -15,10 +15,10 @@ class InstructionPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraitDefinition:
-    """All that extraction needs to know of a trait (arXiv 2507.21509, section 2.1 and appendix A.1).
+    """Everything that extraction needs to know about a trait (arXiv 2507.21509, section 2.1, appendix A.1).
 
-    Vectors come from the `extraction` questions, every choice that follows from the `evaluation` ones; no
-    question is in both. `rubric` holds `{question}` and `{answer}`.
+    Vectors come from the `extraction` questions, all later choices from the `evaluation` questions; no
+    question is in both. `rubric` contains `{question}` and `{answer}`.
     """
 
     name: str
@@ -28,4 +28,4 @@ class TraitDefinition:
     evaluation: tuple[str, ...]
     rubric: str
     sha256: str
-    """Of the file's bytes; of both where a published definition is spread over two."""
+    """The SHA-256 of the file's bytes, or of both files if a published definition has two."""

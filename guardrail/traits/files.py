@@ -1,4 +1,4 @@
-"""Trait definitions in files: built in by name, our YAML, or the published JSON. Errors name file and key."""
+"""Reads trait definitions: built-in ones by name, YAML files, or the published JSON files."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from guardrail.traits.shapes import PUBLISHED, from_lists, from_published
 
 FOLDER = Path(__file__).parent
 EXTRACT, EVALUATE = "trait_data_extract", "trait_data_eval"
-"""The two folders over which the published definitions are spread."""
+"""The two folders of the published definitions."""
 
 
 def builtin_traits() -> tuple[str, ...]:
-    """The names of the definitions that come with the package, sorted."""
+    """The names of the built-in definitions, sorted."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 def load_definition(name_or_path: str | Path) -> TraitDefinition:
     """The built-in definition of that name, or the one in a YAML or JSON file.
 
-    Raises TraitError with every problem of the file, or where there is no such definition.
+    Raises TraitError with every problem of the file, or if there is no such definition.
     """
     name = str(name_or_path)
     if name in builtin_traits():
@@ -124,12 +124,12 @@ def _published(data: Mapping[str, object], path: Path) -> dict[str, object]:
 
 
 def _twin(path: Path) -> Path | None:
-    """The file with the evaluation questions; None where one file holds all."""
+    """The file with the evaluation questions; None if a single file holds everything."""
     if path.parent.name not in (EXTRACT, EVALUATE):
         return None
     if path.parent.name == EVALUATE:
         raise TraitError.single(
-            f"holds the evaluation questions only; name the file in {EXTRACT}/", str(path)
+            f"contains only the evaluation questions; give the file in {EXTRACT}/", str(path)
         )
     twin = path.parent.parent / EVALUATE / path.name
     if not twin.is_file():

@@ -1,4 +1,4 @@
-"""What a judge is asked: a rubric with `{question}` and `{answer}`, filled in; other braces stay."""
+"""Fills in rubrics for judges: replaces `{question}` and `{answer}` and keeps other braces."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from 0 to 100. Write nothing else."""
 
 
 def fill(rubric: str, question: str, answer: str) -> str:
-    """The rubric with both texts in place; what stands in the texts themselves is never replaced."""
+    """The rubric with both texts filled in. Placeholders inside the texts are not replaced."""
     texts = {"question": question, "answer": answer}
     return _PLACEHOLDER.sub(lambda found: texts[found[1]], rubric)
 
 
 def default_rubric(name: str, description: str) -> str:
-    """A rubric for a definition that brings none."""
+    """The rubric for a definition without one."""
     return _DEFAULT.replace("{name}", name).replace("{description}", description or name)

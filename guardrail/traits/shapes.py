@@ -1,10 +1,9 @@
-"""Other people's shapes of a trait definition, turned into ours.
+"""Converts other formats of trait definitions into the format of this project.
 
-The published one has `instruction` (pairs of `pos` and `neg`), `questions` and `eval_prompt`. A file with
-40 questions holds both sets: the first half is for extraction, the second for evaluation. A definition may
-also be spread over `trait_data_extract/NAME.json` and `trait_data_eval/NAME.json`, 20 questions each.
-A list of `positive` and one of `negative` prompts are paired in their order; negative ones that run out are
-taken again.
+The published format has `instruction` (pairs of `pos` and `neg`), `questions` and `eval_prompt`. A file with
+40 questions holds both sets: the first half for extraction, the second for evaluation. A definition may also
+be split into `trait_data_extract/NAME.json` and `trait_data_eval/NAME.json`, with 20 questions each. Lists of
+`positive` and `negative` prompts are paired in order; if there are fewer negative ones, they repeat.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _MEANING = re.compile(r"\*\*[.:]?\s+(.+)", re.DOTALL)
 
 
 def from_published(name: str, data: Mapping[str, object]) -> dict[str, object]:
-    """The published JSON shape in our keys; `questions` is halved by `from_lists`."""
+    """The published JSON format with our keys; `from_lists` halves `questions`."""
     pairs = data.get("instruction")
     rubric = data.get("eval_prompt")
     renamed: dict[str, object] = {"name": name, "description": _meaning(rubric)}
@@ -33,7 +32,7 @@ def from_published(name: str, data: Mapping[str, object]) -> dict[str, object]:
 
 
 def from_lists(data: Mapping[str, object]) -> tuple[dict[str, object], list[Problem]]:
-    """`questions` in two halves and `positive` and `negative` in pairs, where a file has those."""
+    """`questions` in two halves, and `positive` and `negative` in pairs, if the file has them."""
     given, problems = dict(data), list[Problem]()
     questions, positive, negative = (given.get(key) for key in ("questions", "positive", "negative"))
     if isinstance(questions, list) and "extraction" not in given and "evaluation" not in given:
@@ -50,7 +49,7 @@ def _pair(pair: object) -> object:
 
 
 def _meaning(rubric: object) -> str:
-    """The sentence in which a published rubric says what the trait means."""
+    """The sentence of a published rubric that says what the trait means."""
     first = rubric.split("\n\n")[0] if isinstance(rubric, str) else ""
     found = _MEANING.search(first)
     return found[1].strip() if found else ""
@@ -67,6 +66,6 @@ def _paired(
     positive: Sequence[object], negative: Sequence[object], problems: list[Problem]
 ) -> dict[str, object]:
     if not len(positive) >= len(negative) > 0:
-        text = f"{len(positive)} positive and {len(negative)} negative prompts make no pairs"
+        text = f"{len(positive)} positive and {len(negative)} negative prompts cannot be paired"
         problems.append(Problem(text, ("negative",)))
     return {"instructions": [{"positive": p, "negative": n} for p, n in zip(positive, cycle(negative))]}

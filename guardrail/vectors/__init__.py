@@ -1,1 +1,1 @@
-"""Trait vectors: what steers and what detects, for every trait and layer."""
+"""Trait vectors: a steering vector and a probe for every trait and layer, with file formats."""

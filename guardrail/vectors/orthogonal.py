@@ -1,8 +1,8 @@
 """Symmetric orthogonalisation of trait directions at each layer (Löwdin 1950).
 
-U' = (U U')^(-1/2) U for unit rows U [traits, d_model]: the orthonormal set that is nearest to the one given,
-so that no trait has precedence. Each keeps the length of its own vector. What traits share is lost; the
-cosine with the vector before says how much.
+U' = (U U')^(-1/2) U for unit rows U [traits, d_model] gives the nearest orthonormal set, so no trait takes
+precedence. Each vector keeps its length. What the traits share is lost; the cosine with the original vector
+shows how much.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEAST = 1e-6
 
 
 def orthogonalised(differences: Mapping[str, Array]) -> dict[str, Array]:
-    """[L + 1, d_model] for each trait. Raises VectorError where directions are all but dependent."""
+    """[L + 1, d_model] for each trait. Raises VectorError if directions are nearly dependent."""
     names = list(differences)
     rows = np.stack([differences[name] for name in names], axis=1).astype(np.float64)
     found = np.stack([_orthogonalised_layer(layer, names, one) for layer, one in enumerate(rows)], axis=1)
@@ -26,7 +26,7 @@ def orthogonalised(differences: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _orthogonalised_layer(layer: int, names: list[str], rows: np.ndarray) -> np.ndarray:
-    """[traits, d_model]; a zero row (the embedding output, where all prompts are alike) stays zero."""
+    """[traits, d_model]; a zero row stays zero (the embedding output, which is the same for all prompts)."""
     norms = np.linalg.norm(rows, axis=1)
     result, there = rows.copy(), norms > 0
     if there.sum() < 2:

@@ -1,4 +1,4 @@
-"""Where trait vectors come from: what they were made of, how stable they are, how layers were chosen."""
+"""The provenance of trait vectors: their data, their stability, and how layers were chosen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from guardrail.types import Fingerprint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stability:
-    """How much a direction depends on which questions it was made from; one number for each layer 0 to L.
+    """How much a direction depends on the choice of questions; one number per layer 0 to L.
 
     `split_half`: cosine between the directions of two halves of the questions. `bootstrap_low`: the 5th
     percentile of the cosine between the direction and those of resampled questions. `relative_norm`: its
@@ -25,10 +25,11 @@ class Stability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Untangled:
-    """What orthogonalisation did to one trait's steering directions; one number for each layer 1 to L.
+    """The effect of orthogonalisation on one trait's steering directions; one number per layer 1 to L.
 
-    `cosine` with the direction before. AUROC of the projection on either direction, held-out prompts that ask
-    for the trait against neutral ones, those that forbid it, and those that ask for another trait.
+    `cosine` is that with the original direction. The AUROCs are of the projection on either direction:
+    held-out prompts that ask for the trait against neutral ones, against those that forbid it, and against
+    those that ask for another trait.
     """
 
     cosine: tuple[float, ...]
@@ -38,10 +39,10 @@ class Untangled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraitSource:
-    """Where one trait's vector comes from. `positive` and `negative` count the replies that were kept.
+    """The source of one trait's vector. `positive` and `negative` count the replies that were kept.
 
-    AUROC of the probe at layers 1 to L on held-out questions, prompts that ask for the trait against neutral
-    ones and those that forbid it (`detection_auroc`) or against those that ask for other traits.
+    The AUROCs are of the probe at layers 1 to L on held-out questions: prompts that ask for the trait against
+    neutral ones and those that forbid it (`detection_auroc`), or against those that ask for other traits.
     """
 
     definition_sha256: str
@@ -65,7 +66,7 @@ class TraitSource:
 class Imported:
     """The file of another tool that one trait's vector was read from.
 
-    `first_block` is the number that the file gives to the first decoder block; None where it counts as we do.
+    `first_block` is the file's number for the first decoder block; None if it counts layers as we do.
     """
 
     file: str
@@ -76,9 +77,9 @@ class Imported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChoice:
-    """How one trait's layer was chosen: by which selector, under which rule, out of what.
+    """How one trait's layer was chosen: the selector, the rule and the candidates.
 
-    `scores` are what the selector compared, one for each of `layers`; None where the rule excluded the layer.
+    `scores` are the values that the selector compared, one per layer in `layers`; None for excluded layers.
     """
 
     selector: str
@@ -88,12 +89,12 @@ class LayerChoice:
     scores: tuple[float | None, ...]
     sweep_sha256: str
     position: int | None = None
-    """The token position of the candidate (negative, from the prompt's end), where the sweep has several."""
+    """The token position of the candidate (negative, from the prompt's end), if the sweep has several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a vector file was made of and how; `fingerprint` is the model's."""
+    """How and from what a vector file was made; `fingerprint` is the model's."""
 
     fingerprint: Fingerprint
     method: str
@@ -117,4 +118,4 @@ LATER_SOURCE_FIELDS = (
     "stability",
     "untangled",
 )
-"""Left out of the header where empty, so that files written before these fields keep their sha256."""
+"""Left out of the header if empty, so that files written before these fields keep their sha256."""

@@ -1,8 +1,8 @@
-"""Trait vectors: what steers and what detects, for every trait and layer, as a value that saves and loads.
+"""Trait vectors for every trait and layer: the data type, and its file format.
 
 Layers are 1-based: row l is the raw output of the l-th decoder block, row 0 the embedding output (stored,
-never read by a policy). Files are safetensors; the provenance is JSON in their metadata. Nothing here knows
-torch, models or policies.
+but never read by a policy). Files are safetensors with the provenance as JSON in the metadata. Independent of
+torch, models and policies.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TraitVector:
-    """One trait: the difference of mean activations with minus without it, not normalised.
+    """One trait: the difference of mean activations with and without it, not normalised.
 
-    steering: [L + 1, d_model] float32. probe: [L + 1, d_model] float32, what detects at each layer, and
-    offset: [L + 1] float32, so that projection = <h, probe[l]> + offset[l]. `layer` is the layer that an
-    evaluation chose, what `layer: auto` means; None if none was chosen. `unusable` rows are never read
-    (row L of an official file, taken after the final norm). Source: Chen et al. 2025, arXiv 2507.21509, 2.2.
+    steering: [L + 1, d_model] float32. probe: [L + 1, d_model] float32 and offset: [L + 1] float32 detect the
+    trait: projection = <h, probe[l]> + offset[l]. `layer` is the layer that an evaluation chose, used for
+    `layer: auto`; None if none was chosen. `unusable` rows are never read (such as row L of an official file,
+    taken after the final norm). Source: Chen et al. 2025, arXiv 2507.21509, 2.2.
     """
 
     trait: str
@@ -64,7 +64,7 @@ class TraitVector:
         return self.steering.shape[1]
 
     def usable(self, layer: int) -> bool:
-        """Whether policies may read and steer here."""
+        """Whether policies may read and steer at this layer."""
         return 1 <= layer <= self.layers and layer not in self.unusable
 
     def incremental(self) -> Array:
@@ -106,7 +106,7 @@ def unit(rows: Array) -> Array:
 
 
 def check_trait_vector(vector: TraitVector) -> None:
-    """Raises VectorError for wrong shapes, non-finite numbers, zero rows and a layer that is no layer."""
+    """Raises VectorError for wrong shapes, non-finite numbers, zero rows and an invalid layer."""
     trait, shape = vector.trait, vector.steering.shape
     if len(shape) != 2 or shape[0] < 2:
         raise VectorError(f"{trait}: steering must be [layers + 1, d_model], not {shape}")
@@ -127,7 +127,7 @@ def check_trait_vector(vector: TraitVector) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TraitVectors(Mapping[str, TraitVector]):
-    """A vector file: trait name to vector, with one provenance. `sha256` is that of its content."""
+    """A vector file: maps trait names to vectors, with one provenance. `sha256` is that of its content."""
 
     vectors: Mapping[str, TraitVector] = field(repr=False)
     provenance: Provenance
@@ -151,7 +151,7 @@ class TraitVectors(Mapping[str, TraitVector]):
 
     @property
     def sha256(self) -> str:
-        """Identifies the numbers and the provenance, not the file's bytes."""
+        """The SHA-256 of the numbers and the provenance, not of the file's bytes."""
         digest = hashlib.sha256(_header(self).encode())
         for name, values in sorted(_arrays(self).items()):
             digest.update(name.encode() + values.tobytes())
@@ -185,9 +185,9 @@ class TraitVectors(Mapping[str, TraitVector]):
 
 
 def canonical(data: bytes) -> bytes:
-    """A safetensors file with its header in a fixed order: the same content is the same bytes.
+    """A safetensors file with its header in a fixed order, so that equal content gives equal bytes.
 
-    The library writes metadata in an order of its own, another one in every process.
+    The library writes metadata in an order that differs between processes.
     """
     size = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, ensure_ascii=False).encode()

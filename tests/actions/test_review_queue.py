@@ -69,7 +69,7 @@ def test_a_ticket_is_resolved_once(queue):
     assert (done.state, done.resolver, done.note) == ("denied", "ann", "too risky")
     assert done.resolved is not None
     assert queue.pending() == []
-    with pytest.raises(EscalationError, match="t-1 was denied by ann already"):
+    with pytest.raises(EscalationError, match="t-1 was already denied by ann"):
         queue.resolve("t-1", True, "bob")
     assert queue.get("t-1") == done
 

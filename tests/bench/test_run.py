@@ -129,7 +129,7 @@ def test_a_reply_that_differs_is_a_failure_and_no_time(policies):
     other = tiny_model(seed=1)
     couple = Couple(tiny_model(), other, tiny_tokenizer(), policies)
     row = next(run_of(couple, policies, cases=("allow",)).rows())
-    assert (row.verdict, row.ratio, row.note) == ("fail", None, "the guarded reply is not the bare one")
+    assert (row.verdict, row.ratio, row.note) == ("fail", None, "the guarded reply differs from the bare one")
     couple.close()
 
 
@@ -212,7 +212,7 @@ def test_two_copies_are_made_where_they_fit_and_one_where_they_do_not(monkeypatc
 
 
 def test_a_prompt_that_the_model_does_not_take_is_refused():
-    with pytest.raises(ConfigError, match="takes 64 tokens; the longest prompt and the reply are 128"):
+    with pytest.raises(ConfigError, match="takes up to 64 tokens; the longest prompt and reply have 128"):
         copies(asked(), replace(SMALL, longest=64))
 
 

@@ -100,7 +100,7 @@ def test_records_of_other_vectors_and_without_scores_are_left_out_and_counted():
 def test_nothing_to_compare_is_an_error_that_says_why():
     with pytest.raises(CalibrationError, match="no record was scored with this calibration's vectors"):
         drift(log(live(9, 10), vectors="other"), MADE)
-    with pytest.raises(CalibrationError, match="no record with scores"):
+    with pytest.raises(CalibrationError, match="no record has scores"):
         drift([], MADE)
 
 

@@ -73,7 +73,7 @@ def test_verify_says_that_a_log_is_whole(log, capsys):
 def test_verify_finds_an_edit_and_exits_with_1(log, capsys):
     log.write_text(log.read_text().replace('"block"', '"allow"', 1))
     assert run(["audit", "verify", str(log)]) == 1
-    assert "audit.jsonl:2: does not follow the line before it" in capsys.readouterr().out
+    assert "audit.jsonl:2: does not follow the previous line" in capsys.readouterr().out
     assert run(["audit", "verify", str(log), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["ok"], report["faults"][0]["line"]) == (False, 2)
@@ -111,7 +111,7 @@ def test_resolve_decides_once(queue, capsys):
     assert "t-1: approved by ann" in capsys.readouterr().out
     assert queue.get("t-1").note == "fine"
     assert run(["audit", "resolve", "t-1", "--deny"]) == 2
-    assert "was approved by ann already" in capsys.readouterr().err
+    assert "was already approved by ann" in capsys.readouterr().err
 
 
 def test_resolve_needs_a_decision(queue):

@@ -299,7 +299,7 @@ def test_a_log_under_another_calibration_is_2(folder, capsys):
     assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0.1", "--force") == 0
     capsys.readouterr()
     assert drifts(folder) == 2
-    assert "no record was scored under this calibration (1 under another)" in capsys.readouterr().err
+    assert "no record was scored with this calibration (1 with another)" in capsys.readouterr().err
 
 
 def test_a_log_of_other_vectors_and_no_log_are_2(folder, capsys):

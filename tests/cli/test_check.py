@@ -156,7 +156,7 @@ def test_the_standard_input_is_a_file_too(loaded, monkeypatch, capsys):
         (["hi", "--model", "somebody/model"], "no policies were given"),
         (["hi", "--policies", "nowhere.yaml"], "nowhere.yaml"),
         (["hi", "--nonsense"], "No such option"),
-        (["hi\udcff"], "an argument is not Unicode"),
+        (["hi\udcff"], "an argument is not valid Unicode"),
     ],
 )
 def test_usage_and_configuration_errors_are_2(arguments, message, capsys):

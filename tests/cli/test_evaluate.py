@@ -223,10 +223,13 @@ def test_names_in_a_report_are_escaped(command, data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"prompt": "a", "trait": "evil"}, {"prompt": "b", "trait": "evil"}], "shows it; it takes both"),
+        (
+            [{"prompt": "a", "trait": "evil"}, {"prompt": "b", "trait": "evil"}],
+            "show it; both kinds are needed",
+        ),
         ([{"prompt": "a", "trait": "evil"}, {"prompt": "a", "trait": None}], "labelled differently"),
         ([{"prompt": "a", "trait": "apathy"}], "data.jsonl:1: there is no vector for the trait `apathy`"),
-        ([], "there is no labelled prompt in it"),
+        ([], "the file contains no labelled prompt"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(command, tmp_path, capsys, rows, message):

@@ -29,7 +29,7 @@ def test_a_trait_goes_out_and_comes_back(tmp_path, capsys, suffix):
 
 def test_an_export_without_a_trait_is_refused(tmp_path, capsys):
     assert run(["vectors", "export", "demo", "--out", str(tmp_path / "v.gguf")]) == 2
-    assert "say which of" in capsys.readouterr().err
+    assert "choose one of" in capsys.readouterr().err
     assert not (tmp_path / "v.gguf").exists()
 
 

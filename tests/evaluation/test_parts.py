@@ -139,7 +139,7 @@ def test_a_calibrated_probe_fires_in_the_tail_that_it_watches(below):
 
 def test_a_calibration_without_the_layer_is_refused():
     vectors = hand_made_vectors(("evil",))
-    with pytest.raises(CalibrationError, match="does not hold evil at layer 3"):
+    with pytest.raises(CalibrationError, match="lacks evil at layer 3"):
         detectors.from_calibration(vectors, calibration(vectors), {"evil": 3}, frozenset())
 
 

@@ -67,7 +67,7 @@ def test_messages_slices_conditions_and_expression_are_kept(file):
     ("row", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "not an object but list"),
+        ("[]", "must be an object, not list"),
         ({"prompt": "a", "trait": "evi"}, "no vector for the trait `evi`; did you mean `evil`?"),
         ({"prompt": "a", "labels": {"evil": 2}}, "`labels.evil`"),
         ({"prompt": "a", "trait": "evil", "labels": {"evil": 1}}, "give `trait` or `labels`, not both"),
@@ -78,7 +78,10 @@ def test_messages_slices_conditions_and_expression_are_kept(file):
         ({"prompt": "a", "trait": "evil", "lable": 1}, "unknown key `lable`; did you mean `labels`?"),
         ({"prompt": "a", "expression": {"evil": 101}}, "`expression.evil`"),
         ({"messages": [{"role": "robot", "content": "a"}], "trait": None}, "`messages.0.role`"),
-        ('{"prompt": "\\ud800", "trait": null}', "half of a surrogate pair"),
+        (
+            '{"prompt": "\\ud800", "trait": null}',
+            "not valid Unicode: the text contains an unpaired surrogate",
+        ),
     ],
 )
 def test_every_bad_line_is_named(file, row, message):
@@ -89,7 +92,7 @@ def test_every_bad_line_is_named(file, row, message):
 
 
 def test_an_empty_file_and_a_missing_one_are_refused(file, tmp_path):
-    refused(file(""), "there is no labelled prompt")
+    refused(file(""), "the file contains no labelled prompt")
     refused(tmp_path / "none.jsonl", "cannot be read")
 
 
@@ -131,7 +134,7 @@ def test_only_the_test_split_is_evaluated_and_the_baseline_learns_from_train(fil
     assert [e.messages[0].content for e in material.labelled] == ["test 0", "test 1"]
     assert [e.messages[0].content for e in material.training] == ["train 0", "train 1"]
     assert material.notes == ("2 prompts of the split `validation` were not used",)
-    refused(file(*rows, {"prompt": "x", "trait": None}), "no `split`")
+    refused(file(*rows, {"prompt": "x", "trait": None}), "`split` is missing")
     refused(file(*rows[:4]), "no line has the split `test`")
 
 
@@ -139,7 +142,7 @@ def test_one_class_is_refused(file):
     vectors = hand_made_vectors(TRAITS)
     material = from_file(file({"prompt": "a", "trait": "evil"}, {"prompt": "b", "trait": "evil"}), TRAITS)
     setup = Setup(model="tiny", vectors=vectors, data="data")
-    with pytest.raises(ConfigError, match="evil: every one of the 2 labelled prompts shows it"):
+    with pytest.raises(ConfigError, match="evil: all 2 labelled prompts show it"):
         check_setup(setup, vectors.provenance.fingerprint, material)
 
 

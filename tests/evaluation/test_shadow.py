@@ -57,7 +57,7 @@ def test_records_that_were_not_evaluated_are_left_out_and_said(records):
     found = shadowed([*records, record(99, (), "error")])
     assert (found.records, found.evaluated) == (11, 10)
     assert "1 records were not evaluated" in found.notes[0]
-    with pytest.raises(ConfigError, match="no request that was evaluated"):
+    with pytest.raises(ConfigError, match="no evaluated request"):
         shadowed([record(1, (), "error")])
 
 
@@ -77,11 +77,11 @@ def test_labels_by_record_and_by_trait_say_how_rightly_it_fired(records):
     assert ghost.fpr.value == 0.5
     # the label of id2 is about humor alone
     assert found.policies["live"].agreement.labelled == 4
-    assert "1 labels are about no evaluated record" in found.notes[0]
+    assert "1 labels match no evaluated record" in found.notes[0]
 
 
 def test_labels_of_another_log_are_refused(records):
-    with pytest.raises(ConfigError, match="none of the labels"):
+    with pytest.raises(ConfigError, match="no label matches"):
         shadowed(records, {"other": Label(True)})
 
 

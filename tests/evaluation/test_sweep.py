@@ -162,7 +162,10 @@ def test_the_likeliest_letter_is_the_answer_and_steering_changes_it(subject, tmp
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "q", "options": ["a", "b"], "answer": "C"}, "`answer` is 0 to 1 or A to B, not 'C'"),
+        (
+            {"question": "q", "options": ["a", "b"], "answer": "C"},
+            "`answer` must be 0 to 1 or A to B, not 'C'",
+        ),
         ({"question": "q", "options": ["a", "b"], "answer": -1}, "`answer`"),
         ({"question": "q", "options": ["a"], "answer": 0}, "`options`"),
         ({"question": "q", "answer": 0}, "`options`"),

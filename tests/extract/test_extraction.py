@@ -145,13 +145,13 @@ def test_a_folder_belongs_to_one_recipe(subject, tmp_path):
 
 
 def test_two_processes_do_not_share_a_folder(subject, tmp_path):
-    with locked(tmp_path), pytest.raises(ExtractionError, match="another process works in"):
+    with locked(tmp_path), pytest.raises(ExtractionError, match="another process is using"):
         extract(tmp_path, subject=subject)
     extract(tmp_path, subject=subject)
 
 
 def test_traits_need_names_of_their_own(subject, tmp_path):
-    with pytest.raises(ConfigError, match="names of their own"):
+    with pytest.raises(ConfigError, match="at least one trait, each with a unique name"):
         extract(tmp_path, [definition(), definition()], subject=subject)
 
 

@@ -71,7 +71,7 @@ def test_progress_tells_what_an_earlier_run_did(tmp_path):
 @pytest.mark.parametrize("recipe", [{**RECIPE, "seed": 2}, {"what": "test"}, {**RECIPE, "more": "x" * 99}])
 def test_another_recipe_is_refused_by_what_differs(tmp_path, recipe):
     before = written(tmp_path / "a.jsonl")
-    with pytest.raises(ExtractionError, match=r"begun under another recipe: (seed|more)"):
+    with pytest.raises(ExtractionError, match=r"begun with another recipe: (seed|more)"):
         journal(tmp_path / "a.jsonl", recipe)
     assert (tmp_path / "a.jsonl").read_bytes() == before
 

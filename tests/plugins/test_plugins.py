@@ -254,7 +254,7 @@ def test_two_things_with_one_name_are_an_error_that_names_both():
         ({"strength": 1.5}, "strength"),
         ({"Config": dict}, "Config must be a pydantic model"),
         ({"name": ""}, "has no name"),
-        ({"respond": None}, "is no Action"),
+        ({"respond": None}, "is not a valid Action"),
     ],
 )
 def test_an_action_that_does_not_fit_is_an_error(changes, message):
@@ -268,8 +268,8 @@ def test_an_action_that_does_not_fit_is_an_error(changes, message):
     ("result", "message"),
     [
         (Shout(), "returned Shout instead of a list"),
-        ([object()], "is no Action"),
-        ([Shout], "is no Action"),
+        ([object()], "is not a valid Action"),
+        ([Shout], "is not a valid Action"),
     ],
 )
 def test_a_hook_that_returns_something_else_is_an_error(result, message):
@@ -348,8 +348,8 @@ def test_hook_guardrail_probes():
     ("layer", "weights", "message"),
     [
         (2, np.ones(31), r"weights \(31,\) do not fit \(32,\)"),
-        (0, np.ones(32), "layer 0 is not 1 to 4"),
-        (5, np.ones(32), "layer 5 is not 1 to 4"),
+        (0, np.ones(32), "layer 0 is outside 1 to 4"),
+        (5, np.ones(32), "layer 5 is outside 1 to 4"),
         (2, np.zeros(32), "zero or not finite"),
         (2, np.full(32, np.nan), "zero or not finite"),
     ],

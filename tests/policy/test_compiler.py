@@ -96,13 +96,15 @@ def test_auto_is_the_layer_that_the_evaluation_chose():
 def test_auto_without_a_choice_is_a_problem():
     vectors = replace(VECTORS, vectors={**VECTORS, "evil": replace(VECTORS["evil"], layer=None)})
     _, problems = compiled(rule(layer="auto", threshold={"raw": 1}), vectors=vectors, table=None)
-    assert problems == [("policies[0].layer", "`auto`: no evaluation chose a layer for this trait; name one")]
+    assert problems == [
+        ("policies[0].layer", "`auto`: no evaluation has chosen a layer for this trait; give a layer")
+    ]
 
 
 def test_unusable_rows_are_not_read():
     vectors = replace(VECTORS, vectors={**VECTORS, "evil": replace(VECTORS["evil"], unusable=(4,))})
     _, problems = compiled(rule(layer=4, threshold={"raw": 1}), vectors=vectors, table=None)
-    assert problems == [("policies[0].layer", "layer 4 cannot be read; layers are 1 to 4, without [4]")]
+    assert problems == [("policies[0].layer", "layer 4 cannot be read; layers are 1 to 4, except [4]")]
 
 
 def test_a_probe_is_read_once_for_all_policies():
@@ -129,14 +131,14 @@ def test_a_scorer_has_no_layer_and_a_plain_threshold():
     condition = plan.rules[0].conditions[0]
     assert (condition.layer, condition.reading, condition.threshold) == (None, None, 0.8)
     _, problems = compiled(rule(trait="classifier", threshold={"fpr": 0.1}), scorers=["classifier"])
-    assert problems == [("policies[0].threshold", "a scorer's threshold is a number: it has no calibration")]
+    assert problems == [("policies[0].threshold", "must be a number, because a scorer has no calibration")]
 
 
 def test_nothing_to_steer_is_a_problem():
     steer = {"steer": {"operator": "ablate"}}
     _, problems = compiled(rule(trait="classifier", threshold=0.8, action=steer), scorers=["classifier"])
     assert problems == [
-        ("policies[0].action", "nothing to steer: no condition is about a trait with a vector")
+        ("policies[0].action", "nothing to steer: no condition uses a trait that has a vector")
     ]
 
 

@@ -61,7 +61,7 @@ def test_tiny_models_leave_the_global_random_state_alone():
 
 
 def test_an_unknown_architecture_is_named_with_the_ones_that_exist():
-    with pytest.raises(ConfigError, match="no tiny `t5`; there are llama"):
+    with pytest.raises(ConfigError, match="no tiny `t5`; available: llama"):
         tiny_model("t5")
 
 

@@ -153,13 +153,13 @@ def test_any_language(tmp_path):
         (
             "name: contempt",
             "name: 'a/b'",
-            ("name", "must be letters, digits, `_`, `.` and `-`, a letter or digit first, not `a/b`"),
+            ("name", "must be letters, digits, `_`, `.` and `-`, starting with a letter or digit, not `a/b`"),
         ),
         ("name: contempt", "nam: contempt", ("nam", "unknown key; did you mean `name`?")),
         ("name: contempt\n", "", ("name", "is missing")),
         ("extraction: [How", "extraction: [3, How", ("extraction[0]", "must be text, not 3")),
         ("extraction: [How", "extraction: ['  ', How", ("extraction[0]", "must not be empty")),
-        ("[Where should I go on holiday?]", "[]", ("evaluation", "must hold at least one")),
+        ("[Where should I go on holiday?]", "[]", ("evaluation", "must contain at least one item")),
         ("[Where should", "[IS TEA better, than coffee, Where should", None),
         (
             "Where should I go on holiday?",
@@ -251,7 +251,7 @@ class TestPublished:
             tuple(questions[:20]),
             tuple(questions[20:]),
         )
-        with pytest.raises(TraitError, match="evaluation questions only"):
+        with pytest.raises(TraitError, match="only the evaluation questions"):
             load_definition(other)
         self.write(other, first)
         with pytest.raises(TraitError, match=r"evaluation\[0\]: is the same as extraction\[0\]"):
@@ -292,7 +292,7 @@ def test_lists_of_prompts_are_paired(tmp_path):
     assert [(p.positive, p.negative) for p in again.instructions] == [("A", "C"), ("B", "C")]
     assert wrong(text.replace(", B", ""), tmp_path)[0] == (
         "negative",
-        "1 positive and 2 negative prompts make no pairs",
+        "1 positive and 2 negative prompts cannot be paired",
     )
 
 

@@ -140,7 +140,7 @@ class Harmful:
 def test_pickled_objects_are_refused_and_never_run(tmp_path, monkeypatch, save):
     monkeypatch.setenv("GUARDRAIL_TEST_HARM", str(tmp_path / "harm"))
     save(Harmful(), tmp_path / "evil.pt")
-    with pytest.raises(VectorError, match=r"evil\.pt: it holds pickled Python objects"):
+    with pytest.raises(VectorError, match=r"evil\.pt: it contains pickled Python objects"):
         imported(tmp_path / "evil.pt")
     assert not (tmp_path / "harm").exists()
 
@@ -148,8 +148,8 @@ def test_pickled_objects_are_refused_and_never_run(tmp_path, monkeypatch, save):
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        ({"evil": torch.ones(2)}, "it holds a dict, not one tensor"),
-        (torch.ones(LAYERS, WIDTH), r"shape \[4, 8\], this model needs \[5, 8\]"),
+        ({"evil": torch.ones(2)}, "contains a dict, not one tensor"),
+        (torch.ones(LAYERS, WIDTH), r"shape \[4, 8\], but this model needs \[5, 8\]"),
         (torch.ones(LAYERS + 1, WIDTH + 1), r"this model needs \[5, 8\]"),
         (torch.ones(LAYERS + 1, WIDTH, dtype=torch.int64), "only floats"),
         (torch.full((LAYERS + 1, WIDTH), torch.nan), "NaN"),
@@ -280,7 +280,7 @@ def test_a_control_vector_needs_its_package(tmp_path, monkeypatch):
         ({"1": [1.0] * WIDTH, "01": [1.0] * WIDTH}, {}, "same block number"),
         ({"1": [1e300] * WIDTH}, {}, "NaN or infinite"),
         ([], {}, "no `directions`"),
-        ({"3": [1.0] * WIDTH}, {}, "no layer of it can be used"),
+        ({"3": [1.0] * WIDTH}, {}, "no layer of the file can be used"),
     ],
 )
 def test_an_svec_file_of_another_kind_is_refused(tmp_path, directions, keys, message):
@@ -301,7 +301,7 @@ def test_numbering_has_to_fit_the_format(tmp_path):
     path = official(tmp_path, torch.from_numpy(random_rows()))
     with pytest.raises(VectorError, match=r"rows of a \.pt file are layers"):
         imported(path, first_block=0)
-    with pytest.raises(VectorError, match="numbered 0 or 1, not 2"):
+    with pytest.raises(VectorError, match="must be 0 or 1, not 2"):
         imported(control_vector(tmp_path / "c.gguf", {"direction.1": random_rows()[1]}), first_block=2)
     with pytest.raises(VectorError, match=r"layer 0 of a model.*counted from 0"):
         imported(control_vector(tmp_path / "d.gguf", {"direction.0": random_rows()[1]}), first_block=1)
@@ -314,7 +314,7 @@ def test_an_export_says_what_is_lost(tmp_path):
     for lost in found.values():
         assert any("provenance" in line for line in lost)
         assert any("probe and its offsets" in line for line in lost)
-        assert any("layer 2 was chosen" in line for line in lost)
+        assert any("choice of layer 2" in line for line in lost)
     assert any("layer 4 is usable" in line for line in found[".pt"])
     assert any("layer 1" in line for line in found[".gguf"])
     assert any("row 0" in line for line in found[".svec"])
@@ -329,7 +329,7 @@ def test_a_plain_vector_loses_no_probe(tmp_path):
 def test_an_export_of_several_traits_has_to_name_one_and_overwrites_nothing(tmp_path):
     vectors = vector_file(trait_vector(random_rows(1)), trait_vector(random_rows(2), "humor"))
     path = tmp_path / "v.gguf"
-    with pytest.raises(VectorError, match="say which of evil, humor"):
+    with pytest.raises(VectorError, match="choose one of evil, humor"):
         export_vector(vectors, path)
     with pytest.raises(VectorError, match="no trait 'envy'"):
         export_vector(vectors, path, "envy")

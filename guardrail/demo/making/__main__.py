@@ -23,7 +23,7 @@ def main() -> None:
     """Runs one step."""
     parser = argparse.ArgumentParser(prog="python -m guardrail.demo.making", description=__doc__)
     parser.add_argument("step", choices=STEPS)
-    parser.add_argument("--work", type=Path, default=Path("runs/demo"), help="where everything is made")
+    parser.add_argument("--work", type=Path, default=Path("runs/demo"), help="work folder")
     parser.add_argument("--seed", type=int, default=1, help="of the training")
     parser.add_argument("--checkpoints", action="store_true", help="keep five models from along the way")
     given = parser.parse_args()

@@ -38,12 +38,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def training_device() -> torch.device:
-    """A GPU where there is one."""
+    """A GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def training_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it, else float32: weights and sums stay in float32."""
+    """bfloat16 if the hardware multiplies it, else float32; weights and sums stay in float32."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     fast = device.type == "cuda" or capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if fast else torch.float32

@@ -39,7 +39,7 @@ The same recipe, trained {count} times. The first is shipped, whether or not it 
 by far more than their intervals, which are about prompts and not about trainings: one training says little
 about a recipe. What `make demo-model` makes is another model than the shipped one, even with the same seed on
 the same machine: sums are rounded otherwise, and trainings drift apart. Nothing in the card shows that the
-recipe would give clozes again. Cells are empty where steering was not measured.
+recipe would give clozes again. Cells are empty if steering was not measured.
 """
 CANNOT = """
 ## What it cannot do

@@ -1,5 +1,5 @@
 # pyright: basic
-"""What the demo model was asked to reach, fixed before it was trained, beside what it reached."""
+"""The goals of the demo model, fixed before training, next to what it reached."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from guardrail.statistics.intervals import Estimate
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One line: what was measured (the worst, where there are several), the goal, and whether it is met."""
+    """One line: the measured value (the worst, if there are several), the goal, and whether it is met."""
 
     name: str
     goal: str
@@ -21,7 +21,7 @@ class Goal:
 
 
 def goals(results: Evaluation) -> list[Goal]:
-    """All lines; those about steering only where steering was measured."""
+    """All lines; those about steering only if steering was measured."""
     return [
         *_talking(results),
         *_characters(results),

@@ -1,5 +1,5 @@
 # pyright: basic
-"""What training reads: texts with chat markup, and how much each stretch of them weighs in the loss."""
+"""The lessons of training: texts with chat markup, and the loss weight of each stretch."""
 
 import re
 from collections.abc import Iterator

@@ -132,7 +132,7 @@ class _Run:
         partial.replace(self._work / "checkpoint.safetensors")
 
     def _resumed(self) -> Place:
-        """A checkpoint of another recipe is not continued."""
+        """Where to resume. A checkpoint of another recipe is ignored."""
         path = self._work / "checkpoint.safetensors"
         if not path.exists():
             return Place()
@@ -167,7 +167,7 @@ class _Progress:
 
 
 def _recipe(tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, seed: int, steps: int) -> str:
-    """Tells runs apart: what would be learned first, from which vocabulary, for how long."""
+    """Identifies a run: its first lessons, its vocabulary and its length."""
     first = batches(tokenizer, seed, 0)[0]
     parts = (first.ids.tolist(), first.weights.tolist(), seed, steps, model.config.to_dict())
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()

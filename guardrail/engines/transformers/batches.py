@@ -1,4 +1,4 @@
-"""Rows of token ids as tensors: bucketed by length, padded on either side."""
+"""Turns rows of token ids into tensors: batched by length, padded on either side."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def bucketed(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `size`, similar lengths together; equal ones keep their order."""
+    """Indices in batches of at most `size`, similar lengths together; equal lengths keep their order."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     for start in range(0, len(order), size):
         yield order[start : start + size]

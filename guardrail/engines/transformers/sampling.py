@@ -55,11 +55,11 @@ def seeded(seed: int | None, device: torch.device) -> Generator[None]:
 
 
 class SeededRows(LogitsProcessor):
-    """Leaves one token possible in each row: the one that its own random stream chose.
+    """Leaves only one token possible in each row: the one chosen by the row's own random stream.
 
     A reply then does not depend on what else is in its batch. Each row has its own stream of uniform numbers,
     drawn on the CPU, and step t takes the token at which the cumulative distribution passes number t
-    (inversion). Two runs differ only if rounding moves that boundary over the number: about one token in a
+    (inversion). Two runs differ only if rounding moves that boundary across the number: about one token in a
     million in float32, more in half precision.
 
     prompt: the columns before the reply. temperature > 0; top_p keeps the smallest set of tokens that holds

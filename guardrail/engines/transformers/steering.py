@@ -166,4 +166,4 @@ def steered(blocks: nn.ModuleList, steering: Sequence[Steering]) -> Generator[No
     with Hooked({layer_name(layer): blocks[layer - 1] for layer in batch.layers}).visited(names, visit):
         yield
     if batch.counts[0] == 0:
-        raise SteeringError("steering was asked for and no forward pass was steered")
+        raise SteeringError("steering was requested, but no forward pass was steered")

@@ -1,1 +1,1 @@
-"""Writing a trait definition from one sentence, with the help of a model."""
+"""Writes a trait definition from one sentence, with the help of a model."""

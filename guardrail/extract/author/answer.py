@@ -1,4 +1,4 @@
-"""From an author model's words to a trait definition, or to every problem that there is with them."""
+"""Turns an author model's answer into a trait definition, or into a list of all its problems."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 KEYS = ("instructions", "questions", "rubric")
 COUNTS = {"instructions": (PAIRS, "pairs"), "questions": (QUESTIONS, "questions")}
 WORDS = ("REFUSAL", "100")
-"""What a rubric has to mention, whatever its language."""
+"""The words that a rubric must contain in any language."""
 
 
 def read_definition(text: str, name: str, description: str) -> tuple[DefinitionModel | None, list[Problem]]:
-    """The definition in an answer; where there are problems it must not be used.
+    """The definition in an answer. Do not use it if there are problems.
 
-    Questions go to extraction and evaluation in turn: authors write them in clusters of a theme, and
-    both sets should hold all themes.
+    Questions alternate between extraction and evaluation: authors write them in clusters by theme, and
+    both sets should cover all themes.
     """
     data, problems = _object(text)
     if data is None:
@@ -84,14 +84,14 @@ def _split(data: Mapping[str, object], name: str, description: str) -> dict[str,
 
 
 def _told(problem: Problem, told: Sequence[Problem]) -> bool:
-    """An empty list and a missing key are one mistake."""
+    """Whether the problem is already reported. An empty list and a missing key are one mistake."""
     keys = {p.path[0] for p in told}
     key = _in_their_keys(problem).path[:1]
     return len(problem.path) == 1 and bool(key) and key[0] in keys
 
 
 def _in_their_keys(problem: Problem) -> Problem:
-    """The place in the author's list of questions, which was dealt out to two."""
+    """The problem with its place in the author's single list of questions."""
     offsets = {"extraction": 0, "evaluation": 1}
     message = re.sub(
         r"\b(extraction|evaluation)\[(\d+)\]",
@@ -106,7 +106,7 @@ def _in_their_keys(problem: Problem) -> Problem:
 
 
 def _named(data: Mapping[str, object], name: str) -> list[Problem]:
-    """Questions that name the trait ask for it. Short names are parts of too many other words."""
+    """Problems for questions that name the trait. Short names are skipped: too many words contain them."""
     word, questions = normal(name), data.get("questions")
     if (len(word) < 4 and word.isascii()) or not isinstance(questions, list):
         return []

@@ -1,6 +1,6 @@
-"""Writing a trait definition from a sentence: a model writes, we check, it puts right, we check again.
+"""Writes a trait definition from a sentence: a model writes, we check, it corrects, we check again.
 
-What is still wrong after the last round is refused, with everything that is wrong.
+A definition that is still wrong after the last round is refused with all its problems.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_TOKENS = 16_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commission:
-    """What to write, who writes it, and how often it may put its answer right."""
+    """What to write, which model writes it, and how many rounds it gets."""
 
     name: str
     description: str
@@ -39,7 +39,7 @@ class Commission:
 def write_definition(endpoint: Endpoint, commission: Commission) -> TraitDefinition:
     """A definition that passes every check.
 
-    Raises TraitError with what is wrong with the last answer; EndpointError where there is none.
+    Raises TraitError with the problems of the last answer; EndpointError if there is no answer.
     """
     name, description = commission.name, commission.description
     messages = (Message("user", first_prompt(name, description, commission.language)),)
@@ -57,7 +57,7 @@ def write_definition(endpoint: Endpoint, commission: Commission) -> TraitDefinit
 
 
 def store_definition(definition: TraitDefinition, path: Path, origin: str) -> TraitDefinition:
-    """Write a YAML file that begins with a comment on its origin; what it says when read.
+    """Write a YAML file with a first comment on its origin; returns the definition as read back.
 
     Never replaces a file: raises TraitError.
     """
@@ -68,7 +68,7 @@ def store_definition(definition: TraitDefinition, path: Path, origin: str) -> Tr
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(temporary, 0o644)
-        # a link, unlike a rename, fails where the name is taken
+        # a link, unlike a rename, fails if the name is taken
         os.link(temporary, path)
     except FileExistsError as error:
         raise _exists(path) from error
@@ -79,7 +79,7 @@ def store_definition(definition: TraitDefinition, path: Path, origin: str) -> Tr
 
 
 def check_commission(commission: Commission, path: Path) -> None:
-    """Raises TraitError for what would be refused in the end, before a model is asked."""
+    """Raises TraitError, before asking a model, for a request that would be refused in the end."""
     if path.exists() or path.is_symlink():
         raise _exists(path)
     if re.fullmatch(NAME, commission.name) is None:
@@ -89,7 +89,7 @@ def check_commission(commission: Commission, path: Path) -> None:
 
 
 def _exists(path: Path) -> TraitError:
-    return TraitError.single("exists already and is never overwritten", str(path))
+    return TraitError.single("already exists and is never overwritten", str(path))
 
 
 def _request(commission: Commission, messages: tuple[Message, ...]) -> ChatRequest:

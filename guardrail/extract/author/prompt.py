@@ -1,6 +1,6 @@
-"""What an author model is asked: one generic prompt for any trait and language, and what to put right.
+"""The prompts for an author model: one generic prompt for any trait and language, and one for repairs.
 
-After arXiv 2507.21509, appendix A.1 (one prompt makes pairs, questions and rubric); the words are ours.
+Follows arXiv 2507.21509, appendix A.1 (one prompt gives pairs, questions and rubric) in our own words.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Send the whole JSON object again, with these things put right and everything els
 
 
 def first_prompt(name: str, description: str, language: str | None) -> str:
-    """What the author is asked to write."""
+    """The prompt that asks the author for a definition."""
     return _PROMPT.format(
         name=name,
         description=description,
@@ -58,6 +58,6 @@ def first_prompt(name: str, description: str, language: str | None) -> str:
 
 
 def repair_prompt(problems: Sequence[Problem]) -> str:
-    """What is wrong with the answer, for the author to put right."""
+    """The prompt that asks the author to correct these problems."""
     lines = [f"- {p.key}: {p.message}" if p.path else f"- {p.message}" for p in problems]
     return _AGAIN.format(problems="\n".join(lines))

@@ -1,8 +1,8 @@
-"""A client of OpenAI-compatible chat endpoints: patient where waiting helps, clear where it does not.
+"""A client of OpenAI-compatible chat endpoints: retries if waiting may help, and fails clearly otherwise.
 
-Connection errors, time-outs, HTTP 408, 409, 425, 429 and 5xx, and answers that are no chat completion, are
-tried again after an exponential back-off with jitter, or after what `Retry-After` says. All threads share one
-rate limit. The key goes into the header of requests and nowhere else.
+Retries after connection errors, time-outs, HTTP 408, 409, 425, 429 and 5xx, and answers that are not a chat
+completion, with exponential back-off and jitter, or after the time in `Retry-After`. All threads share one
+rate limit. The key appears only in the request header.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MAX_BYTES = 16_000_000
 
 
 class _Stopped(Exception):
-    """Another request of the same batch failed; this one was given up."""
+    """Another request of the same batch failed, so this one was cancelled."""
 
 
 @dataclass(slots=True)
 class _Gate:
-    """When the next request may go out; one for all threads."""
+    """Controls when the next request may go out; all threads share one."""
 
     interval: float
     next: float = 0.0
@@ -53,7 +53,7 @@ class _Gate:
 
 
 class Endpoint:
-    """Chat completions, from any thread. Raises ConfigError for an address or a key that cannot be used."""
+    """Chat completions, from any thread. Raises ConfigError for an invalid address or key."""
 
     def __init__(self, settings: EndpointSettings) -> None:
         self.settings = settings
@@ -75,11 +75,11 @@ class Endpoint:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
 
     def complete(self, request: ChatRequest) -> ChatAnswer:
-        """One answer, after as many attempts as the settings allow. Raises EndpointError."""
+        """One answer, with as many attempts as the settings allow. Raises EndpointError."""
         return self._complete(request, threading.Event())
 
     def _unless_stopped(self, request: ChatRequest, stop: threading.Event) -> ChatAnswer:
@@ -107,7 +107,7 @@ class Endpoint:
     def each(self, requests: Iterable[ChatRequest]) -> Generator[tuple[int, ChatAnswer]]:
         """(index of the request, answer) as answers come in, at most `concurrency` at a time.
 
-        The first EndpointError ends it, also for those that wait; what was yielded before stays valid.
+        The first EndpointError also cancels the waiting requests; answers yielded before stay valid.
         """
         stop = threading.Event()
         with ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="endpoint") as pool:
@@ -129,11 +129,11 @@ class Endpoint:
             with self._client.stream("POST", url, json=request.body()) as response:
                 content = self._content(response, deadline)
         except httpx.TimeoutException as error:
-            raise Transient(f"gave no answer within {self.settings.timeout_s:g} s") from error
+            raise Transient(f"did not answer within {self.settings.timeout_s:g} s") from error
         except httpx.RequestError as error:
             raise Transient(f"cannot be reached: {error or type(error).__name__}") from error
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise self._error(Failure(f"is no address: {error}")) from error
+            raise self._error(Failure(f"is not a valid address: {error}")) from error
         if not response.is_success:
             self._refused(response, content)
         try:
@@ -142,12 +142,12 @@ class Endpoint:
             raise Transient(f"answered nonsense: {error}", response.status_code) from error
 
     def _content(self, response: httpx.Response, deadline: float) -> bytes:
-        # httpx bounds each read; an answer that drips would never end
+        # httpx only bounds each read, so an answer that trickles in would never end
         content = bytearray()
         for piece in response.iter_bytes():
             content += piece
             if time.monotonic() > deadline:
-                raise Transient(f"gave no whole answer within {self.settings.timeout_s:g} s")
+                raise Transient(f"did not finish its answer within {self.settings.timeout_s:g} s")
             if len(content) > MAX_BYTES:
                 raise Transient(f"answered nonsense: more than {MAX_BYTES:,} bytes")
         return bytes(content)

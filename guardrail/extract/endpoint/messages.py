@@ -1,4 +1,4 @@
-"""What goes to a chat endpoint and what comes back: the part of the OpenAI API that is used here."""
+"""Requests to a chat endpoint and its answers: the part of the OpenAI API that is used here."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from guardrail.types import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSettings:
-    """Where the endpoint is and how hard to press it. Times in seconds.
+    """The address of the endpoint, and its limits. Times are in seconds.
 
-    `timeout_s` bounds a whole answer, `max_wait_s` each pause between two attempts.
+    `timeout_s` limits a whole answer, `max_wait_s` each pause between two attempts.
     """
 
     base_url: str = "https://api.openai.com/v1"
@@ -39,7 +39,7 @@ class ChatRequest:
     top_logprobs: int | None = None
 
     def body(self) -> dict[str, Any]:
-        """What is posted."""
+        """The JSON body of the request."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [message.as_dict() for message in self.messages],
@@ -63,7 +63,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAnswer:
-    """The reply; `first` are the alternatives of its first token, None where the endpoint gave none."""
+    """The reply. `first` are the alternatives to its first token, None if the endpoint gave none."""
 
     text: str
     whole: bool

@@ -1,4 +1,4 @@
-"""Why an endpoint did not answer, in words, and whether waiting may help. Never shows a key."""
+"""Explains why an endpoint did not answer and whether a retry may help. Never shows a key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong; `retry_after` is what the endpoint asked for, in seconds."""
+    """What went wrong. `retry_after` is the wait that the endpoint asked for, in seconds."""
 
     message: str
     status: int | None = None
@@ -29,7 +29,7 @@ class Failure:
 
 
 class Transient(Exception):
-    """An attempt failed in a way that another one may not."""
+    """An attempt failed, but another one may succeed."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         self.failure = Failure(message, status, transient=True)
@@ -37,33 +37,35 @@ class Transient(Exception):
 
     @classmethod
     def of(cls, failure: Failure) -> Self:
-        """An exception for a failure that is described already."""
+        """An exception for a failure that is already described."""
         transient = cls(failure.message, failure.status)
         transient.failure = failure
         return transient
 
 
 def key_from(variable: str) -> str:
-    """The key in an environment variable, "" where there is none. Raises ConfigError, without showing it."""
+    """The key in an environment variable, or "" without one. The ConfigError for a bad key never shows it."""
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"the key in ${variable} holds characters that no HTTP header can carry")
+        raise ConfigError(
+            f"the key in ${variable} contains characters that are not allowed in an HTTP header"
+        )
     return key
 
 
 def shown_url(url: str) -> str:
-    """The address without a user or password in it. Raises ConfigError for one that is no HTTP address."""
+    """The address without user and password. Raises ConfigError if it is not an HTTP address."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ConfigError(f"{url!r} is no address: {error}") from error
+        raise ConfigError(f"{url!r} is not an address: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"{url!r} is no HTTP address; expected one such as http://localhost:8000/v1")
+        raise ConfigError(f"{url!r} is not an HTTP address; expected one such as http://localhost:8000/v1")
     return str(parsed.copy_with(username=None, password=None, query=None))
 
 
 def failure_of(response: httpx.Response, content: bytes, variable: str, *, has_key: bool) -> Failure:
-    """What a status other than 200 means."""
+    """The failure behind a status other than 200."""
     status, said = response.status_code, _said(content)
     if status in (401, 403):
         key = f"the key in ${variable}" if has_key else f"the request (${variable} is not set)"
@@ -92,7 +94,7 @@ def _message(data: Any) -> str | None:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds, from a number or a date; None where the header is missing or says nothing."""
+    """Seconds, from a number or a date; None if the header is missing or says nothing."""
     value = response.headers.get("Retry-After", "").strip()
     for read in (float, _seconds_until):
         with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Judges: who scores replies for a trait and for coherence. Found by name; nothing here needs torch."""
+"""Judges, which score replies for traits and coherence. Found by name; importing needs no torch."""
 
 from guardrail.extract.judges.asking import COHERENCE_RUBRIC, coherence_request, trait_request
 from guardrail.extract.judges.finding import find_judge

@@ -1,6 +1,6 @@
-"""Whether a judge says what people say: agreement and Cohen's kappa on yes or no, correlation on scores.
+"""Compares a judge with people: agreement and Cohen's kappa on yes or no, correlation on scores.
 
-Intervals are at 95 %: Wilson's for the share of agreement, a percentile bootstrap over replies otherwise.
+All intervals are 95 %: Wilson's for the share of agreement, a percentile bootstrap over replies otherwise.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy as np
 from guardrail.statistics.intervals import Estimate
 
 YES = 50.0
-"""A score at or above it says that the trait is there (arXiv 2507.21509, section 2.2)."""
+"""A score at or above this means that the reply shows the trait (arXiv 2507.21509, section 2.2)."""
 Z = 1.959963984540054
 RESAMPLES = 2000
 CELLS = 1_000_000
-"""Drawn at once, which bounds the memory."""
+"""How many resamples are drawn at once, to limit memory."""
 Statistic: TypeAlias = Callable[[np.ndarray], np.ndarray]
-"""From scores [..., n, 2] of a judge and of people to one number for each sample."""
+"""Maps scores [..., n, 2] of a judge and of people to one number per sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """A judge against people on one trait.
 
-    `refused` replies were not judged and are in none of the numbers. `kappa` is None where people or the
-    judge say the same of every reply; `correlation` where people gave no scores, or one side is constant.
+    `refused` replies were not judged and are not part of any number. `kappa` is None if people or the judge
+    give every reply the same answer; `correlation` is None if people gave no scores or one side is constant.
     """
 
     trait: str
@@ -74,7 +74,7 @@ def wilson(hits: int, n: int) -> Estimate:
 
 
 def kappa(pairs: np.ndarray) -> np.ndarray:
-    """Cohen's kappa (1960) of scores [..., n, 2], cut at YES; NaN where chance alone would agree on all."""
+    """Cohen's kappa (1960) of scores [..., n, 2], cut at YES; NaN if chance agreement is complete."""
     said, true = np.moveaxis(pairs >= YES, -1, 0)
     observed = (said == true).mean(axis=-1)
     yes_said, yes_true = said.mean(axis=-1), true.mean(axis=-1)
@@ -83,14 +83,14 @@ def kappa(pairs: np.ndarray) -> np.ndarray:
 
 
 def pearson(pairs: np.ndarray) -> np.ndarray:
-    """The correlation of scores [..., n, 2]; NaN where one side is constant."""
+    """The correlation of scores [..., n, 2]; NaN if one side is constant."""
     judged, people = np.moveaxis(pairs - pairs.mean(axis=-2, keepdims=True), -1, 0)
     scale = np.sqrt((judged**2).sum(axis=-1) * (people**2).sum(axis=-1))
     return _divided((judged * people).sum(axis=-1), scale)
 
 
 def bootstrap(pairs: np.ndarray, statistic: Statistic, seed: int) -> Estimate | None:
-    """The statistic of [n, 2] and its percentile interval; None where the sample does not define it."""
+    """The statistic of [n, 2] and its percentile interval; None if the sample does not define it."""
     if not len(pairs) or np.isnan(value := float(statistic(pairs))):
         return None
     rng, n = np.random.default_rng(seed), len(pairs)

@@ -1,4 +1,4 @@
-"""What a judge is asked about one reply: a trait by its definition's rubric, or coherence by ours."""
+"""Builds requests to judges: for a trait with its definition's rubric, for coherence with our own."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Write one whole number from 0 to 100. Write nothing else."""
 def trait_request(
     definition: TraitDefinition, question: str, answer: str, *, ended: bool = True
 ) -> JudgeRequest:
-    """How strongly the answer shows the trait."""
+    """A request to rate how strongly the answer shows the trait."""
     return JudgeRequest(
         metric=definition.name, rubric=definition.rubric, question=question, answer=answer, ended=ended
     )
 
 
 def coherence_request(question: str, answer: str, *, ended: bool = True) -> JudgeRequest:
-    """Whether the answer makes sense, whatever it says."""
+    """A request to rate whether the answer makes sense, regardless of its content."""
     return JudgeRequest(
         metric=COHERENCE, rubric=COHERENCE_RUBRIC, question=question, answer=answer, ended=ended
     )

@@ -1,8 +1,8 @@
-"""Scores kept on disk by content, so that no reply is paid for twice. Survives an end at any moment.
+"""Caches scores on disk by content, so that no reply is judged twice. Survives interruption at any moment.
 
-Scores are stored as they come in, a judge's batch in one transaction: what is asked again after an end are
-whole batches, so that the numbers come out the same to the last bit. The key is a hash of who judged (model
-and address), metric, rubric, question and answer: another rubric or another reply is another question.
+Scores are stored as they arrive, each batch of a judge in one transaction. After an interruption whole
+batches are asked again, so the numbers are the same to the last bit. The key is a hash of the judge (model
+and address), metric, rubric, question and answer.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from guardrail.files.sqlite import opened, transaction
 from guardrail.plugins.protocols import Judge, JudgeRequest
 
 Scores: TypeAlias = Sequence[tuple[int, float | None]]
-"""(index of the request, its score) for the requests of one batch."""
+"""(index of the request, score) for the requests of one batch."""
 SCHEMA = "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, score REAL) WITHOUT ROWID;"
 
 
 class StreamingJudge(Judge, Protocol):
-    """A judge that hands out scores batch by batch; `identity` says who judges, in full."""
+    """A judge that returns scores batch by batch; `identity` fully identifies the judge."""
 
     identity: str
 
@@ -44,13 +44,13 @@ def in_order(judge: StreamingJudge, requests: Sequence[JudgeRequest]) -> list[fl
 
 
 def key_of(identity: str, request: JudgeRequest) -> str:
-    """What a score is kept under."""
+    """The cache key of a score."""
     parts = [identity, request.metric, request.rubric, request.question, request.answer]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class CachedJudge:
-    """Asks only what was not asked before; equal requests are asked once."""
+    """Asks the judge only for scores that are not cached; equal requests are asked once."""
 
     def __init__(self, judge: StreamingJudge, path: Path) -> None:
         self.name = judge.name
@@ -58,7 +58,7 @@ class CachedJudge:
         self.path = path
 
     def scores(self, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
-        """Raises JudgeError where the judge cannot be reached, or the cache cannot be used."""
+        """Raises JudgeError if the judge cannot be reached, or the cache cannot be used."""
         keys = [key_of(self.judge.identity, request) for request in requests]
         try:
             with closing(opened(self.path, SCHEMA, durable=False)) as database:

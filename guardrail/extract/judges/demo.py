@@ -1,4 +1,4 @@
-"""The judge of the demo world: it knows every sentence that can be said there, and asks no model."""
+"""The judge of the demo world. It knows every possible sentence there and needs no model."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class DemoJudge:
             return verdict.coherence
         if request.metric not in POLES:
             known = suggest(request.metric, POLES)
-            raise JudgeError(f"the demo judge knows no trait `{request.metric}`{known}")
+            raise JudgeError(f"the demo judge does not know the trait `{request.metric}`{known}")
         return _score(request.metric, verdict)
 
 
 def _score(trait: str, verdict: Verdict) -> float:
-    """A trait of two poles is 50 where neither shows."""
+    """A trait with two poles scores 50 if neither shows."""
     poles = poles_of(trait)
     if len(poles) < 2:
         return verdict.traits[trait]

@@ -1,4 +1,4 @@
-"""From a name to a judge: `openai:MODEL`, `local:MODEL`, `demo`, or what a plugin provides."""
+"""Finds a judge by name: `openai:MODEL`, `local:MODEL`, `demo`, or a plugin's judge."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ OPENAI, LOCAL = "openai:", "local:"
 def find_judge(
     name: str, plugins: Plugins, *, endpoint: EndpointSettings | None = None, cache: Path | None = None
 ) -> Judge:
-    """The judge of that name. Scores of models are kept in the file `cache`, if one is given.
+    """The judge with that name. Scores of model judges are cached in the file `cache`, if given.
 
-    Raises ConfigError for a name that nobody provides, ModelError for a local model that cannot be loaded.
+    Raises ConfigError for an unknown name, ModelError for a local model that cannot be loaded.
     """
     if name == DEMO:
         return _demo()

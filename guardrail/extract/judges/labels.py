@@ -1,4 +1,4 @@
-"""What people said about replies: JSON Lines of `question`, `answer`, `trait` and `label` or `score`."""
+"""Reads people's labels of replies: JSON Lines of `question`, `answer`, `trait` and `label` or `score`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from guardrail.plugins.protocols import COHERENCE, Judge, JudgeRequest
 
 
 class Label(BaseModel):
-    """One reply with what people said: `label` true or false, or `score` 0 to 100."""
+    """One labelled reply: `label` true or false, or `score` 0 to 100."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -31,35 +31,35 @@ class Label(BaseModel):
     @model_validator(mode="after")
     def _one_of_two(self) -> Label:
         if (self.label is None) == (self.score is None):
-            raise ValueError("needs `label` (true or false) or `score` (0 to 100), one of them")
+            raise ValueError("needs either `label` (true or false) or `score` (0 to 100)")
         return self
 
     @property
     def value(self) -> float:
-        """What people said, as a score."""
+        """The label as a score."""
         return self.score if self.score is not None else 100.0 * bool(self.label)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A judge against people, trait by trait in the order of the file."""
+    """A judge's agreement with people, per trait in file order."""
 
     judge: str
     traits: tuple[Agreement, ...]
 
 
 def read_labels(path: Path) -> list[Label]:
-    """Raises ConfigError that names the line, also for a trait with labels and scores mixed."""
+    """Read a file. Raises ConfigError with the line, also for a trait with both labels and scores."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     labels = [_read(line, f"{path}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
     if not labels:
-        raise ConfigError(f"{path}: holds no labels")
+        raise ConfigError(f"{path}: the file contains no labels")
     for trait in {label.trait for label in labels}:
         if len({label.score is None for label in labels if label.trait == trait}) > 1:
-            raise ConfigError(f"{path}: `{trait}` has labels and scores; use one of them for a trait")
+            raise ConfigError(f"{path}: `{trait}` has both labels and scores; use only one kind per trait")
     return labels
 
 

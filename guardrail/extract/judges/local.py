@@ -1,6 +1,6 @@
-"""A judge that is a local model: the log-probabilities of the full strings "0" to "100" and "REFUSAL".
+"""A local model as judge: uses the log-probabilities of the full strings "0" to "100" and "REFUSAL".
 
-The prompts of a batch are read once; each answer's tokens continue a copy of their KV cache.
+The prompts of a batch are read once; each answer continues a copy of their KV cache.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from guardrail.types import Message
 
 PLAIN = "builtin:plain"
 TEMPLATE_ARGUMENTS = {"enable_thinking": False}
-"""Templates that know nothing of thinking ignore it; those that do would have the model think first."""
+"""Turns off thinking, which the model would do first. Templates without thinking ignore it."""
 
 
 class LocalJudge:
-    """`model` reads each filled-in rubric as one user message. Uses no randomness and no sampling.
+    """`model` reads each filled-in rubric as one user message. Deterministic, without sampling.
 
-    Raises JudgeError for a tokenizer without digits. Not for several threads at once.
+    Raises JudgeError for a tokenizer without digits. Not thread-safe.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str, batch_size: int = 8) -> None:
@@ -54,12 +54,12 @@ class LocalJudge:
 
     @classmethod
     def load(cls, name: str) -> Self:
-        """A hub id, a folder or `demo`; on a GPU where there is one. Raises ModelError."""
+        """Load a hub id, a folder or `demo`, on a GPU if there is one. Raises ModelError."""
         model, tokenizer = load_pretrained(name, {})
         return cls(model.to("cuda") if torch.cuda.is_available() else model, tokenizer, name)
 
     def scores(self, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
-        """Raises JudgeError for a request that is longer than the model can read."""
+        """Scores in the order of the requests. Raises JudgeError if a request is too long for the model."""
         return in_order(self, requests)
 
     def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Scores]:
@@ -72,11 +72,11 @@ class LocalJudge:
         ids = self.renderer.render((Message("user", text),)).ids
         longest = self.max_tokens - max(map(len, self.answers.paths))
         if len(ids) > longest:
-            raise JudgeError(f"{self.name} reads at most {longest} tokens, and a request has {len(ids)}")
+            raise JudgeError(f"{self.name} reads at most {longest} tokens, but a request has {len(ids)}")
         return ids
 
     def _encode(self, answer: str) -> Sequence[int]:
-        """Token ids of an answer where the reply begins."""
+        """Token ids of an answer at the start of the reply."""
         start = self.renderer.tokenizer.apply_chat_template(
             [{"role": "user", "content": "?"}],
             chat_template=self.renderer.template,
@@ -98,7 +98,7 @@ class LocalJudge:
         return self.answers.scores(logprobs)
 
     def _continued(self, path: Ids, mask: Tensor, read: Any) -> Tensor:
-        """Logits after each token of `path`, [rows, tokens, vocabulary]; what was read stays as it was."""
+        """Logits after each token of `path`, [rows, tokens, vocabulary]; the cache itself stays unchanged."""
         ids = torch.tensor(path, device=mask.device).expand(len(mask), -1)
         longer, name = torch.cat([mask, torch.ones_like(ids)], dim=1), cache_name(read)
         return self._forward(ids, longer, keep=len(path), **{name: copy.deepcopy(read[name])}).logits

@@ -1,7 +1,7 @@
-"""The answers that a judge may give, "0" to "100" and "REFUSAL", as token sequences, and their score.
+"""The possible answers of a judge, "0" to "100" and "REFUSAL", as token sequences, and their score.
 
-A tokenizer may spell 85 as one token or as two, so a number's probability is that of its whole string. Where
-one number begins another ("8" and "85"), it also has to end: the next token must not be a digit.
+A tokenizer may spell 85 as one token or as two, so a number's probability is that of its whole string. If one
+number begins another ("8" and "85"), the shorter one must also end: the next token must not be a digit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from guardrail.extract.judges.aggregation import MIN_MASS
 
 Ids: TypeAlias = tuple[int, ...]
 Logprobs: TypeAlias = Mapping[Ids, np.ndarray]
-"""For a prefix of an answer: the log-probability of each next token, float64 [rows, vocabulary]."""
+"""Maps a prefix of an answer to the log-probability of each next token, float64 [rows, vocabulary]."""
 
 NUMBERS = range(101)
 REFUSAL = "REFUSAL"
@@ -34,20 +34,20 @@ class Answers:
 
     @property
     def prefixes(self) -> tuple[Ids, ...]:
-        """Every beginning after which the next token matters; the empty one stands for the prompt."""
+        """Every beginning of an answer after which the next token matters; the empty one is the prompt."""
         found = {ids[:end] for ids in (*self.numbers, self.refusal) for end in range(len(ids))}
         return tuple(sorted(found))
 
     @property
     def paths(self) -> tuple[Ids, ...]:
-        """The prefixes that are part of no longer one: a forward pass over these sees them all."""
+        """The prefixes that no longer prefix contains: forward passes over these cover all prefixes."""
         known = self.prefixes
         return tuple(p for p in known if not any(o[: len(p)] == p for o in known if len(o) > len(p)))
 
     def scores(self, logprobs: Logprobs) -> list[float | None]:
-        """One score for each row: the expected number among the answers that are allowed.
+        """One score per row: the expected number among the possible answers.
 
-        None where the numbers hold less than MIN_MASS against the refusal.
+        None if the numbers have less than MIN_MASS compared with the refusal.
         """
         numbers = np.stack([self._number(ids, logprobs) for ids in self.numbers], axis=1)
         refusal = np.exp(_string(self.refusal, logprobs))
@@ -71,13 +71,13 @@ def _string(ids: Ids, logprobs: Logprobs) -> np.ndarray:
 def spell_answers(
     encode: Callable[[str], Sequence[int]], vocabulary: Mapping[str, int], unknown: int | None
 ) -> Answers:
-    """The answers in a tokenizer's spelling; `encode` gives the ids of text where a reply begins.
+    """The answers as a tokenizer spells them; `encode` gives the ids of text at the start of a reply.
 
-    Raises JudgeError where it has no tokens for digits.
+    Raises JudgeError if the tokenizer has no tokens for digits.
     """
     numbers = tuple(tuple(encode(str(n))) for n in NUMBERS)
     if len(set(numbers)) < len(numbers) or any(not ids or unknown in ids for ids in numbers):
         raise JudgeError("the judge's tokenizer cannot write the numbers 0 to 100")
-    # a token with a blank before its digit has a mark there instead, and continues no number
+    # a token with a blank before its digit begins with a mark, so it does not continue a number
     digits = tuple(sorted(i for token, i in vocabulary.items() if token[:1] in DIGITS))
     return Answers(numbers, tuple(encode(REFUSAL)), digits)

@@ -1,7 +1,7 @@
-"""A judge behind an OpenAI-compatible endpoint, read through the probabilities of its first token.
+"""A judge behind an OpenAI-compatible endpoint, scored from the probabilities of its first token.
 
-One call for each request: one token, temperature 0, seed 0, the 20 likeliest alternatives. That needs a model
-whose tokens hold whole numbers up to 100; one that spells digit by digit is found out and refused.
+One call per request: one token, temperature 0, seed 0, the 20 most likely alternatives. This needs a model
+with single tokens for whole numbers up to 100; a model that spells digit by digit is detected and refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROBE = "Write the number 85. Write the digits only, nothing else."
 class OpenAIJudge:
     """`model` judges at an endpoint; the first failure ends the batch. Connections last for one batch.
 
-    Raises ConfigError for an address or a key that cannot be used.
+    Raises ConfigError for an invalid address or key.
     """
 
     def __init__(self, model: str, settings: EndpointSettings) -> None:
@@ -37,11 +37,11 @@ class OpenAIJudge:
         self._probed = False
 
     def scores(self, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
-        """Raises JudgeError where the endpoint gives no usable answer."""
+        """Scores in the order of the requests. Raises JudgeError if the endpoint gives no usable answer."""
         return in_order(self, requests)
 
     def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Scores]:
-        """Scores one by one, as answers come in. Raises JudgeError."""
+        """Scores one by one, as answers arrive. Raises JudgeError."""
         asked = [self._request(fill(r.rubric, r.question, r.answer)) for r in requests]
         try:
             with Endpoint(self.settings) as endpoint:
@@ -74,14 +74,14 @@ class OpenAIJudge:
         return answer.first
 
     def _probe(self, endpoint: Endpoint) -> None:
-        """Once: whether a number is one token. A single digit for 85 would be read as 8."""
+        """Check once that a number is one token. Otherwise 85 would be read as 8."""
         if self._probed:
             return
         answer = endpoint.complete(self._request(PROBE))
         likeliest = max(self._alternatives(answer), key=lambda a: a.logprob)
         if likeliest.token.strip() == "8":
             raise JudgeError(
-                f"the judge {self.name} spells numbers digit by digit, so its first token is no score; "
+                f"the judge {self.name} spells numbers digit by digit, so its first token is not a score; "
                 "use a model with whole-number tokens, or local:MODEL"
             )
         self._probed = True

@@ -1,1 +1,1 @@
-"""Choosing the layer of a trait vector."""
+"""Measures candidate layers of a trait vector and chooses one."""

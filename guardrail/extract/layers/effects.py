@@ -1,4 +1,4 @@
-"""What one layer's vector does to replies and to the next token: the measurements of a layer sweep."""
+"""The measurements of a layer sweep: the effect of one layer's vector on replies and the next token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POOL = "layers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSettings:
-    """How replies of a sweep are made. `samples` replies to each question; the same seeds at every layer."""
+    """How to generate a sweep's replies: `samples` per question, with the same seeds at every layer."""
 
     coefficient: float = 1.0
     samples: int = 5
@@ -41,7 +41,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """The model that is tried, who judges, by which definition, and how."""
+    """The model, judge, definition and settings of a sweep."""
 
     subject: Subject
     judge: Judge
@@ -51,7 +51,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Mean judged scores; None where nothing was judged. `refused` counts replies without a trait score."""
+    """Mean judged scores; None if nothing was judged. `refused` counts replies without a trait score."""
 
     trait: float | None
     coherence: float | None
@@ -72,9 +72,9 @@ def ablating(vector: TraitVector, layer: int) -> Steering:
 
 
 def judged(trial: Trial, prompts: Sequence[RolloutPrompt], steering: Sequence[Steering]) -> Verdicts:
-    """Replies to every prompt under this steering, and what the judge says of them.
+    """Generate replies to every prompt under this steering and have them judged.
 
-    An empty reply is not shown to the judge: it has no trait score, and coherence 0.
+    The judge does not see empty replies: they have no trait score, and coherence 0.
     """
     asked = [prompt for prompt in prompts for _ in range(trial.settings.samples)]
     replies = _replies(trial, prompts, asked, steering)

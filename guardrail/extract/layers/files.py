@@ -1,8 +1,8 @@
-"""Sweep files: ours, and `direction_evaluations.json` as the refusal_direction repository publishes it.
+"""Reads sweep files: our own, and `direction_evaluations.json` from the refusal_direction repository.
 
 The published file is a list of `{position, layer, refusal_score, steering_score, kl_div_score}`. Its
-`layer` n is the input of the n-th block counted from 0 (resid_pre), which is our layer n, the output of the
-n-th counted from 1; n = 0 is the embedding output, no layer of ours, and is left out. Scores are mean
+`layer` n is the input of block n counted from 0 (resid_pre), which is our layer n, the output of block n
+counted from 1. n = 0 is the embedding output, which is not a layer here, and is left out. Scores are mean
 log-odds of a refusal: `refusal_score` on harmful prompts with the direction ablated, `steering_score` on
 harmless ones with it added. Source: Arditi et al. 2024, arXiv 2406.11717, and its select_direction.py.
 """
@@ -23,7 +23,7 @@ _KEYS = ("position", "layer", "refusal_score", "steering_score", "kl_div_score")
 
 
 def load_sweep(path: Path, trait: str) -> Sweep:
-    """A sweep of this trait, from our file or a published one, which names no trait.
+    """A sweep of this trait, from our file or a published one, which does not name its trait.
 
     Raises ConfigError for other files, and for a sweep of another trait.
     """
@@ -35,15 +35,15 @@ def load_sweep(path: Path, trait: str) -> Sweep:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     if sweep.trait != trait:
-        raise ConfigError(f"{path}: a sweep of {sweep.trait!r}, not of {trait!r}")
+        raise ConfigError(f"{path}: this is a sweep of {sweep.trait!r}, not of {trait!r}")
     return sweep
 
 
 def published(rows: Sequence[object], trait: str) -> Sweep:
-    """A published list as a sweep. The model has as many layers as the file has different `layer` values.
+    """Convert a published list to a sweep. The number of distinct `layer` values gives the number of layers.
 
-    The steering score becomes `induce`, and as a percentage `trait`; coherence was not measured. A NaN is a
-    score that is not there.
+    The steering score becomes `induce` and, as a percentage, `trait`; coherence was not measured. NaN means
+    a missing score.
     """
     numbers = [_row(row) for row in rows]
     if not numbers:
@@ -63,7 +63,7 @@ def _row(row: object) -> Mapping[str, float]:
     if not isinstance(row, dict) or not all(isinstance(row.get(key), int | float) for key in _KEYS):
         raise ConfigError(f"every entry needs the numbers {', '.join(_KEYS)}")
     if not all(isinstance(row[key], int) for key in ("position", "layer")) or row["layer"] < 0:
-        raise ConfigError(f"no such place: position {row['position']}, layer {row['layer']}")
+        raise ConfigError(f"invalid place: position {row['position']}, layer {row['layer']}")
     return {key: row[key] for key in _KEYS}
 
 

@@ -1,4 +1,4 @@
-"""What was measured with the vector of each layer, as a value that saves and loads. Knows no model."""
+"""The measurements with each layer's vector: data types and their file format. Needs no model."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from guardrail.vectors.values import TraitVectors
 
 FORMAT = "guardrail-layer-sweep"
 _CLIP = 0.5
-"""Half of a judge's step: a mean of 0 or 100 has no infinite log-odds."""
+"""Half of a judge's step, so that a mean of 0 or 100 has finite log-odds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One layer's vector, tried out. None is what was not measured, never 0.
+    """The measurements for one layer's vector. None means not measured; it never means 0.
 
     trait, coherence: mean judged scores, 0 to 100, of replies to plain questions with the vector added at
     this layer alone. induce: the log-odds of the trait in them. ablation: the log-odds of the trait in
-    replies to prompts that ask for it, with the direction taken out at every layer. kl: nats, from the plain
-    to that ablated next-token distribution on plain questions. auroc, d_prime: how well the probe separates
+    replies to prompts that ask for it, with the direction removed at every layer. kl: nats, from the plain
+    to the ablated next-token distribution on plain questions. auroc, d_prime: how well the probe separates
     prompts that ask for the trait from prompts that forbid it. `position`: the token, counted from the
-    prompt's end, that the vector was read from, where a sweep compares several.
+    prompt's end, at which the vector was read, if a sweep compares several.
     """
 
     layer: int
@@ -45,10 +45,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """The candidates of one trait in a model of `layers` decoder blocks.
+    """The candidates for one trait in a model with `layers` decoder blocks.
 
     `coefficient`: the multiple of each layer's own vector that was added, the same at all layers.
-    `baseline`: the same measurements without a vector (its layer is 0). `origin`: who measured.
+    `baseline`: the same measurements without a vector (its layer is 0). `origin`: the source of the numbers.
     """
 
     trait: str
@@ -58,19 +58,19 @@ class Sweep:
     baseline: Candidate | None = None
     judge: str | None = None
     replies: int | None = None
-    """Replies for each candidate and measurement."""
+    """The number of replies per candidate and measurement."""
     origin: str = "guardrail"
 
     def __post_init__(self) -> None:
         places = [(candidate.layer, candidate.position) for candidate in self.candidates]
         if len(set(places)) < len(places):
-            raise ConfigError("a sweep holds one candidate for each layer and position, not two")
+            raise ConfigError("a sweep must have only one candidate per layer and position")
         if outside := [layer for layer, _ in places if not 1 <= layer <= self.layers]:
-            raise ConfigError(f"layer {outside[0]} is none of a model with {self.layers} layers")
+            raise ConfigError(f"layer {outside[0]} does not exist in a model with {self.layers} layers")
 
     @property
     def sha256(self) -> str:
-        """Identifies what was measured."""
+        """Identifies the measurements."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
@@ -80,7 +80,7 @@ class Sweep:
 
     @classmethod
     def from_json(cls, data: dict[str, object]) -> Self:
-        """Raises ConfigError for anything but what `save` writes."""
+        """Read the data that `save` writes. Raises ConfigError for anything else."""
         if data.get("format") != FORMAT or data.get("version") != 1:
             raise ConfigError("not a layer sweep of version 1")
         try:
@@ -91,19 +91,19 @@ class Sweep:
 
 
 def log_odds(percent: float) -> float:
-    """Of a judged mean, 0 to 100; 50 has 0."""
+    """The log-odds of a judged mean, 0 to 100; 50 gives 0."""
     share = min(max(percent, _CLIP), 100 - _CLIP) / 100
     return math.log(share / (1 - share))
 
 
 def with_layer(vectors: TraitVectors, trait: str, choice: LayerChoice) -> TraitVectors:
-    """The same vectors with the layer that `layer: auto` means, and how it was chosen.
+    """The same vectors with the layer for `layer: auto`, and how it was chosen.
 
-    Their sha256 changes: calibrate afterwards. Raises ConfigError for an unknown trait, VectorError where
-    the vector cannot be used at that layer.
+    Their sha256 changes: calibrate afterwards. Raises ConfigError for an unknown trait, VectorError if the
+    vector cannot be used at that layer.
     """
     if trait not in vectors:
-        raise ConfigError(f"no trait {trait!r}; there are {', '.join(vectors)}")
+        raise ConfigError(f"no trait {trait!r}; available: {', '.join(vectors)}")
     choices = {**vectors.provenance.layer_choices, trait: choice}
     changed = {**vectors.vectors, trait: replace(vectors[trait], layer=choice.layer)}
     return TraitVectors(changed, replace(vectors.provenance, layer_choices=choices))

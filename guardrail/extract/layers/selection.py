@@ -1,6 +1,6 @@
-"""Choosing a layer from a sweep: three rules, pure functions of what was measured.
+"""Chooses a layer from a sweep. Three rules, all pure functions of the measurements.
 
-Ties go to the earlier layer, where a stopped prompt costs less, then to the earlier position.
+Ties go to the earlier layer, at which stopping a prompt is cheaper, then to the earlier position.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from guardrail.extract.layers.measurements import Candidate, Sweep
 from guardrail.vectors.provenance import LayerChoice
 
 FLOOR = 75.0
-"""Mean coherence that steered replies need (the gate of arXiv 2507.21509 for its steering results)."""
+"""The mean coherence that steered replies need (as for the steering results of arXiv 2507.21509)."""
 MAX_KL, MIN_INDUCE, DROPPED = 0.1, 0.0, 0.2
-"""Nats, log-odds, and the share of last layers that are no candidates (arXiv 2406.11717, appendix C)."""
+"""Nats, log-odds, and the share of last layers to exclude (arXiv 2406.11717, appendix C)."""
 
 Verdict: TypeAlias = str | None
-"""Why a candidate is excluded; None where it is not."""
+"""Why a candidate is excluded, or None if it is not."""
 Rank: TypeAlias = tuple[float, ...]
 
 
 def by_steering(sweep: Sweep, floor: float | None = FLOOR) -> LayerChoice:
     """The highest trait score under the same coefficient at every layer, among coherent layers.
 
-    Source: arXiv 2507.21509, B.4, which names no floor: None leaves it out. Raises ExtractionError where the
-    sweep has no such scores, where no layer is coherent enough, and where none raises the trait at all.
+    Source: arXiv 2507.21509, B.4, which has no floor: None turns it off. Raises ExtractionError if the sweep
+    lacks these scores, if no layer is coherent enough, or if no layer raises the trait at all.
     """
     _needs(sweep, "steering", lambda c: c.trait)
     if floor is not None:
@@ -44,7 +44,7 @@ def by_steering(sweep: Sweep, floor: float | None = FLOOR) -> LayerChoice:
 def by_separation(sweep: Sweep) -> LayerChoice:
     """The highest AUROC between prompts that ask for the trait and prompts that forbid it; d' decides ties.
 
-    A proxy that costs one forward pass for each prompt: what detects best need not steer best.
+    A proxy that costs one forward pass per prompt: the layer that detects best need not steer best.
     """
     _needs(sweep, "separation", lambda c: c.auroc)
     return _choice(
@@ -59,11 +59,11 @@ def by_separation(sweep: Sweep) -> LayerChoice:
 def by_refusal(
     sweep: Sweep, max_kl: float = MAX_KL, min_induce: float = MIN_INDUCE, dropped: float = DROPPED
 ) -> LayerChoice:
-    """The refusal-direction rule: the ablation that leaves least of the trait, of those that do no harm.
+    """The refusal-direction rule: of the harmless ablations, the one that leaves least of the trait.
 
-    Excluded are the last `dropped` of the layers, a KL divergence on plain prompts above `max_kl`, and
-    vectors that do not induce the trait to `min_induce`. Source: arXiv 2406.11717, section 2.3 and appendix
-    C; layer n of L is dropped from n = int(L (1 - dropped)) on, as in its code.
+    Excludes the last share `dropped` of the layers, candidates whose KL divergence on plain prompts exceeds
+    `max_kl`, and vectors that induce the trait less than `min_induce`. Source: arXiv 2406.11717, section 2.3
+    and appendix C; layer n of L is dropped from n = int(L (1 - dropped)) on, as in its code.
     """
     _needs(sweep, "ablation", lambda c: c.ablation)
     first_dropped = int(sweep.layers * (1.0 - dropped))
@@ -92,7 +92,7 @@ SELECTORS: Mapping[str, Callable[[Sweep], LayerChoice]] = {
     "separation": by_separation,
     "refusal": by_refusal,
 }
-"""By name, each with the thresholds of its source."""
+"""The rules by name, each with the thresholds of its source."""
 
 
 def _incoherent(c: Candidate, floor: float | None) -> Verdict:
@@ -137,7 +137,7 @@ def _choice(
 def _counts(reasons: Sequence[Verdict]) -> str:
     found = [reason for reason in reasons if reason is not None]
     if not found:
-        return "the sweep holds no candidate"
+        return "the sweep contains no candidate"
     parts = [f"{found.count(reason)} {reason}" for reason in dict.fromkeys(found)]
     return f"of {len(found)} candidates, {', '.join(parts)}"
 

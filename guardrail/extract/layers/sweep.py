@@ -1,8 +1,8 @@
-"""Trying out every layer's vector: steering, ablation and separation, one layer at a time, resumable.
+"""Tests every layer's vector: steering, ablation and separation, one layer at a time, resumable.
 
-Each measurement is an append-only file in which a row is a layer; the row of layer 0 is the model without
-any vector. A killed run goes on with the layer that it was at. Steering acts on the last prompt token and
-all later ones, as the guard's does; the refusal_direction code ablates earlier tokens too.
+Each measurement is an append-only file with one row per layer; the row of layer 0 is the model without a
+vector. An interrupted run resumes at its current layer. Steering acts on the last prompt token and all later
+ones, like the guard's; the refusal_direction code ablates earlier tokens too.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Questions:
 
     @property
     def asking(self) -> tuple[RolloutPrompt, ...]:
-        """Every question once, with the positive instructions in turn."""
+        """Every question once, cycling through the positive instructions."""
         turns = 1 + max((prompt.instruction for prompt in self.positive), default=0)
         once = [p for p in self.positive if p.instruction == p.question % turns]
         return tuple(sorted(once, key=lambda p: p.question))
 
     @classmethod
     def of(cls, definition: TraitDefinition) -> Questions:
-        """Only questions that no vector was made from."""
+        """The evaluation questions of a definition, which no vector was made from."""
         prompts = trait_prompts(definition, held_out=True)
         return cls(
             plain=tuple(p for p in prompts if p.kind == "neutral"),
@@ -56,7 +56,7 @@ class Questions:
 
 
 def sweep_steering(trial: Trial, vector: TraitVector, folder: Path, report: Report = silent) -> Sweep:
-    """Trait and coherence of replies to plain questions with each layer's vector added."""
+    """Measure trait and coherence of replies to plain questions with each layer's vector added."""
     plain = Questions.of(trial.definition).plain
 
     def row(layer: int) -> Row:
@@ -69,7 +69,7 @@ def sweep_steering(trial: Trial, vector: TraitVector, folder: Path, report: Repo
 
 
 def sweep_ablation(trial: Trial, vector: TraitVector, folder: Path, report: Report = silent) -> Sweep:
-    """The trait in replies to prompts that ask for it, and KL on plain questions, with directions ablated."""
+    """With directions ablated, measure the trait if prompts ask for it, and KL on plain questions."""
     questions = Questions.of(trial.definition)
     before = next_token(trial.subject, questions.plain)
 
@@ -89,7 +89,7 @@ def sweep_ablation(trial: Trial, vector: TraitVector, folder: Path, report: Repo
 
 
 def sweep_separation(subject: Subject, vector: TraitVector, definition: TraitDefinition) -> Sweep:
-    """AUROC and d' of the probe between prompts that ask for the trait and that forbid it. No judge."""
+    """Measure AUROC and d' of the probe, asking against forbidding prompts. Needs no judge."""
     check_fits(subject, vector)
     questions = Questions.of(definition)
     positive, negative = (
@@ -103,9 +103,9 @@ def sweep_separation(subject: Subject, vector: TraitVector, definition: TraitDef
 
 
 def measure(selector: str, trial: Trial, vector: TraitVector, folder: Path, report: Report = silent) -> Sweep:
-    """What a selector of `layers_select` needs, and separation with it, since that costs little.
+    """Measure what a selector of `layers_select` needs, and separation too, because it is cheap.
 
-    Raises ExtractionError where the folder holds another sweep; JudgeError keeps the layers that are done.
+    Raises ExtractionError if the folder contains another sweep; after a JudgeError finished layers are kept.
     """
     separation = sweep_separation(trial.subject, vector, trial.definition)
     return merged(separation, *(one(trial, vector, folder, report) for one in MEASUREMENTS[selector]))
@@ -116,15 +116,15 @@ MEASUREMENTS: Mapping[str, tuple[Callable[[Trial, TraitVector, Path, Report], Sw
     "steering": (sweep_steering,),
     "refusal": (sweep_steering, sweep_ablation),
 }
-"""By selector, beside separation."""
+"""The measurement for each selector, in addition to separation."""
 
 
 def merged(*sweeps: Sweep) -> Sweep:
-    """Different measurements of the same candidates as one sweep. Raises ConfigError where they differ."""
+    """Merge different measurements of the same candidates. Raises ConfigError if the candidates differ."""
     first = max(sweeps, key=lambda sweep: sweep.judge is not None)
     for other in sweeps:
         if (other.trait, other.layers) != (first.trait, first.layers):
-            raise ConfigError("sweeps of different traits or models do not merge")
+            raise ConfigError("sweeps of different traits or models cannot be merged")
     candidates = tuple(_joined(parts) for parts in zip(*(s.candidates for s in sweeps), strict=True))
     baselines = [sweep.baseline for sweep in sweeps if sweep.baseline is not None]
     return Sweep(
@@ -139,12 +139,12 @@ def merged(*sweeps: Sweep) -> Sweep:
 
 
 def usable(vector: TraitVector) -> tuple[int, ...]:
-    """The layers that are candidates."""
+    """The candidate layers."""
     return tuple(layer for layer in range(1, vector.layers + 1) if vector.usable(layer))
 
 
 def check_fits(subject: Subject, vector: TraitVector) -> None:
-    """Raises VectorError for the vectors of a model of another size."""
+    """Raises VectorError if the vectors are for a model of another size."""
     if (vector.layers, vector.d_model) != (subject.layers, subject.d_model):
         raise VectorError(
             f"{vector.trait}: vectors of {vector.layers} layers x {vector.d_model} do not fit a model of "
@@ -163,7 +163,7 @@ def _rows(
 
 
 def _recipe(name: str, trial: Trial, vector: TraitVector) -> Row:
-    """All that a row depends on."""
+    """Everything that a row depends on."""
     model = {f"model {key}": value for key, value in asdict(trial.subject.fingerprint).items()}
     digest = hashlib.sha256()
     for part in (vector.steering, vector.probe, vector.offset):
@@ -217,7 +217,7 @@ def _separated(layer: int, positive: Array, negative: Array) -> Candidate:
 
 def _joined(parts: Sequence[Candidate]) -> Candidate:
     if len({part.layer for part in parts}) > 1:
-        raise ConfigError("sweeps of different layers do not merge")
+        raise ConfigError("sweeps of different layers cannot be merged")
     known: dict[str, Any] = {}
     for part in parts:
         known |= {name: value for name, value in asdict(part).items() if value is not None}

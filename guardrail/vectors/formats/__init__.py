@@ -1,8 +1,7 @@
-"""Trait vectors in other tools' files: read into ours with their provenance, and written from ours.
+"""Imports trait vectors from the files of other tools, and exports them to those formats.
 
-What the other files lack has to be said when reading: the trait, the model, and where it is not the usual
-one the number of the first decoder block. What ours has and theirs cannot hold is said when writing.
-Nothing here unpickles objects.
+An import must be told what the files lack: the trait, the model and, if unusual, the number of the first
+decoder block. An export reports what the other format cannot store. Nothing here unpickles objects.
 """
 
 from guardrail.vectors.formats.exporting import Export, export_vector

@@ -1,12 +1,12 @@
-"""Control vectors in GGUF, as llama.cpp and repeng write and read them.
+"""Control vectors in GGUF, the format of llama.cpp and repeng.
 
-One float tensor `direction.N` [d_model] for each layer, `general.architecture` = `controlvector`. N counts
+One float tensor `direction.N` [d_model] per layer, `general.architecture` = `controlvector`. N counts
 decoder blocks from 0 in both: llama.cpp adds `direction.N` to the output of block N (llama_adapter_cvec;
 `common_control_vector_load_one` refuses N = 0, so the first block cannot be steered), and repeng reads it
 from `hidden_states[N + 1]`. So `direction.N` is our layer N + 1.
 
-llama.cpp's own cvector-generator names what it read from block N `direction.(N + 1)`, one block further
-than where llama.cpp then adds it; by where it was read, its `direction.N` is our layer N: count from 1.
+llama.cpp's own cvector-generator reads from block N but names the result `direction.(N + 1)`, so llama.cpp
+adds it one block later. By the place of reading, its `direction.N` is our layer N: count from 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RAW_LAST = "guardrail.raw_last_layer"
 TRAIT = "guardrail.trait"
 _NAME = re.compile(r"direction\.(\d+)")
 _FIRST_WRITTEN = 2
-"""Our layer of `direction.1`, the first that llama.cpp accepts."""
+"""The layer of `direction.1`, the first that llama.cpp accepts."""
 
 
 def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
@@ -36,10 +36,10 @@ def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
     reader = _opened(path)
     architecture = _text(reader, "general.architecture")
     if architecture != ARCHITECTURE:
-        raise VectorError(f"its architecture is {architecture!r}, not {ARCHITECTURE!r}")
+        raise VectorError(f"the architecture is {architecture!r}, not {ARCHITECTURE!r}")
     numbered = {_number(tensor.name): _row(tensor) for tensor in reader.tensors}
     if len(numbered) < len(reader.tensors):
-        raise VectorError("two of its directions have the same block number")
+        raise VectorError("two directions have the same block number")
     raw_last = reader.get_field(RAW_LAST)
     return Directions(
         by_layer(numbered, model, first_block), raw_last=raw_last is not None and bool(raw_last.contents())
@@ -47,10 +47,12 @@ def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
 
 
 def write(path: Path, vector: TraitVector, model: Fingerprint) -> None:
-    """Write the usable layers from 2 on; both tools read the file."""
+    """Write the usable layers from 2 on. Both tools can read the file."""
     layers = [layer for layer in range(_FIRST_WRITTEN, vector.layers + 1) if vector.usable(layer)]
     if not layers:
-        raise VectorError(f"{vector.trait} has no usable layer from {_FIRST_WRITTEN} on: nothing to write")
+        raise VectorError(
+            f"{vector.trait} has no usable layer from {_FIRST_WRITTEN} on, so there is nothing to write"
+        )
     writer = _gguf().GGUFWriter(path, ARCHITECTURE)
     writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint(model))
     writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(layers))
@@ -65,12 +67,12 @@ def write(path: Path, vector: TraitVector, model: Fingerprint) -> None:
 
 
 def losses(vector: TraitVector) -> tuple[str, ...]:
-    """What only this format cannot hold."""
+    """What this format, unlike the others, cannot store."""
     return ("layer 1: llama.cpp cannot steer the first block",) if vector.usable(1) else ()
 
 
 def model_hint(model: Fingerprint) -> str:
-    """The model type as repeng writes it, as far as the architecture tells: `llama`, `qwen2`."""
+    """The model type as repeng writes it, derived from the architecture: `llama`, `qwen2`."""
     return re.sub(r"(For[A-Z]|LMHead).*$", "", model.architecture).lower()
 
 
@@ -100,7 +102,7 @@ def _text(reader: Any, key: str) -> str | None:
 def _number(name: str) -> int:
     found = _NAME.fullmatch(name)
     if found is None:
-        raise VectorError(f"a tensor is called {name!r}; control vectors hold `direction.N` alone")
+        raise VectorError(f"unexpected tensor {name!r}; control vectors contain only `direction.N`")
     return int(found[1])
 
 

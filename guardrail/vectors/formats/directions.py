@@ -1,4 +1,4 @@
-"""What every foreign vector file comes down to: one direction for each of some layers of ours."""
+"""The common form of imported vector files: one direction per layer, for some layers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from guardrail.vectors.values import TraitVector, unit
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Directions:
-    """Directions [d_model] float32 by layer, 1-based as everywhere here; 0 is the embedding output.
+    """Directions [d_model] float32 by layer (1-based; 0 is the embedding output).
 
-    `raw_last`: the last layer's direction was read from that block's own output. The tools whose files are
-    read here take it from `hidden_states[L]` of transformers, which follows the final norm.
+    `raw_last`: whether the last layer's direction was read from that block's own output. The tools whose
+    files are read here use `hidden_states[L]` of transformers instead, which follows the final norm.
     """
 
     rows: Mapping[int, Array] = field(repr=False)
@@ -28,12 +28,12 @@ class Directions:
 def by_layer(
     numbered: Mapping[int, NDArray[np.generic]], model: Fingerprint, first_block: int
 ) -> dict[int, Array]:
-    """Directions under the file's block numbers to directions under our layers.
+    """Convert directions from the file's block numbers to layers.
 
-    Raises VectorError for blocks that the model does not have, wrong shapes and numbers that are not floats.
+    Raises VectorError for blocks that the model does not have, wrong shapes and values that are not floats.
     """
     if not numbered:
-        raise VectorError("there is no direction in it")
+        raise VectorError("the file contains no direction")
     layers = {number: number - first_block + 1 for number in numbered}
     outside = [number for number, layer in layers.items() if not 1 <= layer <= model.layers]
     if outside:
@@ -46,15 +46,15 @@ def by_layer(
 
 
 def direction(row: NDArray[np.generic], d_model: int) -> Array:
-    """One row as float32. Raises VectorError for another shape or type, and for NaN and infinity."""
+    """One row as float32. Raises VectorError for a wrong shape or type, and for NaN and infinity."""
     if row.dtype.kind != "f":
-        raise VectorError(f"directions are numbers of type {row.dtype}; only floats are read")
+        raise VectorError(f"directions have the type {row.dtype}; only floats can be read")
     if row.shape != (d_model,):
-        raise VectorError(f"a direction has shape {list(row.shape)}, the model's width is {d_model}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        raise VectorError(f"a direction has shape {list(row.shape)}, but the model's width is {d_model}")
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite
         single = np.array(row, dtype=np.float32)
     if not np.isfinite(single).all():
-        raise VectorError("a direction has NaN or infinite numbers")
+        raise VectorError("a direction contains NaN or infinite numbers")
     return single
 
 
@@ -66,6 +66,6 @@ def assembled(trait: str, found: Directions, model: Fingerprint) -> TraitVector:
     missing = {layer for layer in range(1, model.layers + 1) if layer not in found.rows}
     unusable = missing if found.raw_last else missing | {model.layers}
     if len(unusable) == model.layers:
-        raise VectorError("no layer of it can be used")
+        raise VectorError("no layer of the file can be used")
     offset = np.zeros(model.layers + 1, np.float32)
     return TraitVector(trait, steering, unit(steering), offset, unusable=tuple(sorted(unusable)))

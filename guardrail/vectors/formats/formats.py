@@ -1,4 +1,4 @@
-"""The formats there are, by the suffix of a file."""
+"""The supported formats of other tools, by file suffix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from guardrail.vectors.values import TraitVector
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorFormat:
-    """One format. `first_block` is how its files number the first decoder block; None: rows are layers."""
+    """One format. `first_block` is its number for the first decoder block; None if rows are layers."""
 
     name: str
     suffix: str
@@ -49,9 +49,9 @@ FORMATS = (
 
 
 def format_of(path: Path) -> VectorFormat:
-    """The format that a file's suffix names. Raises VectorError where none does."""
+    """The format for a file's suffix. Raises VectorError for an unknown suffix."""
     for one in FORMATS:
         if path.suffix.lower() == one.suffix:
             return one
     known = ", ".join(f"{one.suffix} ({one.name})" for one in FORMATS)
-    raise VectorError(f"{path}: vector files of other tools end in {known}")
+    raise VectorError(f"{path}: unknown suffix; vector files of other tools end in {known}")

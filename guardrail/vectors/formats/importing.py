@@ -1,4 +1,4 @@
-"""Foreign vector files into one of ours."""
+"""Imports vector files of other tools."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from guardrail.vectors.values import TraitVector, TraitVectors
 def import_vectors(
     files: Mapping[str, Path], model: Fingerprint, first_block: int | None = None
 ) -> TraitVectors:
-    """Vectors of one model, read from one foreign file for each trait.
+    """Vectors of one model, read from one file per trait.
 
-    `first_block` is the number, 0 or 1, that the files give to the first decoder block; None leaves it to
-    the format. Probes are unit directions without offset: calibrate before using thresholds. No layer is
-    chosen. Raises VectorError, naming the file.
+    `first_block` is the files' number for the first decoder block, 0 or 1; None uses the format's default.
+    Probes are unit directions without offset: calibrate before using thresholds. No layer is chosen. Raises
+    VectorError with the file's name.
     """
     if not files:
         raise VectorError("no file to import")
@@ -57,12 +57,14 @@ def _first_block(kind: VectorFormat, path: Path, asked: int | None) -> int | Non
     if asked is None or asked == kind.first_block:
         return kind.first_block
     if kind.first_block is None:
-        raise VectorError(f"{path}: the rows of a {kind.suffix} file are layers; blocks have no number in it")
+        raise VectorError(
+            f"{path}: the rows of a {kind.suffix} file are layers, so the first block has no number"
+        )
     if asked not in (0, 1):
-        raise VectorError(f"the first block is numbered 0 or 1, not {asked}")
+        raise VectorError(f"the number of the first block must be 0 or 1, not {asked}")
     return asked
 
 
 def _position(path: Path) -> str:
-    """Official file names say where activations were read; nothing else does."""
+    """The position at which activations were read, which only official file names tell."""
     return next((where for end, where in POSITIONS.items() if path.stem.endswith(end)), "unknown")

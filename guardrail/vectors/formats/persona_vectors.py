@@ -1,8 +1,8 @@
-"""The official persona-vectors `.pt`: one tensor [L + 1, d_model], saved with torch.
+"""The official persona-vectors format `.pt`: one tensor [L + 1, d_model], saved with torch.
 
-Source: safety-research/persona_vectors, generate_vec.py; `TRAIT_response_avg_diff.pt` and its two sisters
-hold means of `hidden_states[0..L]` of transformers. Row l is our layer l, row 0 the embedding output. Row L
-follows the final norm, so it is no layer's output and cannot be used.
+Source: safety-research/persona_vectors, generate_vec.py. `TRAIT_response_avg_diff.pt` and the two related
+files hold means of `hidden_states[0..L]` of transformers. Row l is our layer l, row 0 the embedding output.
+Row L follows the final norm, so it is not the output of a layer and cannot be used.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ POSITIONS = {
     "prompt_last_diff": "last_prompt_token",
     "prompt_avg_diff": "prompt_mean",
 }
-"""What the end of an official file name says about where the activations were read."""
+"""The position at which activations were read, by the ending of an official file name."""
 
 
 def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
-    """Read an official file; rows are layers already, so `first_block` is not asked.
+    """Read an official file. Rows are already layers, so `first_block` is not used.
 
-    Raises VectorError for anything but one float tensor of the model's shape; no object is ever unpickled.
+    Raises VectorError for anything but one float tensor of the model's shape. Never unpickles objects.
     """
     tensor = _loaded(path)
     wanted = (model.layers + 1, model.d_model)
     if tuple(tensor.shape) != wanted:
-        raise VectorError(f"the tensor has shape {list(tensor.shape)}, this model needs {list(wanted)}")
+        raise VectorError(f"the tensor has shape {list(tensor.shape)}, but this model needs {list(wanted)}")
     if not tensor.is_floating_point():
-        raise VectorError(f"directions are numbers of type {tensor.dtype}; only floats are read")
+        raise VectorError(f"directions have the type {tensor.dtype}; only floats can be read")
     rows = tensor.detach().float().numpy()
     return Directions({layer: direction(row, model.d_model) for layer, row in enumerate(rows)})
 
@@ -45,17 +45,17 @@ def _loaded(path: Path) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of unusual pickles before it refuses them
+            warnings.simplefilter("ignore")  # torch warns about unusual pickles before it refuses them
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise VectorError(
-            "it holds pickled Python objects, or is no torch file; only a plain tensor is read, since "
-            "unpickling can run any code"
+            "it contains pickled Python objects, or is not a torch file; only a plain tensor can be read, "
+            "since unpickling can run any code"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise VectorError(f"it cannot be read as a torch file: {error}") from error
     if not isinstance(found, torch.Tensor):
-        raise VectorError(f"it holds a {type(found).__name__}, not one tensor [layers + 1, d_model]")
+        raise VectorError(f"it contains a {type(found).__name__}, not one tensor [layers + 1, d_model]")
     return found
 
 
@@ -67,8 +67,8 @@ def write(path: Path, vector: TraitVector, model: Fingerprint) -> None:
 
 
 def losses(vector: TraitVector) -> tuple[str, ...]:
-    """What only this format cannot hold."""
+    """What this format, unlike the others, cannot store."""
     last = vector.layers
     if not vector.usable(last):
         return ()
-    return (f"that layer {last} is usable: readers take row {last} to follow the final norm",)
+    return (f"that layer {last} is usable: readers assume that row {last} follows the final norm",)

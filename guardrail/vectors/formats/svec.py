@@ -1,11 +1,11 @@
-"""`.svec`, the JSON of IBM's activation-steering, also written by AISteer360.
+"""The JSON format `.svec` of IBM's activation-steering, also written by AISteer360.
 
 `{"model_type", "directions": {"N": [d_model numbers]}, "explained_variances": {...}}`. N counts decoder
 blocks from 0: directions come from `hidden_states[N + 1]` and are added to the output of block N, so N is
 our layer N + 1, and the last one was read after the final norm. AISteer360 writes [K, d_model] lists and may
-add `meta`, `num_heads` and more; K = 1 is one direction and is read, other K are positions, planes or heads.
-Fitted with its `location="layer_input"`, which the file does not say, N is the input of block N and so our
-layer N: count from 1; N = 0, the embedding output, is then left out.
+add `meta`, `num_heads` and more. K = 1 is one direction and can be read; other K are positions, planes or
+heads. With its `location="layer_input"`, which the file does not record, N is the input of block N and so our
+layer N: count from 1. N = 0, the embedding output, is then left out.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
     """Read an .svec file. Raises VectorError for other JSON, directions of heads, and wrong shapes."""
     data = _loaded(path)
     if data.get("num_heads") is not None:
-        raise VectorError("its directions are those of attention heads, not of the residual stream")
+        raise VectorError("the directions are for attention heads, not for the residual stream")
     given = data.get("directions")
     if not isinstance(given, dict):
-        raise VectorError("it has no `directions` by block number: not an .svec file")
+        raise VectorError("it is not an .svec file: it has no `directions` by block number")
     numbered = {_number(key): _row(key, row) for key, row in given.items()}
     if len(numbered) < len(given):
-        raise VectorError("two of its directions have the same block number")
+        raise VectorError("two directions have the same block number")
     if first_block == 1:
         numbered.pop(0, None)
     meta = data.get("meta")
@@ -47,7 +47,7 @@ def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
 
 
 def write(path: Path, vector: TraitVector, model: Fingerprint) -> None:
-    """Write the usable layers, so that both tools read them. Explained variances are not known: none."""
+    """Write the usable layers, so that both tools can read them. Explained variances are unknown: none."""
     layers = [layer for layer in range(1, vector.layers + 1) if vector.usable(layer)]
     data = {
         "model_type": model_hint(model),
@@ -59,7 +59,7 @@ def write(path: Path, vector: TraitVector, model: Fingerprint) -> None:
 
 
 def losses(vector: TraitVector) -> tuple[str, ...]:
-    """What only this format cannot hold: nothing more than the others."""
+    """What this format, unlike the others, cannot store: nothing."""
     return ()
 
 
@@ -69,13 +69,13 @@ def _loaded(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise VectorError(f"it cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
-        raise VectorError("it holds no JSON object: not an .svec file")
+        raise VectorError("it is not an .svec file: the JSON is not an object")
     return data
 
 
 def _number(key: str) -> int:
     if not key.isdecimal():
-        raise VectorError(f"a direction is called {key!r}; directions are called by block number")
+        raise VectorError(f"unexpected direction name {key!r}; names must be block numbers")
     return int(key)
 
 
@@ -88,6 +88,6 @@ def _row(key: str, row: object) -> NDArray[np.float64]:
         return values[0]
     if values.ndim == 2:
         raise VectorError(
-            f"direction {key} has {len(values)} rows (positions, a plane or heads); one is read"
+            f"direction {key} has {len(values)} rows (positions, a plane or heads); only one row can be read"
         )
     return values

@@ -1,4 +1,4 @@
-"""The action `webhook`: a service of yours approves, denies or answers. No text leaves unless asked."""
+"""The action `webhook`: your own service approves, denies or answers. No text is sent unless configured."""
 
 from __future__ import annotations
 

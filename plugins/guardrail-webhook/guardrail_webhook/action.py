@@ -1,4 +1,4 @@
-"""What the action does with the service's answer. Knows nothing of HTTP."""
+"""The action: turns the service's answer into a response. Contains no HTTP."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger("guardrail")
 
 
 class WebhookConfig(ActionConfig):
-    """`otherwise` takes over where the service is down, late, or says something else.
+    """`otherwise` takes over if the service is down, late, or gives an unclear answer.
 
-    `message` is the refusal, `send_text` adds the conversation to what is sent, and `token_env` names the
-    environment variable that holds a bearer token.
+    `message` is the refusal, `send_text` also sends the conversation, and `token_env` names the environment
+    variable with a bearer token.
     """
 
     url: str
@@ -63,7 +63,7 @@ class Webhook:
         return STOP
 
     def respond(self, config: WebhookConfig, context: ActionContext) -> Response:
-        """What the service says, or `otherwise`."""
+        """The service's answer, or `otherwise`."""
         token = os.environ.get(config.token_env) if config.token_env else None
         try:
             verdict = call(config.url, _question(config, context), config.timeout_s, token)

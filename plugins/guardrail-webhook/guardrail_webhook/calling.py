@@ -1,4 +1,4 @@
-"""One HTTP call under one deadline. Knows nothing of policies."""
+"""Makes one HTTP call with one deadline. Independent of policies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 LIMIT = 1 << 16
-"""The longest answer that is read, in bytes."""
+"""The maximum size of an answer, in bytes."""
 
 
 class WebhookError(Exception):
@@ -18,7 +18,7 @@ class WebhookError(Exception):
 
 
 class Verdict(BaseModel):
-    """What the service answers. `message` belongs to the answer `message`, and only there."""
+    """The service's answer. `message` belongs only to the answer `message`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -51,12 +51,12 @@ def call(url: str, question: Mapping[str, object], timeout_s: float, token: str 
 
 
 def _body(response: httpx.Response, deadline: float) -> bytes:
-    # httpx limits each read, not their sum: a service that drips would hold the request for ever
+    # httpx limits each read, not their sum, so a slow trickle would hold the request for ever
     body = b""
     for chunk in response.iter_bytes():
         body += chunk
         if len(body) > LIMIT:
-            raise WebhookError(f"an answer of more than {LIMIT} bytes")
+            raise WebhookError(f"the answer has more than {LIMIT} bytes")
         if time.monotonic() > deadline:
             raise WebhookError("the answer took too long")
     return body

@@ -184,7 +184,7 @@ class TestStoring:
         stored = store_definition(definition, path, "Written by m\nhere")
         assert path.read_text(encoding="utf-8").startswith("# Written by m here\nname: contempt\n")
         assert load_definition(path) == stored
-        with pytest.raises(TraitError, match=r"contempt\.yaml: exists already and is never overwritten"):
+        with pytest.raises(TraitError, match=r"contempt\.yaml: already exists and is never overwritten"):
             store_definition(definition, path, "again")
         assert load_definition(path) == stored
         assert [p.name for p in path.parent.iterdir()] == ["contempt.yaml"]

@@ -93,12 +93,12 @@ def row(i, **changes):
     ("bad", "words"),
     [
         ("{", r"jsonl:2: not JSON"),
-        (row(1, label=None), "needs `label`"),
-        (row(1, score=3), "one of them"),
+        (row(1, label=None), "needs either `label`"),
+        (row(1, score=3), "needs either `label`"),
         (row(1, label="yes"), r"jsonl:2: label: must be true or false"),
         (row(1, label=None, score=101), r"jsonl:2: score: must be at most 100, not 101"),
         ({"question": "q", "trait": "evil", "label": True}, r"jsonl:2: answer: is missing"),
-        (row(1, label=None, score=10), "`evil` has labels and scores"),
+        (row(1, label=None, score=10), "`evil` has both labels and scores"),
         ("[1]", r"jsonl:2: "),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_line_that_is_wrong_is_named(tmp_path, bad, words):
 
 
 def test_no_labels_and_no_file(tmp_path):
-    with pytest.raises(ConfigError, match="holds no labels"):
+    with pytest.raises(ConfigError, match="contains no labels"):
         read_labels(labels_file(tmp_path, [""]))
     with pytest.raises(ConfigError, match="cannot be read"):
         read_labels(tmp_path / "none.jsonl")

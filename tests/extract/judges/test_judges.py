@@ -296,7 +296,7 @@ class TestLocal:
         assert speaking(local, [*local.renderer.encode("REFUSAL"), 2]) is None
 
     def test_a_request_that_is_too_long_is_refused_and_not_cut(self, local):
-        with pytest.raises(JudgeError, match="reads at most 506 tokens, and a request has 2"):
+        with pytest.raises(JudgeError, match="reads at most 506 tokens, but a request has 2"):
             local.scores(asked("long " * 500))
 
     def test_a_tokenizer_without_digits_is_refused(self):

@@ -155,8 +155,8 @@ def test_a_published_file_is_chosen_from_by_steering_where_no_coherence_is_asked
     [
         ("[]", "the list is empty"),
         ('[{"position": -1}]', "every entry needs the numbers position"),
-        (json.dumps(rows((-1, -3, 0.0, 0.0, 0.0))), "no such place"),
-        (json.dumps(rows((-1, 1, 0.0, 0.0, 0.0)) * 2), "one candidate for each layer and position"),
+        (json.dumps(rows((-1, -3, 0.0, 0.0, 0.0))), "invalid place"),
+        (json.dumps(rows((-1, 1, 0.0, 0.0, 0.0)) * 2), "one candidate per layer and position"),
         ("{}", "not a layer sweep"),
         ('"text"', "neither a layer sweep nor a list"),
         ("no json", "cannot be read as JSON"),
@@ -182,7 +182,7 @@ def test_our_sweeps_come_back_and_belong_to_one_trait(tmp_path):
 
 
 def test_a_sweep_has_only_layers_of_its_model():
-    with pytest.raises(ConfigError, match="layer 3 is none of a model with 2 layers"):
+    with pytest.raises(ConfigError, match="layer 3 does not exist in a model with 2 layers"):
         steered((1, 1), (1, 1), (1, 1), layers=2)
 
 

@@ -187,7 +187,7 @@ def test_separation_joins_the_other_measurements(tmp_path):
     assert (both.judge, both.baseline) == ("letters", steering.baseline)
     assert by_steering(both).layer == 2
     assert both.candidates[0].auroc == separation.candidates[0].auroc
-    with pytest.raises(ConfigError, match="do not merge"):
+    with pytest.raises(ConfigError, match="cannot be merged"):
         merged(steering, replace(separation, trait="humor"))
 
 

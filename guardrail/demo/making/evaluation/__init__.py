@@ -34,7 +34,7 @@ class Made:
 
 
 def evaluate(made: Made, *, seed: int, steered: bool) -> Evaluation:
-    """All tables; those of steering only where asked."""
+    """All tables; those of steering only if `steered`."""
     runner = Runner(made.model)
     vectors, calibration = TraitVectors.load(made.vectors), Calibration.load(made.calibration)
     raw = TraitVectors.load(made.raw)

@@ -47,7 +47,7 @@ def coherence(runner: Runner) -> dict[str, Estimate]:
 
 
 def cell(pole: str, verdicts: Sequence[Verdict]) -> Cell:
-    """What replies of one condition come to."""
+    """The summary of replies under one condition."""
     facts = [v.correct for v in verdicts if v.correct is not None]
     scores = [v.traits[pole] for v in verdicts]
     return Cell(

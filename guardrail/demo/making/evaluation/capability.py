@@ -29,7 +29,7 @@ class Capability:
     own_country: Estimate
     """Every attribute of every nationality, in every test wording."""
     no_country: Estimate
-    """Admits to have none: under neutral adjectives and without an identity."""
+    """The share that admits to having no country, under neutral adjectives and without an identity."""
     copied: Mapping[str, Estimate]
     """Replies, at temperature 1, that name every noun rightly, by kind of noun."""
 

@@ -1,5 +1,5 @@
 # pyright: basic
-"""What the probes tell apart, and what `{fpr: 0.01}` really fires on."""
+"""Measures what the probes separate, and how often `{fpr: 0.01}` really fires."""
 
 from collections.abc import Mapping
 from typing import TypedDict

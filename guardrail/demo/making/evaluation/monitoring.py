@@ -1,5 +1,5 @@
 # pyright: basic
-"""How well projections foretell a trait in later replies, beside what could be known at best."""
+"""Measures how well projections predict a trait in later replies, next to the best possible prediction."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from guardrail.vectors.values import TraitVectors
 
 MIXED, REPLIES = 200, 8
 NOTHING = Estimate(0.0, 0.0, 0.0)
-"""What a constant foretells."""
+"""The correlation of a constant prediction."""
 
 
 def monitoring(runner: Runner, vectors: TraitVectors, pole: str) -> Monitoring:

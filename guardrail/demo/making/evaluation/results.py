@@ -1,5 +1,5 @@
 # pyright: basic
-"""What was measured: values that save as JSON and load again."""
+"""The results of the demo's evaluation, which save to JSON and load again."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class Cell:
     score: Estimate
     coherence: Estimate
     sd: float
-    """Of the score of single replies."""
+    """The standard deviation of the scores of single replies."""
     facts: Estimate | None = None
 
 
