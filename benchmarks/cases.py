@@ -13,8 +13,8 @@ from guardrail.bench.cases import Case, greedy, plainly, prefilling
 from guardrail.bench.plans import PlanEvaluator, allowing, blocking, following, steering
 from guardrail.engines import Event, Prompt, Scored
 from guardrail.engines.transformers.engine import TransformersEngine
-from guardrail.engines.transformers.generation import Generated
 from guardrail.engines.transformers.hooks import Hooked
+from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.policy.plan import Plan
 
 
@@ -52,7 +52,7 @@ def followed(subject: Subject, engine: TransformersEngine) -> Case:
     """A whole reply whose every token is read, and looked at."""
     plan = following(subject.d_model, subject.layers, subject.policies)
 
-    def holds(result: Generated, expected: torch.Tensor) -> bool:
+    def holds(result: GuardedOutput, expected: torch.Tensor) -> bool:
         decision = result.replies[0].decision
         assert decision is not None
         return decision.status == "evaluated" and torch.equal(result.output, expected)
@@ -119,7 +119,7 @@ def steer_all(subject: Subject, engine: TransformersEngine) -> Case:
 def _steer(subject: Subject, engine: TransformersEngine, name: str, layers: tuple[int, ...]) -> Case:
     plan = steering(subject.d_model, subject.layers, subject.policies, layers)
 
-    def holds(result: Generated, expected: torch.Tensor) -> bool:
+    def holds(result: GuardedOutput, expected: torch.Tensor) -> bool:
         return result.passes == {0: subject.new_tokens} and result.output.shape == expected.shape
 
     return Case(
@@ -142,7 +142,7 @@ def closed(subject: Subject) -> Case:
 
 def generating(
     subject: Subject, engine: TransformersEngine, plan: Plan, tokens: int
-) -> Callable[[], Generated]:
+) -> Callable[[], GuardedOutput]:
     """`engine.generate`, greedy."""
     arguments, evaluator = greedy(subject.inputs, tokens), PlanEvaluator(plan)
     return lambda: engine.generate(plan, evaluator, ignore, arguments)
