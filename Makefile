@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/guardrail demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
+	$(BIN)/python -m pytest -n auto --dist loadfile tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
