@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import CALM, loaded, rule, world
 
+from guardrail.policy.alarms import Drift
 from guardrail.policy.decide import decide, failure, recheck, tighten, unsupported
 from guardrail.policy.model import Defaults, When
 from guardrail.policy.plan import STRENGTHS, CompiledCondition, Plan, Rule
@@ -225,6 +226,49 @@ def test_all_of_with_a_score_missing_is_an_error(plan_of):
 def test_an_error_in_a_shadow_policy_changes_nothing_but_the_status(plan_of):
     decision = decided(plan_of(p("s", mode="shadow"), allow_empty=True), evil=math.nan)
     assert (decision.status, decision.action, decision.would_action) == ("error", "allow", "block")
+
+
+def test_a_decision_names_the_calibration(folder):
+    found = loaded(folder, rule())
+    quiet, loud = (decided(found.plan, evil=value) for value in (-9.0, 9.0))
+    assert {quiet.calibration_sha256, loud.calibration_sha256} == {found.calibration.sha256}
+    assert found.calibration.sha256
+
+
+def scored_elsewhere(condition):
+    """A plan with one condition that no probe is read for."""
+    made = paper_rule("p", "block", 1.0, "enforce")
+    return Plan(probes=(), rules=(replace(made, conditions=(replace(condition, reading=None),)),))
+
+
+def test_a_scorers_score_is_the_one_of_its_trait():
+    plan = scored_elsewhere(CompiledCondition(trait="x", layer=None, reading=0, threshold=1.0, raw=1.0))
+    facts = [Facts(extra=extra) for extra in ({"x": 2.0, "y": 0.0}, {"x": 0.0, "y": 2.0}, {"y": 2.0})]
+    assert [decide(plan, [], made).action for made in facts] == ["block", "allow", "block"]
+    missing = decide(plan, [], facts[2])
+    assert missing.status == "error"
+    assert missing.error.startswith("p: score of x is")
+
+
+def test_the_drift_of_a_conversation_is_the_one_of_its_policy():
+    drift = Drift(statistic="cusum", reading=0)
+    condition = CompiledCondition(trait="x", layer=2, reading=0, threshold=5.0, raw=5.0, drift=drift)
+    plan = scored_elsewhere(condition)
+    facts = [Facts(drift=found) for found in ({"p": 6.0}, {"p": 4.0, "q": 9.0}, {"q": 9.0})]
+    assert [decide(plan, [], made).action for made in facts] == ["block", "allow", "block"]
+    assert decide(plan, [], facts[2]).status == "error"
+
+
+def test_several_errors_are_all_told(plan_of):
+    decision = decided(plan_of(p("a"), p("b")), evil=math.nan)
+    assert [part.split(":")[0] for part in decision.error.split("; ")] == ["a", "b"]
+
+
+def test_a_quiet_prompt_is_scored_by_the_rules_about_it(plan_of):
+    quiet = decided(
+        plan_of(p("a"), p("b", when={"tags": ["x"]})), evil=0.0, facts=Facts(tags=frozenset({"x"}))
+    )
+    assert [(s.policy, s.score, s.fired) for s in quiet.scores] == [("a", 0.0, False), ("b", 0.0, False)]
 
 
 def test_a_decision_names_what_it_was_made_with(plan_of):

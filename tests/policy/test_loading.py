@@ -4,15 +4,24 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from policy_files import dump_policies
 from worlds import FINGERPRINT, VECTORS, benign, calibration, loaded, policies, rule, world
 
+from guardrail import demo
 from guardrail.calibration.values import Calibration
 from guardrail.errors import ConfigError, PolicyError
 from guardrail.plugins.manager import Plugins
-from guardrail.policy.loading import load
+from guardrail.policy.loading import (
+    default_policies,
+    load,
+    resolve_calibration,
+    resolve_vectors,
+    shipped_policies,
+)
 from guardrail.policy.model import PolicySet
 from guardrail.policy.reload import PolicyWatcher
 
@@ -254,3 +263,122 @@ def test_an_unknown_plugin_is_a_problem_at_its_place(folder):
         loaded(folder, rule(mode="on"), plugins=["nowhere"])
     assert [key for key, _ in messages(caught)] == ["policies[0].mode", "plugins[0]"]
     assert "plugin `nowhere` is not installed" in str(caught.value)
+
+
+def test_the_built_in_model_comes_with_policies_and_others_do_not():
+    assert default_policies("demo") == shipped_policies("chatbot")
+    assert shipped_policies("chatbot").name == "chatbot.yaml"
+    assert shipped_policies("chatbot").is_file()
+    with pytest.raises(ConfigError, match="policy file"):
+        default_policies("another/model")
+    with pytest.raises(ConfigError, match="nothing-of-the-kind"):
+        shipped_policies("nothing-of-the-kind")
+
+
+@pytest.mark.parametrize(
+    ("resolve", "built_in"), [(resolve_vectors, demo.VECTORS), (resolve_calibration, demo.CALIBRATION)]
+)
+def test_names_of_files_are_resolved_beside_the_policy_file(resolve, built_in, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert resolve("demo") == resolve("demo", Path("/policies")) == built_in
+    assert resolve("a.json") == Path("a.json")
+    assert resolve("a.json", Path("/policies")) == Path("/policies/a.json")
+    assert resolve("/elsewhere/a.json", Path("/policies")) == Path("/elsewhere/a.json")
+    assert resolve("~/a.json", Path("/policies")) == Path("/home/somebody/a.json")
+
+
+def test_a_missing_calibration_beside_the_file_is_looked_for_there(folder):
+    (folder / "inner").mkdir()
+    path = write(folder, rule(), name="inner/policy.yaml", calibration="../calibration.json")
+    assert load(path, FINGERPRINT, Plugins()).calibration == calibration()
+    write(folder, rule(), name="inner/policy.yaml", calibration="nowhere.json")
+    with pytest.raises(PolicyError) as caught:
+        load(path, FINGERPRINT, Plugins())
+    ((key, message),) = messages(caught)
+    assert key == "calibration"
+    assert str(folder / "inner" / "nowhere.json") in message
+
+
+def test_what_is_wrong_with_a_policy_is_said_even_if_the_vectors_are_missing(folder):
+    (folder / "vectors.safetensors").unlink()
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(), rule(), rule(id="q", trait="anything", action="blok"))
+    assert [key for key, _ in messages(caught)] == ["vectors", "policies[1].id", "policies[2].action"]
+
+
+def test_a_missing_calibration_hides_no_problem_and_adds_none(folder):
+    (folder / "calibration.json").unlink()
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(threshold={"fpr": 0.01}), rule(id="q", action="blok"))
+    assert [key for key, _ in messages(caught)] == ["calibration", "policies[1].action"]
+
+
+def test_a_policy_set_that_does_not_compile_is_a_problem_at_its_place(folder):
+    given = PolicySet.model_validate(policies(folder, rule(), rule(id="q", trait="vice")))
+    with pytest.raises(PolicyError) as caught:
+        load(given, FINGERPRINT, Plugins())
+    assert [key for key, _ in messages(caught)] == ["policies[1].trait"]
+
+
+def test_only_the_plugins_that_there_are_count(folder):
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(), plugins=["nowhere", "nobody"])
+    assert [key for key, _ in messages(caught)] == ["plugins[0]", "plugins[1]"]
+
+
+def recent(moment):
+    return timedelta(0) <= datetime.now(UTC) - moment < timedelta(seconds=30)
+
+
+def test_a_watcher_says_when_and_how_often_it_loaded(folder):
+    path = write(folder, rule())
+    policies_in_use = source(path)
+    first = policies_in_use.loaded_at
+    assert recent(first)
+    assert (policies_in_use.error, policies_in_use.reloads, policies_in_use.failures) == (None, 0, 0)
+    assert policies_in_use.reload()
+    assert policies_in_use.reload()
+    assert first < policies_in_use.loaded_at
+    assert recent(policies_in_use.loaded_at)
+    path.write_text("version: [")
+    assert [policies_in_use.reload() for _ in range(3)] == [False] * 3
+    assert (policies_in_use.reloads, policies_in_use.failures) == (2, 3)
+    assert isinstance(policies_in_use.error, PolicyError)
+
+
+def test_watching_an_unchanged_file_reloads_nothing(folder):
+    (folder / "inner").mkdir()
+    relative = {"vectors": "../vectors.safetensors", "calibration": "../calibration.json"}
+    with source(write(folder, rule(), name="inner/policy.yaml", **relative)) as policies_in_use:
+        policies_in_use.watch(0.01)
+        time.sleep(0.2)
+        assert (policies_in_use.reloads, policies_in_use.failures) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["vectors.safetensors", "calibration.json"])
+def test_watching_notices_files_that_are_named_beside_the_policy_file(folder, name):
+    (folder / "inner").mkdir()
+    relative = {"vectors": "../vectors.safetensors", "calibration": "../calibration.json"}
+    with source(write(folder, rule(), name="inner/policy.yaml", **relative)) as policies_in_use:
+        policies_in_use.watch(0.02)
+        (folder / name).write_bytes(b"damaged")
+        assert wait_for(lambda: policies_in_use.failures == 1)
+        assert active(policies_in_use) == ["p"]
+
+
+def watching():
+    return [thread for thread in threading.enumerate() if thread.name == "guardrail-policies"]
+
+
+def test_the_thread_that_watches_does_not_keep_the_program_running(folder):
+    with source(write(folder, rule())) as policies_in_use:
+        policies_in_use.watch(60.0)
+        policies_in_use.watch(60.0)
+        assert [thread.daemon for thread in watching()] == [True]
+    assert watching() == []
+
+
+def test_a_watcher_hands_the_first_policies_to_whoever_may_refuse_them(folder):
+    seen = []
+    policies_in_use = source(write(folder, rule()), accept=seen.append)
+    assert seen == [policies_in_use.active]
