@@ -53,3 +53,7 @@ def test_lines_that_are_not_events_are_passed_over(tmp_path):
         file.write(b"not an event\n")
     sink.decided(audit_record("r-2"))
     assert [event.record.id for event in events(sink.path)] == ["r-1", "r-2"]
+
+
+def test_a_report_names_the_file_it_is_about(sink):
+    assert verify(sink.path).path == verify(str(sink.path)).path == str(sink.path)

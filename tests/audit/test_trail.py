@@ -41,6 +41,7 @@ def test_a_record_that_may_be_dropped_is_counted_and_warned_of_once(caplog):
     made = trail(broken, whole, on_error="drop")
     with caplog.at_level(logging.WARNING, logger="guardrail"):
         made.decided(audit_record())
+        assert len(caplog.records) == 1
         made.finished(audit_record())
     assert made.dropped == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
