@@ -33,9 +33,9 @@ fix: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# How many small edits of a package its own tests notice: guardrail/policy against tests/policy.
+# How many small edits of a package its own tests notice: guardrail/policy against tests/policy. One worker, and
+# a folder of its own for temporary files: tests that clean up after one another fail, and that looks like a kill.
 PACKAGES := guardrail/statistics guardrail/calibration guardrail/audit guardrail/policy guardrail/pipeline
-WORKERS := 1
 OTHER_TESTS = $(filter-out tests/$*/,$(wildcard tests/*/ tests/test_*.py))
 
 mutation: $(addprefix mutation-,$(notdir $(PACKAGES)))
@@ -43,8 +43,9 @@ mutation: $(addprefix mutation-,$(notdir $(PACKAGES)))
 mutation-%: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group mutation
 	rm -rf mutants
-	PYTEST_ADDOPTS="$(addprefix --ignore=,$(OTHER_TESTS:/=))" \
-		nice $(BIN)/mutmut run --max-children $(WORKERS) "guardrail.$*.*"
+	mkdir -p mutants/tmp
+	PYTEST_DEBUG_TEMPROOT=$(CURDIR)/mutants/tmp PYTEST_ADDOPTS="$(addprefix --ignore=,$(OTHER_TESTS:/=))" \
+		nice $(BIN)/mutmut run --max-children 1 "guardrail.$*.*"
 	$(BIN)/mutmut results
 
 # Fails where a ratio is worse than in benchmarks/baseline.json.

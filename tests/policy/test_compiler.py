@@ -8,10 +8,11 @@ import pytest
 from worlds import FINGERPRINT, VECTORS, calibration, policies, rule, world
 
 from guardrail.calibration.values import BenignReplies
+from guardrail.errors import Problem
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins
 from guardrail.plugins.protocols import NoConfig
-from guardrail.policy.compiler import Compiler
+from guardrail.policy.compiler import Compiler, config_problems
 from guardrail.policy.conditions import CompileInputs
 from guardrail.policy.model import Defaults, Monitor, PolicySet, When
 from guardrail.policy.plan import CompiledCondition, Rule
@@ -440,3 +441,9 @@ def test_a_set_that_enforces_nothing_has_to_say_so(keys, count):
     default = {"defaults": {"mode": "shadow"}, **keys}
     assert len(compiled(rule(), set_keys=default)[1]) == count
     assert compiled(rule(mode="enforce"), set_keys=default)[1] == []
+
+
+def test_an_action_may_refuse_its_configuration_in_its_own_words():
+    path = ("policies", 0, "action", "odd")
+    info = Plugins([Odd("stop")]).action_infos()["odd"]
+    assert config_problems(ValueError("too odd"), {}, path, info) == [Problem("too odd", path)]

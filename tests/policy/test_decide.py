@@ -334,6 +334,8 @@ def test_an_action_without_a_strength_is_as_weak_as_allow(plan_of):
     assert decided(plan, evil=math.nan, sycophancy=2.0).action == "block"
     plan = replace(plan_of(p("odd", on_error="escalate"), p("known")), strengths={"block": 1})
     assert failure(plan, NOBODY, "broken").policy == "known"
+    plan = replace(plan, rules=plan.rules[::-1])
+    assert failure(plan, NOBODY, "broken").policy == "known"
 
 
 def test_a_set_that_enforces_nothing_lets_failures_pass(plan_of):
@@ -459,7 +461,16 @@ def test_an_action_that_nobody_knows_tightens_nothing(plan_of):
     loosened = tighten(plan, blocked, "unheard-of", "why", may_loosen=True)
     assert (loosened.action, loosened.would_action) == ("unheard-of", "block")
     odd = replace(blocked, action="odd", would_action="odd")
-    assert tighten(replace(plan, strengths={"block": 1}), odd, "block", "why").would_action == "block"
+    weak = replace(plan, strengths={"allow": 0, "block": 1})
+    assert tighten(weak, odd, "block", "why").would_action == "block"
+    assert tighten(weak, odd, "allow", "why", may_loosen=True).would_action == "allow"
+    assert tighten(weak, blocked, "unheard-of", "why", may_loosen=True).would_action == "block"
+
+
+def test_tightening_beyond_what_a_weaker_shadow_would_do_is_what_would_be_done(plan_of):
+    decision = decided(plan_of(p(action="steer", mode="shadow"), allow_empty=True), evil=2.0)
+    assert decision.would_action == "steer"
+    assert tighten(plan_of(p()), decision, "block", "why").would_action == "block"
 
 
 def test_tightening_keeps_what_a_stronger_shadow_would_do(plan_of):

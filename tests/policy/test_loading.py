@@ -382,3 +382,11 @@ def test_a_watcher_hands_the_first_policies_to_whoever_may_refuse_them(folder):
     seen = []
     policies_in_use = source(write(folder, rule()), accept=seen.append)
     assert seen == [policies_in_use.active]
+
+
+@pytest.mark.parametrize(("missing", "place"), [("id", ".id"), ("action", ".action"), ("threshold", "")])
+def test_a_policy_with_a_key_missing_is_still_checked_against_the_model(folder, missing, place):
+    wrong = {key: value for key, value in rule(trait="vice").items() if key != missing}
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(id="fine"), wrong)
+    assert [key for key, _ in messages(caught)] == [f"policies[1]{place}", "policies[1].trait"]
