@@ -1,6 +1,7 @@
 """The file of the sink `jsonl`, byte by byte: how it is appended to, and how little of it is read."""
 
 import os
+import threading
 from dataclasses import replace
 
 import pytest
@@ -100,3 +101,17 @@ def test_a_write_in_pieces_is_one_line(path, monkeypatch):
 def test_the_error_of_a_sink_names_its_file(tmp_path):
     with pytest.raises(AuditError, match=str(tmp_path)):
         JsonLines(tmp_path)
+
+
+def test_a_write_waits_for_whoever_holds_the_file(path):
+    fcntl = pytest.importorskip("fcntl")
+    sink = JsonLines(path)
+    writer = threading.Thread(target=sink.decided, args=(audit_record(),), daemon=True)
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive()
+        assert path.stat().st_size == 0
+    writer.join(10)
+    assert verify(path).lines == 1

@@ -52,7 +52,9 @@ def test_a_log_without_lines_is_whole():
     ],
 )
 def test_a_fault_has_its_line_and_a_reason(lines, options, line, word):
-    ((at, message),) = faults(report(lines, **options))
+    found = report(lines, **options)
+    assert not found.ok
+    ((at, message),) = faults(found)
     assert at == line
     assert word in message
 

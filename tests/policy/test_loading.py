@@ -390,3 +390,66 @@ def test_a_policy_with_a_key_missing_is_still_checked_against_the_model(folder, 
     with pytest.raises(PolicyError) as caught:
         loaded(folder, rule(id="fine"), wrong)
     assert [key for key, _ in messages(caught)] == [f"policies[1]{place}", "policies[1].trait"]
+
+
+def problem_keys(folder, *rules, **keys):
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, *rules, **keys)
+    return [key for key, _ in messages(caught)]
+
+
+def respelt(old, new, **keys):
+    return {new if key == old else key: value for key, value in rule(**keys).items()}
+
+
+def test_what_is_wrong_under_a_misspelt_key_is_told_under_the_key_in_the_file(folder):
+    wrong = [
+        respelt("trait", "trit", trait="vice"),
+        respelt("when", "wen", id="q", when={"min_turns": 0}),
+        respelt(
+            "all_of",
+            "all_off",
+            id="r",
+            threshold=None,
+            trait=None,
+            layer="auto",
+            all_of=[{"trait": "evil", "layer": 9, "threshold": 1.0}],
+        ),
+    ]
+    assert sorted(problem_keys(folder, *wrong)) == [
+        "policies[0].trit",
+        "policies[0].trit",
+        "policies[1].wen",
+        "policies[1].wen.min_turns",
+        "policies[2].all_off",
+        "policies[2].all_off[0].layer",
+    ]
+
+
+def test_a_misspelt_key_of_the_file_is_read_as_what_was_meant(folder):
+    assert problem_keys(folder, rule(), defautls={"mode": "on"}) == ["defautls", "defautls.mode"]
+
+
+@pytest.mark.parametrize("key", ["vectors", "calibration"])
+def test_a_file_that_is_not_named_properly_is_one_problem(folder, key):
+    assert problem_keys(folder, rule(), **{key: 3}) == [key]
+
+
+def test_what_stands_in_for_a_wrong_value_is_no_problem_of_its_own(folder):
+    vectors = replace(VECTORS, vectors={**VECTORS, "evil": replace(VECTORS["evil"], layer=None)})
+    vectors.save(folder / "vectors.safetensors")
+    assert problem_keys(folder, rule(layer="last", threshold={"raw": 1.0}), calibration=None) == [
+        "policies[0].layer"
+    ]
+
+
+def test_what_stands_in_for_a_missing_value_is_no_problem_of_its_own(folder):
+    wrong = {key: value for key, value in rule().items() if key != "threshold"}
+    assert problem_keys(folder, wrong, calibration=None) == ["policies[0]"]
+
+
+def test_a_policy_with_a_threshold_that_is_out_of_range_is_still_checked_against_the_model(folder):
+    keys = problem_keys(folder, rule(trait="vice", threshold={"fpr": 2.0}))
+    assert keys[-1] == "policies[0].trait"
+    assert all(key.startswith("policies[0].threshold") for key in keys[:-1])
+    assert len(keys) == 2

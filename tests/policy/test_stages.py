@@ -45,6 +45,7 @@ def test_a_response_policy_is_no_rule_about_prompts(folder):
     assert ([r.id for r in plan.rules], [r.id for r in plan.reply_rules]) == (["a"], ["b"])
     assert plan.layers == (2,)
     assert len(plan.probes) == len(plan.reply_probes) == 1
+    assert [(probe.trait, probe.layer) for probe in plan.reply_probes] == [("evil", 2)]
 
 
 def test_a_number_counts_deviations_of_single_reply_tokens(folder):
