@@ -168,6 +168,13 @@ def test_a_recheck_against_a_raw_threshold_is_a_problem():
     assert [key for key, _ in problems] == ["policies[0].action.steer.recheck"]
 
 
+def test_a_recheck_needs_a_calibration_of_its_own_layer():
+    steer = {"steer": {"operator": "ablate", "recheck": True}}
+    table = replace(TABLE, probes={"evil": {2: TABLE.probes["evil"][2]}})
+    ((key, _),) = compiled(rule(action=steer), table=table)[1]
+    assert key.startswith("policies[0].action.steer")
+
+
 def test_a_problem_of_steering_is_reported_once():
     steer = {"steer": {"operator": "ablate", "layers": [9], "recheck": True}}
     _, problems = compiled(rule(action=steer))

@@ -435,6 +435,11 @@ def test_a_file_that_is_not_named_properly_is_one_problem(folder, key):
     assert problem_keys(folder, rule(), **{key: 3}) == [key]
 
 
+def test_nothing_is_checked_against_what_stands_in_for_a_file(folder):
+    assert problem_keys(folder, rule(trait="of-my-own"), vectors=3) == ["vectors"]
+    assert problem_keys(folder, rule(threshold={"fpr": 0.01}), calibration=3) == ["calibration"]
+
+
 def test_what_stands_in_for_a_wrong_value_is_no_problem_of_its_own(folder):
     vectors = replace(VECTORS, vectors={**VECTORS, "evil": replace(VECTORS["evil"], layer=None)})
     vectors.save(folder / "vectors.safetensors")
