@@ -7,13 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from policy_files import dump_policies
 from worlds import FINGERPRINT, VECTORS, benign, calibration, loaded, policies, rule, world
 
 from guardrail import demo
 from guardrail.calibration.values import Calibration
-from guardrail.errors import ConfigError, PolicyError
+from guardrail.errors import ConfigError, PluginError, PolicyError
+from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import (
     default_policies,
@@ -24,6 +26,7 @@ from guardrail.policy.loading import (
 )
 from guardrail.policy.model import PolicySet
 from guardrail.policy.reload import PolicyWatcher
+from guardrail.types import Probe
 
 
 @pytest.fixture
@@ -458,3 +461,41 @@ def test_a_policy_with_a_threshold_that_is_out_of_range_is_still_checked_against
     assert keys[-1] == "policies[0].trait"
     assert all(key.startswith("policies[0].threshold") for key in keys[:-1])
     assert len(keys) == 2
+
+
+def test_what_is_active_is_what_was_loaded(folder):
+    given = PolicySet.model_validate(policies(folder, rule()))
+    found = load(given, FINGERPRINT, Plugins())
+    assert found.policies == given
+    assert found.sha256 == found.plan.policy_sha256
+
+
+class Detector:
+    """A plugin with a probe for models of this width."""
+
+    @hookimpl
+    def guardrail_probes(self, fingerprint):
+        return [Probe(trait="custom", layer=3, weights=np.ones(fingerprint.d_model, np.float32))]
+
+
+def test_policies_may_be_about_a_plugins_probe(folder):
+    content = policies(folder, rule(trait="custom", layer="auto", threshold={"raw": 1.0}))
+    assert load(content, FINGERPRINT, Plugins([Detector()])).plan.layers == (3,)
+
+
+class Installed(Plugins):
+    """Every plugin is installed but one; remembers which were enabled together."""
+
+    def enabled(self, names):
+        if "nowhere" in names:
+            raise PluginError("nowhere to be found")
+        self.together = tuple(names)
+        return self
+
+
+def test_plugins_that_are_installed_are_enabled_beside_those_that_are_not(folder):
+    plugins = Installed()
+    with pytest.raises(PolicyError) as caught:
+        load(policies(folder, rule(), plugins=["one", "nowhere", "two"]), FINGERPRINT, plugins)
+    assert [key for key, _ in messages(caught)] == ["plugins[1]"]
+    assert plugins.together == ("one", "two")
