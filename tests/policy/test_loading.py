@@ -467,6 +467,7 @@ def test_what_is_active_is_what_was_loaded(folder):
     given = PolicySet.model_validate(policies(folder, rule()))
     found = load(given, FINGERPRINT, Plugins())
     assert found.policies == given
+    assert "block" in found.plugins.actions
     assert found.sha256 == found.plan.policy_sha256
 
 
