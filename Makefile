@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: setup demo test lint fix bench bench-gpu demo-model demo-seeds demo-files clean
+.PHONY: setup demo test lint fix mutation bench bench-gpu demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,21 @@ lint: $(STAMP)
 fix: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# How many small edits of a package its own tests notice: guardrail/policy against tests/policy. One worker, and
+# a folder of its own for temporary files: tests that clean up after one another fail, and that looks like a kill.
+PACKAGES := guardrail/statistics guardrail/calibration guardrail/audit guardrail/policy guardrail/pipeline
+OTHER_TESTS = $(filter-out tests/$*/,$(wildcard tests/*/ tests/test_*.py))
+
+mutation: $(addprefix mutation-,$(notdir $(PACKAGES)))
+
+mutation-%: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group mutation
+	rm -rf mutants
+	mkdir -p mutants/tmp
+	PYTEST_DEBUG_TEMPROOT=$(CURDIR)/mutants/tmp PYTEST_ADDOPTS="$(addprefix --ignore=,$(OTHER_TESTS:/=))" \
+		nice $(BIN)/mutmut run --max-children 1 "guardrail.$*.*"
+	$(BIN)/mutmut results
 
 # Fails if a ratio is worse than in benchmarks/baseline.json.
 bench: $(STAMP)

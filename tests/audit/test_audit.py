@@ -281,6 +281,11 @@ def test_a_path_that_cannot_be_written_fails_from_the_start(make, tmp_path):
         make(blocked / "audit.log")
 
 
+def test_a_path_that_no_file_can_have_is_an_audit_error(make, tmp_path):
+    with pytest.raises(AuditError):
+        make(tmp_path / "nul\0")
+
+
 def test_a_full_disk_is_an_audit_error():
     sink = JsonLines("/dev/full")
     with pytest.raises(AuditError, match="No space left on device"):

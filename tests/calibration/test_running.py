@@ -26,6 +26,12 @@ def test_an_ema_starts_at_the_first_token():
     assert running(VALUES, "ema", 3) == pytest.approx([1.0, -0.5, 1.75, 0.875, 1.9375])
 
 
+def test_whole_numbers_and_replies_without_tokens_are_read():
+    assert running(np.asarray([1, 2]), "ema", 3).tolist() == [1.0, 1.5]
+    assert running(np.asarray([]), "ema", 3).tolist() == []
+    assert running(np.asarray([]), "mean", 3).tolist() == []
+
+
 def test_the_lowest_mirrors_the_highest():
     assert highest(VALUES, "mean", 2) == pytest.approx(2.0)
     assert lowest(VALUES, "mean", 2) == pytest.approx(-0.5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from worlds import CALM, VECTORS, benign, calibration
 
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.values import Benign, BenignReplies, Calibration
 from guardrail.errors import CalibrationError
 from guardrail.statistics.conformal import fpr_interval
 
@@ -105,6 +105,97 @@ def test_percentiles_interpolate():
     assert [summary.percentile(p) for p in (0, 50, 99.5, 100)] == [0, 50, 99.5, 100]
 
 
+SEVENTEEN = np.arange(-8.0, 9.0) ** 3
+"""Their 2nd smallest is the percentile 6.25, their 2nd largest 93.75: exactly, in floating point."""
+
+
+def test_the_innermost_kept_value_is_exact():
+    summary = Benign.of(SEVENTEEN)
+    assert (summary.low, summary.high) == ((-512, -343), (343, 512))
+    assert (summary.percentile(6.25), summary.percentile(93.75)) == (-343, 343)
+
+
+def test_a_tenth_of_the_values_is_kept_on_each_side_and_one_at_least():
+    assert [len(Benign.of(np.arange(n)).low) for n in (2, 5, 10, 11, 101)] == [1, 1, 1, 2, 11]
+    assert Benign.of(np.arange(5)).high == (4.0,)
+
+
+def test_single_precision_is_summed_up_in_double():
+    values = draws(0, 1000) + np.float32(1000)
+    assert Benign.of(values) == Benign.of(values.astype(np.float64))
+
+
+@pytest.mark.parametrize(("tail", "sign"), [("upper", 1), ("lower", -1)])
+def test_a_threshold_is_a_hair_past_its_order_statistic(tail, sign):
+    shifted = Benign.of(np.arange(99.0) - 49)
+    small = Benign.of((np.arange(99.0) - 49) / 1e4)
+    # the 95th of 99 is 45; at a rate of 0.11 the 89th is the first that is not kept
+    assert sign * shifted.conformal(0.05, tail) == pytest.approx(45 + 45e-5, rel=1e-12)
+    assert sign * small.conformal(0.05, tail) == pytest.approx(45e-4 * (1 + 1e-5), rel=1e-6)
+    assert sign * shifted.conformal(0.11, tail) == pytest.approx(39.1, abs=0.01)
+    assert sign * shifted.conformal(0.4, tail) == pytest.approx(10.4, abs=0.01)
+
+
+def test_a_threshold_near_zero_keeps_its_distance_in_standard_deviations():
+    values = np.arange(99.0) - 94
+    assert Benign.of(values).conformal(0.05) == pytest.approx(1e-5 * values.std(ddof=1))
+
+
+def test_a_prompt_exactly_at_a_projection_reaches_it():
+    summary = Benign.of(np.arange(101.0))
+    assert (summary.beyond(95.0), summary.beyond(5.0, "lower")) == (6, 6)
+
+
+def test_half_of_the_prompts_lie_beyond_the_median():
+    summary = Benign.of(np.arange(1001.0))
+    assert [summary.beyond(500.0, tail) for tail in ("upper", "lower")] == pytest.approx([500.5] * 2, abs=1)
+
+
+REPLIES = (np.asarray([0.2, 0.0, 0.1]), np.asarray([0.2, 0.4]))
+
+
+def replies():
+    return BenignReplies.of(REPLIES, iter([("max", 1), ("mean", 2)]))
+
+
+def test_replies_are_summed_up_by_token_by_turn_and_by_their_extremes():
+    found = replies()
+    assert (found.mean, found.sd) == pytest.approx((0.18, np.std([0, 0.1, 0.2, 0.2, 0.4], ddof=1)))
+    assert (found.turn_mean, found.turn_sd) == pytest.approx((0.2, math.sqrt(0.02)))
+    highest = {key: summary.percentiles[::100] for key, summary in found.highest.items()}
+    lowest = {key: summary.percentiles[::100] for key, summary in found.lowest.items()}
+    assert highest == {"max 1": pytest.approx((0.2, 0.4)), "mean 2": pytest.approx((0.2, 0.3))}
+    assert lowest == {"max 1": pytest.approx((0.0, 0.2)), "mean 2": pytest.approx((0.05, 0.2))}
+
+
+def test_the_extremes_of_a_statistic_are_found_by_side():
+    found = replies()
+    assert found.extremes("max 1", "upper") is found.highest["max 1"]
+    assert found.extremes("max 1", "lower") is found.lowest["max 1"]
+    with pytest.raises(CalibrationError, match="mean 2"):
+        found.extremes("ema 9", "upper")
+
+
+@pytest.mark.parametrize("made", [REPLIES[:1], (REPLIES[0], np.asarray([])), ()])
+def test_too_few_or_empty_replies_are_refused(made):
+    with pytest.raises(CalibrationError):
+        BenignReplies.of(made, [("max", 1)])
+
+
+@pytest.mark.parametrize("damage", [{"sd": 0.0}, {"turn_sd": 0.0}])
+def test_replies_that_do_not_vary_are_damaged(damage):
+    with pytest.raises(CalibrationError, match="damaged"):
+        replace(replies(), **damage)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"low": ()}, {"high": ()}, {"sd": math.nan}, {"percentiles": (1.0,) * 100}]
+)
+def test_a_summary_with_a_part_missing_is_damaged(damage):
+    with pytest.raises(CalibrationError, match="damaged"):
+        replace(benign(0), **damage)
+
+
 @pytest.mark.parametrize("values", [[1.0], [], [1.0, 1.0], [1.0, math.nan], [1.0, math.inf], [[1.0, 2.0]]])
 def test_useless_projections_are_refused(values):
     with pytest.raises(CalibrationError):
@@ -118,6 +209,31 @@ def test_a_calibration_reads_back_the_same(tmp_path):
     assert read == made
     assert read.sha256 == made.sha256
     assert read.vectors_sha256 == VECTORS.sha256
+
+
+def test_replies_read_back_the_same(tmp_path):
+    made = replace(calibration(), replies={"evil": {2: replies()}})
+    made.save(tmp_path / "c.json")
+    assert Calibration.load(tmp_path / "c.json") == made
+
+
+def test_a_file_without_replies_and_evidence_does_not_mention_them(tmp_path):
+    calibration().save(tmp_path / "c.json")
+    assert not {"replies", "evidence"} & set(json.loads((tmp_path / "c.json").read_text()))
+
+
+def test_the_hash_does_not_depend_on_the_order_of_the_traits():
+    made = calibration()
+    assert replace(made, probes=dict(reversed(made.probes.items()))).sha256 == made.sha256
+
+
+@pytest.mark.parametrize("key", ["format", "version", "probes"])
+def test_a_file_without_a_key_is_refused(tmp_path, key):
+    path = tmp_path / "c.json"
+    calibration().save(path)
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    with pytest.raises(CalibrationError, match=key if key != "format" else "calibration"):
+        Calibration.load(path)
 
 
 def test_another_content_has_another_hash():

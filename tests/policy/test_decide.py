@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import CALM, loaded, rule, world
 
+from guardrail.policy.alarms import Drift
 from guardrail.policy.decide import decide, failure, recheck, tighten, unsupported
 from guardrail.policy.model import Defaults, When
 from guardrail.policy.plan import STRENGTHS, CompiledCondition, Plan, Rule
@@ -203,6 +204,18 @@ def test_any_of_fires_where_one_condition_is_certain(plan_of):
     assert [s.trait for s in decision.scores] == ["sycophancy"]
 
 
+@pytest.mark.parametrize(
+    ("action", "on_error", "wins"),
+    [("rephrase", "block", "block"), ("block", "escalate", "block"), ("block", "allow", "block")],
+)
+def test_a_rule_that_fired_in_spite_of_an_error_takes_the_stronger_action(plan_of, action, on_error, wins):
+    conditions = [{"trait": t, "layer": 2, "threshold": {"raw": 1.0}} for t in ("evil", "sycophancy")]
+    plan = plan_of(
+        {"id": "p", "any_of": conditions, "threshold": None, "action": action, "on_error": on_error}
+    )
+    assert decided(plan, evil=math.nan, sycophancy=2.0).action == wins
+
+
 def test_all_of_with_a_score_missing_is_an_error(plan_of):
     conditions = [{"trait": t, "layer": 2, "threshold": {"raw": 1.0}} for t in ("evil", "sycophancy")]
     plan = plan_of({"id": "p", "all_of": conditions, "threshold": None, "action": CAP})
@@ -213,6 +226,49 @@ def test_all_of_with_a_score_missing_is_an_error(plan_of):
 def test_an_error_in_a_shadow_policy_changes_nothing_but_the_status(plan_of):
     decision = decided(plan_of(p("s", mode="shadow"), allow_empty=True), evil=math.nan)
     assert (decision.status, decision.action, decision.would_action) == ("error", "allow", "block")
+
+
+def test_a_decision_names_the_calibration(folder):
+    found = loaded(folder, rule())
+    quiet, loud = (decided(found.plan, evil=value) for value in (-9.0, 9.0))
+    assert {quiet.calibration_sha256, loud.calibration_sha256} == {found.calibration.sha256}
+    assert found.calibration.sha256
+
+
+def scored_elsewhere(condition):
+    """A plan with one condition that no probe is read for."""
+    made = paper_rule("p", "block", 1.0, "enforce")
+    return Plan(probes=(), rules=(replace(made, conditions=(replace(condition, reading=None),)),))
+
+
+def test_a_scorers_score_is_the_one_of_its_trait():
+    plan = scored_elsewhere(CompiledCondition(trait="x", layer=None, reading=0, threshold=1.0, raw=1.0))
+    facts = [Facts(extra=extra) for extra in ({"x": 2.0, "y": 0.0}, {"x": 0.0, "y": 2.0}, {"y": 2.0})]
+    assert [decide(plan, [], made).action for made in facts] == ["block", "allow", "block"]
+    missing = decide(plan, [], facts[2])
+    assert missing.status == "error"
+    assert missing.error.startswith("p: score of x is")
+
+
+def test_the_drift_of_a_conversation_is_the_one_of_its_policy():
+    drift = Drift(statistic="cusum", reading=0)
+    condition = CompiledCondition(trait="x", layer=2, reading=0, threshold=5.0, raw=5.0, drift=drift)
+    plan = scored_elsewhere(condition)
+    facts = [Facts(drift=found) for found in ({"p": 6.0}, {"p": 4.0, "q": 9.0}, {"q": 9.0})]
+    assert [decide(plan, [], made).action for made in facts] == ["block", "allow", "block"]
+    assert decide(plan, [], facts[2]).status == "error"
+
+
+def test_several_errors_are_all_told(plan_of):
+    decision = decided(plan_of(p("a"), p("b")), evil=math.nan)
+    assert [part.split(":")[0] for part in decision.error.split("; ")] == ["a", "b"]
+
+
+def test_a_quiet_prompt_is_scored_by_the_rules_about_it(plan_of):
+    quiet = decided(
+        plan_of(p("a"), p("b", when={"tags": ["x"]})), evil=0.0, facts=Facts(tags=frozenset({"x"}))
+    )
+    assert [(s.policy, s.score, s.fired) for s in quiet.scores] == [("a", 0.0, False), ("b", 0.0, False)]
 
 
 def test_a_decision_names_what_it_was_made_with(plan_of):
@@ -234,6 +290,12 @@ def test_a_failure_takes_the_strongest_on_error(plan_of):
     )
 
 
+def test_a_failure_would_do_what_it_does(plan_of):
+    plan = plan_of(p("a", on_error="block"), p("b", on_error="escalate"), p("c", on_error="block"))
+    decision = failure(plan, NOBODY, "it broke")
+    assert (decision.action, decision.would_action, decision.policy) == ("block", "block", "a")
+
+
 def test_a_time_out_takes_on_timeout(plan_of):
     plan = plan_of(p(on_error="block", on_timeout="allow"))
     assert failure(plan, NOBODY, "late", timeout=True).action == "allow"
@@ -247,6 +309,33 @@ def test_on_timeout_is_on_error_unless_given(plan_of):
 def test_unsupported_input_is_never_evaluated(plan_of):
     decision = unsupported(plan_of(p(unsupported_input="escalate")), NOBODY, "an image")
     assert (decision.status, decision.action, decision.error) == ("not_evaluated", "escalate", "an image")
+
+
+def test_unsupported_input_is_a_matter_of_the_enforced_rules_about_the_request(plan_of):
+    plan = plan_of(
+        p("rolled-out", enforce={"share": 0.0}),
+        p("tagged", when={"tags": ["x"]}),
+        p("shadow", mode="shadow"),
+        p("reply", stage="response", unsupported_input="escalate"),
+        p("open", unsupported_input="allow"),
+    )
+    decision = unsupported(plan, Facts(conversation="c"), "an image")
+    assert (decision.action, decision.would_action, decision.policy) == ("escalate", "escalate", "reply")
+    assert unsupported(plan, Facts(tags=frozenset({"x"})), "an image").policy == "tagged"
+
+
+def test_an_action_without_a_strength_is_as_weak_as_allow(plan_of):
+    plan = replace(plan_of(p("odd", "escalate"), p("known", "block")), strengths={"block": 1})
+    assert decided(plan, evil=2.0).policy == "known"
+    assert failure(plan, NOBODY, "broken").policy == "odd"
+    conditions = [{"trait": t, "layer": 2, "threshold": {"raw": 1.0}} for t in ("evil", "sycophancy")]
+    either = {"id": "p", "any_of": conditions, "threshold": None, "action": "rephrase"}
+    plan = replace(plan_of(either), strengths={"block": 1})
+    assert decided(plan, evil=math.nan, sycophancy=2.0).action == "block"
+    plan = replace(plan_of(p("odd", on_error="escalate"), p("known")), strengths={"block": 1})
+    assert failure(plan, NOBODY, "broken").policy == "known"
+    plan = replace(plan, rules=plan.rules[::-1])
+    assert failure(plan, NOBODY, "broken").policy == "known"
 
 
 def test_a_set_that_enforces_nothing_lets_failures_pass(plan_of):
@@ -279,6 +368,60 @@ def test_a_recheck_may_let_the_steered_reply_pass(folder):
     assert (decision.action, len(decision.steering)) == ("steer", 1)
 
 
+def steered_and_rechecked(id, layer, otherwise, **keys):
+    steer = {"operator": "cap", "at": 0.5, "layers": [layer], "recheck": True, "otherwise": otherwise}
+    return rule(id=id, action={"steer": steer}, threshold=1.0, **keys)
+
+
+@pytest.fixture
+def twice(folder):
+    """Two policies that steer and read again, at layers 3 and 4."""
+    first = steered_and_rechecked("first", 2, "escalate")
+    return loaded(folder, first, steered_and_rechecked("second", 3, "block", trait="sycophancy")).plan
+
+
+def again(plan, **scores):
+    """Readings after steering: only those of the rechecks differ from 0."""
+    found = [0.0] * len(plan.probes)
+    for rule_ in plan.rules:
+        found[rule_.recheck.reading] = scores.get(rule_.id, 0.0)
+    return found
+
+
+def test_of_several_rechecks_that_fail_the_strongest_otherwise_takes_over(twice):
+    decision = decided(twice, evil=2.0, sycophancy=2.0)
+    assert decision.policy == "first"
+    failed = recheck(twice, decision, again(twice, first=2.0, second=2.0))
+    assert (failed.action, failed.policy, failed.steering) == ("block", "second", ())
+
+
+def test_a_recheck_reads_its_own_probe(twice):
+    decision = decided(twice, evil=2.0, sycophancy=2.0)
+    assert recheck(twice, decision, again(twice, first=2.0)).policy == "first"
+    assert recheck(twice, decision, again(twice, second=2.0)).policy == "second"
+    assert recheck(twice, decision, [5.0, 0.0, 5.0, 0.0]) == decision
+
+
+def test_a_recheck_at_a_layer_is_about_the_rules_that_read_there(twice):
+    decision = decided(twice, evil=2.0, sycophancy=2.0)
+    failing = again(twice, first=2.0, second=2.0)
+    assert recheck(twice, decision, failing, 3).policy == "first"
+    assert recheck(twice, decision, failing, 4).policy == "second"
+    assert recheck(twice, decision, failing, 2) == decision
+
+
+def test_steering_of_a_policy_that_is_not_in_the_plan_is_left_alone(twice):
+    decision = decided(twice, evil=2.0)
+    gone = replace(decision, steering=(replace(decision.steering[0], policy="gone"),))
+    assert recheck(twice, gone, again(twice, first=2.0)) == gone
+
+
+def test_an_otherwise_without_a_strength_is_as_weak_as_allow(twice):
+    plan = replace(twice, strengths={"steer": 0, "block": 1})
+    decision = decided(plan, evil=2.0, sycophancy=2.0)
+    assert recheck(plan, decision, again(plan, first=2.0, second=2.0)).action == "block"
+
+
 def test_a_plugin_can_tighten_and_not_loosen(plan_of):
     plan = plan_of(p(action="rephrase"))
     decision = decided(plan, evil=2.0)
@@ -286,6 +429,48 @@ def test_a_plugin_can_tighten_and_not_loosen(plan_of):
     assert tighten(plan, decision, "block", "why").warnings[-1] == "why"
     assert tighten(plan, decision, "allow", "why") == decision
     assert tighten(plan, decision, "allow", "why", may_loosen=True).action == "allow"
+
+
+def test_a_plugin_that_asks_for_the_same_changes_nothing(plan_of):
+    decision = decided(plan_of(p()), evil=2.0)
+    assert tighten(plan_of(p()), decision, "block", "why") == decision
+
+
+def test_a_plugin_cannot_replace_an_action_by_a_weaker_one(plan_of):
+    plan = plan_of(p(action="rephrase"))
+    decision = decided(plan, evil=2.0)
+    assert tighten(plan, decision, "steer", "why") == decision
+
+
+def test_tightening_is_what_would_be_done(plan_of):
+    tightened = tighten(plan_of(p()), decided(plan_of(p())), "block", "why")
+    assert (tightened.action, tightened.would_action) == ("block", "block")
+
+
+def test_a_plugin_that_asks_for_steering_keeps_the_steering(plan_of):
+    plan = plan_of(p(action="steer"))
+    decision = decided(plan, evil=2.0)
+    kept = tighten(plan, decision, "steer", "why", may_loosen=True)
+    assert kept.steering == decision.steering != ()
+
+
+def test_an_action_that_nobody_knows_tightens_nothing(plan_of):
+    plan = plan_of(p())
+    allowed, blocked = decided(plan), decided(plan, evil=2.0)
+    assert tighten(plan, allowed, "unheard-of", "why") == allowed
+    loosened = tighten(plan, blocked, "unheard-of", "why", may_loosen=True)
+    assert (loosened.action, loosened.would_action) == ("unheard-of", "block")
+    odd = replace(blocked, action="odd", would_action="odd")
+    weak = replace(plan, strengths={"allow": 0, "block": 1})
+    assert tighten(weak, odd, "block", "why").would_action == "block"
+    assert tighten(weak, odd, "allow", "why", may_loosen=True).would_action == "allow"
+    assert tighten(weak, blocked, "unheard-of", "why", may_loosen=True).would_action == "block"
+
+
+def test_tightening_beyond_what_a_weaker_shadow_would_do_is_what_would_be_done(plan_of):
+    decision = decided(plan_of(p(action="steer", mode="shadow"), allow_empty=True), evil=2.0)
+    assert decision.would_action == "steer"
+    assert tighten(plan_of(p()), decision, "block", "why").would_action == "block"
 
 
 def test_tightening_keeps_what_a_stronger_shadow_would_do(plan_of):

@@ -16,6 +16,7 @@ from worlds import CALM, FINGERPRINT, world
 from guardrail.errors import PolicyError
 from guardrail.files.yaml import MAX_BYTES, parse_document
 from guardrail.plugins.manager import Plugins
+from guardrail.plugins.protocols import NoConfig
 from guardrail.policy.file import schema
 from guardrail.policy.loading import load
 
@@ -150,3 +151,15 @@ def test_a_plugin_action_joins_the_schema(file_schema):
     assert all(
         name in text for name in ("SteerConfig", "RephraseConfig", "EscalateConfig", "additionalProperties")
     )
+
+
+def test_without_an_action_that_stands_alone_the_schema_offers_none(file_schema):
+    assert "enum" in file_schema["$defs"]["ActionUse"]["oneOf"][0]
+
+    class Demanding(NoConfig):
+        level: int
+
+    made = schema({"demanding": Demanding})
+    (form,) = made["$defs"]["ActionUse"]["oneOf"]
+    assert form["required"] == ["demanding"]
+    Draft202012Validator.check_schema(made)

@@ -4,17 +4,29 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import numpy as np
 import pytest
 from policy_files import dump_policies
 from worlds import FINGERPRINT, VECTORS, benign, calibration, loaded, policies, rule, world
 
+from guardrail import demo
 from guardrail.calibration.values import Calibration
-from guardrail.errors import ConfigError, PolicyError
+from guardrail.errors import ConfigError, PluginError, PolicyError
+from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins
-from guardrail.policy.loading import load
+from guardrail.policy.loading import (
+    default_policies,
+    load,
+    resolve_calibration,
+    resolve_vectors,
+    shipped_policies,
+)
 from guardrail.policy.model import PolicySet
 from guardrail.policy.reload import PolicyWatcher
+from guardrail.types import Probe
 
 
 @pytest.fixture
@@ -254,3 +266,237 @@ def test_an_unknown_plugin_is_a_problem_at_its_place(folder):
         loaded(folder, rule(mode="on"), plugins=["nowhere"])
     assert [key for key, _ in messages(caught)] == ["policies[0].mode", "plugins[0]"]
     assert "plugin `nowhere` is not installed" in str(caught.value)
+
+
+def test_the_built_in_model_comes_with_policies_and_others_do_not():
+    assert default_policies("demo") == shipped_policies("chatbot")
+    assert shipped_policies("chatbot").name == "chatbot.yaml"
+    assert shipped_policies("chatbot").is_file()
+    with pytest.raises(ConfigError, match="policy file"):
+        default_policies("another/model")
+    with pytest.raises(ConfigError, match="nothing-of-the-kind"):
+        shipped_policies("nothing-of-the-kind")
+
+
+@pytest.mark.parametrize(
+    ("resolve", "built_in"), [(resolve_vectors, demo.VECTORS), (resolve_calibration, demo.CALIBRATION)]
+)
+def test_names_of_files_are_resolved_beside_the_policy_file(resolve, built_in, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert resolve("demo") == resolve("demo", Path("/policies")) == built_in
+    assert resolve("a.json") == Path("a.json")
+    assert resolve("a.json", Path("/policies")) == Path("/policies/a.json")
+    assert resolve("/elsewhere/a.json", Path("/policies")) == Path("/elsewhere/a.json")
+    assert resolve("~/a.json", Path("/policies")) == Path("/home/somebody/a.json")
+
+
+def test_a_missing_calibration_beside_the_file_is_looked_for_there(folder):
+    (folder / "inner").mkdir()
+    path = write(folder, rule(), name="inner/policy.yaml", calibration="../calibration.json")
+    assert load(path, FINGERPRINT, Plugins()).calibration == calibration()
+    write(folder, rule(), name="inner/policy.yaml", calibration="nowhere.json")
+    with pytest.raises(PolicyError) as caught:
+        load(path, FINGERPRINT, Plugins())
+    ((key, message),) = messages(caught)
+    assert key == "calibration"
+    assert str(folder / "inner" / "nowhere.json") in message
+
+
+def test_what_is_wrong_with_a_policy_is_said_even_if_the_vectors_are_missing(folder):
+    (folder / "vectors.safetensors").unlink()
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(), rule(), rule(id="q", trait="anything", action="blok"))
+    assert [key for key, _ in messages(caught)] == ["vectors", "policies[1].id", "policies[2].action"]
+
+
+def test_a_missing_calibration_hides_no_problem_and_adds_none(folder):
+    (folder / "calibration.json").unlink()
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(threshold={"fpr": 0.01}), rule(id="q", action="blok"))
+    assert [key for key, _ in messages(caught)] == ["calibration", "policies[1].action"]
+
+
+def test_a_policy_set_that_does_not_compile_is_a_problem_at_its_place(folder):
+    given = PolicySet.model_validate(policies(folder, rule(), rule(id="q", trait="vice")))
+    with pytest.raises(PolicyError) as caught:
+        load(given, FINGERPRINT, Plugins())
+    assert [key for key, _ in messages(caught)] == ["policies[1].trait"]
+
+
+def test_only_the_plugins_that_there_are_count(folder):
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(), plugins=["nowhere", "nobody"])
+    assert [key for key, _ in messages(caught)] == ["plugins[0]", "plugins[1]"]
+
+
+def recent(moment):
+    return timedelta(0) <= datetime.now(UTC) - moment < timedelta(seconds=30)
+
+
+def test_a_watcher_says_when_and_how_often_it_loaded(folder):
+    path = write(folder, rule())
+    policies_in_use = source(path)
+    first = policies_in_use.loaded_at
+    assert recent(first)
+    assert (policies_in_use.error, policies_in_use.reloads, policies_in_use.failures) == (None, 0, 0)
+    assert policies_in_use.reload()
+    assert policies_in_use.reload()
+    assert first < policies_in_use.loaded_at
+    assert recent(policies_in_use.loaded_at)
+    path.write_text("version: [")
+    assert [policies_in_use.reload() for _ in range(3)] == [False] * 3
+    assert (policies_in_use.reloads, policies_in_use.failures) == (2, 3)
+    assert isinstance(policies_in_use.error, PolicyError)
+
+
+def test_watching_an_unchanged_file_reloads_nothing(folder):
+    (folder / "inner").mkdir()
+    relative = {"vectors": "../vectors.safetensors", "calibration": "../calibration.json"}
+    with source(write(folder, rule(), name="inner/policy.yaml", **relative)) as policies_in_use:
+        policies_in_use.watch(0.01)
+        time.sleep(0.2)
+        assert (policies_in_use.reloads, policies_in_use.failures) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["vectors.safetensors", "calibration.json"])
+def test_watching_notices_files_that_are_named_beside_the_policy_file(folder, name):
+    (folder / "inner").mkdir()
+    relative = {"vectors": "../vectors.safetensors", "calibration": "../calibration.json"}
+    with source(write(folder, rule(), name="inner/policy.yaml", **relative)) as policies_in_use:
+        policies_in_use.watch(0.02)
+        (folder / name).write_bytes(b"damaged")
+        assert wait_for(lambda: policies_in_use.failures == 1)
+        assert active(policies_in_use) == ["p"]
+
+
+def watching():
+    return [thread for thread in threading.enumerate() if thread.name == "guardrail-policies"]
+
+
+def test_the_thread_that_watches_does_not_keep_the_program_running(folder):
+    with source(write(folder, rule())) as policies_in_use:
+        policies_in_use.watch(60.0)
+        policies_in_use.watch(60.0)
+        assert [thread.daemon for thread in watching()] == [True]
+    assert watching() == []
+
+
+def test_a_watcher_hands_the_first_policies_to_whoever_may_refuse_them(folder):
+    seen = []
+    policies_in_use = source(write(folder, rule()), accept=seen.append)
+    assert seen == [policies_in_use.active]
+
+
+@pytest.mark.parametrize(("missing", "place"), [("id", ".id"), ("action", ".action"), ("threshold", "")])
+def test_a_policy_with_a_key_missing_is_still_checked_against_the_model(folder, missing, place):
+    wrong = {key: value for key, value in rule(trait="vice").items() if key != missing}
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, rule(id="fine"), wrong)
+    assert [key for key, _ in messages(caught)] == [f"policies[1]{place}", "policies[1].trait"]
+
+
+def problem_keys(folder, *rules, **keys):
+    with pytest.raises(PolicyError) as caught:
+        loaded(folder, *rules, **keys)
+    return [key for key, _ in messages(caught)]
+
+
+def respelt(old, new, **keys):
+    return {new if key == old else key: value for key, value in rule(**keys).items()}
+
+
+def test_what_is_wrong_under_a_misspelt_key_is_told_under_the_key_in_the_file(folder):
+    wrong = [
+        respelt("trait", "trit", trait="vice"),
+        respelt("when", "wen", id="q", when={"min_turns": 0}),
+        respelt(
+            "all_of",
+            "all_off",
+            id="r",
+            threshold=None,
+            trait=None,
+            layer="auto",
+            all_of=[{"trait": "evil", "layer": 9, "threshold": 1.0}],
+        ),
+    ]
+    assert sorted(problem_keys(folder, *wrong)) == [
+        "policies[0].trit",
+        "policies[0].trit",
+        "policies[1].wen",
+        "policies[1].wen.min_turns",
+        "policies[2].all_off",
+        "policies[2].all_off[0].layer",
+    ]
+
+
+def test_a_misspelt_key_of_the_file_is_read_as_what_was_meant(folder):
+    assert problem_keys(folder, rule(), defautls={"mode": "on"}) == ["defautls", "defautls.mode"]
+
+
+@pytest.mark.parametrize("key", ["vectors", "calibration"])
+def test_a_file_that_is_not_named_properly_is_one_problem(folder, key):
+    assert problem_keys(folder, rule(), **{key: 3}) == [key]
+
+
+def test_nothing_is_checked_against_what_stands_in_for_a_file(folder):
+    assert problem_keys(folder, rule(trait="of-my-own"), vectors=3) == ["vectors"]
+    assert problem_keys(folder, rule(threshold={"fpr": 0.01}), calibration=3) == ["calibration"]
+
+
+def test_what_stands_in_for_a_wrong_value_is_no_problem_of_its_own(folder):
+    vectors = replace(VECTORS, vectors={**VECTORS, "evil": replace(VECTORS["evil"], layer=None)})
+    vectors.save(folder / "vectors.safetensors")
+    assert problem_keys(folder, rule(layer="last", threshold={"raw": 1.0}), calibration=None) == [
+        "policies[0].layer"
+    ]
+
+
+def test_what_stands_in_for_a_missing_value_is_no_problem_of_its_own(folder):
+    wrong = {key: value for key, value in rule().items() if key != "threshold"}
+    assert problem_keys(folder, wrong, calibration=None) == ["policies[0]"]
+
+
+def test_a_policy_with_a_threshold_that_is_out_of_range_is_still_checked_against_the_model(folder):
+    keys = problem_keys(folder, rule(trait="vice", threshold={"fpr": 2.0}))
+    assert keys[-1] == "policies[0].trait"
+    assert all(key.startswith("policies[0].threshold") for key in keys[:-1])
+    assert len(keys) == 2
+
+
+def test_what_is_active_is_what_was_loaded(folder):
+    given = PolicySet.model_validate(policies(folder, rule()))
+    found = load(given, FINGERPRINT, Plugins())
+    assert found.policies == given
+    assert "block" in found.plugins.actions
+    assert found.sha256 == found.plan.policy_sha256
+
+
+class Detector:
+    """A plugin with a probe for models of this width."""
+
+    @hookimpl
+    def guardrail_probes(self, fingerprint):
+        return [Probe(trait="custom", layer=3, weights=np.ones(fingerprint.d_model, np.float32))]
+
+
+def test_policies_may_be_about_a_plugins_probe(folder):
+    content = policies(folder, rule(trait="custom", layer="auto", threshold={"raw": 1.0}))
+    assert load(content, FINGERPRINT, Plugins([Detector()])).plan.layers == (3,)
+
+
+class Installed(Plugins):
+    """Every plugin is installed but one; remembers which were enabled together."""
+
+    def enabled(self, names):
+        if "nowhere" in names:
+            raise PluginError("nowhere to be found")
+        self.together = tuple(names)
+        return self
+
+
+def test_plugins_that_are_installed_are_enabled_beside_those_that_are_not(folder):
+    plugins = Installed()
+    with pytest.raises(PolicyError) as caught:
+        load(policies(folder, rule(), plugins=["one", "nowhere", "two"]), FINGERPRINT, plugins)
+    assert [key for key, _ in messages(caught)] == ["plugins[1]"]
+    assert plugins.together == ("one", "two")

@@ -102,3 +102,30 @@ def test_the_safe_way_is_the_default():
 def test_only_version_1(version):
     with pytest.raises(ValidationError):
         PolicySet.model_validate({"version": version})
+
+
+CONDITIONS = [{"trait": "evil", "threshold": 1.0}, {"trait": "sycophancy", "threshold": 1.0}]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"all_of": CONDITIONS, "fires": "below"},
+        {"all_of": CONDITIONS, "layer": 2},
+        {"any_of": CONDITIONS, "threshold": 1.0},
+        {"any_of": CONDITIONS, "conversation": {}},
+        {"trait": "evil", "threshold": 1.0, "conversation": {}},
+        {"trait": "evil", "conversation": {"limit": 2.0}},
+        {"trait": "evil", "conversation": {"weight": 0.5}},
+        {"trait": "evil", "conversation": {"statistic": "ewma", "k": 0.5}},
+        {"trait": "evil", "conversation": {"statistic": "ewma", "h": 5.0}},
+    ],
+)
+def test_keys_that_belong_elsewhere_are_refused(keys):
+    with pytest.raises(ValidationError):
+        Policy.model_validate({"id": "p", "action": "block", **keys})
+
+
+def test_the_same_conditions_without_them_are_accepted():
+    for keys in ({"all_of": CONDITIONS}, {"any_of": CONDITIONS}, {"trait": "evil", "conversation": {}}):
+        Policy.model_validate({"id": "p", "action": "block", **keys})

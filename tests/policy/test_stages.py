@@ -10,8 +10,13 @@ from guardrail.calibration.running import highest, lowest
 from guardrail.calibration.values import BenignReplies, Calibration
 from guardrail.errors import CalibrationError, PolicyError
 from guardrail.plugins.manager import Plugins
+from guardrail.policy.alarms import Drift
 from guardrail.policy.loading import load
+from guardrail.policy.model import Condition, Conversation, Monitor, Policy, Reference
+from guardrail.policy.plan import CompiledCondition
 from guardrail.policy.rates import set_rate
+from guardrail.policy.stages import Scale, drift_condition, reply_condition, stage_problems
+from guardrail.types import Probe
 
 REPLIES = [np.random.default_rng(i).normal(0.5, 2.0, 30) for i in range(400)]
 BENIGN = BenignReplies.of(REPLIES, [("mean", 16), ("max", 4)])
@@ -40,6 +45,7 @@ def test_a_response_policy_is_no_rule_about_prompts(folder):
     assert ([r.id for r in plan.rules], [r.id for r in plan.reply_rules]) == (["a"], ["b"])
     assert plan.layers == (2,)
     assert len(plan.probes) == len(plan.reply_probes) == 1
+    assert [(probe.trait, probe.layer) for probe in plan.reply_probes] == [("evil", 2)]
 
 
 def test_a_number_counts_deviations_of_single_reply_tokens(folder):
@@ -192,3 +198,93 @@ def test_explaining_says_how_replies_are_followed(folder):
     assert (reply["stage"], reply["monitor"]["every"], reply["fpr"].value) == ("response", 2, 0.05)
     assert "looked at every 2" in _followed(found.plan.reply_rules[0])
     assert "cusum, k 0.25" in _followed(found.plan.rules[0])
+
+
+def test_a_scale_is_folded_into_the_probe():
+    probe = Probe(trait="evil", layer=1, weights=np.asarray([4, 8], np.float32), offset=6.0)
+    folded = Scale(mean=2.0, sd=4.0).folded("vice", 3, probe)
+    assert (folded.trait, folded.layer, folded.offset) == ("vice", 3, 1.0)
+    assert folded.weights.tolist() == [1.0, 2.0]
+    assert folded.weights.dtype == np.float32
+    assert Scale(mean=2.0, sd=4.0).score(10.0) == 2.0
+
+
+FEWER_BELOW = replace(
+    BENIGN, lowest={"mean 16": BenignReplies.of(REPLIES[:99], [("mean", 16)]).lowest["mean 16"]}
+)
+"""Replies in which the lower extremes are of 99 replies, so that the sides can be told apart."""
+
+
+@pytest.mark.parametrize(("fires", "n"), [("above", 400), ("below", 99)])
+def test_a_reply_condition_says_what_it_was_calibrated_for(fires, n):
+    condition = Condition(trait="evil", threshold={"fpr": 0.05}, fires=fires)
+    found, scale = reply_condition(condition, 3, Monitor(), FEWER_BELOW, 7)
+    tail = ("upper", FEWER_BELOW.highest) if fires == "above" else ("lower", FEWER_BELOW.lowest)
+    raw = tail[1]["mean 16"].conformal(0.05, tail[0])
+    assert found == CompiledCondition(
+        trait="evil",
+        layer=3,
+        reading=7,
+        threshold=(raw - BENIGN.mean) / BENIGN.sd,
+        raw=raw,
+        fires=fires,
+        fpr=0.05,
+        n=n,
+    )
+    assert scale == Scale(BENIGN.mean, BENIGN.sd)
+
+
+def test_a_reply_condition_that_is_no_rate_counts_no_replies():
+    found, _ = reply_condition(Condition(trait="evil", threshold=2.0), 3, Monitor(), BENIGN, 7)
+    assert (found.fpr, found.n, found.fires) == (None, None, "above")
+    raw, scale = reply_condition(Condition(trait="evil", threshold={"raw": 2.0}), 3, Monitor(), None, 7)
+    assert (raw.threshold, raw.raw, raw.n, scale) == (2.0, 2.0, None, Scale())
+
+
+@pytest.mark.parametrize(
+    ("given", "alarm"),
+    [
+        (Conversation(k=0.25, h=4.0), 4.0),
+        (Conversation(statistic="ewma", weight=0.4, limit=2.5), 2.5),
+    ],
+)
+def test_an_alarm_over_conversations_keeps_its_numbers(given, alarm):
+    condition = Condition(trait="evil", threshold=alarm)
+    found, scale = drift_condition(condition, 3, given, BENIGN, 7)
+    drift = Drift(statistic=given.statistic, reading=7, k=given.k, weight=given.weight)
+    assert found == CompiledCondition(
+        trait="evil", layer=3, reading=None, threshold=alarm, raw=alarm, drift=drift
+    )
+    assert scale == Scale(BENIGN.turn_mean, BENIGN.turn_sd)
+
+
+def test_a_reference_wins_over_the_calibration():
+    given = Conversation(reference=Reference(mean=1.0, sd=2.0))
+    above = Condition(trait="evil", threshold=5.0)
+    assert drift_condition(above, 3, given, BENIGN, 0)[1] == Scale(1.0, 2.0)
+    below = above.model_copy(update={"fires": "below"})
+    assert drift_condition(below, 3, given, BENIGN, 0)[1] == Scale(1.0, -2.0)
+
+
+def made(**keys):
+    return Policy.model_validate({"id": "p", "trait": "evil", "threshold": 1.0, "action": "block"} | keys)
+
+
+@pytest.mark.parametrize(
+    ("policy", "keys"),
+    [
+        (made(), []),
+        (made(on_timeout="block", timeout_ms=5, on_truncate="error"), []),
+        (made(monitor={}), [("monitor",)]),
+        (made(stage="response", monitor={}), []),
+        (
+            made(stage="response", on_timeout="block", timeout_ms=5, on_truncate="error"),
+            [("on_timeout",), ("timeout_ms",), ("on_truncate",)],
+        ),
+        (made(stage="response", threshold=None, conversation={}), [("conversation",)]),
+    ],
+)
+def test_keys_of_the_other_stage_are_problems(policy, keys):
+    found = stage_problems(policy)
+    assert [key for key, _ in found] == keys
+    assert all(message for _, message in found)

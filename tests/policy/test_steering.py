@@ -1,5 +1,7 @@
 """From what an action asks for to directions and limits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from worlds import calibration
@@ -85,3 +87,44 @@ def test_recheck_reads_the_first_layer_above_or_the_last():
 
 def test_steered_layers_of_nothing_named():
     assert steered_layers(SteerSpec(operator="ablate"), VECTOR, 3) == (3,)
+
+
+def test_steering_says_whose_it_is():
+    steering = build(operator="ablate", layers=(3,))
+    assert (steering.policy, steering.trait, steering.operator, steering.layers) == (
+        "p",
+        "evil",
+        "ablate",
+        (3,),
+    )
+    assert not steering.floor
+
+
+def test_a_percentile_needs_a_calibration_that_holds_every_layer():
+    table = calibration()
+    part = {row: table.steering["evil"][row] for row in (1, 2)}
+    for steering in ({"evil": part}, {"sycophancy": table.steering["sycophancy"]}):
+        with pytest.raises(SpecError):
+            build(operator="cap", percentile=75.0, layers=(2, 3), table=replace(table, steering=steering))
+    with pytest.raises(SpecError):
+        build(operator="cap", layers=(2, 3), table=table)
+
+
+def test_a_number_wins_over_a_percentile():
+    assert build(operator="cap", limit=1.5, percentile=75.0, table=calibration()).limits == (1.5,)
+
+
+def test_an_unusable_layer_that_was_named_cannot_be_steered():
+    vector = TraitVector("evil", VECTOR.steering, VECTOR.probe, VECTOR.offset, unusable=(4,))
+    with pytest.raises(SpecError):
+        build(vector, operator="ablate", layers=(3, 4))
+    assert recheck_layer(build(vector, operator="ablate", layers=(3,)), vector) == 3
+    assert recheck_layer(build(vector, operator="ablate", layers=(1,)), vector) == 2
+
+
+def test_only_add_is_incremental():
+    steering = build(operator="ablate", layers="incremental")
+    for row, direction in zip(steering.layers, steering.directions, strict=True):
+        assert direction @ VECTOR.steering[row] == pytest.approx(
+            np.linalg.norm(VECTOR.steering[row]), rel=1e-5
+        )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import beta
 from worlds import CALM
 
 from guardrail.errors import CalibrationError
@@ -52,3 +53,20 @@ def test_an_observed_rate_has_an_exact_interval():
     rate, low, high = observed_fpr(0, 100)
     assert (rate, low) == (0, 0)
     assert high == pytest.approx(1 - 0.025 ** (1 / 100), rel=1e-6)
+
+
+def test_the_rate_of_a_threshold_is_a_beta_variable():
+    # of 199 prompts, 10 of the 200 gaps lie beyond the 190th
+    assert fpr_interval(199, 0.05) == pytest.approx(beta.ppf([0.025, 0.975], 10, 190))
+    assert fpr_interval(199, 0.05, confidence=0.5) == pytest.approx(beta.ppf([0.25, 0.75], 10, 190))
+
+
+def test_an_interval_exactly_as_wide_as_asked_is_narrow_enough():
+    low, high = fpr_interval(130, 0.05, 0.8)
+    assert prompts_needed(0.05, high - low, 0.8) == 130
+
+
+def test_an_observed_rate_has_an_interval_for_any_confidence():
+    rate, low, high = observed_fpr(3, 10, confidence=0.9)
+    assert rate == 0.3
+    assert (low, high) == pytest.approx((beta.ppf(0.05, 3, 8), beta.ppf(0.95, 4, 7)))

@@ -67,6 +67,38 @@ def test_perfect_separation_is_not_certainty():
     )
 
 
+def test_the_bound_of_perfect_separation_is_mirrored_if_it_is_the_wrong_way_round():
+    found = metrics.auroc(np.arange(20.0), np.arange(10.0) + 100)
+    assert found == intervals.Estimate(0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+
+
+def test_a_true_positive_rate_of_none_or_all_has_the_exact_interval():
+    ties = metrics.tpr_at_fpr(np.ones(10), np.ones(50))
+    assert ties == intervals.Estimate(0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+    above_the_median = metrics.tpr_at_fpr(np.arange(60.0, 70), np.arange(100.0), 0.5)
+    assert above_the_median == intervals.Estimate(1.0, pytest.approx(0.025 ** (1 / 10)), 1.0)
+
+
+def test_few_negatives_make_the_true_positive_rate_uncertain():
+    positive, negative = draw(0, n=2000, m=10)
+    found = metrics.tpr_at_fpr(positive, negative, 0.3)
+    exact = intervals.rate(positive > metrics.threshold_at(negative, 0.3))
+    assert found.value == exact.value == metrics.share_above(positive, negative, 0.3)
+    assert found.low <= exact.low < exact.high <= found.high
+    assert found.high - found.low > 5 * (exact.high - exact.low)
+
+
+def test_a_rate_of_one_is_a_threshold_at_the_lowest_negative():
+    assert metrics.threshold_at(np.asarray([3.0, 1.0, 2.0]), 1.0) == 1.0
+
+
+def test_average_precision_has_an_interval():
+    positive, negative = draw(2)
+    found = metrics.average_precision(positive, negative)
+    assert found.value == metrics.precision(positive, negative)
+    assert found.value - 0.15 < found.low < found.value < found.high < found.value + 0.15
+
+
 def test_auroc_intervals_cover_the_truth_in_about_95_of_100_samples(monkeypatch):
     monkeypatch.setattr(intervals, "RESAMPLES", 200)
     truth = 0.760250  # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt 2)

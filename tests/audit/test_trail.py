@@ -1,0 +1,49 @@
+"""All sinks as one, and what happens to a record that cannot be written."""
+
+import logging
+
+import pytest
+
+from guardrail.audit.trail import AuditTrail
+from guardrail.errors import AuditError
+from guardrail.plugins.protocols import AuditSettings
+from guardrail.testing import MemoryAudit, audit_record
+
+
+def trail(*sinks, on_error="block"):
+    named = {str(i): sink for i, sink in enumerate(sinks)}
+    return AuditTrail(named, AuditSettings(on_error=on_error))
+
+
+def test_every_sink_gets_every_record_and_is_closed():
+    sinks = MemoryAudit(), MemoryAudit()
+    made, record = trail(*sinks), audit_record()
+    made.decided(record)
+    made.finished(record)
+    made.close()
+    for sink in sinks:
+        assert sink.events == [("decided", "r-1"), ("finished", "r-1")]
+        assert sink.records == {"r-1": record}
+        assert sink.closed
+    assert made.dropped == 0
+
+
+@pytest.mark.parametrize("event", ["decided", "finished"])
+def test_a_record_that_cannot_be_written_is_an_error_that_names_the_sink(event):
+    made = trail(MemoryAudit(failing=True))
+    with pytest.raises(AuditError, match="memory"):
+        getattr(made, event)(audit_record())
+    assert made.dropped == 0
+
+
+def test_a_record_that_may_be_dropped_is_counted_and_warned_of_once(caplog):
+    broken, whole = MemoryAudit(failing=True), MemoryAudit()
+    made = trail(broken, whole, on_error="drop")
+    with caplog.at_level(logging.WARNING, logger="guardrail"):
+        made.decided(audit_record())
+        assert len(caplog.records) == 1
+        made.finished(audit_record())
+    assert made.dropped == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "memory" in caplog.text
+    assert whole.events == [("decided", "r-1"), ("finished", "r-1")]

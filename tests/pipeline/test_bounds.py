@@ -1,0 +1,117 @@
+"""What bounds a request whatever its actions, its policies and its engine do."""
+
+from dataclasses import replace
+
+import pytest
+from tiny import NEVER, guard, policy
+
+from guardrail.audit import read
+from guardrail.engines import Scored
+from guardrail.engines.builtin import guardrail_engine as built_in_engine
+from guardrail.errors import EvaluationError, PromptError
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.plugins.protocols import Answer, NoConfig, Retry
+from guardrail.types import STOP, Message
+
+ROUNDS = 20
+LONG = "many words " * 100
+
+
+class Again:
+    """An action that never stops asking for another round; it gives up only so that the test can fail."""
+
+    name = "again"
+    strength = 25
+    Config = NoConfig
+
+    def __init__(self):
+        self.responses = 0
+
+    def compile(self, config):
+        return STOP
+
+    def respond(self, config, context):
+        self.responses += 1
+        if self.responses > 2 * ROUNDS:
+            return Answer("nobody stopped it")
+        return Retry((*context.messages, Message("user", f"Again {self.responses}")))
+
+    @hookimpl
+    def guardrail_actions(self):
+        return [self]
+
+
+def chatted(made):
+    return made.chat("Hello")
+
+
+def streamed(made):
+    stream = made.stream("Hello")
+    list(stream)
+    return stream.reply
+
+
+@pytest.mark.parametrize("ask", [chatted, streamed])
+def test_an_action_that_always_asks_for_another_round_ends_in_the_policys_message(tmp_path, ask):
+    action = Again()
+    rule = policy("again", message="Enough.")
+    with guard(tmp_path, rule, options={"plugins": [action]}) as made:
+        reply = ask(made)
+    assert reply.text == "Enough."
+    assert len(reply.earlier) + 1 == ROUNDS
+    assert action.responses == ROUNDS
+
+
+@pytest.mark.parametrize("cutting_first", [True, False])
+def test_one_policy_that_needs_the_whole_prompt_is_enough_to_refuse_a_longer_one(tmp_path, cutting_first):
+    cutting = policy(threshold=NEVER, on_truncate="score_tail", id="cutting")
+    whole = policy(threshold=NEVER, on_truncate="error", id="whole")
+    rules = (cutting, whole) if cutting_first else (whole, cutting)
+    with guard(tmp_path, *rules) as made, pytest.raises(PromptError, match="tokens"):
+        made.check(LONG)
+
+
+class Miscounting:
+    """A plugin with an engine that makes fewer or more decisions than there are prompts."""
+
+    def __init__(self, recount):
+        self.recount = recount
+
+    @hookimpl
+    def guardrail_engine(self, name, model, tokenizer, chat_template, template_arguments):
+        if name != "miscounting":
+            return None
+        engine = built_in_engine("transformers", model, tokenizer, chat_template, template_arguments)
+        engine.check = self.emitting(engine.check, at=3)
+        engine.reply = self.emitting(engine.reply, at=4)
+        return engine
+
+    def emitting(self, method, at):
+        def call(*arguments):
+            emit = arguments[at]
+            return method(*arguments[:at], lambda event: emit(self.recounted(event)), *arguments[at + 1 :])
+
+        return call
+
+    def recounted(self, event):
+        return replace(event, decisions=self.recount(event.decisions)) if isinstance(event, Scored) else event
+
+
+MISCOUNTS = {
+    "none": lambda decisions: (),
+    "one too few": lambda decisions: decisions[1:],
+    "one too many": lambda decisions: (*decisions, decisions[0]),
+}
+
+
+@pytest.mark.parametrize("recount", MISCOUNTS.values(), ids=MISCOUNTS)
+@pytest.mark.parametrize("ask", ["chat_many", "check_many"])
+def test_an_engine_that_does_not_decide_once_for_every_prompt_is_an_error(tmp_path, ask, recount):
+    log = tmp_path / "audit.jsonl"
+    options = {"engine": "miscounting", "plugins": [Miscounting(recount)]}
+    with (
+        guard(tmp_path, policy(threshold=NEVER), options=options, audit={"jsonl": str(log)}) as made,
+        pytest.raises(EvaluationError, match="once"),
+    ):
+        getattr(made, ask)(["Hello", "there"])
+    assert {record.outcome for record in read(log)} <= {"error"}
