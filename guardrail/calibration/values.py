@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
@@ -97,13 +97,39 @@ class Benign:
         return edge + margin if tail == "upper" else edge - margin
 
     def beyond(self, projection: float, tail: Tail = "upper") -> int:
-        """How many of the n benign prompts reach this projection; exact in the tails, else interpolated."""
-        sign = 1.0 if tail == "upper" else -1.0
-        kept = [sign * value for value in (self.high if tail == "upper" else self.low)]
-        if sign * projection > min(kept):
-            return sum(value >= sign * projection for value in kept)
-        below = float(np.interp(projection, self.percentiles, np.arange(101))) / 100
-        return round(self.n * (1 - below if tail == "upper" else below))
+        """How many of the n benign prompts reach this projection; exact in the tails, else interpolated.
+
+        Of equal values outside the tails it counts up to 1 % of n too many, never too few.
+        """
+        if tail == "lower":
+            return self._mirrored().beyond(-projection)
+        if projection > self.high[0]:
+            return sum(value >= projection for value in self.high)
+        if projection <= self.low[-1]:
+            return self.n - sum(value < projection for value in self.low)
+        return max(self.n - self._below(projection), len(self.high))
+
+    def _below(self, projection: float) -> int:
+        """How many benign prompts lie below a projection between the tails, from the percentiles."""
+        first = int(np.searchsorted(self.percentiles, projection))
+        if len(set(self.percentiles[first : first + 2])) == 1:
+            # a run of equal values, which begins somewhere after the percentile before it
+            return math.floor((first - 1) / 100 * (self.n - 1)) + 1
+        return round(self.n * float(np.interp(projection, self.percentiles, np.arange(101))) / 100)
+
+    def _mirrored(self) -> Benign:
+        """The same prompts on a probe that points the other way."""
+
+        def turned(values: Sequence[float]) -> tuple[float, ...]:
+            return tuple(-value for value in reversed(values))
+
+        return replace(
+            self,
+            mean=-self.mean,
+            percentiles=turned(self.percentiles),
+            low=turned(self.high),
+            high=turned(self.low),
+        )
 
     def standardise(self, projection: float) -> float:
         """The score: (projection - mean) / sd."""

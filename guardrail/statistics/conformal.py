@@ -18,7 +18,10 @@ def conformal_rank(n: int, fpr: float) -> int:
 
 
 def prompts_needed(fpr: float, width: float | None = None, confidence: float = 0.95) -> int:
-    """The fewest benign prompts for a rate; with `width`, for an interval of at most that width."""
+    """About the fewest benign prompts for a rate; with `width`, for an interval of at most that width.
+
+    The width falls with n, but not at every step: a few prompts less may do as well.
+    """
     low = math.ceil(1 / fpr - 1 - 1e-9)
     if width is None:
         return low

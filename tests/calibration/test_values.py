@@ -274,3 +274,25 @@ def test_a_damaged_entry_is_refused(tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(CalibrationError, match="damaged"):
         Calibration.load(path)
+
+
+@pytest.mark.parametrize("tail", ["upper", "lower"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0] * 10 + [1.0] * 10,
+        [*range(900), *[2000.0] * 100],
+        [*[-5.0] * 500, *range(500)],
+        [*range(300), *[400.0] * 400, *range(500, 800)],
+        [*range(50), *[0.125] * 950],
+    ],
+)
+def test_equal_values_never_lie_beyond_less_often_than_they_do(values, tail):
+    """A threshold that lands on a value that many prompts share fires on all of them."""
+    values = np.array(values)
+    summary, percent = Benign.of(values), math.ceil(len(values) / 100)
+    shared = {at for at in values if np.sum(values == at) > percent}
+    for at in {*values, *shared}:
+        reached = np.sum(values >= at) if tail == "upper" else np.sum(values <= at)
+        assert abs(summary.beyond(at, tail) - reached) <= percent
+        assert at not in shared or summary.beyond(at, tail) >= reached
