@@ -111,8 +111,8 @@ class BatchEvaluator:
         """The decision on one row. Raises CancelledError if the caller no longer waits."""
         decision = self._in_time(row, self._decision(row, readings))
         if self._job.cancelled:
-            # a caller that was refused for the time has an audit record, to which the real decision belongs;
-            # one that went away by itself wants nothing more
+            # a caller that was refused because the time was up has an audit record, to which this decision
+            # belongs. One that left by itself has closed its record
             if self._job.timed_out:
                 self._late(row, decision)
             # leaves the pass before anything is generated in vain

@@ -1,6 +1,6 @@
 """One worker thread for each model, behind a bounded queue. Knows nothing about models or policies.
 
-A model has one forward pass at a time and the guard's state is that pass's, so requests take turns.
+An engine is called from one thread at a time, so requests take turns.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ EMPTY = "a prompt is empty: its attention mask has no token"
 class Ends:
     """The column of each row's last token, for a forward pass over the last `columns` of `mask`.
 
-    `last` [rows] is None if every row is known to end in the last column. Looking at a mask on a device would
-    wait for it. Unless `wait` is set, `unknown` goes to the host with the scores instead, and `learn` takes
-    it from there. Raises PromptError for a row without tokens.
+    `last` [rows] is None if every row is known to end in the last column. Looking at a mask on a GPU means
+    waiting for it. Unless `wait` is set, `unknown` goes to the host with the scores instead, and `learn`
+    takes it from there. Raises PromptError for a row without tokens.
     """
 
     def __init__(self, mask: Tensor | None, columns: int, *, wait: bool = True) -> None:

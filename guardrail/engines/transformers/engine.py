@@ -40,8 +40,8 @@ class TransformersEngine:
 
     `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
     models that cannot be guarded, and for one that another guard holds. `prefill` and `decode`: what looks
-    into the model's forward passes over a prompt, and over a reply's tokens. `ahead`: if the model is on a
-    device, do not wait in the middle of a prompt; stop once its scores have arrived.
+    into the model's forward passes over a prompt, and over a reply's tokens. `ahead`: on a GPU, do not
+    wait in the middle of a prompt, but stop once its scores have arrived.
     """
 
     def __init__(

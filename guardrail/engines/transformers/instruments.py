@@ -20,7 +20,7 @@ class Instruments:
     """The executors and readers of the latest plan.
 
     `prefill` and `decode` are kinds of executors: for the forward pass over a prompt, and for the passes over
-    a reply's tokens. `ahead`: if the model is on a device, do not wait for scores in the middle of a prompt.
+    a reply's tokens. `ahead`: on a GPU, do not wait for scores in the middle of a prompt.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class Traced:
             return forward()
 
         def look() -> bool:
-            # lazily: reading a value parks the worker until the pass gets there
+            # lazily, because reading a value parks the worker until the pass gets there
             return any(visit(place, self._value(place)) for place in places)
 
         with self._instrumented():
@@ -159,7 +159,7 @@ class StandingWorker:
             if mediator.alive and not _rests(mediator):
                 raise _never_reached(mediator)
         finally:
-            # a failed pass must leave nothing for the next one to meet
+            # also after a failure: the next pass must not meet this look
             self._interleaver.mediators = []
             self._todo.clear()
             self._put_away(mediator)
@@ -171,8 +171,8 @@ class StandingWorker:
             mediator = self._local.mediator = _mediator(self._todo)
             mediator.start(self._interleaver)
         mediator.iteration = None  # whatever is reached next
-        # a greenlet has a context of its own, and visitors read the request's; a copy, because a context can
-        # only be entered once at a time and the caller is inside this one
+        # a greenlet has a context of its own, and visitors have to see the request's; Python only gives out
+        # copies of the current one
         mediator.worker.gr_context = copy_context()
         return mediator
 

@@ -27,7 +27,7 @@ class GuardedPrefill:
     engine runs the last position again, visiting `revisit`.
 
     Waiting for scores in the middle of a prompt leaves a GPU without work: the host queues no layer while it
-    waits. If scores on a device decide on nothing but steering, the host does not wait: steering opens on the
+    waits. If scores there decide on nothing but steering, the host does not wait: steering opens on the
     device, and the decision follows in `finish`. With `ahead` it does not wait for scores that steer nothing
     either: the pass goes on, and every later layer asks whether they have arrived.
     """
