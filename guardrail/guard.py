@@ -223,7 +223,7 @@ class Guard:
         layers: Sequence[int] | str = "all",
         position: Literal["last", "all"] = "last",
     ) -> NDArray[Any]:
-        """Scores (projections without a calibration) for people who look. Decides nothing.
+        """Scores (projections if there is no calibration), for inspection. Decides nothing.
 
         traits: names; None for every trait of the vector file. layers: 1-based; `all` for every layer.
         Returns float32 [traits, layers] at the last prompt token, or [traits, layers, tokens] for

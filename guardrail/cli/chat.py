@@ -63,7 +63,7 @@ class Talk:
     conversation: str = field(default_factory=new_id)
 
     def listen(self) -> None:
-        """Hear lines until the user ends the talk, or interrupts it."""
+        """Read lines until the user ends the chat, or interrupts it."""
         try:
             for line in _heard():
                 if not self.hear(line):

@@ -89,7 +89,7 @@ def _print_definition(definition: TraitDefinition) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorOptions:
-    """What is to be defined, and who writes it."""
+    """What to define, and who writes it."""
 
     description: Annotated[str, Option(help="What the trait means, in one sentence.")]
     author_model: Annotated[str, Option(help="Model that writes the definition.")]

@@ -19,7 +19,7 @@ def guardrail_engine(
     chat_template: str | None,
     template_arguments: Mapping[str, object] | None,
 ) -> Engine | None:
-    """`transformers`; the same by nnsight alone, by hooks alone, and by hooks ahead of the scores."""
+    """`transformers` and its variants: nnsight only, hooks only, hooks that do not wait for scores."""
     if name not in ENGINES:
         return None
     from guardrail.engines.transformers.engine import TransformersEngine

@@ -39,7 +39,7 @@ class Admission:
 def admit(engine: Engine, batch: Sequence[Exchange], room: int) -> Admission:
     """Render a batch, leaving `room` tokens for replies.
 
-    Raises PromptError for a prompt that does not fit and that no policy allows to cut.
+    Raises PromptError for a prompt that does not fit and that policies do not allow to be cut.
     """
     return Admission(batch, [_outcome(engine, exchange, room) for exchange in batch])
 
@@ -50,7 +50,7 @@ def _outcome(engine: Engine, exchange: Exchange, room: int) -> Prompt | Decision
         decision = unsupported(exchange.policies.plan, exchange.facts, unreadable)
         if decision.stops:
             return decision
-        exchange.warn(f"evaluated without what cannot be read: {unreadable}")
+        exchange.warn(f"evaluated without the part that cannot be read: {unreadable}")
     prompt = engine.render(exchange.messages)
     limit = engine.max_tokens - min(room, engine.max_tokens // 2)
     if len(prompt.ids) > limit:

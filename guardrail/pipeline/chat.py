@@ -13,7 +13,7 @@ BATCH = 32
 
 
 def chat(driver: Driver, batch: Sequence[Exchange], sampling: Sampling) -> list[Reply]:
-    """A reply to every exchange. Those that an action has changed go into another round."""
+    """A reply to every exchange. Exchanges that an action has changed go into another round."""
     replies: dict[str, Reply] = {}
     while todo := [exchange for exchange in batch if exchange.id not in replies][:BATCH]:
         with driver.recorder.closing(todo):

@@ -46,12 +46,15 @@ class Round(Generic[G]):
         return any(not exchange.decision.stops for exchange in self.admission.admitted)
 
     def result(self) -> G | None:
-        """Wait for what the engine returns; None if nobody goes on."""
+        """Wait for what the engine returns; None if no exchange goes on."""
         return self.job.result() if self.job is not None and self.goes_on else None
 
 
 class Driver:
-    """Takes exchanges through the engine on the model's worker; records before it hands anything out."""
+    """Takes exchanges through the engine on the model's worker; records before it hands anything out.
+
+    Methods run on the caller's thread; only jobs run on the worker's.
+    """
 
     def __init__(
         self, engine: Engine, worker: Worker, audit: AuditTrail, sinks: Mapping[str, EscalationSink]
@@ -79,6 +82,7 @@ class Driver:
                 exchange.decided(decision, timing)
                 self.recorder.decided(exchange)
         except BaseException:
+            # without a decision on record nothing may be answered: the worker need not go on
             if job is not None:
                 job.cancel()
             raise
@@ -86,13 +90,16 @@ class Driver:
 
     def _submit(self, admission: Admission, ask: Ask[G]) -> Job[Event, G]:
         admitted, prompts = admission.admitted, admission.prompts
+        # copies: after a time-out the caller's thread changes the exchange while the worker still decides
         policies, rows = admitted[0].policies, [Row.of(exchange) for exchange in admitted]
         limit = _timeout_s(admitted)
 
+        # the answer to a time-out says nothing about the prompt; what policies would have said is kept
         def late(row: int, decision: Decision) -> None:
             self.recorder.late(admitted[row], decision)
 
         def run(job: Job[Event, G]) -> G:
+            # made here, so that scorers run under the time limit and beside no other request
             evaluator = BatchEvaluator(policies, rows, job, limit, late, self.conversations)
             return ask(prompts, policies.plan, evaluator, job.emit)
 
@@ -100,6 +107,7 @@ class Driver:
 
     def _decisions(self, job: Job[Event, Any], batch: Sequence[Exchange]) -> tuple[list[Decision], Timing]:
         """Wait for the verdict, no longer than policies allow from the worker's start."""
+        # a busy model does not use up the time that policies allow for a decision
         if not job.wait_until_started(self.worker.patience_s):
             raise QueueFull(f"the model did not get to this request within {self.worker.patience_s:.0f} s")
         queued = Timing(queue=(job.started - job.submitted) * 1e3)
@@ -108,6 +116,7 @@ class Driver:
         except RequestError:
             raise
         except Refused as refused:
+            # the caller sees the error that `model.generate` would have raised
             raise refused.error from None
         except Exception as error:
             return _failed(batch, error), queued
@@ -132,7 +141,7 @@ class Driver:
     def answer(self, exchange: Exchange, completion: Completion | None) -> Answer | None:
         """The model's reply, or an action's in its place.
 
-        None: an action has changed the messages, and they are to be evaluated again.
+        None: an action has changed the messages, and they must be evaluated again.
         """
         if exchange.decision.stops:
             return self.responder.respond(exchange, self.complete)
@@ -171,10 +180,12 @@ def _first_event(job: Job[Event, Any], batch: Sequence[Exchange]) -> Scored | No
     try:
         event = job.next_event(left)
     except TimeoutError:
+        # the forward pass cannot be interrupted, but a refusal needs nothing from it
         if all(decision.stops for decision in _late(batch)):
             job.cancel(timed_out=True)
             return None
-        event = job.next_event()  # failing open: the worker finds out itself that it is late
+        # failing open needs the reply, which comes from this very pass; the evaluator notes that it is late
+        event = job.next_event()
     if not isinstance(event, Scored):
         raise EvaluationError("generation ended without a decision")
     return event

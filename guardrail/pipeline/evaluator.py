@@ -1,4 +1,4 @@
-"""What the engine asks for decisions on one batch. Lives on the worker's thread, from start to end.
+"""What the engine asks for decisions on one batch. Lives entirely on the worker's thread.
 
 Adds to the pure `policy.decide` what is not pure: scorers, reviewing plugins, the time limit, callers that
 have gone away.
@@ -88,8 +88,10 @@ class BatchEvaluator:
             return self._conversations.values(self._plan, row.conversation, row.messages)
         except Exception as error:
             log.warning("the replies of a conversation could not be read", exc_info=True)
+            # other errors may quote the conversation, and decisions are written to logs
             reason = str(error) if isinstance(error, EvaluationError) else type(error).__name__
             self._errors[i] = f"the replies of the conversation could not be read: {reason}"
+            # a missing value is an error of the policies that need it, and of no others
             return {}
 
     def _scored(self, i: int, row: Row, needed: Sequence[str]) -> Mapping[str, float]:
@@ -98,7 +100,7 @@ class BatchEvaluator:
             try:
                 extra[name] = float(self._policies.plugins.scorers[name].score(row.messages))
             except Exception as error:
-                # the message may hold the prompt, and decisions are written to logs
+                # not its text: it may quote the prompt, and decisions are written to logs
                 log.warning("scorer %s failed", name, exc_info=True)
                 self._errors[i] = f"scorer `{name}` failed: {type(error).__name__}"
         return extra
@@ -106,20 +108,25 @@ class BatchEvaluator:
     # --- prompts --------------------------------------------------------------------------------------
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
-        """The decision on one row. Raises CancelledError if nobody waits for it any more."""
+        """The decision on one row. Raises CancelledError if the caller no longer waits."""
         decision = self._in_time(row, self._decision(row, readings))
         if self._job.cancelled:
+            # a caller that was refused because the time was up has an audit record, to which this decision
+            # belongs. One that left by itself has closed its record
             if self._job.timed_out:
                 self._late(row, decision)
+            # leaves the pass before anything is generated in vain
             raise CancelledError
         return decision
 
     def _in_time(self, row: int, decision: Decision) -> Decision:
         """The decision, or what takes its place if it came too late for a caller who is still there."""
+        # after `timed_out` the caller has its answer, and the record wants the decision as it is
         if self._job.timed_out or perf_counter() - self._job.started <= self._timeout_s:
             return decision
         late = timed_out(self._plan, self._facts[row], self._timeout_s)
         order = self._plan.strengths
+        # `on_timeout` stands in for a decision that is unknown: one that is known and stricter stands
         known = order.get(decision.action, 0) > order.get(late.action, 0)
         return replace(decision, warnings=(*decision.warnings, late.error or "")) if known else late
 
@@ -130,6 +137,7 @@ class BatchEvaluator:
         try:
             return self._reviewed(row, decision)
         except EvaluationError as error:
+            # a plugin that fails to review may have been about to block
             return failure(self._plan, self._facts[row], str(error))
 
     def _reviewed(self, row: int, decision: Decision) -> Decision:
@@ -140,7 +148,7 @@ class BatchEvaluator:
         return decision
 
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
-        """The decision after steering, as of what was read at this layer."""
+        """The decision after steering, from what was read at this layer."""
         return recheck(self._plan, decision, readings, layer)
 
     # --- replies --------------------------------------------------------------------------------------
@@ -151,10 +159,11 @@ class BatchEvaluator:
         return watch(self._plan, self._facts[row], named and bool(self._plan.drifts))
 
     def respond(self, row: int, observed: Observed) -> Decision:
-        """The decision on a reply, as far as it was observed."""
+        """The decision on a reply, from what was observed so far."""
         try:
             return decide_reply(self._plan, observed, self._facts[row])
         except Exception as error:
+            # policies say what a failure means; raising would end the reply without asking them
             log.warning("a reply could not be evaluated", exc_info=True)
             return reply_failure(self._plan, self._facts[row], type(error).__name__)
 

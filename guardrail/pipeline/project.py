@@ -1,4 +1,4 @@
-"""Scores of one conversation at many layers, for people who look. Decides nothing."""
+"""Scores of one conversation at many layers, for inspection. Decides nothing."""
 
 from __future__ import annotations
 

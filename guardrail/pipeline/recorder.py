@@ -12,7 +12,7 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.types import AuditRecord, Check, Decision, Outcome, Reply
 
 UNREAD = Decision(status="not_evaluated", action="block", would_action="block")
-"""Of a request that ended before anything was decided."""
+"""What the record holds for a request that ended before anything was decided."""
 
 
 class Recorder:

@@ -62,7 +62,7 @@ def request(
     """Check messages and gather facts. A plain string is one user message. Raises PromptError.
 
     Content that is not text makes the request `unreadable`: policies say what happens then. The prompt of a
-    `generate` may be blank, because nobody knows what it is made of.
+    `generate` may be blank, because its structure is unknown.
     """
     raw = [Message("user", messages)] if isinstance(messages, str) else list(messages)
     if not raw:
@@ -103,7 +103,7 @@ def _message(item: MessageLike) -> tuple[Message, str | None]:
         raise PromptError(f"unknown role {role!r}; roles are {', '.join(ROLES)}")
     text, reason = _content(item.get("content"))
     if not _encodable(text):
-        raise PromptError("the text holds a lone surrogate, which is no character")
+        raise PromptError("the text contains an unpaired surrogate, which is not valid Unicode")
     if item.get("tool_calls"):
         reason = "tool calls cannot be read"
     return Message(role, text), reason  # pyright: ignore[reportArgumentType]

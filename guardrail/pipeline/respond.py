@@ -35,7 +35,7 @@ class Responder:
     sinks: Mapping[str, EscalationSink]
 
     def respond(self, exchange: Exchange, complete: Complete) -> Answer | None:
-        """The answer in the model's place. None: the exchange has changed, and is to be evaluated again.
+        """The answer in the model's place. None: the exchange has changed, and must be evaluated again.
 
         `complete` lets the model rewrite something, unguarded.
         """
@@ -69,7 +69,7 @@ class Responder:
         turn.exchange.retry(response.messages, frozenset({turn.policy} if waived else ()))
 
     def stopped(self, exchange: Exchange, decision: Decision, said: str, complete: Complete) -> Answer:
-        """The answer after a reply was stopped; `said` is what the model had said, for those who look at it.
+        """The answer after a reply was stopped; `said` is what the model had said, for people who review it.
 
         Nothing can be evaluated again or allowed any more: whatever is not an answer becomes the refusal.
         """
@@ -151,7 +151,7 @@ def checked(response: object) -> Response:
 
 
 def _config(rule: Rule | None, name: str, config: type[BaseModel]) -> BaseModel:
-    """The policy's own configuration where this is its action, else the action's defaults."""
+    """The policy's own configuration if this is its action, else the action's defaults."""
     if rule is not None and rule.action == name and rule.config is not None:
         return rule.config
     return config()

@@ -18,7 +18,7 @@ def turn_projections(
     """[probes, tokens] for each assistant turn that has tokens, in the order of the conversation.
 
     Raises EvaluationError if the engine gives no activations, or if the chat template renders earlier turns
-    differently once later ones are there, so that they cannot be found.
+    differently once later ones follow, so that they cannot be found.
     """
     if not probes or not _assistant_turns(messages):
         return []

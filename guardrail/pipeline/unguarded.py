@@ -1,4 +1,4 @@
-"""The model without a policy, for actions that let it rewrite something. Its words never reach a caller."""
+"""The model without a policy, for actions that let it rewrite something. Its text is never a reply."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ def unguarded(engine: Engine, messages: Sequence[Message]) -> str:
 
 
 def _ignore(event: Event) -> None:
-    """Nobody waits for these events."""
+    """No caller waits for these events."""

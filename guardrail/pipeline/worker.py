@@ -1,4 +1,7 @@
-"""One worker thread for each model, behind a bounded queue. Knows nothing of models or policies."""
+"""One worker thread for each model, behind a bounded queue. Knows nothing about models or policies.
+
+An engine is called from one thread at a time, so requests take turns.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ class Job(Generic[E, T]):
 
     def __init__(self, run: Callable[[Job[E, T]], T]) -> None:
         self._run = run
+        # the work sees the caller's context variables, not those of the worker's thread
         self._context: Context = copy_context()
         self._events: queue.SimpleQueue[E | _Ended] = queue.SimpleQueue()
         self._started = threading.Event()
@@ -37,22 +41,24 @@ class Job(Generic[E, T]):
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller has gone away."""
+        """Whether the caller no longer waits."""
         return self._cancelled.is_set()
 
     @property
     def timed_out(self) -> bool:
-        """Whether the caller went away because the time was up."""
+        """Whether the caller stopped waiting because the time was up."""
         return self._timed_out.is_set()
 
     def cancel(self, timed_out: bool = False) -> None:
-        """The caller goes away; the worker notices at its next event."""
+        """The caller stops waiting; the worker notices at its next event."""
+        # in this order: whoever sees `cancelled` has to know why
         if timed_out:
             self._timed_out.set()
         self._cancelled.set()
 
     def emit(self, event: E) -> None:
-        """Send an event (worker's side). Raises CancelledError once nobody listens."""
+        """Send an event (worker's side). Raises CancelledError if the job was cancelled."""
+        # generation cannot be interrupted, but raising here leaves it
         if self.cancelled:
             raise CancelledError
         self._events.put(event)
@@ -69,7 +75,7 @@ class Job(Generic[E, T]):
             raise TimeoutError from None
         if not isinstance(event, _Ended):
             return event
-        self._events.put(event)  # the end stays the end
+        self._events.put(event)  # for those that ask again after the end
         if event.error is not None:
             raise event.error
         return None
@@ -90,15 +96,18 @@ class Job(Generic[E, T]):
         self.started = perf_counter()
         self._started.set()
         try:
+            # the caller may have gone while the job was in the queue
             if self.cancelled:
                 raise CancelledError
             self._result.append(self._context.run(self._run, self))
             self._events.put(_Ended(None))
         except BaseException as error:
+            # whatever it is: the caller waits for an end, and the worker has to live on
             self._events.put(_Ended(error))
 
     def refuse(self, error: Exception) -> None:
         """End without having run."""
+        # a caller waits for the start before it waits for events
         self.started = perf_counter()
         self._started.set()
         self._events.put(_Ended(error))
@@ -126,6 +135,7 @@ class Worker:
 
     def submit(self, run: Callable[[Job[E, T]], T]) -> Job[E, T]:
         """Queue work. Raises QueueFull and GuardClosed."""
+        # it would wait for a job that can only start after the one that waits
         if threading.current_thread() is self._thread:
             raise EvaluationError("the guard was called from inside one of its own requests")
         job = Job(run)
@@ -146,6 +156,7 @@ class Worker:
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, end the thread."""
+        # under the lock, so that no job gets into the queue behind the end and is never run
         with self._lock:
             self._closed = True
             while not self._queue.empty():

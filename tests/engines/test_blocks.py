@@ -54,7 +54,7 @@ def test_hybrid_models_are_refused():
         TransformersEngine(AutoModelForCausalLM.from_config(config), TOKENIZER)
 
 
-def test_what_is_no_model_is_refused():
+def test_an_object_that_is_not_a_model_is_refused():
     with pytest.raises(ModelError, match="not a transformers model"):
         TransformersEngine(torch.nn.Linear(2, 2), TOKENIZER)
 

@@ -1,4 +1,4 @@
-"""Compiled decoding over a static cache: as compiled as without a guard, until somebody looks into it."""
+"""Compiled decoding over a static cache: as compiled as without a guard, until the guard looks into it."""
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_a_model_that_the_user_compiled_is_guarded_and_steered():
 
 
 def test_a_pass_that_was_not_steered_is_an_error(monkeypatch):
-    """Whatever the reason, a reply is not handed out as steered when it was not."""
+    """A reply that was not steered is never handed out as steered, whatever the reason."""
     active = plan((2,), SPEC)
     with engine() as (made, _):
         made.instruments.prepare(active)

@@ -1,4 +1,4 @@
-"""What fires on the device is what `evaluate` says fires."""
+"""The rules that fire on the device are those that `decide` says fire."""
 
 import math
 from dataclasses import replace
@@ -48,7 +48,7 @@ def rules(draw):
 
 
 @given(rules(), st.lists(st.tuples(SCORES, SCORES, SCORES), min_size=1, max_size=4))
-def test_the_rules_that_fire_are_those_that_evaluate_steers_by(made, rows):
+def test_the_rules_that_fire_are_those_that_decide_steers_by(made, rows):
     active = replace(plan(READ), rules=made)
     scores = torch.tensor(rows, dtype=torch.float32)
     columns = scores[:, [1, 2, 0]]

@@ -1,4 +1,4 @@
-"""The executor that works by forward hooks; that the engine does the same with it is in test_engines_*.py."""
+"""The executor that uses forward hooks. The `executors` fixture runs the engine's tests with it as well."""
 
 import pytest
 import torch

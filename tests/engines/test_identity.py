@@ -1,4 +1,4 @@
-"""Allowed prompts: what comes out is what the model that was never wrapped gives, token for token."""
+"""Allowed prompts: the output is that of a model that was never wrapped, token for token."""
 
 import sys
 from dataclasses import replace
@@ -184,7 +184,7 @@ def calls(run):
 
 
 def calls_of_a_step(generate_tokens):
-    generate_tokens(12)  # whatever is only done once
+    generate_tokens(12)  # what happens only once
 
     def fewest(count):  # now and then the interpreter calls something of its own
         return min(calls(lambda: generate_tokens(count)) for _ in range(3))
@@ -192,7 +192,7 @@ def calls_of_a_step(generate_tokens):
     return (fewest(12) - fewest(4)) / 8
 
 
-def test_an_allowed_decoding_step_is_the_bare_models_but_for_a_lock():
+def test_an_allowed_decoding_step_adds_only_a_lock():
     inputs, active = batch(1), plan((2, 3))
 
     def tokens(count):
@@ -294,7 +294,7 @@ def test_only_the_layers_that_are_read_are_instrumented_and_only_while_they_are(
     assert seen == [[read], *[[]] * 6]
 
 
-def test_a_forward_that_somebody_changes_later_is_the_one_that_runs():
+def test_a_forward_that_is_replaced_later_is_the_one_that_runs():
     inputs, active = {**batch(2), "do_sample": False}, plan((2, 3))
     with engine() as (made, bare):
         before = generate(made, active, Fixed(), **inputs).output

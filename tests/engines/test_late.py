@@ -1,4 +1,4 @@
-"""Scores on a device that decide on nothing but steering: nobody waits for them in mid-prompt."""
+"""Scores on a device that decide on nothing but steering: the host does not wait for them in mid-prompt."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ PLACES = {"in the same pass": (3, 4), "above": (4,), "below": (1, 4), "every lay
 
 
 def steers(layers, threshold, operator="add"):
-    """A plan whose only rule steers where the score at layer 3 reaches a threshold."""
+    """A plan whose only rule steers if the score at layer 3 reaches a threshold."""
     active = plan(READ, steering(operator, layers, limit=-1.0))
     (rule,) = active.rules
     condition = replace(rule.conditions[1], threshold=threshold)
@@ -86,7 +86,7 @@ def questions(made, active, evaluator, **inputs):
 
 @pytest.mark.parametrize("threshold", [1e6, -1e6], ids=["allowed", "steered"])
 @pytest.mark.parametrize("layers", [(3, 4), (1, 4)], ids=["above", "below"])
-def test_nobody_waits_before_the_prompts_last_block_has_run(monkeypatch, threshold, layers):
+def test_the_host_does_not_wait_before_the_prompts_last_block_has_run(monkeypatch, threshold, layers):
     inputs = batch(2, "right")
     on_a_device(monkeypatch)
     with engine() as (made, _):
@@ -155,7 +155,7 @@ def test_what_steers_is_decided_as_without_going_ahead(monkeypatch, ahead):
     assert {d.action for d in found[1].decisions} == {"allow", "steer"}
 
 
-def test_rules_in_the_shadow_are_waited_for_no_sooner(monkeypatch):
+def test_the_host_does_not_wait_for_shadow_rules_in_mid_prompt(monkeypatch):
     on_a_device(monkeypatch)
     with engine() as (made, bare):
         base = plan(READ)
@@ -236,13 +236,13 @@ def test_an_empty_row_is_found_with_the_scores(monkeypatch):
                 generate(made, active, PlanEvaluator(active), **inputs)
 
 
-def test_a_decision_that_is_not_the_devices_is_an_error(monkeypatch):
+def test_a_decision_that_differs_from_the_device_is_an_error(monkeypatch):
     on_a_device(monkeypatch)
     with engine() as (made, _):
         active = steers((3, 4), -1e6)
         evaluator = Fixed(("allow",))
         evaluator.by_plan = True
-        with pytest.raises(SteeringError, match="otherwise than was decided"):
+        with pytest.raises(SteeringError, match="on the device differs from the decision"):
             generate(made, active, evaluator, **batch(1))
 
 
@@ -252,7 +252,7 @@ class Reviews:
         return None
 
 
-def test_who_else_has_a_say_is_waited_for(tmp_path, monkeypatch):
+def test_the_host_waits_if_plugins_review_decisions(tmp_path, monkeypatch):
     seen = []
 
     def look(self):

@@ -1,4 +1,4 @@
-"""The executor that works by nnsight: one worker for many looks, whatever happens to one of them."""
+"""The executor that uses nnsight: one worker for many looks, whatever happens to one of them."""
 
 import gc
 import threading
@@ -42,7 +42,7 @@ BOTH = ("first", "second")
 
 
 def look(traced, chain, value, names=BOTH):
-    """What is seen of a pass over one number."""
+    """What a look sees in a pass over one number."""
     seen = []
     result = traced.observe(
         names, lambda: chain(torch.tensor([value])), lambda name, h: seen.append(float(h))
@@ -141,7 +141,7 @@ def test_a_pass_that_fails_half_way_does_not_spoil_the_next_look(traced, chain):
 
 
 def test_a_module_that_the_pass_never_reaches_is_an_error(traced, chain):
-    # nnsight mounts `.save` on every object where it is imported before the guard does it
+    # nnsight mounts `.save` on every object if it is imported before the guard imports it
     from nnsight.intervention.interleaver import OutOfOrderError
 
     with pytest.raises(OutOfOrderError, match="second"):
@@ -166,7 +166,7 @@ def elsewhere(call):
 
 
 @pytest.mark.parametrize("run", [here, elsewhere])
-def test_a_model_goes_with_its_executor(run):
+def test_a_model_is_freed_with_its_executor(run):
     chain = Chain()
     executor, gone = Traced({"first": chain.first, "second": chain.second}), weakref.ref(chain.first)
     run(partial(look, executor, chain, 1.0))
@@ -175,7 +175,7 @@ def test_a_model_goes_with_its_executor(run):
     assert gone() is None
 
 
-def test_steering_is_of_every_pass_and_looks_go_on_after_it(traced, chain):
+def test_every_pass_is_steered_and_looks_work_afterwards(traced, chain):
     seen = []
 
     def run():

@@ -16,7 +16,7 @@ def test_the_host_gets_the_values_that_were_there():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_device_is_not_waited_for_until_somebody_looks():
+def test_the_host_does_not_wait_for_a_device_until_it_looks():
     values = torch.tensor(VALUES, device="cuda")
     torch.cuda.synchronize()
     torch.cuda._sleep(1_000_000_000)

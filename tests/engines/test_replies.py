@@ -111,7 +111,7 @@ def test_with_prompt_policies_only_nothing_looks_into_decoding(monkeypatch):
         assert torch.equal(
             generate(made, plan((3,)), Fixed(), **batch(2), **EXACT).output, plain(bare, **batch(2))
         )
-        # a response policy that is about no row
+        # a response policy that follows no row
         result, _ = run(made, following({}), **batch(2), evaluator={"about": ()})
         assert torch.equal(result.output, plain(bare, **batch(2)))
         assert result.replies == {}
@@ -159,7 +159,7 @@ def test_one_row_is_stopped_and_the_others_are_what_they_were(architecture):
     assert set(result.output[row, width + kept + 1 :].tolist()) <= {0}, "the row is padded from there on"
 
 
-def test_rows_about_which_no_policy_is_go_on():
+def test_rows_that_no_policy_follows_go_on():
     with engine() as (made, bare):
         result, _ = run(made, following({"threshold": ALWAYS}), **batch(4), evaluator={"about": (1,)})
         expected = plain(bare, **batch(4))
@@ -217,7 +217,7 @@ def hooked(bare, spec, first, width):
 
 
 @pytest.mark.parametrize("layers", [(3,), (4,), (1, 4)])
-def test_a_gate_opens_where_the_rule_fires_and_stays_open(layers):
+def test_a_gate_opens_when_the_rule_fires_and_stays_open(layers):
     spec, inputs = steering("add", layers, scale=5.0), batch(1)
     with engine() as (made, bare):
         width = inputs["input_ids"].shape[1]

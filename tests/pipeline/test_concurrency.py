@@ -1,4 +1,4 @@
-"""Many callers, one model: nobody gets another's answer, and nothing that steers one reaches another."""
+"""Many callers, one model: no caller gets another's answer, and steering one reaches no other."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Alarms over conversations: what is read of a turn, where the state is kept, and what they set off."""
+"""Alarms over conversations: what is read from a turn, where the state is kept, and what they set off."""
 
 import threading
 from dataclasses import replace
@@ -125,7 +125,7 @@ def test_a_named_conversation_is_read_while_it_is_generated(tmp_path, monkeypatc
         states = model(whole, output_hidden_states=True).hidden_states[3][0, len(ids) : -1]
     mean = float((states.numpy() @ vector.probe[3] + vector.offset[3]).mean())
     assert kept == pytest.approx((mean + 50.0) / 10.0, rel=1e-4)
-    assert reply.reply_decision is None, "following for a conversation is no decision on the reply"
+    assert reply.reply_decision is None, "following for a conversation is not a decision on the reply"
 
 
 def test_following_a_conversation_changes_no_token(tmp_path):
@@ -144,7 +144,7 @@ def test_a_named_conversation_that_is_not_remembered_starts_from_its_messages(tm
         assert made.check(TALK[4:]).decision.scores[0].score == 0.0
 
 
-def test_a_stopped_reply_is_no_turn(tmp_path):
+def test_a_stopped_reply_is_not_a_turn(tmp_path):
     stopped = policy(threshold={"raw": -1e6}, id="stop", stage="response", when={"tags": ["stop"]})
     with guard(tmp_path, drift(raw(-100.0, h=1e6)), stopped) as made:
         made.chat("z", conversation="c", tags=["stop"], **GREEDY)
@@ -226,7 +226,7 @@ def test_many_threads_lose_no_turn(tmp_path):
         assert memory.values(plan, "c", Z)["drift"] == pytest.approx(1600.0)
 
 
-def test_a_turn_that_is_no_number_is_an_error_of_the_next_prompt(tmp_path):
+def test_a_turn_that_is_not_a_number_is_an_error_of_the_next_prompt(tmp_path):
     with guard(tmp_path, drift(raw())) as made:
         memory = made._driver.conversations
         memory.add(made.active.plan, "c", [np.nan])

@@ -32,7 +32,7 @@ def unguarded(folder, *texts, **sampling):
 
 
 def sent_before(streamed):
-    """What a stopped stream had sent before the message; how much it holds back is transformers' to say."""
+    """What a stopped stream had sent before the message; transformers decides how much it holds back."""
     assert streamed.endswith(REFUSAL)
     return streamed.removesuffix(REFUSAL).removesuffix("\n\n")
 
@@ -100,7 +100,7 @@ LONG = {"temperature": 0, "max_new_tokens": 40}
 
 
 MODELS = ((53, PROMPT), (57, "abc defghi jkl"), (20, "hello world"), (15, "abc defghi jkl"))
-"""(seed of a tiny model, prompt) whose replies have spaces and line ends, where streams let text go."""
+"""(seed of a tiny model, prompt) whose replies have spaces and line ends, at which streams release text."""
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_records_hold_both_decisions(tmp_path, memory):
     assert row["reply_decision"]["scores"][0]["fired"]
     assert record_from_json(row).reply_decision.token == 1
     old = {("response" if key == "reply_decision" else key): value for key, value in row.items()}
-    assert record_from_json(old).reply_decision.token == 1, "a log of version 0.1 still reads"
+    assert record_from_json(old).reply_decision.token == 1, "a log of version 0.1 can still be read"
     del row["reply_decision"]
     assert record_from_json(row).reply_decision is None
 
@@ -277,7 +277,7 @@ def test_escalation_stops_the_reply_and_shows_a_person_what_was_said(tmp_path, m
     assert stream.reply.ticket_id != reply.ticket_id
 
 
-def test_where_nobody_can_be_asked_the_reply_is_refused(tmp_path, memory):
+def test_if_no_person_can_be_asked_the_reply_is_refused(tmp_path, memory):
     memory.queue.failing = True
     rule = response(action={"escalate": {"to": "memory-queue"}})
     with guard(tmp_path, rule, options={"plugins": [memory]}) as made:

@@ -1,4 +1,4 @@
-"""Replies of the built-in model: calibrated on its own benign ones, and caught where they turn malicious."""
+"""Replies of the built-in model: calibrated on its own benign ones, and caught when they turn malicious."""
 
 from dataclasses import replace
 
@@ -80,7 +80,7 @@ def test_a_reply_is_stopped_before_it_is_over(calibrated):
 
 
 def test_two_ways_of_reading_a_turn_agree(calibrated):
-    """While it is generated, and from the messages afterwards, where the reply ended by itself."""
+    """While it is generated, and from the messages afterwards, if the reply ended by itself."""
     conversation = {"statistic": "cusum", "k": 0.0, "h": 1e6}
     drift = {"id": "drift", "trait": "evil", "conversation": conversation, "action": "block"}
     with guarded(calibrated, drift) as guard:

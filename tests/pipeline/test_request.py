@@ -57,7 +57,7 @@ def test_senseless_requests_are_errors(messages):
         request("chat", messages)
 
 
-def test_a_lone_surrogate_is_an_error_and_control_characters_are_not():
-    with pytest.raises(PromptError, match="surrogate"):
+def test_an_unpaired_surrogate_is_an_error_and_control_characters_are_not():
+    with pytest.raises(PromptError, match="unpaired surrogate"):
         request("chat", "\ud800")
     assert request("chat", "a \x00 \u200b").messages[0].content == "a \x00 \u200b"

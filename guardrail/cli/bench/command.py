@@ -130,7 +130,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _measured(model: ModelOptions, asked: Settings, threads: int | None) -> tuple[Report, bool]:
-    """The report, and whether the run came to its end."""
+    """The report, and whether the run was finished."""
     import torch
 
     from guardrail.bench.results import report

@@ -38,7 +38,7 @@ class Edit:
 
 
 class TransformersActivations:
-    """`read` and `patch` one forward pass. Modules are wrapped while it lasts."""
+    """`read` and `patch` one forward pass. Modules are wrapped only during the pass."""
 
     def __init__(self, model: Any, blocks: nn.ModuleList, lock: AbstractContextManager[Any]) -> None:
         self._model, self._blocks, self._lock = model, blocks, lock
@@ -63,7 +63,7 @@ class TransformersActivations:
         return {site: found[_place(site)] for site in sites}
 
     def patch(self, ids: Tensor, mask: Tensor | None, edits: Sequence[Edit]) -> Tensor:
-        """Logits [rows, tokens, vocabulary] of a forward pass in which the edits were made."""
+        """Logits [rows, tokens, vocabulary] of a forward pass with the edits applied."""
 
         def visit(place: Place, hidden: Tensor) -> bool:
             for edit in edits:

@@ -18,7 +18,7 @@ def assemble(
 ) -> Any:
     """The output for all rows. A stopped row is prompt, tokenised message, end-of-sequence, padding.
 
-    Where a streamer has got a part of the reply already, that part stands before the message.
+    If a streamer already has a part of the reply, that part comes before the message.
     """
     output = generated.output if generated else None
     if not answers:
@@ -60,7 +60,7 @@ def _by_prompt(output: Any, generated: Generated | None, samples: int) -> dict[i
 def _sent(
     kwargs: Mapping[str, Any], generated: Generated | None, kept: Mapping[int, list[list[int]]], width: int
 ) -> dict[int, list[int]]:
-    """The tokens of replies that were stopped, where a streamer was given them."""
+    """The tokens of stopped replies that a streamer already has."""
     if kwargs.get("streamer") is None or generated is None:
         return {}
     stopped = {row: c.new_tokens for row, c in generated.completions.items() if c.stopped is not None}

@@ -25,7 +25,7 @@ def unwrapped(model: Any) -> Any:
 
 
 def check_supported(model: Any) -> None:
-    """Raises ModelError for anything but a decoder-only language model whose every block attends."""
+    """Raises ModelError unless this is a decoder-only language model with attention in every block."""
     config = getattr(model, "config", None)
     if config is None or not hasattr(model, "generate"):
         raise ModelError(f"{type(model).__name__} is not a transformers model that generates")
@@ -54,7 +54,7 @@ def text_config(model: Any) -> Any:
 
 
 def decoder_blocks(model: Any) -> nn.ModuleList:
-    """The decoder blocks, in order. Raises ModelError where they cannot be told."""
+    """The decoder blocks, in order. Raises ModelError if they cannot be found."""
     count = text_config(model).num_hidden_layers
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
     found = [getattr(decoder, name) for name in BLOCK_LISTS if _is_list(getattr(decoder, name, None), count)]
@@ -77,4 +77,4 @@ def submodule(block: nn.Module, component: str) -> nn.Module:
     for name in names:
         if hasattr(block, name):
             return getattr(block, name)
-    raise ModelError(f"{type(block).__name__} has no module that is its {component}")
+    raise ModelError(f"{type(block).__name__} has no known {component} module")

@@ -1,4 +1,4 @@
-"""Key-value caches, as `transformers` hands them around: their name, their rows, their lengths.
+"""Key-value caches of transformers: their name, their rows, their lengths.
 
 transformers calls a cache `cache` from 5.24 on, and `past_key_values` before: in the arguments of `generate`
 and of models, and in their outputs.
@@ -18,17 +18,17 @@ CACHES = ("cache", "past_key_values")
 
 
 def cache_name(holder: Mapping[str, Any]) -> str:
-    """What arguments or outputs call their cache; the newest name where they hold none."""
+    """What arguments or outputs call their cache; the newest name if they hold none."""
     return next((name for name in CACHES if name in holder), CACHES[0])
 
 
 def cache_of(holder: Mapping[str, Any]) -> Any:
-    """The cache among arguments or outputs, None where there is none."""
+    """The cache among arguments or outputs, or None."""
     return holder.get(cache_name(holder))
 
 
 def keep_rows(cache: Any, rows: Sequence[int]) -> None:
-    """Drop all other rows, in place. Raises UnsupportedGeneration where a cache cannot."""
+    """Drop all other rows, in place. Raises UnsupportedGeneration if the cache cannot do that."""
     if not all(hasattr(layer, "batch_select_indices") for layer in cache.layers):
         raise UnsupportedGeneration(
             f"rows of a batch were stopped, and a {type(cache).__name__} cannot drop rows"
@@ -50,7 +50,9 @@ def rewind(cache: Any, before: Sequence[int]) -> None:
     """Take out of a caller's cache what a stopped forward pass has put in."""
     if cache is None:
         return
+    # the caller may use the cache for the next turn, which must not attend to a prompt that was refused
     for i, layer in enumerate(cache.layers):
+        # a dynamic cache makes its layers as they are first used: there may be more of them than before
         past = before[i] if i < len(before) else 0
         if past == 0:
             _empty(layer)
@@ -70,13 +72,14 @@ def _empty(layer: Any) -> None:
 
 
 def record_past(cache: Any) -> None:
-    """Make windowed layers keep what `cropped` needs. Raises UnsupportedGeneration where a cache cannot."""
+    """Make windowed layers keep what `cropped` needs. Raises UnsupportedGeneration if they cannot."""
     if cache is None:
         return
     if not all(hasattr(layer, "crop") for layer in cache.layers):
         raise UnsupportedGeneration(
             f"{type(cache).__name__} cannot be cropped, which steering below the last layer read needs"
         )
+    # otherwise a windowed layer forgets the oldest position for each new one, and crop cannot bring it back
     cache.activate_past_recording()
 
 
@@ -91,11 +94,13 @@ def cropped(cache: Any) -> Any:
 def stop_recording(cache: Any) -> None:
     """Put windowed layers back to their window."""
     if cache is not None:
+        # taking out nothing, crop still cuts to the window; only then may recording end
         cache.crop(0)
         _end_recording(cache)
 
 
 def _end_recording(cache: Any) -> None:
+    # while it records, a layer keeps every position, for the whole reply
     for layer in cache.layers:
         if hasattr(layer, "record_past"):
             layer.record_past = False

@@ -1,4 +1,4 @@
-"""Where the prompts of a batch end, among padding on either side."""
+"""Where the prompts of a batch end, with padding on either side."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EMPTY = "a prompt is empty: its attention mask has no token"
 class Ends:
     """The column of each row's last token, for a forward pass over the last `columns` of `mask`.
 
-    `last` [rows] is None where that is known to be the last column in every row. Of a mask on another device
-    nothing is known without waiting for it, unless `wait`: `unknown` goes to the host with the scores, and
-    `learn` takes it from there. Raises PromptError for a row without tokens.
+    `last` [rows] is None if every row is known to end in the last column. Looking at a mask on a GPU means
+    waiting for it. Unless `wait` is set, `unknown` goes to the host with the scores instead, and `learn`
+    takes it from there. Raises PromptError for a row without tokens.
     """
 
     def __init__(self, mask: Tensor | None, columns: int, *, wait: bool = True) -> None:
@@ -28,14 +28,14 @@ class Ends:
             self.last = columns - 1 - mask[:, -columns:].to(torch.int64).flip(1).argmax(1)
 
     def unknown(self, every: int) -> Tensor | None:
-        """[prompts, 2] for every so many rows: has tokens, ends early. None where all is known."""
+        """[prompts, 2] for every so many rows: has tokens, ends early. None if all is known."""
         if self._known or self.last is None or self._mask is None:
             return None
         padded = self.last[::every] < self._columns - 1
         return torch.stack([self._mask[::every].any(1), padded], 1).float()
 
     def learn(self, rows: Sequence[Sequence[float]]) -> None:
-        """What `unknown` said, in the last two columns of rows. Raises PromptError for one without tokens."""
+        """Take in `unknown`, the last two columns of rows. Raises PromptError for a row without tokens."""
         if self._known or self.last is None:
             return
         if not all(row[-2] for row in rows):
@@ -57,7 +57,7 @@ class Ends:
 
 
 def at_columns(hidden: Tensor, columns: Tensor | None) -> Tensor:
-    """States [rows, d_model] at one column of each row, the last where none is given."""
+    """States [rows, d_model] at one column of each row; the last column if none is given."""
     if columns is None:
         return hidden[:, -1]
     return hidden[torch.arange(len(hidden), device=hidden.device), columns.to(hidden.device)]

@@ -40,8 +40,8 @@ class TransformersEngine:
 
     `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
     models that cannot be guarded, and for one that another guard holds. `prefill` and `decode`: what looks
-    into the model's forward passes over a prompt, and over the tokens of a reply. `ahead`: do not wait in the
-    middle of a prompt on another device, but stop once its scores have arrived.
+    into the model's forward passes over a prompt, and over a reply's tokens. `ahead`: on a GPU, do not
+    wait in the middle of a prompt, but stop once its scores have arrived.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TransformersEngine:
         return self.local.activations
 
     def accept(self, plan: Plan) -> None:
-        """Raises ModelError where the first token could not be steered."""
+        """Raises ModelError if the first token could not be steered."""
         from transformers import DynamicCache
 
         if not plan.may_recompute:
@@ -144,7 +144,7 @@ class TransformersEngine:
 
     def prompts(self, arguments: Mapping[str, Any]) -> list[Prompt]:
         """The prompts in the arguments of `generate`, without padding. Raises PromptError for none."""
-        ids = prompt_ids(arguments).cpu()  # at once: a device is waited for at each copy
+        ids = prompt_ids(arguments).cpu()  # one copy, because each one waits for the device
         mask = arguments.get("attention_mask")
         if mask is None:
             rows = ids.tolist()
@@ -207,6 +207,7 @@ class TransformersEngine:
         }
 
         def _prefill(ids: Tensor, config: Any, model_kwargs: dict[str, Any], **rest: Any) -> Any:
+            # another thread's `generate` is the user's own, and must not meet the evaluator of this request
             generation = self._generation if self._owner == threading.get_ident() else None
             call = PrefillCall(
                 original=original, ids=ids, config=config, model_kwargs=model_kwargs, rest=rest
@@ -231,6 +232,7 @@ class TransformersEngine:
 def _locked(forward: Callable[..., Any], lock: Any) -> Callable[..., Any]:
     def locked(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
+            # a lock would break the graph
             return forward(*args, **kwargs)
         with lock:
             return forward(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""What executes the guard inside a forward pass: shows a visitor what a few modules put out, as they run.
+"""What runs the guard inside a forward pass: shows a visitor the outputs of a few modules, as they run.
 
-There are two. `traces.Traced` works by nnsight and is the reference; `hooks.Hooked` by PyTorch's own forward
-hooks, for what runs at every token. Both show the same tensors in the same order.
+There are two. `nnsight.Traced` uses nnsight and is the reference; `hooks.Hooked` uses PyTorch's own forward
+hooks, for passes that run at every token. Both show the same tensors in the same order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Executor(Protocol):
         ...
 
     def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
-        """As `steer`, from now on and until what is returned is called; None where this cannot be done."""
+        """As `steer`, from now until the returned function is called; None if that is not possible."""
         ...
 
 
@@ -43,5 +43,5 @@ def layer_name(layer: int) -> str:
 
 
 def layer_of(name: str) -> int:
-    """The layer that `layer_name` named."""
+    """The layer in a name made by `layer_name`."""
     return int(name.removeprefix("layer_"))

@@ -14,13 +14,14 @@ from guardrail.policy.plan import CompiledCondition, Plan
 class Firing:
     """The conditions of the enforced rules of a plan, as tensors. `places`: the column of each reading.
 
-    A score at its threshold fires, and one that is not finite does not. Thresholds are rounded up to float32,
-    which no float32 score can tell from the host's comparison in float64.
+    A score at its threshold fires, and one that is not finite does not: the host finds it and applies
+    `on_error`. The result has to be exactly the host's: a difference is an error (`Gated.check`).
     """
 
     def __init__(self, plan: Plan, places: Mapping[int, int], device: torch.device) -> None:
         self.rules = [rule for rule in plan.rules if rule.mode == "enforce"]
         conditions = [c for rule in self.rules for c in rule.conditions]
+        # with the signs of "below" turned, one comparison serves all conditions
         signs = [1.0 if c.fires == "above" else -1.0 for c in conditions]
         thresholds = [_rounded_up(sign * c.threshold) for sign, c in zip(signs, conditions, strict=True)]
         self._columns = torch.tensor([_place(c, places) for c in conditions], device=device)
@@ -37,8 +38,9 @@ class Firing:
         return torch.where(self._all, conditions.all(2), conditions.any(2))
 
     def _padded(self) -> list[list[int]]:
-        """For each rule its conditions, the first one again where it has fewer than others."""
+        """For each rule its conditions; a rule with fewer than others repeats its first one."""
         longest = max(len(rule.conditions) for rule in self.rules)
+        # a tensor needs rows of one length, and a repeated condition changes neither "all" nor "any"
         rows, start = list[list[int]](), 0
         for rule in self.rules:
             own = list(range(start, start + len(rule.conditions)))
@@ -49,6 +51,8 @@ class Firing:
 
 def _rounded_up(value: float) -> float:
     """The least float32 that is not below a float64."""
+    # scores are float32 and the host compares in float64; no float32 lies between the value and the result,
+    # so both agree. Rounded down, a score just below the threshold would fire on the device alone
     nearest = np.float32(value)
     return float(nearest if float(nearest) >= value else np.nextafter(nearest, np.float32(np.inf)))
 

@@ -1,9 +1,9 @@
 """One guarded call of `model.generate`.
 
-The prefill that `generate` makes anyway runs under nnsight. Where every row goes on unsteered, nothing else
-happens: the same cache and the same first logits continue. Where all go on and some are steered, hooks begin
-in the middle of the same `generate`. Where rows are stopped or followed, or nnsight steers, `generate` is
-left and entered again on the rows that go on, with the prefill that was already computed.
+The guard looks into the prefill that `generate` makes anyway. If every row goes on unsteered, nothing else
+happens: the same cache and the same first logits continue. If all go on and some are steered, hooks begin in
+the middle of the same `generate`. If rows are stopped or followed, or nnsight steers, `generate` is left and
+entered again for the rows that go on, with the prefill that was already computed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from guardrail.types import Decision, Timing
 
 
 class _Leave(Exception):
-    """Unwinds `generate` after the prefill: no row goes on, or the rows that do are taken up again."""
+    """Unwinds `generate` after the prefill. It is entered again if some rows go on."""
 
 
 class Generation:
@@ -73,6 +73,8 @@ class Generation:
         except _Leave:
             result = self._go_on(generate, kwargs)
         except Exception as error:
+            # before the prefill, `generate` has only looked at its arguments: this is the caller's error, and
+            # must not be taken for a failed evaluation and answered with a refusal
             if self.guarded is None and not isinstance(error, GuardrailError):
                 raise Refused(error) from error
             raise
@@ -92,6 +94,7 @@ class Generation:
 
     def _decisions(self) -> list[Decision]:
         decisions = self.guarded.decisions if self.guarded else []
+        # a way of generating that never called our prefill must not pass for one that was allowed
         if len(decisions) != self.prompts:
             raise EvaluationError(
                 f"{len(decisions)} decisions for {self.prompts} prompts: generation was not guarded"
@@ -99,7 +102,7 @@ class Generation:
         return decisions
 
     def prefill(self, call: PrefillCall) -> Any:
-        """In place of the model's `_prefill`: guarded the first time, the computed outputs the second."""
+        """Replaces the model's `_prefill`: guarded the first time, the computed outputs the second."""
         if self.resume is not None:
             outputs, self.resume = self.resume, None
             return outputs
@@ -112,11 +115,13 @@ class Generation:
         followed = any(not stops[row] for row in self.watches)
         if outputs is not None and not any(stops) and not followed and self._goes_on(guarded):
             return outputs
+        # by now `generate` has sized its state for every row and taken its stopping criteria: rows can only
+        # leave, and replies can only be ended, in another call. The prompt is not computed again
         self.resume = outputs
         raise _Leave
 
     def _goes_on(self, guarded: GuardedPrefill) -> bool:
-        """Whether this very `generate` can go on: unsteered, or steered by what can begin in its middle."""
+        """Whether this call of `generate` can go on: unsteered, or steered from here by hooks."""
         if guarded.steering is None:
             return True
         self._steering = guarded.steering.onwards()
@@ -127,6 +132,7 @@ class Generation:
     def _guarded_prefill(self, call: PrefillCall) -> tuple[GuardedPrefill, Any]:
         reader = self.instruments.reader(self.plan)
         expand = len(call.ids) // self.prompts
+        # without scores, nothing is copied to the host that could carry the ends of rows
         ends = Ends(call.mask, call.columns, wait=not self.plan.layers)
         guarded = self.guarded = GuardedPrefill(
             reader, self.evaluator, self.prompts, expand, ends, self.instruments.ahead
@@ -134,6 +140,7 @@ class Generation:
         if guarded.stopped:
             return guarded, None
         before = lengths(call.cache)
+        # a stopped pass is cropped out of a cache of earlier turns, which windowed layers must be ready for
         try:
             outputs = self._outputs(call, guarded, self.plan.may_recompute or any(before))
         except BaseException:
@@ -144,11 +151,12 @@ class Generation:
         return guarded, outputs
 
     def _outputs(self, call: PrefillCall, guarded: GuardedPrefill, record: bool) -> Any:
-        """Of the prompt's forward pass, None if no row goes on. `record`: parts of the cache may go again."""
+        """The outputs for the prompt, None if no row goes on. `record`: the cache may be cropped later."""
         if record:
             record_past(call.cache)
         outputs = self._observed(call, guarded.visit)
         if outputs is not None:
+            # the pass is queued to its end: waiting for a late decision no longer holds up the device
             guarded.finish()
         if outputs is None or guarded.stopped:
             return None
@@ -164,7 +172,7 @@ class Generation:
         return self.instruments.prefilling.observe(names, call, visit)
 
     def _go_on(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> GuardedOutput:
-        """Enter `generate` again with the rows that go on, or end where there are none."""
+        """Enter `generate` again with the rows that go on, or end if there are none."""
         decisions = self._decisions()
         kept = [row for row, decision in enumerate(decisions) if not decision.stops]
         if not kept or self.resume is None:
@@ -173,6 +181,7 @@ class Generation:
         expand = self.guarded.expand
         if len(kept) < self.prompts:
             self.resume = select_outputs(self.resume, kept_rows(kept, expand), self.prompts * expand)
+        # anew, because rows have moved in the smaller batch
         steering = BatchSteering([decisions[row] for row in kept], expand, self.plan.order)
         inputs = select_inputs(kwargs, kept, self.prompts)
         monitor = self._monitor(kept, kwargs)
@@ -185,6 +194,7 @@ class Generation:
         decisions = self._decisions()
         result = self._output(decisions, kept, output)
         if steering is not None and steering.layers:
+            # every token but the first has a pass of its own
             _check_steered(getattr(output, "sequences", output).shape[1] - self.width - 1, steering)
             steered = [(i, row) for i, row in enumerate(kept) if decisions[row].steering]
             result.passes = {row: self._first(row) + steering.counts[i] for i, row in steered}
@@ -210,6 +220,7 @@ class Generation:
         monitor: ReplyMonitor | None,
     ) -> Any:
         if not steering.layers and monitor is None:
+            # plain rows are decoded at the model's own speed, compiled or not
             return generate(**inputs)
         if monitor is not None:
             inputs = _stoppable(inputs, monitor)
@@ -217,7 +228,7 @@ class Generation:
         return self.instruments.decoding.steer(names, lambda: generate(**inputs), visit)
 
     def _visits(self, steering: BatchSteering, monitor: ReplyMonitor | None) -> tuple[list[str], Visit]:
-        """The layers to look at in every forward pass of the reply, and what is done there."""
+        """The layers to look at in every forward pass of the reply, and what to do there."""
         prompt = self.width
 
         def visit(name: str, hidden: Tensor) -> bool:
@@ -235,24 +246,25 @@ class Generation:
         return [layer_name(layer) for layer in layers], visit
 
     def _first(self, row: int) -> int:
-        """How often the prompt's forward pass was steered."""
+        """How often the row was steered in the prompt's forward pass."""
         first = self.guarded.steering.counts[row] if self.guarded and self.guarded.steering else 0
         if first == 0:
-            raise SteeringError("steering was decided and the prompt's forward pass was not steered")
+            raise SteeringError("steering was decided, but the prompt's forward pass was not steered")
         return first
 
 
 def _check_steered(passes: int, steering: BatchSteering) -> None:
+    # code that was compiled or replaced may skip what looks into it, without an error of its own
     if max(steering.counts) < passes:
-        raise SteeringError("steering was decided and not every forward pass of the reply was steered")
+        raise SteeringError("steering was decided, but not every forward pass of the reply was steered")
 
 
 def _nothing() -> None:
-    """Nothing has begun that has to end."""
+    """Stands in while no hooks have begun."""
 
 
 def _stoppable(inputs: Mapping[str, Any], monitor: ReplyMonitor) -> dict[str, Any]:
-    """The arguments of `generate` under which the monitor can end a reply."""
+    """The arguments of `generate`, changed so that the monitor can end a reply."""
     from transformers import StoppingCriteriaList
 
     given = inputs.get("stopping_criteria") or ()

@@ -1,8 +1,7 @@
-"""The executor that works by forward hooks: what a plain `register_forward_hook` costs, and no more.
+"""The executor that uses forward hooks. It costs no more than a plain `register_forward_hook`.
 
-A hook is on its module only while something runs that is looked at, and comes before the user's own hooks,
-as nnsight's look does: both see what the module's own `forward` returned. Code that was compiled without the
-hooks would run on without them, so that compiled models run eagerly for as long.
+A hook is on its module only during a look. It comes before the user's own hooks, as nnsight does: both see
+what the module's own `forward` returned.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class _Stop(Exception):
 
 
 class Hooked:
-    """A few modules by name, untouched while nothing runs."""
+    """A few modules by name, untouched between looks."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._modules = dict(modules)
@@ -43,7 +42,7 @@ class Hooked:
             return run()
 
     def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
-        """As `steer`, from now on and until what is returned is called."""
+        """As `steer`, from now until the returned function is called."""
         stack = ExitStack()
         stack.enter_context(self.visited(names, visit))
         return stack.close
@@ -51,10 +50,12 @@ class Hooked:
     @contextmanager
     def visited(self, names: Sequence[str], visit: Visit) -> Generator[None]:
         """Show `visit` the named modules in every forward pass inside."""
+        # in front: a user's hook may return another tensor, and all executors have to read the same one
         handles = [
             self._modules[name].register_forward_hook(_hook(name, visit), prepend=True) for name in names
         ]
         try:
+            # a graph that was compiled before would run on without the hooks: nothing read, nothing steered
             with torch.compiler.set_stance("force_eager"):
                 yield
         finally:
@@ -65,6 +66,8 @@ class Hooked:
 def _hook(name: str, visit: Visit) -> Callable[[nn.Module, Any, Any], None]:
     def hook(module: nn.Module, arguments: Any, output: Any) -> None:
         if visit(name, hidden_of(output)):
+            # a hook has no other way to end the pass
             raise _Stop
+        # returns nothing: the output stays the module's own, changed in place or not
 
     return hook

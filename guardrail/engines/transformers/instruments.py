@@ -1,4 +1,4 @@
-"""What looks into a model's forward passes under one plan: executors on layers, probes as tensors."""
+"""What reads and steers a model under one plan: executors on layers, probes as tensors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ExecutorType: TypeAlias = Callable[[Mapping[str, nn.Module]], Executor]
 
 
 class Instruments:
-    """The executors and readers of the plan that was asked for last.
+    """The executors and readers of the latest plan.
 
-    `prefill` and `decode` are kinds of executors: for the forward pass over a prompt, and for those over the
-    tokens of a reply. `ahead`: on another device, do not wait for scores in the middle of a prompt.
+    `prefill` and `decode` are kinds of executors: for the forward pass over a prompt, and for the passes over
+    a reply's tokens. `ahead`: on a GPU, do not wait for scores in the middle of a prompt.
     """
 
     def __init__(
@@ -34,12 +34,14 @@ class Instruments:
         self._reply_reader: ReplyReader | None = None
 
     def prepare(self, plan: Plan) -> None:
-        """Look at the layers that this plan reads, steers, reads again and follows; at no others."""
+        """Look at the layers that this plan reads, steers, rechecks and follows, and at no others."""
         layers = (self.visited(plan), plan.reply_layers)
         with self.local.lock:
+            # a reload that looks at the same layers keeps the executors, and with them nnsight's workers
             if layers != self._visited:
                 self._execute(*layers)
                 self._visited = layers
+            # the latest only, so that the matrices of replaced plans leave the device
             self._readers = {id(plan): Reader(plan)}
 
     def visited(self, plan: Plan) -> tuple[int, ...]:
@@ -51,7 +53,7 @@ class Instruments:
         return tuple(sorted({*plan.visited_layers, *later}))
 
     def _execute(self, prompt: Sequence[int], reply: Sequence[int]) -> None:
-        """Two executors of one kind would wrap the same modules twice: then there is one."""
+        """Make the executors: one for both if they are of one kind, so that modules are wrapped once."""
         prefill, decode, _ = self.kinds
         every = self._modules({*prompt, *reply})
         self.prefilling = prefill(every if prefill is decode else self._modules(prompt))
@@ -68,7 +70,7 @@ class Instruments:
         return self._readers[id(plan)]
 
     def reply_reader(self, plan: Plan) -> ReplyReader:
-        """What the plan reads of generated tokens, as tensors."""
+        """The plan's probes for generated tokens, as tensors."""
         if self._reply_reader is None or self._reply_reader.plan is not plan:
             self._reply_reader = ReplyReader(plan)
         return self._reply_reader

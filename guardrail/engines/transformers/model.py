@@ -1,4 +1,4 @@
-"""A loaded model with its tokenizer and chat template: what the guard and extraction both stand on."""
+"""A loaded model with its tokenizer and chat template. The guard and extraction both use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from guardrail.types import Message
 
 
 class LocalModel:
-    """Wraps a decoder-only model; changes nothing about it.
+    """Wraps a decoder-only model without changing it.
 
     `inner` is the transformers model, also inside a PEFT wrapper; `lock` is held while it is looked into.
     `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
@@ -49,7 +49,7 @@ class LocalModel:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids have to be."""
+        """The device that token ids have to be on."""
         return self.inner.device
 
     @property

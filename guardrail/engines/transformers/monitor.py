@@ -1,8 +1,8 @@
 """Following the replies of one batch while they are generated: read, compare, steer, look, stop.
 
-Every generated token is read where its own forward pass computes it. Scores, running statistics, thresholds
-and gates stay on the device; the host looks only where a rule could stop a reply, every so many tokens, and
-once at the end. A token has activations once it is fed back, so the last token is never read.
+Every generated token is read in its own forward pass. Scores, running statistics, thresholds and gates stay
+on the device; the host looks only if a rule could stop a reply, every so many tokens, and once at the end. A
+token has activations once it is fed back, so the last token is never read.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class ReplyMonitor:
     # --- in every forward pass ------------------------------------------------------------------------
 
     def read(self, layer: int, hidden: Tensor) -> None:
-        """Take in the newest token at one layer, hidden [rows, positions, d_model]. Failing is `on_error`."""
+        """Take in the newest token at one layer, hidden [rows, positions, d_model]. Errors: `on_error`."""
         if self.error is not None or layer not in self.reader.layers:
             return
         try:
@@ -91,7 +91,7 @@ class ReplyMonitor:
             self._gates.apply(layer, hidden[:, -1:])
 
     def ended(self, ids: Tensor, scores: object = None, **_: object) -> Tensor:
-        """A stopping criterion [rows]: replies that were stopped. Notices those that end by themselves."""
+        """A stopping criterion [rows]: replies that were stopped. Also notes those that end by themselves."""
         if self._stopped is None:
             self._stopped = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         if len(ids) > 1:
@@ -153,7 +153,7 @@ class ReplyMonitor:
                 self._judge(row, seen, kept)
 
     def finish(self) -> None:
-        """The last look, at the end of the generation: at all that was read."""
+        """The last look, at the end of the generation, at everything that was read."""
         if not self._finished and self.error is None:
             # the last token is out by now, whether it was read or not
             self._judge_all(None, self.tokens + 1)
@@ -177,7 +177,7 @@ class ReplyMonitor:
         decision = self._decisions.get(row)
         if decision is None or decision.action != "steer" or steered:
             return decision
-        note = f"{decision.policy}: fired as the reply ended, so that nothing was steered"
+        note = f"{decision.policy}: fired as the reply ended, so nothing was steered"
         return replace(decision, warnings=(*decision.warnings, note))
 
     def _turn(self, row: int) -> tuple[float, ...] | None:
@@ -198,7 +198,7 @@ class GatedStreamer:
             self._streamer.put(value)
 
     def end(self) -> None:
-        """Take the last look, then pass the end on; after a stop what the streamer holds back stays back."""
+        """Take the last look, then pass the end on; after a stop, held-back text is never released."""
         self._monitor.finish()
         if not self._monitor.stopped:
             self._streamer.end()

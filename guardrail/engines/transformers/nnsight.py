@@ -1,10 +1,10 @@
 """Looking into a model by nnsight: the only file that imports it, and its only `with` block.
 
-Only the blocks of the model that are read or steered are wrapped, each as a leaf under a container of our
-own, and only while something looks into them: between looks, and while an unsteered reply is decoded, every
-block has its own `forward`. Compiled code cannot be looked into: a compiled model runs eagerly for as long.
+Only the blocks that are read or steered are wrapped, each as a leaf under a container of our own, and only
+while they are looked into: between looks, and while an unsteered reply is decoded, every block has its own
+`forward`. nnsight cannot look into compiled code, so a compiled model runs eagerly during a look.
 
-nnsight reads this file's source for the block of `steer`: its body stands on its own lines.
+nnsight extracts the source of the block in `steer` from this file, so its body must be on lines of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ SLOTS = ("forward", "__nnsight__")
 
 def import_nnsight() -> Any:
     """nnsight, without the `.save` that it mounts on every object of the process."""
+    # a `.save` that was there before belongs to user code, which may rely on it
     mounted = "nnsight" in sys.modules or hasattr(object(), "save")
     import nnsight
 
@@ -46,7 +47,7 @@ class _Done(Exception):
 
 
 class Traced:
-    """A few modules under nnsight, by name; the executor that is the reference."""
+    """A few modules under nnsight, by name. This executor is the reference."""
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._modules = dict(modules)
@@ -59,11 +60,12 @@ class Traced:
     def look(
         self, places: Sequence[Place], forward: Callable[[], T], visit: Callable[[Place, Tensor], bool]
     ) -> T | None:
-        """As `observe`, for what goes into modules as well as what comes out of them."""
+        """As `observe`, for the inputs of modules as well as their outputs."""
         if not places:
             return forward()
 
         def look() -> bool:
+            # lazily, because reading a value parks the worker until the pass gets there
             return any(visit(place, self._value(place)) for place in places)
 
         with self._instrumented():
@@ -71,10 +73,12 @@ class Traced:
 
     def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
         """Run something that makes many forward passes, and show `visit` the named modules in each."""
+        # a trace of nnsight's own, not the standing worker, which looks at a single pass
         result: list[T] = []
 
         def call(_: int) -> None:
             result.append(run())
+            # the number of passes is not known beforehand, so the loop below has no end of its own
             raise _Done
 
         with self._instrumented(), suppress(_Done), self._wrapped.trace(0, fn=call) as tracer:
@@ -84,21 +88,23 @@ class Traced:
         return result[0]
 
     def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
-        """None: nnsight has to run what it looks into from the beginning."""
+        """None: nnsight cannot join a run that has already begun."""
         return None
 
     def _value(self, place: Place) -> Tensor:
-        """What stands at a place of the pass that runs; waits until the pass gets there."""
+        """The value at a place of the running pass; waits until the pass gets there."""
         name, side = place
         return hidden_of(getattr(getattr(self._wrapped, name), side))
 
     @contextmanager
     def _instrumented(self) -> Generator[None]:
-        """nnsight's `forward` on the modules, in code that runs eagerly; then their own again."""
+        """nnsight's `forward` on the modules, run eagerly; then their own again."""
         if self._slots() != self._own:
-            self._rewrap()  # somebody has changed a `forward` since
+            # a `forward` was replaced since; nnsight's would still call the one that it wrapped
+            self._rewrap()
         self._put(self._nnsights)
         try:
+            # a graph that was compiled before would run on without nnsight's `forward`, unread
             with torch.compiler.set_stance("force_eager"):
                 yield
         finally:
@@ -112,7 +118,7 @@ class Traced:
         self._put(self._own)
 
     def _slots(self) -> dict[str, dict[str, object]]:
-        """What nnsight changes of each module, as it is now."""
+        """The attributes of each module that nnsight replaces, as they are now."""
         found = {name: module.__dict__ for name, module in self._modules.items()}
         return {name: {slot: own[slot] for slot in SLOTS if slot in own} for name, own in found.items()}
 
@@ -124,32 +130,36 @@ class Traced:
 
 
 class StandingWorker:
-    """A worker of nnsight's that stays from look to look: starting one is most of what a look would cost.
+    """One of nnsight's workers, kept from look to look, because starting one is most of the cost of a look.
 
-    Between looks it is parked at a barrier that nothing in the model releases. Each thread has its own, for a
-    greenlet cannot leave its thread. It holds nothing of what it saw, so that it goes with whoever holds it.
+    Between looks it is parked at a barrier: every other event that it could wait for is one that the model
+    triggers. Each thread has its own, because a greenlet cannot be resumed in another thread. It keeps no
+    reference to what it saw, so activations and models are freed as if it did not exist.
     """
 
     def __init__(self, interleaver: Any) -> None:
         self._interleaver = interleaver
+        # shared with the worker, which would otherwise need a reference to this object
         self._todo: list[Callable[[], bool]] = []
         self._local = threading.local()
 
     def beside(self, look: Callable[[], bool], run: Callable[[], T]) -> T | None:
-        """Run a forward pass with a look beside it; None where the look has seen enough.
+        """Run a forward pass with a look beside it; None if the look has seen enough.
 
-        Raises nnsight's OutOfOrderError where the look waits for what the pass never reached.
+        Raises nnsight's OutOfOrderError if the look still waits for a place when the pass is over.
         """
         mediator, result = self._rested(), None
         self._todo.append(look)
         self._interleaver.mediators = [mediator]
         try:
-            mediator.pending = mediator.switch()  # to the first place
+            # the worker has to be waiting at its first place before the model gets there
+            mediator.pending = mediator.switch()
             with self._interleaver:
                 result = run()
             if mediator.alive and not _rests(mediator):
                 raise _never_reached(mediator)
         finally:
+            # also after a failure: the next pass must not meet this look
             self._interleaver.mediators = []
             self._todo.clear()
             self._put_away(mediator)
@@ -161,16 +171,20 @@ class StandingWorker:
             mediator = self._local.mediator = _mediator(self._todo)
             mediator.start(self._interleaver)
         mediator.iteration = None  # whatever is reached next
+        # a greenlet has a context of its own, and visitors have to see the request's; Python only gives out
+        # copies of the current one
         mediator.worker.gr_context = copy_context()
         return mediator
 
     def _put_away(self, mediator: Any) -> None:
-        """At its barrier, without anybody's context; ended where it is not at its barrier."""
+        """Park the worker without a context. End it if it is not at its barrier."""
         from greenlet import GreenletExit
 
         if _rests(mediator):
+            # a parked worker would keep the values of the request's context alive
             mediator.worker.gr_context = None
             return
+        # a stopped pass or an error ended it, or it waits for a place that will never come: start another
         del self._local.mediator
         if mediator.alive:
             mediator.worker.throw(GreenletExit)
@@ -188,19 +202,22 @@ def _never_reached(mediator: Any) -> Exception:
 
 
 def _mediator(todo: list[Callable[[], bool]]) -> Any:
-    """What runs `todo`, one look whenever it is released from its barrier.
+    """A worker that runs `todo`, one look each time it is released from its barrier.
 
-    A greenlet that is parked is never collected: what it runs must not refer to the mediator.
+    What it runs must not refer to the mediator: the garbage collector cannot see into the frames of a parked
+    greenlet, so a cycle through them would never be freed.
     """
     from nnsight.intervention.interleaver import EarlyStopException, Mediator
 
     def serve() -> None:
         while True:
             Mediator.barrier()
+            # not bound to a name, which would keep the look alive while the worker is parked
             if todo.pop()():
                 raise EarlyStopException
 
     class Standing(Mediator):
+        # static, because a bound method would refer to the mediator
         _run = staticmethod(serve)  # pyright: ignore[reportAssignmentType]
 
     return Standing(None, {}, {})
@@ -212,6 +229,7 @@ def _wrap(modules: Mapping[str, nn.Module]) -> Any:
     class Leaf(nnsight.Envoy):
         """An envoy that does not look below its module."""
 
+        # envoys of submodules would put nnsight's `forward` on attention and MLP as well
         def _add_envoy(self, name: str, module: nn.Module) -> None:
             return None
 

@@ -1,4 +1,4 @@
-"""What one guarded call of `generate` gives back."""
+"""The result of one guarded call of `generate`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from guardrail.types import Decision, Timing
 
 @dataclass(kw_only=True)
 class GuardedOutput:
-    """What came out. `output` is what `model.generate` returned for the rows in `kept`, if there are any.
+    """The result of one call. `output` is what `model.generate` returned for the rows in `kept`, if any.
 
-    `replies`: how the replies went that policies followed, by row. `width`: tokens before the replies.
+    `replies`: how each reply went that policies followed, by row. `width`: tokens before the replies.
     """
 
     decisions: list[Decision]

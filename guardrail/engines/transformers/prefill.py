@@ -26,9 +26,10 @@ class GuardedPrefill:
     the last prompt position, unless a steered layer already went by: then `needs_recompute` is true and the
     engine runs the last position again, visiting `revisit`.
 
-    Where scores on another device decide on nothing but steering, nobody waits for them: steering opens on
-    the device, and the decision follows in `finish`. With `ahead` nobody waits for scores that steer nothing
-    either: the pass goes on, and every layer visited after them asks whether they have arrived.
+    Waiting for scores in the middle of a prompt leaves a GPU without work: the host queues no layer while it
+    waits. If scores there decide on nothing but steering, the host does not wait: steering opens on the
+    device, and the decision follows in `finish`. With `ahead` it does not wait for scores that steer nothing
+    either: the pass goes on, and every later layer asks whether they have arrived.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class GuardedPrefill:
         ahead: bool = False,
     ) -> None:
         self.reader, self.evaluator = reader, evaluator
+        # a decision that arrives in mid-pass may come after the layers that it would steer
         self.ahead = ahead and not reader.plan.enforced_steering
         self.prompts, self.expand, self.ends = prompts, expand, ends
         self.plan = reader.plan
@@ -53,11 +55,12 @@ class GuardedPrefill:
         self._went_by = False
         self._layers = self.plan.layers
         if not self._layers:
+            # nothing to wait for, and a prompt that is stopped now costs no forward pass
             self._decide()
 
     @property
     def stopped(self) -> bool:
-        """Whether every row was decided and none goes on."""
+        """Whether every row is decided and none goes on."""
         return bool(self.decisions) and all(decision.stops for decision in self.decisions)
 
     @property
@@ -75,6 +78,7 @@ class GuardedPrefill:
             if layer == self._layers[-1]:
                 self._read()
         elif self.ahead and self._scores is not None and not self.decisions and self._scores.arrived:
+            # nothing is steered, so the decision can only stop the pass, and that may happen at any layer
             self._decide()
         if self._gated is not None:
             self._gated.gates.apply(layer, *self._where(hidden))
@@ -96,7 +100,7 @@ class GuardedPrefill:
         return True
 
     def finish(self) -> None:
-        """The forward pass is queued to its end. Decides, if that was put off."""
+        """Decide, if that was put off. Call it once the whole forward pass is queued."""
         if self.decisions:
             return
         start = perf_counter()
@@ -104,21 +108,26 @@ class GuardedPrefill:
         if self._gated is not None and self._scores is not None:
             self._gated.check(self.decisions, self._scores.rows())
             if self.steering is not None and self._gated.gates.passes:
+                # the gates steered this pass, not `self.steering`, whose counts are checked at the end
                 self.steering.count()
         self.guard_seconds += perf_counter() - start
 
     def _scores_at(self, layer: int, hidden: Tensor) -> Tensor:
         states = self.ends.at(hidden)
+        # beams and samples of a prompt are equal until the first token: one row of them is enough
         return self.reader.scores(layer, states if self.expand == 1 else states[:: self.expand])
 
     def _read(self) -> None:
-        """Send the scores to the host; wait for them where more than steering hangs on them."""
+        """Send the scores to the host, and wait for them if they decide on more than steering."""
+        # layers of one model may be on several devices
         device = self._chunks[-1].device
         scores = _joined([chunk.to(device) for chunk in self._chunks])
+        # the device knows the plan alone: plugins and people can only be asked by the host
         only_steers = self.plan.only_steers and self.evaluator.by_plan
         late = not on_host(scores) and (only_steers or self.ahead)
         if late:
             self._put_off(scores)
+        # in one copy, because the host waits once for every copy
         more = (self._gated and self._gated.fired.float(), self.ends.unknown(self.expand))
         columns = [scores, *(columns.to(device) for columns in more if columns is not None)]
         self._scores = Readback(_joined(columns))
@@ -126,8 +135,9 @@ class GuardedPrefill:
             self._decide()
 
     def _put_off(self, scores: Tensor) -> None:
-        """Steer before anybody has decided, or the last position again once somebody has."""
+        """Steer before the decision, or run the last position again after it."""
         steered = self.plan.enforced_steering
+        # gates can steer this pass only if none of their layers was computed before the scores
         if steered and steered[0] >= self._layers[-1]:
             self._gated = Gated(self.reader.firing(scores.device), scores, self.expand)
         else:
@@ -136,6 +146,7 @@ class GuardedPrefill:
     def _decide(self) -> None:
         rows = self._scores.rows() if self._scores else [[]] * self.prompts
         readings = [self.reader.in_order(row) for row in rows]
+        # first, because an empty row is the caller's error and has no score to decide on
         self.ends.learn(rows)
         self.decisions = [self.evaluator.decide(row, readings[row]) for row in range(self.prompts)]
         if any(decision.steering for decision in self.decisions):
@@ -166,7 +177,7 @@ def _joined(columns: Sequence[Tensor]) -> Tensor:
 
 
 class Gated:
-    """Steering of a prefill that opens on the device, before anybody has decided."""
+    """Steering of a prefill that opens on the device, before the decision."""
 
     def __init__(self, firing: Firing, scores: Tensor, expand: int) -> None:
         self.fired = firing(scores)
@@ -176,9 +187,11 @@ class Gated:
         self.gates.open(self.fired.repeat_interleave(expand, 0) if expand > 1 else self.fired)
 
     def check(self, decisions: Sequence[Decision], rows: Sequence[Sequence[float]]) -> None:
-        """Raises SteeringError where a row (scores, then what fired) was steered otherwise than decided."""
+        """Raises SteeringError if a row (scores, then what fired) was not steered as decided."""
+        # the same comparison is made twice, in tensors and in `decide`: if they ever differ, the reply would
+        # be steered by something that no record shows. A stopped row has no reply
         for decision, row in zip(decisions, rows, strict=True):
             opened = row[self._columns : self._columns + len(self._rules)]
             steered = {rule.id for rule, gate in zip(self._rules, opened, strict=True) if gate}
             if not decision.stops and steered != {change.policy for change in decision.steering}:
-                raise SteeringError("the prompt was steered on the device otherwise than was decided")
+                raise SteeringError("the steering on the device differs from the decision")

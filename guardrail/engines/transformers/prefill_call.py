@@ -27,17 +27,17 @@ class PrefillCall:
 
     @property
     def mask(self) -> Tensor | None:
-        """The attention mask over everything so far, None where nothing is padded."""
+        """The attention mask over everything so far, None if nothing is padded."""
         return self.model_kwargs.get("attention_mask")
 
     @property
     def cache(self) -> Any:
-        """The key-value cache, filled by earlier turns or not."""
+        """The key-value cache, possibly filled by earlier turns."""
         return cache_of(self.model_kwargs)
 
     @property
     def _whole(self) -> bool:
-        """Whether the ids hold all tokens so far, and not only those that are new."""
+        """Whether the ids are all tokens so far, not only the new ones."""
         return self.mask is None or self.mask.shape[1] == self.ids.shape[1]
 
     @property

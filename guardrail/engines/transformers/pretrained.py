@@ -11,7 +11,7 @@ DEMO = "demo"
 
 
 def load_pretrained(name: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
-    """(model, tokenizer), in eval mode. Raises ModelError where either cannot be loaded."""
+    """(model, tokenizer), in eval mode. Raises ModelError if either cannot be loaded."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     source = model_path(name)
@@ -34,7 +34,7 @@ def load_pretrained(name: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def model_path(name: str) -> str:
-    """What transformers is to load."""
+    """The name or path that transformers loads."""
     from guardrail import demo
 
     return str(demo.MODEL) if name == DEMO else name

@@ -20,7 +20,7 @@ class Renderer:
     """A chat template with its arguments, applied to conversations.
 
     `template`: None for the tokenizer's own, `builtin:plain`, the path of a Jinja file, or Jinja text.
-    Raises ModelError where there is none.
+    Raises ModelError if there is none.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Renderer:
         return own if isinstance(own, str) else own["default"]
 
     def render(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt up to where the reply begins. Raises PromptError where the template refuses."""
+        """The prompt up to where the reply begins. Raises PromptError if the template refuses."""
         try:
             text = self.tokenizer.apply_chat_template(
                 [message.as_dict() for message in messages],

@@ -1,4 +1,4 @@
-"""What a plan reads of generated tokens, and what came of following one reply. Knows no model."""
+"""What a plan reads from generated tokens, and the result of following one reply. Uses no model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from guardrail.types import Decision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """How one reply went: the decision on it (None where no policy is about it), and what was counted.
+    """How one reply went: the decision on it (None if no policy is about it), and counts.
 
-    `kept`: how many of its tokens were out when it was stopped, None where it was not. `turn`: the means of
-    the plan's `reply_probes` over the tokens read, None where nobody asked or nothing was read.
+    `kept`: how many tokens it had when it was stopped, None if it was not. `turn`: the means of
+    the plan's `reply_probes` over the tokens read, None if they were not wanted or nothing was read.
     """
 
     decision: Decision | None = None
@@ -68,7 +68,7 @@ class ReplyReader:
         return weights.to(device), offsets.to(device)
 
     def values(self, extremes: list[float]) -> tuple[float, ...]:
-        """What stands in the watched columns as scores in the order of `reply_probes`; the others are NaN."""
+        """The watched columns as scores in the order of `reply_probes`; NaN for other probes."""
         found = [float("nan")] * len(self.order)
         for column, sign, value in zip(self.watched, self.signs, extremes, strict=True):
             found[self.order[column]] = sign * value

@@ -63,13 +63,13 @@ class ReplyState:
         )
 
     def turn(self, row: int) -> tuple[float, ...] | None:
-        """The means of the conversation probes over one reply; None where nothing was read."""
+        """The means of the conversation probes over one reply; None if nothing was read."""
         tokens = float(self._counts[row])
         return self.reader.means(self._sums[row].tolist(), tokens) if tokens else None
 
 
 class _Rules:
-    """From conditions that are quiet to rules that are."""
+    """Which rules are quiet, from the conditions that are."""
 
     def __init__(self, reader: ReplyReader, device: torch.device) -> None:
         self._columns = reader.rules
@@ -85,6 +85,7 @@ class _Rules:
             return below
         if self._order is not None:
             return below[:, self._order]
+        # "all of" needs every condition to fire, so one quiet condition keeps the rule quiet
         pairs = zip(self._columns, self._all, strict=True)
         return torch.stack(
             [below[:, columns].any(1) if every else below[:, columns].all(1) for columns, every in pairs], 1

@@ -44,7 +44,7 @@ def select_inputs(kwargs: Mapping[str, Any], kept: Sequence[int], prompts: int) 
 
 
 def select_outputs(outputs: Any, rows: Sequence[int], total: int) -> Any:
-    """The prefill's outputs for some rows. A cache that the user holds is changed too, as `generate` does."""
+    """The prefill's outputs for some rows. Also changes a cache that the user holds, as `generate` would."""
     for name in list(outputs.keys()):
         if name in CACHES:
             keep_rows(outputs[name], rows)

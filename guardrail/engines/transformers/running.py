@@ -1,6 +1,6 @@
 """Running statistics over the tokens of a batch of replies, as tensors that stay on the device.
 
-The same numbers as `guardrail.calibration.running`, one token at a time and without a host.
+The same numbers as `guardrail.calibration.running`, one token at a time and without asking the host.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tensor arithmetic of the guard: readings of one batch, and steering of its rows. Knows no model.
+"""Tensor arithmetic of the guard: readings of one batch, and steering of its rows. Uses no model.
 
 add: h += d (Chen et al. 2025, 3.2). ablate: h -= <h, u> u (Arditi et al. 2024). cap: <h, u> is limited to a
 ceiling, or to a floor (the Assistant Axis, 2026). Projections are computed in float32.
@@ -54,7 +54,7 @@ class Reader:
         return self._firing[device]
 
     def in_order(self, scores: Sequence[float]) -> list[float]:
-        """Scores of all layers read, side by side, in the order of the plan's probes; NaN where not read."""
+        """Scores of all layers read, side by side, in the order of the plan's probes; NaN if not read."""
         return [nan if place is None else scores[place] for place in self._places]
 
     def spread(self, layer: int, scores: Sequence[float]) -> list[float]:
@@ -66,7 +66,7 @@ class Reader:
 class BatchSteering:
     """What the decisions of a batch change, row by row. `expand` is the number of rows for each decision.
 
-    `order`: policies, as they are in the plan; a row is steered in this order, whatever the others fire.
+    `order`: the places of policies in the plan. Every row is steered in this order, whatever fires in others.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class BatchSteering:
         """The layers that are steered in some row, ascending."""
 
     def onwards(self) -> BatchSteering:
-        """The same for the passes that follow, counted anew."""
+        """The same steering for the passes that follow, with new counts."""
         found = copy(self)
         found.counts = [0] * len(self.counts)
         return found
@@ -111,7 +111,7 @@ class BatchSteering:
 
 
 def _expanded(rows: Sequence[bool], expand: int) -> Tensor | None:
-    """[rows, 1], None where every row is meant."""
+    """[rows, 1], None for every row."""
     return None if all(rows) else torch.tensor(rows).repeat_interleave(expand)[:, None]
 
 
@@ -122,7 +122,7 @@ class Change:
         i = steering.layers.index(layer)
         self.operator, self.floor = steering.operator, steering.floor
         self.limit = steering.limits[i] if steering.limits else 0.0
-        # without waiting for the device: what is copied from here is staged before the call returns
+        # without waiting, so that the device's queue stays full; memory is staged before the call returns
         direction = torch.from_numpy(steering.directions[i]).to(like.device, non_blocking=True)
         self.rows = None if rows is None else rows.to(like.device, torch.float32, non_blocking=True)
         self.direction = direction
@@ -150,7 +150,7 @@ class Change:
 def steered(blocks: nn.ModuleList, steering: Sequence[Steering]) -> Generator[None]:
     """Steers every forward pass inside, on the last prompt position and later ones, as the guard does.
 
-    Prompts have to be padded on the left. Raises SteeringError if nothing was steered.
+    Prompts must be padded on the left. Raises SteeringError if nothing was steered.
     """
     if not steering:
         yield

@@ -40,7 +40,7 @@ def check_generation(kwargs: Mapping[str, Any], default_config: Any) -> None:
 
 
 def check_followed(kwargs: Mapping[str, Any], default_config: Any, steers: bool) -> None:
-    """Raises UnsupportedGeneration where replies cannot be followed: policies follow one reply per prompt."""
+    """Raises UnsupportedGeneration if replies cannot be followed: policies follow one reply per prompt."""
     for name, what in (("num_beams", "beam search"), ("num_return_sequences", "several replies to a prompt")):
         if int(setting(name, kwargs, default_config) or 1) > 1:
             raise UnsupportedGeneration(f"{what} (`{name}`) cannot be followed by response policies")
@@ -49,7 +49,7 @@ def check_followed(kwargs: Mapping[str, Any], default_config: Any, steers: bool)
 
 
 def end_ids(kwargs: Mapping[str, Any], default_config: Any) -> list[int]:
-    """The ids of tokens that are no part of a reply: ends of sequence and padding."""
+    """The ids of tokens that are not part of a reply: ends of sequence and padding."""
     import torch
 
     found: list[int] = []
@@ -69,7 +69,7 @@ def setting(name: str, kwargs: Mapping[str, Any], default_config: Any) -> Any:
 
 
 def prompt_ids(kwargs: Mapping[str, Any]) -> Any:
-    """The token ids [prompts, tokens] given to `generate`. Raises PromptError where there are none."""
+    """The token ids [prompts, tokens] given to `generate`. Raises PromptError if there are none."""
     import torch
 
     ids = kwargs.get("input_ids", kwargs.get("inputs"))
