@@ -20,7 +20,7 @@ VERBS = (
     *("demo", "chat", "check", "calibrate", "evaluate", "bench", "policy", "traits", "judge", "vectors"),
     *("audit", "plugins"),
 )
-"""In the order of `guardrail --help`."""
+"""In the order of `guardrail --help`, which puts those with subcommands last."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as in shells."""
 
@@ -31,7 +31,7 @@ def build() -> typer.Typer:
 
     app = typer.Typer(
         name="guardrail",
-        help="Reads a local language model's mind before it speaks, and acts on what it finds.",
+        help="Check a local language model's activations before it replies, and act on what they show.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

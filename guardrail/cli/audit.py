@@ -26,7 +26,7 @@ QueueFile: TypeAlias = Annotated[Path | None, Option("--queue", help="File of th
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    about = "Read audit logs, and resolve tickets that wait for a person."
+    about = "Read audit logs, and resolve tickets that await human review."
     add_group(app, "audit", about, tail=tail, verify=verify, pending=pending, resolve=resolve)
 
 

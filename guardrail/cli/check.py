@@ -61,13 +61,13 @@ def check(
     given: PromptOptions,
     model: ModelOptions,
     policies: PoliciesOption,
-    tags: Annotated[str, Option(help="Tags of all prompts, separated by commas.")] = "",
+    tags: Annotated[str, Option(help="Comma-separated tags for every prompt.")] = "",
     *,
     output: OutputOptions,
 ) -> None:
-    """Decide on prompts and generate nothing. The exit code is 1 if an enforced policy fires.
+    """Evaluate prompts without generating replies. The exit code is 1 if an enforced policy fires.
 
-    Prompts are decided in batches; the latency shown is that of a prompt's whole batch.
+    Prompts are evaluated in batches; the latency shown is that of the whole batch.
     """
     found = chosen(given)
     shared = frozenset(tag.strip() for tag in tags.split(",") if tag.strip())

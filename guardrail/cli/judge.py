@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    add_group(app, "judge", "Compare judges with people.", agreement=agreement)
+    add_group(app, "judge", "Measure how well judges agree with human labels.", agreement=agreement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

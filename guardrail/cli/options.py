@@ -48,8 +48,8 @@ class ModelOptions:
     dtype: Annotated[
         Dtype,
         Option(
-            help="Type of the weights. auto: as in the model's files, but float32 on a CPU for verbs that "
-            "calibrate, evaluate or extract."
+            help="Type of the weights. auto: that of the model's files, but float32 on a CPU for commands "
+            "that calibrate, evaluate or extract."
         ),
     ] = Dtype.AUTO
     chat_template: Annotated[str | None, Option(help=f"Chat template: `{PLAIN}` or a Jinja file.")] = None
@@ -83,7 +83,7 @@ class SystemOption:
 
     system: Annotated[
         str | None,
-        Option(help="System message to put before every prompt. A prompt that has one is refused."),
+        Option(help="System message to prepend to every prompt. Prompts that have one are refused."),
     ] = None
 
 
@@ -91,7 +91,7 @@ class SystemOption:
 class PromptOptions(SystemOption):
     """Prompts on the command line, and prompts in a file."""
 
-    prompts: Annotated[list[str] | None, Argument(help="Prompts, each one user message.")] = None
+    prompts: Annotated[list[str] | None, Argument(help="Prompts. Each is one user message.")] = None
     file: Annotated[
         Path | None,
         Option("--input", help='JSON Lines: strings or {"messages": [...]}. - is standard input.'),
@@ -103,7 +103,7 @@ class EndpointOptions:
     """An OpenAI-compatible endpoint."""
 
     base_url: Annotated[str, Option(help="URL of an OpenAI-compatible endpoint.")] = OPENAI_URL
-    api_key_env: Annotated[str, Option(help="Environment variable with the endpoint's key.")] = OPENAI_KEY
+    api_key_env: Annotated[str, Option(help="Environment variable that holds the API key.")] = OPENAI_KEY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from guardrail.plugins.hookspecs import hookimpl
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    add_group(app, "plugins", "List plugins: built in, enabled, or only installed.", list=show)
+    add_group(app, "plugins", "List plugins: built in, enabled, or installed but not enabled.", list=show)
 
 
 @takes_options

@@ -90,7 +90,7 @@ def _behind(first: Message, content: Content) -> Content:
 def from_json_lines(path: Path) -> list[InputPrompt]:
     """Each line is a string, or `{"messages": [...]}`, with `tags` and `conversation` if wanted.
 
-    `-` is the standard input. Raises ConfigError with every bad line.
+    `-` means standard input. Raises ConfigError with every bad line.
     """
     prompts: list[InputPrompt] = []
     problems: list[str] = []

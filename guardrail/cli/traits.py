@@ -24,7 +24,7 @@ VectorsFile: TypeAlias = Annotated[str, Option("--vectors", help="Vector file, o
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    about = "List traits, show how they are defined, define new ones."
+    about = "List, show and define traits."
     add_group(app, "traits", about, list=list_traits, show=show, author=author)
 
 

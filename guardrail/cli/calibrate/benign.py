@@ -53,7 +53,7 @@ class BenignFile:
 
 
 def read_benign(path: Path) -> BenignFile:
-    """`.txt` and `.csv` by their names, anything else as JSON Lines; `-` is the standard input.
+    """`.txt` and `.csv` by their names, anything else as JSON Lines; `-` means standard input.
 
     Raises ConfigError if the file cannot be read at all.
     """

@@ -62,7 +62,7 @@ def calibrate(
     result: ResultOptions,
     output: OutputOptions,
 ) -> None:
-    """Calibrate on your own benign prompts: thresholds with a known false-positive rate."""
+    """Calibrate thresholds to a known false-positive rate on your own benign prompts."""
     if context.invoked_subcommand is not None:
         return
     if sample.benign is None:

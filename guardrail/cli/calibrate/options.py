@@ -21,12 +21,14 @@ class SampleOptions(SystemOption):
         Option("--benign", "--input", help="Benign prompts: JSON Lines, .txt (one per line) or .csv."),
     ] = None
     skip_invalid: Annotated[bool, Option("--skip-invalid", help="Leave out unreadable prompts.")] = False
-    held_out: Annotated[float, Option(help="Share of prompts to measure the achieved rate on.")] = 0.2
-    seed: Annotated[int, Option(min=0, help="Seed of the split and of the replies.")] = 0
+    held_out: Annotated[float, Option(help="Fraction of prompts held out to measure the achieved rate.")] = (
+        0.2
+    )
+    seed: Annotated[int, Option(min=0, help="Random seed for the split and for generating replies.")] = 0
     population: Annotated[str | None, Option(help="Description of the prompts, kept in the file.")] = None
     conversations: Annotated[
         int,
-        Option(min=0, help="Number of prompts that the model answers, for `cap` and policies on replies."),
+        Option(min=0, help="Number of prompts to reply to, for `cap` and response policies."),
     ] = 256
 
 
@@ -37,9 +39,9 @@ class RateOptions:
     vectors: Annotated[
         str | None, Option(help="Vector file, or `demo`. Default: the file that the policies name.")
     ] = None
-    fpr: Annotated[float, Option(help="False-positive rate to aim at.")] = 0.01
-    set_fpr: Annotated[float | None, Option(help="Rate for all enforced policies together.")] = None
-    width: Annotated[float | None, Option(help="Show how many prompts a 95 % interval so wide needs.")] = None
+    fpr: Annotated[float, Option(help="Target false-positive rate.")] = 0.01
+    set_fpr: Annotated[float | None, Option(help="Target rate of all enforced policies combined.")] = None
+    width: Annotated[float | None, Option(help="Show how many prompts an interval this wide needs.")] = None
     allow_model_mismatch: Annotated[
         bool,
         Option("--allow-model-mismatch", help="Accept a model that is a finetune of the vectors' model."),
@@ -56,8 +58,8 @@ class ResultOptions:
     """The files that are written or changed."""
 
     out: Annotated[Path, Option(help="Calibration file to write.")] = Path("calibration.json")
-    force: Annotated[bool, Option("--force", help="Replace the calibration file --out.")] = False
-    apply: Annotated[Path | None, Option(help="Policy file for which to show the changes.")] = None
+    force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False
+    apply: Annotated[Path | None, Option(help="Policy file to update. Shows the changes only.")] = None
     write: Annotated[bool, Option("--write", help="With --apply: change the file.")] = False
     set_calibration: Annotated[
         bool,

@@ -44,7 +44,7 @@ def guardrail_cli(app: typer.Typer) -> None:
 
 @takes_options
 def demo(model: ModelOptions, policies: PoliciesOption, output: OutputOptions) -> None:
-    """Take the guided tour: six prompts, read before the model speaks. No questions, half a minute."""
+    """Run a guided tour of six prompts. It asks no questions and takes half a minute."""
     from guardrail.cli.demo.tour import stops, temporary_queue
 
     with temporary_queue() as temporary, open_guard(model, policies.policies) as guard:

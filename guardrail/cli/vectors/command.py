@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    about, files = "Look at trait vectors, make and exchange them.", {"import_": import_, "export": export}
+    about, files = "Inspect, create, import and export trait vectors.", {"import_": import_, "export": export}
     add_group(app, "vectors", about, show=show, project=project, extract=extract, layers=layers, **files)
 
 

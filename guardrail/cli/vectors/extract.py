@@ -65,7 +65,7 @@ def extract(
     directions: DirectionOptions,
     output: OutputOptions,
 ) -> None:
-    """Make trait vectors: generate replies, judge and filter them, read activations.
+    """Create trait vectors: generate replies, judge and filter them, read activations.
 
     If interrupted, run the same command again to resume.
     """

@@ -30,7 +30,8 @@ class NewFileOptions:
 
     out: Annotated[Path, Option(help="Vector file to write (.safetensors).")]
     work: Annotated[
-        Path | None, Option(help="Folder that keeps results for resuming. Default: a folder beside --out.")
+        Path | None,
+        Option(help="Folder for intermediate results, to resume from. Default: next to --out."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -56,15 +57,19 @@ def check_new(out: Path) -> None:
 class RolloutOptions:
     """The replies that vectors are made from."""
 
-    samples: Annotated[int, Option(min=1, help="Replies to each prompt.")] = 10
+    samples: Annotated[int, Option(min=1, help="Number of replies per prompt.")] = 10
     minimum: Annotated[int, Option("--min-pairs", min=1, help="Minimum number of kept pairs per trait.")] = 20
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
     temperature: Annotated[float, Option(min=0, help="Sampling temperature. 0 is greedy.")] = 1.0
     top_p: Annotated[float, Option(min=0, max=1, help="Nucleus sampling. 1 keeps all tokens.")] = 1.0
     seed: Annotated[int, Option(min=0, help="Seed of the replies.")] = 0
-    batch: Annotated[int, Option(min=1, help="Rows at a time. A run is resumed by whole batches.")] = 64
-    positive_system: Annotated[str, Option(help="Template of system prompts for a trait.")] = "{instruction}"
-    negative_system: Annotated[str, Option(help="Template of those against it.")] = "{instruction}"
+    batch: Annotated[int, Option(min=1, help="Batch size. Resuming restarts an unfinished batch.")] = 64
+    positive_system: Annotated[str, Option(help="Template for prompts that ask for the trait.")] = (
+        "{instruction}"
+    )
+    negative_system: Annotated[str, Option(help="Template for prompts that forbid the trait.")] = (
+        "{instruction}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +85,16 @@ class DirectionOptions:
     ] = "contrast"
     steering: Annotated[str, Option(help="How to steer: an extraction method.")] = "difference"
     position: Annotated[
-        str, Option(help="Place to read steering vectors: response_mean, last_prompt_token or prompt_mean.")
+        str,
+        Option(
+            help="Positions to read steering vectors at: response_mean, last_prompt_token or prompt_mean."
+        ),
     ] = "response_mean"
     orthogonalise: Annotated[
         bool, Option("--orthogonalise", help="Make the traits' steering vectors orthogonal to one another.")
     ] = False
     mixed: Annotated[
-        Path | None, Option(help="Your own prompts to fit probes on, in the format of `check --input`.")
+        Path | None, Option(help="Your own prompts for fitting probes, in the format of `check --input`.")
     ] = None
     mixed_samples: Annotated[int, Option(min=1, help="Replies to each prompt of --mixed.")] = 1
 
