@@ -6,7 +6,7 @@ from tiny import Fixed, plan, random_vector
 
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, watch
 from guardrail.policy.model import Monitor
-from guardrail.policy.plan import CompiledCondition
+from guardrail.policy.rules import CompiledCondition
 from guardrail.types import Decision, Facts, Probe
 
 NEVER, ALWAYS = 1e6, -1e6

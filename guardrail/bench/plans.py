@@ -15,7 +15,8 @@ from guardrail.errors import ConfigError
 from guardrail.policy.decide import decide, recheck
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, watch
 from guardrail.policy.model import Defaults, Monitor, When
-from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.types import Array, Decision, Facts, Probe, Steering
 
 NEVER, ALWAYS = 1e9, -1e9

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from guardrail.calibrate.projections import Projections
 from guardrail.calibration.values import Achieved, Benign
-from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.statistics.conformal import conformal_rank, observed_fpr
 from guardrail.vectors.values import TraitVectors
 

@@ -18,7 +18,8 @@ from guardrail.calibration.values import Benign, Calibration, Evidence
 from guardrail.errors import CalibrationError, VectorError
 from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import Threshold
-from guardrail.policy.plan import CompiledCondition, Plan
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition
 from guardrail.statistics.conformal import conformal_rank
 from guardrail.types import Fingerprint
 from guardrail.vectors.values import TraitVectors

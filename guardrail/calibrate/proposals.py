@@ -25,7 +25,8 @@ from guardrail.policy.model import (
     RawThreshold,
     Threshold,
 )
-from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.statistics.conformal import conformal_rank
 
 DIGITS = 6

@@ -15,8 +15,8 @@ from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
-    from guardrail.policy.plan import Rule
     from guardrail.policy.rates import Rate
+    from guardrail.policy.rules import Rule
 
 PolicyFile: TypeAlias = Annotated[Path, Argument(help="Policy file (YAML).")]
 

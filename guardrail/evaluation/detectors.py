@@ -14,7 +14,8 @@ from guardrail.errors import CalibrationError
 from guardrail.evaluation.material import Example, Material, benign, labelled_as
 from guardrail.evaluation.readout import Readout
 from guardrail.evaluation.results import DetectorResult, Source
-from guardrail.policy.plan import Plan, Rule
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import Rule
 from guardrail.statistics.intervals import Estimate, rate
 from guardrail.statistics.metrics import FPR, threshold_at
 from guardrail.types import Array

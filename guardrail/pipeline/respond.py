@@ -19,7 +19,7 @@ from guardrail.plugins.protocols import (
     Response,
     Retry,
 )
-from guardrail.policy.plan import Rule
+from guardrail.policy.rules import Rule
 from guardrail.types import ALLOW, Decision, Message
 
 log = logging.getLogger("guardrail")

@@ -12,7 +12,8 @@ from guardrail.files.problems import suggest, validation_problems
 from guardrail.plugins.protocols import ActionInfo
 from guardrail.policy.conditions import CompileInputs, Conditions
 from guardrail.policy.model import Monitor, Policy, PolicySet, RawThreshold
-from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.policy.stages import action_problems, stage_problems
 from guardrail.policy.steering import SpecError, build_steering, recheck_layer
 from guardrail.types import ALLOW, STOP, Fingerprint, Steering, SteerSpec, Verdict

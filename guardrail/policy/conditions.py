@@ -13,7 +13,7 @@ from guardrail.errors import CalibrationError
 from guardrail.files.problems import suggest
 from guardrail.plugins.protocols import ActionInfo
 from guardrail.policy.model import Condition, FprThreshold, Monitor, Policy
-from guardrail.policy.plan import CompiledCondition
+from guardrail.policy.rules import CompiledCondition
 from guardrail.policy.stages import Scale, drift_condition, reply_condition
 from guardrail.policy.thresholds import raw_threshold, threshold_number
 from guardrail.types import Fingerprint, Probe

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Required, TypedDict, Unpack
 
 from guardrail.policy.lazy_scores import LazyScores
-from guardrail.policy.plan import CompiledCondition, Plan, Rule
-from guardrail.policy.scope import applies, effective_mode
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.types import ALLOW, Decision, Facts, Mode, Score, Status, Steering
 
 
@@ -179,8 +179,8 @@ def failure(plan: Plan, facts: Facts, error: str, timeout: bool = False) -> Deci
 
 def unsupported(plan: Plan, facts: Facts, reason: str) -> Decision:
     """The decision on input that cannot be read: the strongest `unsupported_input` of the rules."""
-    every = [rule for rule in (*plan.rules, *plan.reply_rules) if applies(rule, facts)]
-    rules = [rule for rule in every if effective_mode(rule, facts) == "enforce"]
+    every = [rule for rule in (*plan.rules, *plan.reply_rules) if rule.applies(facts)]
+    rules = [rule for rule in every if rule.effective_mode(facts) == "enforce"]
     return _unevaluated(
         plan, {rule.settings.unsupported_input: rule.id for rule in reversed(rules)}, "not_evaluated", reason
     )

@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, replace
 
 from guardrail.policy.decide import Result, combined, failed_with, strongest
-from guardrail.policy.plan import Plan, Rule
-from guardrail.policy.scope import applies, effective_mode
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import Rule
 from guardrail.types import Decision, Facts, Mode, Score
 
 
@@ -47,7 +47,7 @@ class Observed:
 
 def watch(plan: Plan, facts: Facts, turn: bool = False) -> Watch:
     """What to follow in the reply to this request."""
-    modes: list[Mode] = [effective_mode(r, facts) if applies(r, facts) else "off" for r in plan.reply_rules]
+    modes: list[Mode] = [r.effective_mode(facts) if r.applies(facts) else "off" for r in plan.reply_rules]
     return Watch(tuple(modes), turn)
 
 

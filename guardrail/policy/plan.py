@@ -5,89 +5,19 @@ Benign mean and scale are folded into the probes, so that a reading is already a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf
 
 import numpy as np
-from pydantic import BaseModel
 
 from guardrail.policy.alarms import Drift
-from guardrail.policy.model import Defaults, Fires, Monitor, When
-from guardrail.policy.scope import Live, same_for_all
-from guardrail.types import Array, Facts, Mode, Probe, Steering
-
-
-class Screen:
-    """Compares readings [probes] with every condition's (reading, threshold, fires) at once."""
-
-    def __init__(self, conditions: Sequence[tuple[int, float, Fires]]) -> None:
-        signed = [(reading, 1.0 if fires == "above" else -1.0, t) for reading, t, fires in conditions]
-        self._conditions = [(reading, sign, sign * threshold) for reading, sign, threshold in signed]
-
-    def quiet(self, readings: Sequence[float]) -> bool:
-        """Whether every score is finite and no condition fires. A score at its threshold fires."""
-        return all(-inf < sign * readings[reading] < t for reading, sign, t in self._conditions)
-
+from guardrail.policy.model import Fires
+from guardrail.policy.rules import Live, Rule, Screen
+from guardrail.types import Array, Facts, Probe
 
 STRENGTHS: Mapping[str, int] = {"allow": 0, "steer": 10, "rephrase": 20, "escalate": 30, "block": 40}
 """The strength of the built-in actions, from weak to strong. Plugins may choose values in between."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledCondition:
-    """One comparison. `reading` is the probe's index in the plan, None for a scorer that reads no layer.
-
-    `threshold` and readings are scores; `raw` is the same threshold as a projection. `fpr` and `n` give the
-    calibrated rate and the number of benign prompts behind it. With `drift` the condition is about earlier
-    replies of the conversation and reads nothing. In a reply rule `reading` is an index into `reply_probes`.
-    """
-
-    trait: str
-    layer: int | None
-    reading: int | None
-    threshold: float
-    raw: float
-    fires: Fires = "above"
-    fpr: float | None = None
-    n: int | None = None
-    drift: Drift | None = None
-
-    def holds(self, score: float) -> bool:
-        """A score exactly at the threshold fires."""
-        return score >= self.threshold if self.fires == "above" else score <= self.threshold
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One compiled policy. `config` is the action's validated configuration; reply rules have a `monitor`."""
-
-    id: str
-    conditions: tuple[CompiledCondition, ...]
-    require_all: bool
-    action: str
-    config: BaseModel | None
-    steering: Steering | None
-    recheck: CompiledCondition | None
-    otherwise: str
-    mode: Mode
-    when: When
-    share: float
-    message: str | None
-    settings: Defaults
-    monitor: Monitor | None = None
-
-    @property
-    def on_timeout(self) -> str:
-        """The action on a time-out; `on_error` unless given."""
-        return self.settings.on_timeout or self.settings.on_error
-
-    @property
-    def fails_open(self) -> bool:
-        """Whether the prompt passes if something goes wrong."""
-        choices = (self.settings.on_error, self.on_timeout, self.settings.unsupported_input, self.otherwise)
-        return self.mode == "enforce" and "allow" in choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +58,7 @@ class Plan:
         A prompt that cannot be evaluated may still be stopped.
         """
         plain = all(r.action == "steer" and not r.recheck for r in self.rules if r.mode == "enforce")
-        return plain and self.screen is not None and all(map(same_for_all, self.rules))
+        return plain and self.screen is not None and all(rule.same_for_all for rule in self.rules)
 
     @cached_property
     def order(self) -> Mapping[str, int]:
@@ -183,7 +113,7 @@ class Plan:
 
     @cached_property
     def _standing(self) -> Live | None:
-        return Live(self.rules, Facts()) if all(map(same_for_all, self.rules)) else None
+        return Live(self.rules, Facts()) if all(rule.same_for_all for rule in self.rules) else None
 
     @cached_property
     def screen(self) -> Screen | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from guardrail.calibration.values import Benign, Calibration, Tail
 from guardrail.policy.model import Monitor
-from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.statistics.conformal import fpr_interval, observed_fpr
 
 

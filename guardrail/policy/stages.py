@@ -11,7 +11,7 @@ from guardrail.calibration.values import BenignReplies
 from guardrail.errors import CalibrationError
 from guardrail.policy.alarms import Drift
 from guardrail.policy.model import Condition, Conversation, FprThreshold, Monitor, Policy
-from guardrail.policy.plan import CompiledCondition
+from guardrail.policy.rules import CompiledCondition
 from guardrail.policy.thresholds import raw_reply_threshold
 from guardrail.types import Probe
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from guardrail.policy.model import Defaults, When
-from guardrail.policy.plan import CompiledCondition, Plan, Rule
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.testing.tiny import CHAT_TEMPLATE, tiny_fingerprint, tiny_model, tiny_tokenizer
 from guardrail.types import Fingerprint, Mode, Probe
 from guardrail.vectors.provenance import Provenance

@@ -15,7 +15,7 @@ from guardrail.plugins.protocols import NoConfig
 from guardrail.policy.compiler import Compiler, config_problems
 from guardrail.policy.conditions import CompileInputs
 from guardrail.policy.model import Defaults, Monitor, PolicySet, When
-from guardrail.policy.plan import CompiledCondition, Rule
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.types import Probe
 
 TABLE = calibration()

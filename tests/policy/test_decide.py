@@ -12,7 +12,8 @@ from worlds import CALM, loaded, rule, world
 from guardrail.policy.alarms import Drift
 from guardrail.policy.decide import decide, failure, recheck, tighten, unsupported
 from guardrail.policy.model import Defaults, When
-from guardrail.policy.plan import STRENGTHS, CompiledCondition, Plan, Rule
+from guardrail.policy.plan import STRENGTHS, Plan
+from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.types import Facts, Steering
 from guardrail.vectors.values import unit
 

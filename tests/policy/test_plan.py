@@ -5,7 +5,8 @@ import pytest
 
 from guardrail.policy.alarms import Drift
 from guardrail.policy.model import Monitor, When
-from guardrail.policy.plan import STRENGTHS, CompiledCondition, Plan
+from guardrail.policy.plan import STRENGTHS, Plan
+from guardrail.policy.rules import CompiledCondition
 from guardrail.testing import hand_made_plan
 from guardrail.types import Facts, Probe, Steering
 

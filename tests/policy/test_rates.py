@@ -6,8 +6,8 @@ from worlds import benign, calibration, loaded, rule, world
 from guardrail.calibration.values import BenignReplies
 from guardrail.policy.alarms import Drift
 from guardrail.policy.model import Monitor
-from guardrail.policy.plan import CompiledCondition
 from guardrail.policy.rates import Rate, condition_rate, rule_rate, set_rate
+from guardrail.policy.rules import CompiledCondition
 from guardrail.statistics.conformal import fpr_interval, observed_fpr
 from guardrail.testing import hand_made_plan
 

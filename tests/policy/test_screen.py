@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrail.policy.plan import CompiledCondition, Screen
+from guardrail.policy.rules import CompiledCondition, Screen
 
 ANY = st.one_of(st.floats(-3, 3), st.sampled_from([0.0, 1.0, -1.0, math.nan, math.inf, -math.inf]))
 CONDITIONS = st.lists(

@@ -13,8 +13,8 @@ from guardrail.plugins.manager import Plugins
 from guardrail.policy.alarms import Drift
 from guardrail.policy.loading import load
 from guardrail.policy.model import Condition, Conversation, Monitor, Policy, Reference
-from guardrail.policy.plan import CompiledCondition
 from guardrail.policy.rates import set_rate
+from guardrail.policy.rules import CompiledCondition
 from guardrail.policy.stages import Scale, drift_condition, reply_condition, stage_problems
 from guardrail.types import Probe
 

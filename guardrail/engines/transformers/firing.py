@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guardrail.policy.plan import CompiledCondition, Plan
+from guardrail.policy.plan import Plan
+from guardrail.policy.rules import CompiledCondition
 
 
 class Firing:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from guardrail.policy.model import When
-from guardrail.policy.scope import Live, applies, effective_mode, same_for_all
+from guardrail.policy.rules import Live
 from guardrail.testing import hand_made_plan
 from guardrail.types import Facts
 
@@ -18,12 +18,12 @@ def rule(**keys):
 
 
 def test_a_first_turn_is_turn_one_even_if_no_user_spoke():
-    assert applies(rule(when=When(min_turns=1)), Facts(user_turns=0))
-    assert not applies(rule(when=When(min_turns=2)), Facts(user_turns=1))
+    assert rule(when=When(min_turns=1)).applies(Facts(user_turns=0))
+    assert not rule(when=When(min_turns=2)).applies(Facts(user_turns=1))
 
 
 def test_no_tags_and_no_role_are_any():
-    assert applies(rule(), Facts(tags=frozenset({"x"}), last_role="tool"))
+    assert rule().applies(Facts(tags=frozenset({"x"}), last_role="tool"))
 
 
 def share_of(name, conversation):
@@ -35,19 +35,19 @@ def test_a_conversation_keeps_its_place_in_the_rollout():
     """The place is part of what users see: it must not move when a share grows, nor between versions."""
     place = share_of(RULE.id, "c-1")
     facts = Facts(conversation="c-1")
-    assert effective_mode(rule(mode="enforce", share=place), facts) == "shadow"
-    assert effective_mode(rule(mode="enforce", share=place + 1e-9), facts) == "enforce"
+    assert rule(mode="enforce", share=place).effective_mode(facts) == "shadow"
+    assert rule(mode="enforce", share=place + 1e-9).effective_mode(facts) == "enforce"
 
 
 @pytest.mark.parametrize("mode", ["shadow", "off"])
 def test_only_enforced_rules_are_rolled_out(mode):
-    assert effective_mode(rule(mode=mode, share=0.0), Facts(conversation="c-1")) == mode
+    assert rule(mode=mode, share=0.0).effective_mode(Facts(conversation="c-1")) == mode
 
 
 def test_a_rule_is_the_same_for_all_without_conditions_on_the_request():
-    assert same_for_all(rule())
-    assert not same_for_all(rule(share=0.99))
-    assert not same_for_all(rule(when=When(min_turns=2)))
+    assert rule().same_for_all
+    assert not rule(share=0.99).same_for_all
+    assert not rule(when=When(min_turns=2)).same_for_all
 
 
 def test_live_rules_come_with_their_modes_and_the_shortest_limit_of_those_enforced():
