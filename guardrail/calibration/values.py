@@ -47,7 +47,11 @@ class Benign:
     high: tuple[float, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.percentiles) != 101 or not self.sd > 0 or not self.low or not self.high:
+        tables = (self.percentiles, self.low, self.high)
+        finite = np.isfinite([self.mean, self.sd, *self.percentiles, *self.low, *self.high]).all()
+        ascending = all(np.all(np.diff(table) >= 0) for table in tables)
+        sizes = len(self.percentiles) == 101 and 0 < len(self.low) <= self.n and 0 < len(self.high) <= self.n
+        if not (finite and ascending and sizes and self.sd > 0):
             raise CalibrationError("an entry is damaged")
 
     @classmethod
@@ -156,7 +160,8 @@ class BenignReplies:
     lowest: Mapping[str, Benign] = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not (self.sd > 0 and self.turn_sd > 0):
+        finite = np.isfinite([self.mean, self.sd, self.turn_mean, self.turn_sd]).all()
+        if not (finite and self.sd > 0 and self.turn_sd > 0):
             raise CalibrationError("an entry is damaged")
 
     @classmethod

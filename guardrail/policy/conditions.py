@@ -15,7 +15,7 @@ from guardrail.plugins.protocols import ActionInfo
 from guardrail.policy.model import Condition, FprThreshold, Monitor, Policy
 from guardrail.policy.rules import CompiledCondition
 from guardrail.policy.stages import Scale, drift_condition, reply_condition
-from guardrail.policy.thresholds import raw_threshold, threshold_number
+from guardrail.policy.thresholds import finite, raw_threshold, threshold_number
 from guardrail.types import Fingerprint, Probe
 from guardrail.vectors.values import TraitVectors
 
@@ -61,6 +61,8 @@ class Conditions:
         benign = self._benign(condition.trait, layer)
         try:
             raw = raw_threshold(condition, benign)
+            threshold = finite(benign.standardise(raw) if benign else raw)
+            reading = self._reading(condition.trait, layer, benign)
         except CalibrationError as error:
             self._problem(str(error), *path, "threshold")
             return None
@@ -68,8 +70,8 @@ class Conditions:
         return CompiledCondition(
             trait=condition.trait,
             layer=layer,
-            reading=self._reading(condition.trait, layer, benign),
-            threshold=benign.standardise(raw) if benign else raw,
+            reading=reading,
+            threshold=threshold,
             raw=raw,
             fires=condition.fires,
             fpr=fpr,
@@ -109,11 +111,13 @@ class Conditions:
                 found = drift_condition(condition, layer, policy.conversation, replies, reading)
             else:
                 found = reply_condition(condition, layer, policy.monitor or Monitor(), replies, reading)
+            compiled, scale = found
+            finite(compiled.threshold)
+            probe = scale.folded(condition.trait, layer, self._probe(condition.trait, layer))
         except CalibrationError as error:
             self._problem(str(error), *path, key)
             return None
-        compiled, scale = found
-        self.reply_probes.append(scale.folded(condition.trait, layer, self._probe(condition.trait, layer)))
+        self.reply_probes.append(probe)
         return compiled
 
     def _scorer_condition(

@@ -106,7 +106,7 @@ def _steering(winner: Result | None, enforced: Sequence[Result]) -> tuple[Steeri
 def _result(plan: Plan, rule: Rule, mode: Mode, readings: Sequence[float], facts: Facts) -> Result:
     pairs = [(condition, _value(rule, condition, readings, facts)) for condition in rule.conditions]
     scores = tuple(_score(rule, mode, c, v) for c, v in pairs if math.isfinite(v))
-    bad = [c for c, v in pairs if not math.isfinite(v)]
+    bad = [c for c, v in pairs if not (math.isfinite(v) and math.isfinite(c.threshold))]
     held = [score.fired for score in scores]
     fired = all(held) and not bad if rule.require_all else any(held)
     action = rule.action if fired else None

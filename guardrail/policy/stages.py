@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import BaseModel
 
 from guardrail.calibration.values import BenignReplies
@@ -29,9 +30,13 @@ class Scale:
     sd: float = 1.0
 
     def folded(self, trait: str, layer: int, probe: Probe) -> Probe:
-        """The probe whose projection is the score."""
-        weights = (probe.weights / self.sd).astype(probe.weights.dtype)
-        return Probe(trait=trait, layer=layer, weights=weights, offset=(probe.offset - self.mean) / self.sd)
+        """The probe whose projection is the score. Raises CalibrationError if float32 cannot hold it."""
+        with np.errstate(all="ignore"):
+            weights = (probe.weights / self.sd).astype(probe.weights.dtype)
+        offset = (probe.offset - self.mean) / self.sd
+        if not (np.isfinite(weights).all() and np.isfinite(np.float32(offset))):
+            raise CalibrationError(f"the calibration of `{trait}` at layer {layer} scales it out of range")
+        return Probe(trait=trait, layer=layer, weights=weights, offset=offset)
 
     def score(self, projection: float) -> float:
         """The score of a projection."""

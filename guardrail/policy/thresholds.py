@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from guardrail.calibration.values import Benign, BenignReplies, Tail
@@ -15,6 +16,13 @@ def threshold_number(condition: Condition) -> float | None:
     if isinstance(value, RawThreshold):
         return value.raw
     return float(value) if isinstance(value, int | float) else None
+
+
+def finite(threshold: float) -> float:
+    """The threshold. Raises CalibrationError if it is not finite: no score could ever reach it."""
+    if not math.isfinite(threshold):
+        raise CalibrationError("the threshold is not a finite number under this calibration")
+    return threshold
 
 
 def raw_threshold(condition: Condition, benign: Benign | None) -> float:

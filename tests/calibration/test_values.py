@@ -296,3 +296,35 @@ def test_equal_values_never_lie_beyond_less_often_than_they_do(values, tail):
         reached = np.sum(values >= at) if tail == "upper" else np.sum(values <= at)
         assert abs(summary.beyond(at, tail) - reached) <= percent
         assert at not in shared or summary.beyond(at, tail) >= reached
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sd": INF},
+        {"sd": NAN},
+        {"mean": NAN},
+        {"mean": -INF},
+        {"high": (1.0, NAN)},
+        {"low": (-INF, 0.0)},
+        {"percentiles": (*range(100), INF)},
+        {"percentiles": tuple(reversed(range(101)))},
+        {"high": (2.0, 1.0)},
+        {"n": 1},
+    ],
+)
+def test_statistics_that_are_not_finite_or_out_of_order_are_refused(damage, tmp_path):
+    """A threshold that is not a number would let every prompt pass."""
+    good = Benign.of(np.arange(50.0))
+    with pytest.raises(CalibrationError, match="damaged"):
+        replace(good, **damage)
+
+
+@pytest.mark.parametrize("damage", [{"sd": INF}, {"mean": NAN}, {"turn_mean": INF}, {"turn_sd": NAN}])
+def test_statistics_of_replies_that_are_not_finite_are_refused(damage):
+    good = BenignReplies.of([np.arange(5.0), np.arange(3.0, 9.0)], [("mean", 2)])
+    with pytest.raises(CalibrationError, match="damaged"):
+        replace(good, **damage)

@@ -1,6 +1,7 @@
 """Loading policies as a whole, and keeping the last good ones while the file changes."""
 
 import os
+import re
 import threading
 import time
 from dataclasses import replace
@@ -500,3 +501,13 @@ def test_plugins_that_are_installed_are_enabled_beside_those_that_are_not(folder
         load(policies(folder, rule(), plugins=["one", "nowhere", "two"]), FINGERPRINT, plugins)
     assert [key for key, _ in messages(caught)] == ["plugins[1]"]
     assert plugins.together == ("one", "two")
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "1e999", "1e-320"])
+def test_a_calibration_that_disarms_a_policy_does_not_load(tmp_path, value):
+    """The smallest change that once answered every prompt: one number of the calibration file."""
+    folder = world(tmp_path)
+    path = folder / "calibration.json"
+    path.write_text(re.sub(r'"sd": [^,}]+', f'"sd": {value}', path.read_text()))
+    with pytest.raises(PolicyError):
+        load(policies(folder, rule()), FINGERPRINT, Plugins())
