@@ -46,7 +46,7 @@ def test_a_log_without_lines_is_whole():
     [
         (LINES, {"last_whole": False}, 3, "cut off"),
         ([LINES[0], b"noise"], {}, 2, "damaged"),
-        ([LINES[0], LINES[2]], {}, 2, "before"),
+        ([LINES[0], LINES[2]], {}, 2, "previous"),
         (LINES[:2], {"head": line_hash(LINES[2])}, 2, "head"),
         ([], {"head": line_hash(LINES[2])}, 0, "head"),
     ],
