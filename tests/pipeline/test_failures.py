@@ -14,9 +14,11 @@ import pytest
 from tiny import FIRES, NEVER, guard, policies, policy, write_vectors
 
 from guardrail.audit import events, read
-from guardrail.errors import AuditError, PromptError, QueueFull, UnsupportedGeneration
+from guardrail.errors import AuditError, GuardClosed, PromptError, QueueFull, UnsupportedGeneration
+from guardrail.pipeline.evaluator import timed_out
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.testing import tiny_model
+from guardrail.types import Facts
 
 GREEDY = {"temperature": 0, "max_new_tokens": 4}
 
@@ -78,6 +80,13 @@ def test_an_error_can_go_to_a_person(tmp_path):
     with guard(tmp_path, case["rule"], options=case["options"]) as made:
         reply = made.chat("Hello")
         assert made.ticket(reply.ticket_id).state == "pending"
+
+
+def test_the_error_of_a_time_out_says_how_long_it_waited(tmp_path):
+    case = scored(Slow())
+    with guard(tmp_path, case["rule"], options=case["options"]) as made:
+        decision = timed_out(made.active.plan, Facts(), 2.0)
+    assert decision.error == "not decided within 2000 ms"
 
 
 def test_a_decision_that_takes_too_long_is_a_block_at_once_and_the_late_one_is_audited(tmp_path):
@@ -223,6 +232,30 @@ def test_a_full_queue_is_an_error_that_says_so(tmp_path):
         gate.set()
         for thread in waiting:
             thread.join()
+
+
+def test_closing_the_guard_refuses_a_request_that_waits(tmp_path):
+    gate, errors = threading.Event(), []
+    case = scored(Slow(gate=gate))
+
+    def wait(made):
+        try:
+            made.check("Hello")
+        except GuardClosed as error:
+            errors.append(error)
+
+    with guard(tmp_path, case["rule"], options=case["options"]) as made:
+        made._driver.worker.submit(lambda job: gate.wait()).wait_until_started()
+        waiting = threading.Thread(target=wait, args=(made,))
+        waiting.start()
+        while made._driver.worker._queue.empty():
+            time.sleep(0.001)
+        closing = threading.Thread(target=made.close)
+        closing.start()
+        waiting.join()
+        gate.set()
+        closing.join()
+    assert len(errors) == 1
 
 
 def test_an_audit_log_that_cannot_be_written_blocks_or_is_counted(tmp_path):

@@ -36,6 +36,9 @@ def test_a_conversation_without_an_id_is_known_by_its_first_user_turn():
     [
         ([{"type": "image_url", "image_url": {}}], "image_url"),
         ([{"type": "text", "text": "x"}, {"type": "audio"}], "audio"),
+        ([{"type": "image", "text": "a caption"}], "image"),
+        ([{"url": "x"}], "unknown"),
+        ([7], "int"),
         (None, "NoneType"),
         (7, "int"),
     ],

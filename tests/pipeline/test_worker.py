@@ -4,7 +4,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from guardrail.errors import GuardClosed, QueueFull
-from guardrail.pipeline.worker import Worker
+from guardrail.pipeline.worker import Job, Worker
 
 
 def test_jobs_run_one_after_another_and_return_their_results():
@@ -107,3 +107,10 @@ def test_context_variables_of_the_caller_are_seen():
     worker = Worker()
     assert worker.call(var.get) == 5
     worker.close()
+
+
+def test_a_refused_job_counts_as_started_when_it_was_refused():
+    job = Job(lambda job: None)
+    job.refuse(GuardClosed("closed"))
+    assert job.wait_until_started(0)
+    assert job.started >= job.submitted
