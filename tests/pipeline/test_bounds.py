@@ -74,6 +74,18 @@ def test_one_policy_that_needs_the_whole_prompt_is_enough_to_refuse_a_longer_one
         made.check(LONG)
 
 
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_check_needs_room_for_one_token_of_a_reply(tmp_path, excess):
+    with guard(tmp_path, policy()) as made:
+        around = len(made.engine.render([Message("user", "")]).ids)
+        text = "x" * (made.engine.max_tokens - 1 - around + excess)
+        if excess:
+            with pytest.raises(PromptError, match="512 tokens, 1 more than fit"):
+                made.check(text)
+        else:
+            assert made.check(text).decision.action == "block"
+
+
 class Miscounting:
     """A plugin with an engine that makes fewer or more decisions than there are prompts."""
 

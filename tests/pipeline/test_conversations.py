@@ -180,14 +180,25 @@ def test_a_stopped_reply_is_not_a_turn(tmp_path):
         assert made.check("z", conversation="c").decision.scores[0].score > 10
 
 
+def about_names(made):
+    return [text for text in made.last_decisions[0].warnings if "give `conversation`" in text]
+
+
 def test_generate_knows_named_conversations_and_says_that_it_sees_no_others(tmp_path):
     inputs = dict(TOKENIZER(["hello world"], return_tensors="pt"))
     with guard(tmp_path, drift(raw(-100.0))) as made:
         made.generate(**inputs, conversation="c", max_new_tokens=4, do_sample=False)
         made.generate(**inputs, conversation="c", max_new_tokens=4, do_sample=False)
         assert made.last_decisions[0].action == "block"
+        assert not about_names(made)
         made.generate(**inputs, max_new_tokens=4, do_sample=False)
-        assert any("give `conversation`" in warning for warning in made.last_decisions[0].warnings)
+        assert about_names(made)
+
+
+def test_generate_asks_for_a_name_only_if_policies_are_about_conversations(tmp_path):
+    with guard(tmp_path, policy()) as made:
+        made.generate(**dict(TOKENIZER(["z"], return_tensors="pt")), max_new_tokens=4, pad_token_id=0)
+        assert not about_names(made)
 
 
 def test_replies_that_cannot_be_read_follow_on_error(tmp_path, monkeypatch):

@@ -286,6 +286,42 @@ def test_an_audit_log_that_cannot_be_written_blocks_or_is_counted(tmp_path):
         assert made.audit.dropped == 2
 
 
+class FullLater:
+    """An audit sink that keeps some outcomes and then has no space left."""
+
+    name = "full-later"
+
+    def __init__(self, space):
+        self.space, self.outcomes = space, []
+
+    def decided(self, record):
+        pass
+
+    def finished(self, record):
+        self.outcomes.append((record.id, record.outcome))
+        if len(self.outcomes) > self.space:
+            raise OSError("no space left on device")
+
+    def close(self):
+        pass
+
+    @hookimpl
+    def guardrail_audit_sinks(self):
+        return [self]
+
+
+@pytest.mark.parametrize(("ask", "outcome"), [("check_many", "checked"), ("chat_many", "blocked")])
+def test_no_record_gets_a_second_outcome_if_the_batch_fails_after_the_first(tmp_path, ask, outcome):
+    sink = FullLater(space=1)
+    with (
+        guard(tmp_path, policy(), options={"plugins": [sink]}) as made,
+        pytest.raises(AuditError, match="no space"),
+    ):
+        getattr(made, ask)(["one", "two", "three"])
+    assert [found for _, found in sink.outcomes] == [outcome, outcome, "error"]
+    assert len({name for name, _ in sink.outcomes}) == 3
+
+
 def test_a_streams_refused_audit_record_hands_nothing_out(tmp_path):
     with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(tmp_path / "log.jsonl")}) as made:
         made.audit.sinks["jsonl"].path = tmp_path
