@@ -8,7 +8,7 @@ from guardrail.actions.escalate import HOLDING
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import ActionConfig, Answer, Otherwise, Retry
 from guardrail.testing import MemoryQueue
-from guardrail.types import STOP, Message
+from guardrail.types import STOP, Decision, Message, Ticket
 
 GREEDY = {"temperature": 0, "max_new_tokens": 4}
 AGAIN = (Message("user", "Hello again"),)
@@ -163,8 +163,11 @@ def test_a_reply_that_was_stopped_can_go_to_a_person_and_is_never_allowed(tmp_pa
     assert (reply.text, reply.outcome) == (text, outcome)
 
 
-def test_a_stopped_reply_keeps_the_ticket_that_nobody_resolved(tmp_path):
-    rule = policy({"escalate": {"wait_s": 0.01}}, {"raw": -1e6}, stage="response", message="No.")
-    reply = chatted(tmp_path, Scripted(), rule)
-    assert (reply.text, reply.outcome) == ("No.", "blocked")
-    assert reply.ticket_id is not None
+@pytest.mark.parametrize("stage", ["prompt", "response"])
+def test_the_ticket_of_an_action_that_gives_up_is_kept(tmp_path, stage):
+    ticket = Ticket(
+        id="t-1", policy="test", state="pending", created="", decision=Decision(status="error"), messages=()
+    )
+    rule = policy("scripted", {"raw": -1e6}, stage=stage, message="No.")
+    reply = chatted(tmp_path, Scripted(Otherwise("block", ticket)), rule)
+    assert (reply.text, reply.outcome, reply.ticket_id) == ("No.", "blocked", "t-1")

@@ -119,7 +119,7 @@ def test_a_refused_job_counts_as_started_when_it_was_refused():
 @pytest.mark.parametrize("timed_out", [True, False])
 def test_a_cancelled_job_knows_whether_the_time_was_up(timed_out):
     job = Job(lambda job: None)
-    assert not (job.cancelled or job.timed_out)
+    assert (job.cancelled, job.timed_out) == (False, False)
     if timed_out:
         job.cancel(timed_out=True)
     else:
