@@ -162,3 +162,24 @@ def test_a_cut_prompt_keeps_its_end_and_leaves_room_for_the_reply(tmp_path, room
     assert prompt.ids == whole[-left:]
     assert exchange.prompt_tokens == left
     assert f"the first {len(whole) - left} tokens" in exchange.warnings[0]
+
+
+class Silent:
+    """A plugin with an engine that sends no pieces of a streamed reply."""
+
+    @hookimpl
+    def guardrail_engine(self, name, model, tokenizer, chat_template, template_arguments):
+        if name != "silent":
+            return None
+        engine = built_in_engine("transformers", model, tokenizer, chat_template, template_arguments)
+        reply = engine.reply
+        engine.reply = lambda *arguments: reply(*arguments[:5])
+        return engine
+
+
+def test_a_stream_without_pieces_still_ends_in_the_whole_reply(tmp_path):
+    options = {"engine": "silent", "plugins": [Silent()]}
+    with guard(tmp_path, policy(threshold=NEVER), options=options) as made:
+        stream = made.stream("Hello", temperature=0, max_new_tokens=4)
+        assert list(stream) == []
+        assert stream.reply.text == made.chat("Hello", temperature=0, max_new_tokens=4).text != ""

@@ -168,6 +168,18 @@ def test_a_model_that_breaks_after_the_decision_raises_and_the_audit_says_error(
     assert [record.outcome for record in read(log)] == ["error"]
 
 
+def test_a_stream_of_a_model_that_breaks_raises_and_the_audit_says_why(tmp_path):
+    log = tmp_path / "audit.jsonl"
+    with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)}) as made:
+        passes = iter((1, 1, 0))
+        made.engine.blocks[3].register_forward_pre_hook(lambda m, args: print(1 / next(passes)))
+        with pytest.raises(ZeroDivisionError):
+            list(made.stream("Hello", **GREEDY))
+    (record,) = read(log)
+    assert (record.outcome, record.error) == ("error", "ZeroDivisionError: division by zero")
+    assert record.decision.action == "allow"
+
+
 def test_a_score_that_is_not_a_number_is_an_error(tmp_path):
     import torch
 
