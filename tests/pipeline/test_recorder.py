@@ -190,8 +190,8 @@ def test_a_request_that_ends_after_its_decision_keeps_it(recorder, trail, exchan
 def test_what_fails_in_the_middle_closes_the_records_that_are_open(recorder, trail, tmp_path):
     first, second = made(tmp_path), made(tmp_path)
     first.decided(ALLOW, TIMES)
+    recorder.replied(first, "two")
     with pytest.raises(KeyError), recorder.closing([first, second]):
-        recorder.replied(first, "two")
         raise KeyError("x")
     assert [(record.id, record.outcome, record.error) for record in trail.outcomes] == [
         (first.id, "answered", None),
