@@ -245,6 +245,14 @@ def test_memory_is_bounded_and_forgets_what_was_quiet_longest(tmp_path):
         assert memory.values(other, "b", Z)["drift"] == 0.0
 
 
+def test_only_turns_of_named_conversations_are_remembered(tmp_path):
+    with guard(tmp_path, drift(raw())) as made:
+        plan, memory = made.active.plan, Conversations(made.engine)
+        memory.add(plan, None, [5.0])
+        memory.add(plan, "c", None)
+        assert len(memory) == 0
+
+
 def test_unnamed_conversations_share_nothing(tmp_path):
     with guard(tmp_path, drift(raw(-100.0))) as made:
         made.chat("z", **GREEDY)
