@@ -9,6 +9,9 @@ from guardrail.audit import read
 from guardrail.engines import Scored
 from guardrail.engines.builtin import guardrail_engine as built_in_engine
 from guardrail.errors import EvaluationError, PromptError
+from guardrail.pipeline.admission import admit
+from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.request import request
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import Answer, NoConfig, Retry
 from guardrail.types import STOP, Message
@@ -71,6 +74,18 @@ def test_one_policy_that_needs_the_whole_prompt_is_enough_to_refuse_a_longer_one
         made.check(LONG)
 
 
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_check_needs_room_for_one_token_of_a_reply(tmp_path, excess):
+    with guard(tmp_path, policy()) as made:
+        around = len(made.engine.render([Message("user", "")]).ids)
+        text = "x" * (made.engine.max_tokens - 1 - around + excess)
+        if excess:
+            with pytest.raises(PromptError, match="512 tokens, 1 more than fit"):
+                made.check(text)
+        else:
+            assert made.check(text).decision.action == "block"
+
+
 class Miscounting:
     """A plugin with an engine that makes fewer or more decisions than there are prompts."""
 
@@ -115,3 +130,56 @@ def test_an_engine_that_does_not_decide_once_for_every_prompt_is_an_error(tmp_pa
     ):
         getattr(made, ask)(["Hello", "there"])
     assert {record.outcome for record in read(log)} <= {"error"}
+
+
+def shadow(on_truncate):
+    return policy(threshold=NEVER, on_truncate=on_truncate, mode="shadow", id="shadow")
+
+
+def test_a_shadow_policy_does_not_keep_an_enforced_one_from_cutting(tmp_path):
+    cutting = policy(threshold=NEVER, on_truncate="score_tail")
+    with guard(tmp_path, shadow("error"), cutting) as made:
+        assert made.check(LONG).decision.status == "evaluated"
+
+
+def test_shadow_policies_alone_say_whether_to_cut(tmp_path):
+    with guard(tmp_path, shadow("score_tail"), allow_empty=True) as made:
+        assert made.check(LONG).decision.status == "evaluated"
+    with (
+        guard(tmp_path, shadow("error"), allow_empty=True) as made,
+        pytest.raises(PromptError, match="tokens"),
+    ):
+        made.check(LONG)
+
+
+@pytest.mark.parametrize(("room", "left"), [(1, 511), (100, 412), (500, 256)])
+def test_a_cut_prompt_keeps_its_end_and_leaves_room_for_the_reply(tmp_path, room, left):
+    with guard(tmp_path, policy(threshold=NEVER, on_truncate="score_tail")) as made:
+        assert made.engine.max_tokens == 512
+        exchange = Exchange.of(request("chat", LONG), made.active)
+        (prompt,) = admit(made.engine, [exchange], room).prompts
+        whole = made.engine.render(exchange.messages).ids
+    assert prompt.ids == whole[-left:]
+    assert exchange.prompt_tokens == left
+    assert f"the first {len(whole) - left} tokens" in exchange.warnings[0]
+
+
+class Silent:
+    """A plugin with an engine that sends no pieces of a streamed reply."""
+
+    @hookimpl
+    def guardrail_engine(self, name, model, tokenizer, chat_template, template_arguments):
+        if name != "silent":
+            return None
+        engine = built_in_engine("transformers", model, tokenizer, chat_template, template_arguments)
+        reply = engine.reply
+        engine.reply = lambda *arguments: reply(*arguments[:5])
+        return engine
+
+
+def test_a_stream_without_pieces_still_ends_in_the_whole_reply(tmp_path):
+    options = {"engine": "silent", "plugins": [Silent()]}
+    with guard(tmp_path, policy(threshold=NEVER), options=options) as made:
+        stream = made.stream("Hello", temperature=0, max_new_tokens=4)
+        assert list(stream) == []
+        assert stream.reply.text == made.chat("Hello", temperature=0, max_new_tokens=4).text != ""

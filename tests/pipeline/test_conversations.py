@@ -74,6 +74,33 @@ def test_without_assistant_turns_nothing_is_read(tmp_path, monkeypatch):
     assert check.decision.action == "allow"
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_nothing_after_the_last_assistant_turn_is_read(tmp_path, monkeypatch, count):
+    turns = [Message("user", "z"), Message("assistant", "good day")] * count
+    seen = []
+    with guard(tmp_path, drift(raw())) as made:
+        read = made.engine.hidden_states
+        monkeypatch.setattr(made.engine, "hidden_states", lambda *args: seen.append(args[0]) or read(*args))
+        found = turn_projections(made.engine, [*turns, *Z], made.active.plan.reply_probes)
+        assert seen == [made.engine.render(turns)]
+    assert [turn.shape for turn in found] == [(1, len("good day"))] * count
+
+
+def test_a_greeting_before_the_first_user_turn_and_an_empty_reply_are_not_turns(tmp_path):
+    greeting, empty = Message("assistant", "Hi."), Message("assistant", "")
+    with guard(tmp_path, drift(raw())) as made:
+        spans = assistant_spans(made.engine, [greeting, *TALK[:3], empty, *Z])
+        ids = made.engine.render([greeting, *TALK[:2]]).ids
+    assert [TOKENIZER.decode(ids[a:b]) for a, b in spans] == ["good day"]
+
+
+def test_without_turns_or_probes_no_engine_is_asked(tmp_path):
+    with guard(tmp_path, drift(raw())) as made:
+        probes = made.active.plan.reply_probes
+    assert turn_projections(object(), Z, probes) == []
+    assert turn_projections(object(), TALK, ()) == []
+
+
 def test_the_score_is_the_alarm_over_the_turns_of_the_messages(tmp_path):
     with guard(tmp_path, drift(raw(-10.0, 5.0, k=0.25, h=1e6))) as made:
         found = made.check(TALK).decision.scores[0]
@@ -153,14 +180,25 @@ def test_a_stopped_reply_is_not_a_turn(tmp_path):
         assert made.check("z", conversation="c").decision.scores[0].score > 10
 
 
+def about_names(made):
+    return [text for text in made.last_decisions[0].warnings if "give `conversation`" in text]
+
+
 def test_generate_knows_named_conversations_and_says_that_it_sees_no_others(tmp_path):
     inputs = dict(TOKENIZER(["hello world"], return_tensors="pt"))
     with guard(tmp_path, drift(raw(-100.0))) as made:
         made.generate(**inputs, conversation="c", max_new_tokens=4, do_sample=False)
         made.generate(**inputs, conversation="c", max_new_tokens=4, do_sample=False)
         assert made.last_decisions[0].action == "block"
+        assert not about_names(made)
         made.generate(**inputs, max_new_tokens=4, do_sample=False)
-        assert any("give `conversation`" in warning for warning in made.last_decisions[0].warnings)
+        assert about_names(made)
+
+
+def test_generate_asks_for_a_name_only_if_policies_are_about_conversations(tmp_path):
+    with guard(tmp_path, policy()) as made:
+        made.generate(**dict(TOKENIZER(["z"], return_tensors="pt")), max_new_tokens=4, pad_token_id=0)
+        assert not about_names(made)
 
 
 def test_replies_that_cannot_be_read_follow_on_error(tmp_path, monkeypatch):
@@ -187,7 +225,9 @@ def test_a_template_that_rewrites_history_is_an_error_not_a_pass(tmp_path):
         made.engine.local.renderer.template = forgetful
         with pytest.raises(EvaluationError, match="changes earlier turns"):
             assistant_spans(made.engine, TALK)
-        assert made.check(TALK).decision.status == "error"
+        decision = made.check(TALK).decision
+    assert decision.status == "error"
+    assert "changes earlier turns" in decision.error
 
 
 def test_memory_is_bounded_and_forgets_what_was_quiet_longest(tmp_path):
@@ -203,6 +243,14 @@ def test_memory_is_bounded_and_forgets_what_was_quiet_longest(tmp_path):
         assert memory.values(plan, "b", Z)["drift"] == 0.0
         other = replace(plan)
         assert memory.values(other, "b", Z)["drift"] == 0.0
+
+
+def test_only_turns_of_named_conversations_are_remembered(tmp_path):
+    with guard(tmp_path, drift(raw())) as made:
+        plan, memory = made.active.plan, Conversations(made.engine)
+        memory.add(plan, None, [5.0])
+        memory.add(plan, "c", None)
+        assert len(memory) == 0
 
 
 def test_unnamed_conversations_share_nothing(tmp_path):

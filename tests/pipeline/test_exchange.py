@@ -1,5 +1,7 @@
 """What travels through the guard: its decision, its history, and what an action may change of it."""
 
+from time import perf_counter
+
 import pytest
 from worlds import loaded, rule, world
 
@@ -54,3 +56,30 @@ def test_the_decision_carries_each_warning_once_and_those_that_came_later(exchan
     exchange.warn("action failed")
     assert exchange.decisions[0].warnings == (*ALLOW.warnings, "cut")
     assert exchange.decision.warnings == ("cut", "action failed")
+
+
+def test_an_exchange_begins_with_what_the_caller_gave(tmp_path):
+    active = loaded(world(tmp_path), rule())
+    made = Exchange.of(request("chat", TALK, tags=["a"], conversation="c"), active)
+    assert (made.messages, made.facts, made.policies) == (TALK, made.request.facts, active)
+    assert (made.facts.tags, made.id) == ({"a"}, made.request.id)
+
+
+def test_a_retry_without_a_waiver_lifts_nothing(exchange):
+    exchange.retry([Message("user", "other")], frozenset())
+    assert (exchange.messages, exchange.facts) == ((Message("user", "other"),), exchange.request.facts)
+
+
+def test_the_total_time_is_in_milliseconds_and_keeps_the_other_times(exchange):
+    exchange.decided(ALLOW, Timing(guard=1.0, prefill=2.0, queue=3.0))
+    before = (perf_counter() - exchange.request.start) * 1e3
+    found = exchange.total()
+    after = (perf_counter() - exchange.request.start) * 1e3
+    assert before <= found.total <= after
+    assert (found.guard, found.prefill, found.queue) == (1.0, 2.0, 3.0)
+
+
+def test_a_refused_conversation_without_a_user_turn_leaves_no_history(tmp_path):
+    made = Exchange.of(request("chat", [Message("system", "Be evil.")]), loaded(world(tmp_path), rule()))
+    made.decided(BLOCK, Timing())
+    assert made.history("No.") == ()

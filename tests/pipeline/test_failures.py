@@ -14,9 +14,11 @@ import pytest
 from tiny import FIRES, NEVER, guard, policies, policy, write_vectors
 
 from guardrail.audit import events, read
-from guardrail.errors import AuditError, PromptError, QueueFull, UnsupportedGeneration
+from guardrail.errors import AuditError, GuardClosed, PromptError, QueueFull, UnsupportedGeneration
+from guardrail.pipeline.evaluator import timed_out
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.testing import tiny_model
+from guardrail.types import Facts
 
 GREEDY = {"temperature": 0, "max_new_tokens": 4}
 
@@ -78,6 +80,13 @@ def test_an_error_can_go_to_a_person(tmp_path):
     with guard(tmp_path, case["rule"], options=case["options"]) as made:
         reply = made.chat("Hello")
         assert made.ticket(reply.ticket_id).state == "pending"
+
+
+def test_the_error_of_a_time_out_says_how_long_it_waited(tmp_path):
+    case = scored(Slow())
+    with guard(tmp_path, case["rule"], options=case["options"]) as made:
+        decision = timed_out(made.active.plan, Facts(), 2.0)
+    assert decision.error == "not decided within 2000 ms"
 
 
 def test_a_decision_that_takes_too_long_is_a_block_at_once_and_the_late_one_is_audited(tmp_path):
@@ -159,6 +168,18 @@ def test_a_model_that_breaks_after_the_decision_raises_and_the_audit_says_error(
     assert [record.outcome for record in read(log)] == ["error"]
 
 
+def test_a_stream_of_a_model_that_breaks_raises_and_the_audit_says_why(tmp_path):
+    log = tmp_path / "audit.jsonl"
+    with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)}) as made:
+        passes = iter((1, 1, 0))
+        made.engine.blocks[3].register_forward_pre_hook(lambda m, args: print(1 / next(passes)))
+        with pytest.raises(ZeroDivisionError):
+            list(made.stream("Hello", **GREEDY))
+    (record,) = read(log)
+    assert (record.outcome, record.error) == ("error", "ZeroDivisionError: division by zero")
+    assert record.decision.action == "allow"
+
+
 def test_a_score_that_is_not_a_number_is_an_error(tmp_path):
     import torch
 
@@ -225,6 +246,30 @@ def test_a_full_queue_is_an_error_that_says_so(tmp_path):
             thread.join()
 
 
+def test_closing_the_guard_refuses_a_request_that_waits(tmp_path):
+    gate, errors = threading.Event(), []
+    case = scored(Slow(gate=gate))
+
+    def wait(made):
+        try:
+            made.check("Hello")
+        except GuardClosed as error:
+            errors.append(error)
+
+    with guard(tmp_path, case["rule"], options=case["options"]) as made:
+        made._driver.worker.submit(lambda job: gate.wait()).wait_until_started()
+        waiting = threading.Thread(target=wait, args=(made,))
+        waiting.start()
+        while made._driver.worker._queue.empty():
+            time.sleep(0.001)
+        closing = threading.Thread(target=made.close)
+        closing.start()
+        waiting.join()
+        gate.set()
+        closing.join()
+    assert len(errors) == 1
+
+
 def test_an_audit_log_that_cannot_be_written_blocks_or_is_counted(tmp_path):
     class Full:
         name = "full"
@@ -251,6 +296,42 @@ def test_an_audit_log_that_cannot_be_written_blocks_or_is_counted(tmp_path):
     with guard(tmp_path, policy(threshold=NEVER), options=options, audit={"on_error": "drop"}) as made:
         assert made.chat("Hello", **GREEDY).new_tokens > 0
         assert made.audit.dropped == 2
+
+
+class FullLater:
+    """An audit sink that keeps some outcomes and then has no space left."""
+
+    name = "full-later"
+
+    def __init__(self, space):
+        self.space, self.outcomes = space, []
+
+    def decided(self, record):
+        pass
+
+    def finished(self, record):
+        self.outcomes.append((record.id, record.outcome))
+        if len(self.outcomes) > self.space:
+            raise OSError("no space left on device")
+
+    def close(self):
+        pass
+
+    @hookimpl
+    def guardrail_audit_sinks(self):
+        return [self]
+
+
+@pytest.mark.parametrize(("ask", "outcome"), [("check_many", "checked"), ("chat_many", "blocked")])
+def test_no_record_gets_a_second_outcome_if_the_batch_fails_after_the_first(tmp_path, ask, outcome):
+    sink = FullLater(space=1)
+    with (
+        guard(tmp_path, policy(), options={"plugins": [sink]}) as made,
+        pytest.raises(AuditError, match="no space"),
+    ):
+        getattr(made, ask)(["one", "two", "three"])
+    assert [found for _, found in sink.outcomes] == [outcome, outcome, "error"]
+    assert len({name for name, _ in sink.outcomes}) == 3
 
 
 def test_a_streams_refused_audit_record_hands_nothing_out(tmp_path):

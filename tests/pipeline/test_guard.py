@@ -1,5 +1,7 @@
 """The whole flow on a tiny model: what each action does to a chat, a stream, a check and a generate."""
 
+from contextvars import Context
+
 import pytest
 import torch
 from tiny import FIRES, NEVER, TOKENIZER, batch, guard, policies, policy, write_vectors
@@ -191,6 +193,11 @@ def test_generate_returns_what_the_model_returns(tmp_path):
         output, tiny_model().generate(**inputs, max_new_tokens=6, pad_token_id=0, do_sample=False)
     )
     assert [decision.action for decision in decisions] == ["allow"] * 3
+
+
+def test_before_the_first_generate_there_are_no_last_decisions(tmp_path):
+    with guard(tmp_path, policy()) as made:
+        assert Context().run(lambda: (made.last_decisions, made.last_reply_decisions)) == ((), ())
 
 
 def test_generate_puts_the_message_in_blocked_rows_and_the_decisions_on_the_output(tmp_path):

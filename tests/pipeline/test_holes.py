@@ -330,3 +330,23 @@ def test_a_prompt_without_a_user_turn_is_evaluated_all_the_same(tmp_path, role):
     with guard(tmp_path, policy(threshold=FIRES)) as made:
         decision = made.check([{"role": role, "content": "hello"}]).decision
     assert (decision.status, decision.action) == ("evaluated", "block")
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_generate_takes_prompts_up_to_the_whole_context(tmp_path, excess):
+    with guard(tmp_path, policy()) as made:
+        ids = torch.full((1, made.engine.max_tokens + excess), 70)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if excess:
+            with pytest.raises(PromptError, match="1 more than the model"):
+                made.generate(**inputs, max_new_tokens=1)
+        else:
+            made.generate(**inputs, max_new_tokens=1, pad_token_id=0)
+
+
+def test_the_record_of_a_generate_holds_its_prompt_as_one_message(tmp_path):
+    log = tmp_path / "audit.jsonl"
+    with guard(tmp_path, policy(), audit={"jsonl": str(log), "text": True}) as made:
+        made.generate(**TOKENIZER("Hello there", return_tensors="pt"), max_new_tokens=4, pad_token_id=0)
+    (record,) = read(log)
+    assert (record.messages, record.prompt_tokens) == ((Message("user", "Hello there"),), 11)

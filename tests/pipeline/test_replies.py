@@ -12,7 +12,7 @@ from guardrail.audit.lines import record_from_json, record_to_json
 from guardrail.cli.verdicts import decision_rows, reason
 from guardrail.errors import GuardClosed
 from guardrail.plugins.hookspecs import hookimpl
-from guardrail.plugins.protocols import NoConfig, Retry
+from guardrail.plugins.protocols import Answer, NoConfig, Retry
 from guardrail.testing import MemoryAudit, MemoryQueue, tiny_model
 from guardrail.types import STOP, Message, Reply
 
@@ -275,6 +275,40 @@ def test_escalation_stops_the_reply_and_shows_a_person_what_was_said(tmp_path, m
     assert ticket.messages[-1].content
     assert whole.startswith(ticket.messages[-1].content.rstrip("\N{REPLACEMENT CHARACTER}"))
     assert stream.reply.ticket_id != reply.ticket_id
+    streamed = memory.queue.get(stream.reply.ticket_id)
+    assert streamed.messages == (Message("user", text), Message("assistant", "".join(pieces[:-1])))
+
+
+def test_a_stream_that_is_stopped_before_it_sent_anything_is_the_message_alone(tmp_path):
+    with guard(tmp_path, response(monitor={"every": 1})) as made:
+        # the reply begins with one byte of a longer character, which waits for the others
+        stream = made.stream("Be kind.", **GREEDY)
+        assert list(stream) == [REFUSAL]
+    assert (stream.reply.text, stream.reply.new_tokens) == (REFUSAL, 1)
+
+
+class Rewriting:
+    """An action that lets the model write the answer."""
+
+    name, strength, Config = "rewriting", 35, NoConfig
+
+    def compile(self, config):
+        return STOP
+
+    def respond(self, config, context):
+        return Answer(f"rewritten: {context.complete([Message('user', 'Be kind.')])}")
+
+    @hookimpl
+    def guardrail_actions(self):
+        return [self]
+
+
+@pytest.mark.parametrize("rule", [policy("rewriting"), response(action="rewriting", monitor={"every": 1})])
+def test_an_action_can_let_the_model_write_the_answer(tmp_path, rule):
+    (text,) = unguarded(tmp_path, "Be kind.", temperature=None, seed=None, max_new_tokens=256)
+    with guard(tmp_path, rule, options={"plugins": [Rewriting()]}) as made:
+        assert made.chat(PROMPT, **GREEDY).text == f"rewritten: {text}"
+        assert "".join(made.stream(PROMPT, **GREEDY)).endswith(f"rewritten: {text}")
 
 
 def test_if_no_person_can_be_asked_the_reply_is_refused(tmp_path, memory):

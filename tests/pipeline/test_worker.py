@@ -4,7 +4,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from guardrail.errors import GuardClosed, QueueFull
-from guardrail.pipeline.worker import Worker
+from guardrail.pipeline.worker import Job, Worker
 
 
 def test_jobs_run_one_after_another_and_return_their_results():
@@ -107,3 +107,21 @@ def test_context_variables_of_the_caller_are_seen():
     worker = Worker()
     assert worker.call(var.get) == 5
     worker.close()
+
+
+def test_a_refused_job_counts_as_started_when_it_was_refused():
+    job = Job(lambda job: None)
+    job.refuse(GuardClosed("closed"))
+    assert job.wait_until_started(0)
+    assert job.started >= job.submitted
+
+
+@pytest.mark.parametrize("timed_out", [True, False])
+def test_a_cancelled_job_knows_whether_the_time_was_up(timed_out):
+    job = Job(lambda job: None)
+    assert (job.cancelled, job.timed_out) == (False, False)
+    if timed_out:
+        job.cancel(timed_out=True)
+    else:
+        job.cancel()
+    assert (job.cancelled, job.timed_out) == (True, timed_out)
