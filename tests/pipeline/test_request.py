@@ -44,7 +44,8 @@ def test_a_conversation_without_an_id_is_known_by_its_first_user_turn():
     ],
 )
 def test_what_is_not_text_is_unreadable_with_its_type(content, reason):
-    assert reason in (request("chat", [{"role": "user", "content": content}]).unreadable or "")
+    found = request("chat", [{"role": "user", "content": content}]).unreadable or ""
+    assert f"of type {reason} cannot be read" in found
 
 
 def test_tool_calls_are_unreadable():

@@ -171,3 +171,9 @@ def test_the_ticket_of_an_action_that_gives_up_is_kept(tmp_path, stage):
     rule = policy("scripted", {"raw": -1e6}, stage=stage, message="No.")
     reply = chatted(tmp_path, Scripted(Otherwise("block", ticket)), rule)
     assert (reply.text, reply.outcome, reply.ticket_id) == ("No.", "blocked", "t-1")
+
+
+def test_an_action_can_lift_its_own_policy_for_this_request(tmp_path):
+    reply = chatted(tmp_path, Scripted(Otherwise("allow")), policy("scripted"))
+    assert (reply.outcome, reply.decision.action, reply.new_tokens) == ("answered", "allow", 4)
+    assert "test: lifted after scripted" in reply.decision.warnings
