@@ -35,6 +35,7 @@ fix: $(STAMP)
 
 # How many small edits of a package its own tests notice: guardrail/policy against tests/policy. One worker, and
 # a folder of its own for temporary files: tests that clean up after one another fail, and that looks like a kill.
+# Without bytecode every mutant would compile all tests again.
 PACKAGES := guardrail/statistics guardrail/calibration guardrail/audit guardrail/policy guardrail/pipeline
 OTHER_TESTS = $(filter-out tests/$*/,$(wildcard tests/*/ tests/test_*.py))
 
@@ -45,7 +46,7 @@ mutation-%: $(STAMP)
 	rm -rf mutants
 	mkdir -p mutants/tmp
 	PYTEST_DEBUG_TEMPROOT=$(CURDIR)/mutants/tmp PYTEST_ADDOPTS="$(addprefix --ignore=,$(OTHER_TESTS:/=))" \
-		nice $(BIN)/mutmut run --max-children 1 "guardrail.$*.*"
+		env -u PYTHONDONTWRITEBYTECODE nice $(BIN)/mutmut run --max-children 1 "guardrail.$*.*"
 	$(BIN)/mutmut results
 
 # Fails if a ratio is worse than in benchmarks/baseline.json.
