@@ -43,7 +43,7 @@ class Round(Generic[G]):
     @cached_property
     def goes_on(self) -> bool:
         """Whether the model answers at least one exchange."""
-        return any(not exchange.decision.stops for exchange in self.admission.admitted)
+        return any(not exchange.decisions[-1].stops for exchange in self.admission.admitted)
 
     def result(self) -> G | None:
         """Wait for what the engine returns; None if no exchange goes on."""
@@ -75,9 +75,11 @@ class Driver:
 
         Raises QueueFull, GuardClosed, EvaluationError, AuditError and what the engine refuses.
         """
-        job = self._submit(admission, ask) if admission.admitted else None
+        admitted = admission.admitted
+        limit = _timeout_s(admitted)
+        job = self._submit(admission, ask, limit) if admitted else None
         try:
-            found, timing = self._decisions(job, admission.admitted) if job else ([], Timing())
+            found, timing = self._decisions(job, admitted, limit) if job else ([], Timing())
             for exchange, decision in zip(admission.batch, admission.merged(found), strict=True):
                 exchange.decided(decision, timing)
                 self.recorder.decided(exchange)
@@ -88,11 +90,10 @@ class Driver:
             raise
         return Round(admission, job)
 
-    def _submit(self, admission: Admission, ask: Ask[G]) -> Job[Event, G]:
+    def _submit(self, admission: Admission, ask: Ask[G], limit: float) -> Job[Event, G]:
         admitted, prompts = admission.admitted, admission.prompts
         # copies: after a time-out the caller's thread changes the exchange while the worker still decides
         policies, rows = admitted[0].policies, [Row.of(exchange) for exchange in admitted]
-        limit = _timeout_s(admitted)
 
         # the answer to a time-out says nothing about the prompt; what policies would have said is kept
         def late(row: int, decision: Decision) -> None:
@@ -105,14 +106,16 @@ class Driver:
 
         return self.worker.submit(run)
 
-    def _decisions(self, job: Job[Event, Any], batch: Sequence[Exchange]) -> tuple[list[Decision], Timing]:
+    def _decisions(
+        self, job: Job[Event, Any], batch: Sequence[Exchange], limit: float
+    ) -> tuple[list[Decision], Timing]:
         """Wait for the verdict, no longer than policies allow from the worker's start."""
         # a busy model does not use up the time that policies allow for a decision
         if not job.wait_until_started(self.worker.patience_s):
             raise QueueFull(f"the model did not get to this request within {self.worker.patience_s:.0f} s")
         queued = Timing(queue=(job.started - job.submitted) * 1e3)
         try:
-            event = _first_event(job, batch)
+            event = _first_event(job, batch, limit)
         except RequestError:
             raise
         except Refused as refused:
@@ -121,7 +124,7 @@ class Driver:
         except Exception as error:
             return _failed(batch, error), queued
         if event is None:
-            return _late(batch), queued
+            return _late(batch, limit), queued
         if len(event.decisions) != len(batch):
             raise EvaluationError("the engine did not decide once for every prompt")
         return list(event.decisions), replace(event.timing, queue=queued.queue)
@@ -143,7 +146,7 @@ class Driver:
 
         None: an action has changed the messages, and they must be evaluated again.
         """
-        if exchange.decision.stops:
+        if exchange.decisions[-1].stops:
             return self.responder.respond(exchange, self.complete)
         if completion is None:
             raise EvaluationError("the prompt was allowed and nothing was generated")
@@ -170,18 +173,18 @@ class Driver:
 
 def _timeout_s(batch: Sequence[Exchange]) -> float:
     """The shortest time limit of the rules that are enforced for some exchange of the batch."""
-    return min(exchange.policies.plan.live(exchange.facts).timeout_s for exchange in batch)
+    live = (exchange.policies.plan.live(exchange.facts) for exchange in batch)
+    return min((rules.timeout_s for rules in live), default=float("inf"))
 
 
-def _first_event(job: Job[Event, Any], batch: Sequence[Exchange]) -> Scored | None:
+def _first_event(job: Job[Event, Any], batch: Sequence[Exchange], limit: float) -> Scored | None:
     """The decisions; None if the time was up and every policy stops what comes late."""
-    limit = _timeout_s(batch)
     left = None if limit == float("inf") else max(0.0, job.started + limit - perf_counter())
     try:
         event = job.next_event(left)
     except TimeoutError:
         # the forward pass cannot be interrupted, but a refusal needs nothing from it
-        if all(decision.stops for decision in _late(batch)):
+        if all(decision.stops for decision in _late(batch, limit)):
             job.cancel(timed_out=True)
             return None
         # failing open needs the reply, which comes from this very pass; the evaluator notes that it is late
@@ -191,8 +194,7 @@ def _first_event(job: Job[Event, Any], batch: Sequence[Exchange]) -> Scored | No
     return event
 
 
-def _late(batch: Sequence[Exchange]) -> list[Decision]:
-    limit = _timeout_s(batch)
+def _late(batch: Sequence[Exchange], limit: float) -> list[Decision]:
     return [timed_out(exchange.policies.plan, exchange.facts, limit) for exchange in batch]
 
 

@@ -60,7 +60,7 @@ class Exchange:
     def final(self) -> Decision:
         """The decision on the reply if there is one, else that on the prompt."""
         reply_decision = self.completion.reply_decision if self.completion else None
-        return reply_decision or self.decision
+        return reply_decision or self.decisions[-1]
 
     def warn(self, text: str) -> None:
         """Add a warning that the decision will carry."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from guardrail.engines import Completion, Emit, Evaluator, Generated, GeneratingEngine, Prompt
 from guardrail.errors import ConfigError, PromptError
@@ -20,15 +20,13 @@ from guardrail.types import Decision, Message
 if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
 
-ReplyDecisions: TypeAlias = tuple[Decision | None, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class LastDecisions:
     """What was decided in one call, for each prompt; None for a reply that no response policy followed."""
 
     decisions: tuple[Decision, ...] = ()
-    reply_decisions: ReplyDecisions = ()
+    reply_decisions: tuple[Decision | None, ...] = ()
 
 
 _last: ContextVar[LastDecisions] = ContextVar("guardrail_last_decisions")
