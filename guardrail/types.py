@@ -266,35 +266,4 @@ class Check:
     timing: Timing = Timing()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRecord:
-    """The record of one request. Written with the decision, completed with the outcome.
-
-    `outcome` None means that the request never ended and is shown as `interrupted`. Hashes and scores are
-    always kept, `messages` and `text` only on request.
-    """
-
-    id: str
-    time: str
-    kind: Literal["chat", "stream", "check", "generate"]
-    decision: Decision
-    prompt_sha256: str
-    prompt_tokens: int
-    conversation: str = ""
-    tags: tuple[str, ...] = ()
-    fingerprint: str = ""
-    messages: tuple[Message, ...] | None = None
-    timing: Timing = Timing()
-    outcome: Outcome | None = None
-    ticket_id: str | None = None
-    attempts: int = 1
-    steered_passes: int = 0
-    new_tokens: int = 0
-    text_sha256: str | None = None
-    text: str | None = None
-    error: str | None = None
-    reply_decision: Decision | None = None
-    """The decision on the reply, if response policies followed it."""
-
-
 Messages: TypeAlias = Sequence[MessageLike]

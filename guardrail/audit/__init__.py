@@ -12,8 +12,8 @@ from guardrail.audit.reading import Event, events, read, verify
 from guardrail.audit.sqlite import Sqlite
 from guardrail.audit.verification import VerifyReport
 from guardrail.files.records import new_id, prompt_sha256, text_sha256, utc_now
+from guardrail.plugins.audit import AuditSettings, AuditSink
 from guardrail.plugins.hookspecs import hookimpl
-from guardrail.plugins.protocols import AuditSettings, AuditSink
 
 __all__ = [
     "Event",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from guardrail.audit.lines import GENESIS, Kind, encode, line_hash
 from guardrail.errors import AuditError
-from guardrail.types import AuditRecord
+from guardrail.plugins.audit import AuditRecord
 
 try:
     import fcntl

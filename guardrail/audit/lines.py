@@ -19,7 +19,8 @@ from guardrail.files.records import (
     messages_to_json,
     pick,
 )
-from guardrail.types import AuditRecord, Timing
+from guardrail.plugins.audit import AuditRecord
+from guardrail.types import Timing
 
 VERSION = 1
 GENESIS = "0" * 64

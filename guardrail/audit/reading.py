@@ -10,7 +10,7 @@ from guardrail.audit import sqlite
 from guardrail.audit.lines import Event, decode
 from guardrail.audit.verification import VerifyReport, check
 from guardrail.errors import AuditError
-from guardrail.types import AuditRecord
+from guardrail.plugins.audit import AuditRecord
 
 MAGIC = b"SQLite format 3\0"
 

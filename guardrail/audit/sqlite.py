@@ -12,7 +12,7 @@ from pathlib import Path
 from guardrail.audit.lines import GENESIS, Kind, encode, line_hash
 from guardrail.errors import AuditError
 from guardrail.files.sqlite import opened, transaction
-from guardrail.types import AuditRecord
+from guardrail.plugins.audit import AuditRecord
 
 # the columns are computed from the line, so that nobody can change one without the other
 SCHEMA = """

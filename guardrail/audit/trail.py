@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from guardrail.errors import AuditError
-from guardrail.plugins.protocols import AuditSettings, AuditSink
-from guardrail.types import AuditRecord
+from guardrail.plugins.audit import AuditRecord, AuditSettings, AuditSink
 
 log = logging.getLogger("guardrail")
 

@@ -18,7 +18,7 @@ from guardrail.guard import Guard
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.generate import generate
 from guardrail.pipeline.worker import Worker
-from guardrail.plugins.protocols import AuditSettings
+from guardrail.plugins.audit import AuditSettings
 from guardrail.policy.plan import Plan
 
 Policies = Path | dict[str, object]

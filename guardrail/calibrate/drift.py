@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from guardrail.calibration.values import Benign, Calibration, Tail
 from guardrail.errors import CalibrationError
+from guardrail.plugins.audit import AuditRecord
 from guardrail.statistics.conformal import observed_fpr
-from guardrail.types import AuditRecord, Score
+from guardrail.types import Score
 
 CONFIDENCE = 0.99
 MIN_SCORES = 200

@@ -17,7 +17,8 @@ from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.actions.review_queue import ReviewQueue
-    from guardrail.types import AuditRecord, Ticket
+    from guardrail.plugins.audit import AuditRecord
+    from guardrail.types import Ticket
 
 LogFile: TypeAlias = Annotated[Path, Argument(help="Audit log: JSON Lines or SQLite.")]
 QueueFile: TypeAlias = Annotated[Path | None, Option("--queue", help="File of the review queue.")]

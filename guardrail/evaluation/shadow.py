@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from guardrail.errors import ConfigError
 from guardrail.files.json_lines import parse_lines
+from guardrail.plugins.audit import AuditRecord
 from guardrail.statistics.intervals import Estimate, rate
-from guardrail.types import AuditRecord, Mode, Score
+from guardrail.types import Mode, Score
 
 
 class _Label(BaseModel):

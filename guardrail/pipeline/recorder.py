@@ -9,7 +9,8 @@ from dataclasses import replace
 from guardrail.audit.trail import AuditTrail
 from guardrail.files.records import prompt_sha256, text_sha256
 from guardrail.pipeline.exchange import Exchange
-from guardrail.types import AuditRecord, Check, Decision, Outcome, Reply
+from guardrail.plugins.audit import AuditRecord
+from guardrail.types import Check, Decision, Outcome, Reply
 
 UNREAD = Decision(status="not_evaluated", action="block", would_action="block")
 """What the record holds for a request that ended before anything was decided."""

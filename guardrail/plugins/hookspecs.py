@@ -15,16 +15,8 @@ if TYPE_CHECKING:
 
     from guardrail.engines import Engine
     from guardrail.guard import Guard
-    from guardrail.plugins.protocols import (
-        Action,
-        AuditSettings,
-        AuditSink,
-        EscalationSink,
-        ExtractionMethod,
-        Judge,
-        Rephraser,
-        Scorer,
-    )
+    from guardrail.plugins.audit import AuditSettings, AuditSink
+    from guardrail.plugins.protocols import Action, EscalationSink, ExtractionMethod, Judge, Rephraser, Scorer
     from guardrail.types import Decision, Fingerprint, Message, Probe
 
 PROJECT = "guardrail"

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Self
 
 from guardrail.errors import EvaluationError, PluginError
 from guardrail.files.problems import suggest
+from guardrail.plugins.audit import AuditSettings, AuditSink
 from guardrail.plugins.contributions import check_action, check_probe, gather
 from guardrail.plugins.hookspecs import ENGINES
 from guardrail.plugins.protocols import (
     Action,
     ActionInfo,
-    AuditSettings,
-    AuditSink,
     EscalationSink,
     ExtractionMethod,
     Judge,

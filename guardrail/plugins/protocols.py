@@ -1,4 +1,4 @@
-"""The interfaces that plugins implement: actions, scorers, rephrasers, sinks, judges, methods. No logic."""
+"""The interfaces that plugins implement: actions, scorers, rephrasers, judges, methods. No logic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, cast, runtime_ch
 from pydantic import BaseModel, ConfigDict, ValidationInfo
 
 from guardrail.files.problems import suggest
-from guardrail.types import Array, AuditRecord, Decision, FailureAction, Message, Ticket, Verdict
+from guardrail.types import Array, Decision, FailureAction, Message, Ticket, Verdict
 
 Kind = Literal["rephraser", "escalation sink"]
 
@@ -139,26 +139,6 @@ class Scorer(Protocol):
     name: str
 
     def score(self, messages: Sequence[Message]) -> float: ...
-
-
-class AuditSettings(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
-    """Where audit records go, and what happens if they cannot be written."""
-
-    jsonl: str | None = None
-    sqlite: str | None = None
-    text: bool = False
-    on_error: Literal["block", "drop"] = "block"
-
-
-@runtime_checkable
-class AuditSink(Protocol):
-    """Stores audit records. `decided` and `finished` return only once the record is stored."""
-
-    name: str
-
-    def decided(self, record: AuditRecord) -> None: ...
-    def finished(self, record: AuditRecord) -> None: ...
-    def close(self) -> None: ...
 
 
 COHERENCE = "coherence"

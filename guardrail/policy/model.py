@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
-from guardrail.plugins.protocols import AuditSettings
+from guardrail.plugins.audit import AuditSettings
 from guardrail.types import FailureAction, Mode, Stage
 
 Fires: TypeAlias = Literal["above", "below"]

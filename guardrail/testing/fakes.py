@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from guardrail.errors import EscalationError
 from guardrail.files.records import utc_now
-from guardrail.types import AuditRecord, Decision, Message, Ticket
+from guardrail.plugins.audit import AuditRecord
+from guardrail.types import Decision, Message, Ticket
 
 
 def decision(action: str = "block", policy: str = "test") -> Decision:

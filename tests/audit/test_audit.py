@@ -18,10 +18,10 @@ from guardrail.audit import JsonLines, Sqlite, events, new_id, prompt_sha256, re
 from guardrail.audit.lines import FIELDS
 from guardrail.errors import AuditError
 from guardrail.files.records import DECISION_FIELDS, SCORE_FIELDS, STEERING_FIELDS
+from guardrail.plugins.audit import AuditRecord, AuditSettings, AuditSink
 from guardrail.plugins.manager import Plugins
-from guardrail.plugins.protocols import AuditSettings, AuditSink
 from guardrail.testing import audit_record
-from guardrail.types import AuditRecord, Decision, Message, Score, Steering, Timing
+from guardrail.types import Decision, Message, Score, Steering, Timing
 
 SINKS = {"jsonl": JsonLines, "sqlite": Sqlite}
 

@@ -6,7 +6,7 @@ import pytest
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.errors import AuditError
-from guardrail.plugins.protocols import AuditSettings
+from guardrail.plugins.audit import AuditSettings
 from guardrail.testing import MemoryAudit, audit_record
 
 

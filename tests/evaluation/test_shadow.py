@@ -9,7 +9,8 @@ from guardrail.audit.sqlite import Sqlite
 from guardrail.cli import run
 from guardrail.errors import ConfigError
 from guardrail.evaluation.shadow import Label, read_labels, shadowed
-from guardrail.types import AuditRecord, Decision, Score
+from guardrail.plugins.audit import AuditRecord
+from guardrail.types import Decision, Score
 
 MODES = {"live": "enforce", "ghost": "shadow"}
 STRENGTH = {"live": "block", "ghost": "escalate"}

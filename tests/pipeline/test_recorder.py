@@ -10,7 +10,8 @@ from guardrail.files.records import prompt_sha256, text_sha256
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.recorder import Recorder
 from guardrail.pipeline.request import request
-from guardrail.types import AuditRecord, Decision, Message, Timing
+from guardrail.plugins.audit import AuditRecord
+from guardrail.types import Decision, Message, Timing
 
 TALK = (Message("user", "1 + 1?"),)
 ALLOW = Decision(status="evaluated")

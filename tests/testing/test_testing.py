@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from guardrail.errors import ConfigError, EscalationError
-from guardrail.plugins.protocols import AuditSink, EscalationSink
+from guardrail.plugins.audit import AuditSink
+from guardrail.plugins.protocols import EscalationSink
 from guardrail.policy.decide import decide
 from guardrail.testing import (
     ARCHITECTURES,
