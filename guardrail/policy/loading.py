@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,13 @@ def shipped_policies(name: str) -> Path:
 
 
 def _beside(name: str, base: Path | None) -> Path:
-    path = Path(name).expanduser()
+    """Raises ConfigError for a name that no file can have."""
+    try:
+        path = Path(name).expanduser()
+        if b"\0" in os.fsencode(path):
+            raise ValueError("it contains a null character")
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"{name!r} cannot be a file: {error}") from error
     return path if base is None else base / path
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from guardrail.errors import ConfigError, PolicyError
+from guardrail.errors import ConfigError
 from guardrail.files.yaml import read_document
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import ActivePolicies, Source, load, resolve_calibration, resolve_vectors
@@ -20,6 +21,9 @@ from guardrail.types import Fingerprint
 log = logging.getLogger("guardrail")
 
 Accept = Callable[[ActivePolicies], None]
+ATTEMPTS = 5
+SETTLE_S = 0.05
+"""A file that was being written while it was read is read again after this pause."""
 
 
 class PolicyWatcher:
@@ -41,7 +45,7 @@ class PolicyWatcher:
         self._seen = self._digest()
         self.active = self._candidate()
         self.loaded_at = datetime.now(UTC)
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         """Why the last reload failed, or None if it succeeded."""
         self.reloads = 0
         self.failures = 0
@@ -54,12 +58,10 @@ class PolicyWatcher:
     def reload(self) -> bool:
         """Check the current file and swap it in. On any failure keep the last good policies; return False."""
         with self._lock:
-            self._seen = self._digest()
             try:
-                candidate = self._candidate()
+                candidate = self._settled()
             except Exception as error:
-                self.error, self.failures = error, self.failures + 1
-                log.warning("policies were not reloaded; the last good ones stay active: %s", error)
+                self._failed(error)
                 return False
             self.active, self.loaded_at = candidate, datetime.now(UTC)
             self.error, self.reloads = None, self.reloads + 1
@@ -70,10 +72,11 @@ class PolicyWatcher:
         if not isinstance(self._source, str | Path):
             raise ConfigError("only a policy file can be watched")
         if self._thread is None:
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._poll, args=(interval_s,), name="guardrail-policies", daemon=True
             )
-            self._thread.start()
+            thread.start()
+            self._thread = thread
 
     def close(self) -> None:
         """Stop watching. Waits for a running reload."""
@@ -91,8 +94,32 @@ class PolicyWatcher:
 
     def _poll(self, interval_s: float) -> None:
         while not self._stop.wait(interval_s):
-            if self._digest() != self._seen:
-                self.reload()
+            try:
+                if self._digest() != self._seen:
+                    self.reload()
+            except BaseException as error:
+                # whatever it is, also a plugin's SystemExit: nobody would start this thread again
+                self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        self.error, self.failures = error, self.failures + 1
+        log.warning("policies were not reloaded; the last good ones stay active: %s", error)
+
+    def _settled(self) -> ActivePolicies:
+        """A candidate from files that stayed as they were while they were read. Raises whatever is wrong."""
+        for _ in range(ATTEMPTS):
+            self._seen = self._digest()
+            try:
+                candidate = self._candidate()
+            except Exception:
+                # half a file is wrong as well; its writer has the rest in a moment
+                time.sleep(SETTLE_S)
+                if self._digest() == self._seen:
+                    raise
+            else:
+                if self._digest() == self._seen:
+                    return candidate
+        raise ConfigError("the policy file, or a file that it names, changed all the time while it was read")
 
     def _candidate(self) -> ActivePolicies:
         candidate = load(self._source, self._fingerprint, self._plugins)
@@ -113,13 +140,14 @@ def _files(path: Path) -> list[Path]:
     """The policy file and, if it can be read, the vector and calibration files that it refers to."""
     try:
         data = read_document(path).data
-    except PolicyError:
+        named = [
+            resolve(name, path.parent)
+            for key, resolve in (("vectors", resolve_vectors), ("calibration", resolve_calibration))
+            if isinstance(name := data.get(key), str)
+        ]
+    except Exception:
+        # what is wrong is for the reload to say; until it is mended, the file itself is all there is to watch
         return [path]
-    named = [
-        resolve(name, path.parent)
-        for key, resolve in (("vectors", resolve_vectors), ("calibration", resolve_calibration))
-        if isinstance(name := data.get(key), str)
-    ]
     return [path, *named]
 
 
