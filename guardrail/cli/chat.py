@@ -17,7 +17,7 @@ from rich.text import Text
 from typer import Option
 
 from guardrail.cli.console import console, print_json
-from guardrail.cli.models import open_guard
+from guardrail.cli.models import WATCH_S, open_guard
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, SystemOption, takes_options
 from guardrail.cli.prompts import argument
 from guardrail.cli.verdicts import bars, decision_rows, is_finding, notes, plain, reason, verdict
@@ -148,10 +148,11 @@ def chat(
 ) -> None:
     """Talk to a guarded model. Shows what the guard decided, unless it simply allowed the prompt.
 
-    /quit, /reset and /system TEXT are commands. Lines can also come from a pipe.
+    A changed policy file takes effect while the chat runs. /quit, /reset and /system TEXT are commands. Lines
+    can also come from a pipe.
     """
     system = None if given.system is None else argument(given.system)
-    with open_guard(model, policies.policies) as guard:
+    with open_guard(model, policies.policies, watch_s=WATCH_S) as guard:
         talk = Talk(guard=guard, options=options, as_json=output.as_json, system=system)
         if sys.stdin.isatty() and not output.as_json:
             print(f"{model.name}, guarded. {COMMANDS}")

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from guardrail.vectors.values import TraitVectors
 
 
-def open_guard(model: ModelOptions, policies: Path | dict[str, object] | None) -> Guard:
+WATCH_S = 2.0
+"""How often verbs that run for long look for a changed policy file."""
+
+
+def open_guard(
+    model: ModelOptions, policies: Path | dict[str, object] | None, watch_s: float | None = None
+) -> Guard:
     """Load and guard a model. Raises ConfigError. Only the built-in model has default policies."""
     from guardrail.plugins.registry import names_in_environment
     from guardrail.policy.loading import default_policies
@@ -38,6 +44,7 @@ def open_guard(model: ModelOptions, policies: Path | dict[str, object] | None) -
             engine=model.engine,
             plugins=names_in_environment(),
             chat_template=model.chat_template,
+            watch_s=watch_s,
         )
     for warning in guard.active.plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -52,9 +53,29 @@ def talk(demo, monkeypatch, capsys):
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    monkeypatch.setattr(verb, "open_guard", lambda model, policies: Watched())
+    monkeypatch.setattr(verb, "open_guard", lambda model, policies, watch_s: Watched())
     say.asked = asked
     return say
+
+
+def test_a_changed_policy_file_takes_effect_in_the_chat(tmp_path, monkeypatch, capsys):
+    path, rule = tmp_path / "p.yaml", "{id: p, trait: evil, threshold: -1000, message: %s, action: block}"
+    path.write_text(f"version: 1\ncalibration: demo\npolicies: [{rule % 'Before.'}]")
+    heard = []
+
+    class Lines(io.StringIO):
+        def readline(self, size=-1):
+            heard.append(capsys.readouterr().out)
+            if len(heard) == 2:
+                path.write_text(path.read_text().replace("Before", "After"))
+            time.sleep(0.05)
+            return "" if "After." in heard[-1] or len(heard) == 100 else "Hello\n"
+
+    monkeypatch.setattr(sys, "stdin", Lines())
+    monkeypatch.setattr(verb, "WATCH_S", 0.01)
+    assert run(["chat", "--policies", str(path)]) == 0
+    assert "Before." in heard[1]
+    assert "After." in heard[-1]
 
 
 def test_a_pipe_is_answered_line_by_line_and_ends_with_0(talk, demo):
