@@ -27,6 +27,7 @@ GuardrailError
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -157,3 +158,20 @@ class EscalationError(RequestError):
 
 class AuditError(RequestError):
     """The audit record could not be written, and the configuration forbids answering without it."""
+
+
+def outline(error: BaseException, text: bool = False) -> str:
+    """The class of an error, with its message if that is guardrail's own; with `text` any message.
+
+    Other messages may quote the prompt, also as the cause of one of ours, and belong in no log.
+    """
+    kind, cause = type(error).__name__, error.__cause__
+    if text or (cause is None and isinstance(error, GuardrailError)):
+        return f"{kind}: {error}"
+    return kind if cause is None else f"{kind}, caused by {type(cause).__name__}"
+
+
+def located(error: BaseException) -> str:
+    """As `outline`, with the lines of code that led to the error, innermost first. For logs."""
+    frames = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+    return " < ".join([outline(error), *reversed(frames)])

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from guardrail.errors import located
 from guardrail.files.records import new_id, utc_now
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import (
@@ -69,8 +70,8 @@ class Escalate:
             if config.wait_s == 0:
                 return Answer(config.holding, ticket)
             return _resolved(_wait(sink, ticket, config.wait_s), config, context)
-        except Exception:
-            log.warning("escalation sink %s is down: %s", config.to, config.otherwise, exc_info=True)
+        except Exception as error:
+            log.warning("escalation sink %s is down: %s: %s", config.to, config.otherwise, located(error))
             return Otherwise(config.otherwise)
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from guardrail.errors import AuditError
+from guardrail.errors import AuditError, outline
 from guardrail.plugins.audit import AuditRecord, AuditSettings, AuditSink
 
 log = logging.getLogger("guardrail")
@@ -40,9 +40,11 @@ class AuditTrail:
         try:
             write(record)
         except Exception as error:
+            # a plugin's error may quote the record, and with it the prompt
+            said = str(error) if isinstance(error, AuditError) else outline(error)
             if self.settings.on_error == "block":
-                raise AuditError(f"audit sink `{sink.name}`: {error}") from error
+                raise AuditError(f"audit sink `{sink.name}`: {said}") from error
             self.dropped += 1
             if sink.name not in self._warned:
-                log.warning("audit sink %s dropped a record: %s", sink.name, error)
+                log.warning("audit sink %s dropped a record: %s", sink.name, said)
             self._warned.add(sink.name)

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import Completion, Emit, Engine, Evaluator, Event, Prompt, Refused, Scored
-from guardrail.errors import EvaluationError, QueueFull, RequestError
+from guardrail.errors import EvaluationError, QueueFull, RequestError, outline
 from guardrail.pipeline.admission import Admission, admit
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.evaluator import BatchEvaluator, Row, timed_out
@@ -200,7 +200,7 @@ def _late(batch: Sequence[Exchange], limit: float) -> list[Decision]:
 
 def _failed(batch: Sequence[Exchange], error: Exception) -> list[Decision]:
     """The engine broke before it decided. If policies fail open there is no reply either: raise."""
-    text = f"{type(error).__name__}: {error}"
+    text = outline(error, batch[0].policies.policies.audit.text)
     decisions = [failure(exchange.policies.plan, exchange.facts, text) for exchange in batch]
     if not all(decision.stops for decision in decisions):
         raise error

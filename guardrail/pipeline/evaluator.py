@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from guardrail.errors import EvaluationError
+from guardrail.errors import EvaluationError, located, outline
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
@@ -87,10 +87,8 @@ class BatchEvaluator:
         try:
             return self._conversations.values(self._plan, row.conversation, row.messages)
         except Exception as error:
-            log.warning("the replies of a conversation could not be read", exc_info=True)
-            # other errors may quote the conversation, and decisions are written to logs
-            reason = str(error) if isinstance(error, EvaluationError) else type(error).__name__
-            self._errors[i] = f"the replies of the conversation could not be read: {reason}"
+            log.warning("the replies of a conversation could not be read: %s", located(error))
+            self._errors[i] = f"the replies of the conversation could not be read: {outline(error)}"
             # a missing value is an error of the policies that need it, and of no others
             return {}
 
@@ -101,7 +99,7 @@ class BatchEvaluator:
                 extra[name] = float(self._policies.plugins.scorers[name].score(row.messages))
             except Exception as error:
                 # not its text: it may quote the prompt, and decisions are written to logs
-                log.warning("scorer %s failed", name, exc_info=True)
+                log.warning("scorer %s failed: %s", name, located(error))
                 self._errors[i] = f"scorer `{name}` failed: {type(error).__name__}"
         return extra
 
@@ -164,7 +162,7 @@ class BatchEvaluator:
             return decide_reply(self._plan, observed, self._facts[row])
         except Exception as error:
             # policies say what a failure means; raising would end the reply without asking them
-            log.warning("a reply could not be evaluated", exc_info=True)
+            log.warning("a reply could not be evaluated: %s", located(error))
             return reply_failure(self._plan, self._facts[row], type(error).__name__)
 
 

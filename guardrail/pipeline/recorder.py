@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from guardrail.audit.trail import AuditTrail
+from guardrail.errors import outline
 from guardrail.files.records import prompt_sha256, text_sha256
 from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.audit import AuditRecord
@@ -71,9 +72,10 @@ class Recorder:
         """A decision that came after the caller was answered (worker's thread)."""
         self._audit.finished(self._record(exchange, decision, "late"))
 
-    def ended(self, exchange: Exchange, outcome: Outcome, error: str | None = None) -> None:
+    def ended(self, exchange: Exchange, outcome: Outcome, failure: BaseException | None = None) -> None:
         """The end of a request that got no reply."""
         exchange.closed = True
+        error = failure and outline(failure, exchange.policies.policies.audit.text)
         decision = exchange.decisions[-1] if exchange.decisions else replace(UNREAD, error=error)
         self._audit.finished(self._record(exchange, decision, outcome, error))
 
@@ -85,7 +87,7 @@ class Recorder:
         except Exception as error:
             for exchange in batch:
                 if not exchange.closed:
-                    self.ended(exchange, "error", f"{type(error).__name__}: {error}")
+                    self.ended(exchange, "error", error)
             raise
 
     def _record(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from guardrail.actions.block import REFUSAL
+from guardrail.errors import located
 from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.protocols import (
     ActionContext,
@@ -115,7 +116,7 @@ class _Turn:
         try:
             return checked(action.respond(_config(rule, name, action.Config), self._context()))
         except Exception as error:
-            log.warning("action %s failed", name, exc_info=True)
+            log.warning("action %s failed: %s", name, located(error))
             self.exchange.warn(f"action `{name}` failed: {type(error).__name__}")
             return Otherwise(rule.settings.on_error if rule else "block")
 

@@ -82,7 +82,7 @@ class ReplyStream(Iterator[str]):
             recorder.ended(self._exchange, "cancelled")
             raise
         except Exception as error:
-            recorder.ended(self._exchange, "error", f"{type(error).__name__}: {error}")
+            recorder.ended(self._exchange, "error", error)
             raise
 
     def _stopped(self, decision: Decision, sent: str) -> str:

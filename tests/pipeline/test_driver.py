@@ -167,7 +167,7 @@ def test_an_engine_that_breaks_before_the_decision_is_a_block_with_the_reason(
     engine.before = broken(OSError("gone"))
     replies = chat.chat(driver, exchanges("one", "two"), SAMPLING)
     assert [reply.text for reply in replies] == ["No.", "No."]
-    assert [record.error for record in trail.records] == ["OSError: gone"] * 2
+    assert [record.error for record in trail.records] == ["OSError"] * 2
     assert replies[0].timing.queue > 0
 
 

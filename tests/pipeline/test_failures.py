@@ -176,7 +176,7 @@ def test_a_stream_of_a_model_that_breaks_raises_and_the_audit_says_why(tmp_path)
         with pytest.raises(ZeroDivisionError):
             list(made.stream("Hello", **GREEDY))
     (record,) = read(log)
-    assert (record.outcome, record.error) == ("error", "ZeroDivisionError: division by zero")
+    assert (record.outcome, record.error) == ("error", "ZeroDivisionError")
     assert record.decision.action == "allow"
 
 
@@ -290,7 +290,7 @@ def test_an_audit_log_that_cannot_be_written_blocks_or_is_counted(tmp_path):
     options = {"plugins": [Plugin()]}
     with (
         guard(tmp_path, policy(threshold=NEVER), options=options) as made,
-        pytest.raises(AuditError, match="no space"),
+        pytest.raises(AuditError, match="OSError"),
     ):
         made.chat("Hello", **GREEDY)
     with guard(tmp_path, policy(threshold=NEVER), options=options, audit={"on_error": "drop"}) as made:
@@ -327,7 +327,7 @@ def test_no_record_gets_a_second_outcome_if_the_batch_fails_after_the_first(tmp_
     sink = FullLater(space=1)
     with (
         guard(tmp_path, policy(), options={"plugins": [sink]}) as made,
-        pytest.raises(AuditError, match="no space"),
+        pytest.raises(AuditError, match="OSError"),
     ):
         getattr(made, ask)(["one", "two", "three"])
     assert [found for _, found in sink.outcomes] == [outcome, outcome, "error"]

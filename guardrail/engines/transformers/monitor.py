@@ -18,6 +18,7 @@ from guardrail.engines import Evaluator
 from guardrail.engines.transformers.gates import Gates
 from guardrail.engines.transformers.replies import Followed, ReplyReader
 from guardrail.engines.transformers.reply_state import ReplyState
+from guardrail.errors import outline
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.types import Decision
 
@@ -83,7 +84,7 @@ class ReplyMonitor:
             if layer == self.reader.layers[-1]:
                 self._token(self._gathered())
         except Exception as error:
-            self._fail(f"{type(error).__name__}: {error}")
+            self._fail(outline(error))
 
     def steer(self, layer: int, hidden: Tensor) -> None:
         """Change the newest token at one layer in the rows whose gate is open, in place."""
