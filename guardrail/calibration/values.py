@@ -12,10 +12,10 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -271,12 +271,12 @@ class Calibration:
         Path(path).write_text(self._json() + "\n", encoding="utf-8")
 
     def _json(self) -> str:
-        content = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}
+        content = {"format": FORMAT, "version": FORMAT_VERSION, **_fields(self)}
         for name in ("replies", "evidence"):
             # so that the hash of a file from before `replies` existed stays the same
             if not getattr(self, name):
                 del content[name]
-        return json.dumps(content, sort_keys=True)
+        return json.dumps(content, sort_keys=True, default=_fields)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -294,3 +294,8 @@ class Calibration:
             raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, AttributeError) as error:
             raise CalibrationError(f"{path}: cannot be read as a calibration: {error}") from error
+
+
+def _fields(value: Any) -> dict[str, object]:
+    """The fields of a dataclass as they are; `asdict` would copy every number of a large file."""
+    return {one.name: getattr(value, one.name) for one in fields(value)}

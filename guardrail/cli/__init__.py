@@ -25,8 +25,8 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C, as in shells."""
 
 
-def build() -> typer.Typer:
-    """The application with the built-in verbs and those of the plugins in GUARDRAIL_PLUGINS."""
+def build(names: Sequence[str] = VERBS) -> typer.Typer:
+    """The application with these built-in verbs and those of the plugins in GUARDRAIL_PLUGINS."""
     from guardrail.plugins.registry import Registry, names_in_environment
 
     app = typer.Typer(
@@ -37,14 +37,20 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for _ in Registry(verbs(), names_in_environment(), built_ins=()).calls("guardrail_cli", app=app):
+    for _ in Registry(verbs(names), names_in_environment(), built_ins=()).calls("guardrail_cli", app=app):
         pass
     return app
 
 
-def verbs() -> list[ModuleType]:
-    """The plugins of the built-in verbs."""
-    return [import_module(f"{__name__}.{verb}") for verb in VERBS]
+def verbs(names: Sequence[str] = VERBS) -> list[ModuleType]:
+    """The plugins of built-in verbs."""
+    return [import_module(f"{__name__}.{verb}") for verb in names]
+
+
+def needed(arguments: Sequence[str]) -> Sequence[str]:
+    """The built-in verbs that a command line needs: its own, or all if help or a suggestion lists them."""
+    first = next(iter(arguments), "")
+    return () if first == "--version" else (first,) if first in VERBS else VERBS
 
 
 def _root(
@@ -68,8 +74,9 @@ def _version(asked: bool) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 success, 1 a finding, 2 a usage error, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        build()(args=arguments, prog_name="guardrail")
+        build(needed(given))(args=given, prog_name="guardrail")
     except GuardrailError as error:
         print(error if isinstance(error, PolicyError | TraitError) else f"error: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Generator
@@ -114,9 +115,20 @@ def device_of(name: str) -> str:
 @contextmanager
 def loading(model: ModelOptions) -> Generator[None]:
     """A spinner that is gone once the verb prints."""
-    with errors().status(f"loading {model.name} ..."):
+    with errors().status(f"loading {model.name} ..."), _uncollected():
         silence(model)
         yield
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """No garbage collection: libraries and a model stay, and looking through them again and again is slow."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def silence(model: ModelOptions) -> None:

@@ -1,12 +1,19 @@
 """The command line as a whole: how it ends."""
 
+import gc
+import subprocess
+import sys
+
+import pytest
 import typer
 
 from guardrail import cli
+from guardrail.cli.models import loading
+from guardrail.cli.options import ModelOptions
 
 
 def test_an_interrupted_command_says_so_and_ends_as_shells_do(monkeypatch, capsys):
-    def interrupted() -> typer.Typer:
+    def interrupted(names: object) -> typer.Typer:
         app = typer.Typer()
 
         @app.command()
@@ -21,9 +28,29 @@ def test_an_interrupted_command_says_so_and_ends_as_shells_do(monkeypatch, capsy
 
 
 def test_an_interrupt_while_verbs_are_loaded_is_no_traceback(monkeypatch, capsys):
-    def interrupted() -> typer.Typer:
+    def interrupted(names: object) -> typer.Typer:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "build", interrupted)
     assert cli.run([]) == cli.INTERRUPTED
     assert capsys.readouterr().err.startswith("interrupted;")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"), [("--version", []), ("check --help", ["check"]), ("nothing", list(cli.VERBS))]
+)
+def test_a_command_loads_no_other_verb(arguments, loaded):
+    code = (
+        "import sys; from guardrail import cli; cli.run(sys.argv[1:]);"
+        "print(*(verb for verb in cli.VERBS if f'guardrail.cli.{verb}' in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments.split()], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].split() == loaded
+
+
+def test_nothing_is_collected_while_a_model_is_loaded():
+    with loading(ModelOptions()):
+        assert not gc.isenabled()
+    assert gc.isenabled()

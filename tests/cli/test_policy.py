@@ -189,7 +189,8 @@ def test_every_verb_has_help(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["policy", "validate", CHATBOT], ["policy", "schema"], ["traits", "list"]]
+    "arguments",
+    [["--help"], ["--version"], ["policy", "validate", CHATBOT], ["policy", "schema"], ["traits", "list"]],
 )
 def test_no_model_library_is_imported(arguments):
     code = (
