@@ -157,10 +157,11 @@ class Conditions:
         return list(self.probes).index((trait, layer))
 
     def _probe(self, trait: str, layer: int) -> Probe:
-        own = self.inputs.probes.get(trait)
-        vector = self.inputs.vectors.get(trait)
-        weights = own.weights if own else vector.probe[layer] if vector else np.zeros(0, np.float32)
-        offset = own.offset if own else float(vector.offset[layer]) if vector else 0.0
+        if (own := self.inputs.probes.get(trait)) is not None:
+            weights, offset = own.weights, own.offset
+        else:
+            vector = self.inputs.vectors[trait]
+            weights, offset = vector.probe[layer], float(vector.offset[layer])
         return Probe(trait=trait, layer=layer, weights=weights.astype(np.float32), offset=offset)
 
     def _folded(self, trait: str, layer: int, benign: Benign | None) -> Probe:

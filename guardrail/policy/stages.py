@@ -33,8 +33,9 @@ class Scale:
         """The probe whose projection is the score. Raises CalibrationError if float32 cannot hold it."""
         with np.errstate(all="ignore"):
             weights = (probe.weights / self.sd).astype(probe.weights.dtype)
-        offset = (probe.offset - self.mean) / self.sd
-        if not (np.isfinite(weights).all() and np.isfinite(np.float32(offset))):
+            offset = (probe.offset - self.mean) / self.sd
+            held = np.isfinite(weights).all() and np.isfinite(np.float32(offset))
+        if not held:
             raise CalibrationError(f"the calibration of `{trait}` at layer {layer} scales it out of range")
         return Probe(trait=trait, layer=layer, weights=weights, offset=offset)
 

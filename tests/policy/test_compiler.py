@@ -166,8 +166,18 @@ def test_a_recheck_reads_above_the_steered_layers():
 
 def test_a_recheck_against_a_raw_threshold_is_a_problem():
     steer = {"steer": {"operator": "ablate", "recheck": True}}
-    _, problems = compiled(rule(threshold={"raw": 1.0}, action=steer))
-    assert [key for key, _ in problems] == ["policies[0].action.steer.recheck"]
+    ((key, message),) = compiled(rule(threshold={"raw": 1.0}, action=steer))[1]
+    assert key == "policies[0].action.steer.recheck"
+    assert message == "recheck reads another layer, so it cannot use a raw threshold"
+
+
+def test_a_policy_about_conversations_cannot_recheck():
+    steer = {"steer": {"operator": "ablate", "recheck": True}}
+    asked = {"id": "c", "trait": "evil", "layer": 2, "action": steer}
+    asked["conversation"] = {"reference": {"mean": 0.0, "sd": 1.0}}
+    _, problems = compiled(asked)
+    text = "does not apply to `conversation`, which reads no layer"
+    assert problems == [("policies[0].action.steer.recheck", text)]
 
 
 def test_a_recheck_needs_a_calibration_of_its_own_layer():
@@ -390,6 +400,8 @@ def test_policies_about_replies_warn_if_their_own_calibration_is_missing():
     assert [w.split(":")[0] for w in plan_of(part, table=table).warnings] == ["q"]
     shadow = [made[0] | {"mode": "shadow"}, rule(id="p")]
     assert plan_of(*shadow).warnings == ()
+    (warning,) = plan_of(elsewhere[0], table=None).warnings
+    assert warning.startswith("r: ")
 
 
 class Odd:

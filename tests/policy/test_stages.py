@@ -209,6 +209,13 @@ def test_a_scale_is_folded_into_the_probe():
     assert Scale(mean=2.0, sd=4.0).score(10.0) == 2.0
 
 
+@pytest.mark.parametrize("scale", [Scale(mean=-1e39), Scale(sd=1e-39)])
+def test_a_scale_that_float32_cannot_hold_is_an_error_of_the_calibration(scale):
+    probe = Probe(trait="evil", layer=1, weights=np.array([4.0, 8.0], np.float32))
+    with pytest.raises(CalibrationError, match="`vice` at layer 3 scales it out of range"):
+        scale.folded("vice", 3, probe)
+
+
 FEWER_BELOW = replace(
     BENIGN, lowest={"mean 16": BenignReplies.of(REPLIES[:99], [("mean", 16)]).lowest["mean 16"]}
 )
