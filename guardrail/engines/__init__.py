@@ -177,6 +177,10 @@ class GeneratingEngine(Engine, Protocol):
         """The prompts in the arguments, without padding. Raises PromptError if there are none."""
         ...
 
+    def unread(self, arguments: Mapping[str, Any]) -> Sequence[str]:
+        """The names of arguments that hold content which policies cannot read, such as `pixel_values`."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
         ...

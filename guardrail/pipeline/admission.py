@@ -44,13 +44,20 @@ def admit(engine: Engine, batch: Sequence[Exchange], room: int) -> Admission:
     return Admission(batch, [_outcome(engine, exchange, room) for exchange in batch])
 
 
+def unread(exchange: Exchange, reason: str | None) -> Decision | None:
+    """What policies say about content that cannot be read; None if it is evaluated without it."""
+    if reason is None:
+        return None
+    decision = unsupported(exchange.policies.plan, exchange.facts, reason)
+    if decision.stops:
+        return decision
+    exchange.warn(f"evaluated without the part that cannot be read: {reason}")
+    return None
+
+
 def _outcome(engine: Engine, exchange: Exchange, room: int) -> Prompt | Decision:
-    unreadable = exchange.request.unreadable
-    if unreadable is not None:
-        decision = unsupported(exchange.policies.plan, exchange.facts, unreadable)
-        if decision.stops:
-            return decision
-        exchange.warn(f"evaluated without the part that cannot be read: {unreadable}")
+    if (decision := unread(exchange, exchange.request.unreadable)) is not None:
+        return decision
     prompt = engine.render(exchange.messages)
     limit = engine.max_tokens - min(room, engine.max_tokens // 2)
     if len(prompt.ids) > limit:

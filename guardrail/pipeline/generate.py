@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardrail.engines import Completion, Emit, Evaluator, Generated, GeneratingEngine, Prompt
 from guardrail.errors import ConfigError, PromptError
-from guardrail.pipeline.admission import Admission
+from guardrail.pipeline.admission import Admission, unread
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.request import request
@@ -58,7 +58,7 @@ def generate(
         return engine.generate(plan, evaluator, emit, arguments)
 
     with driver.recorder.closing(batch):
-        generated = driver.decide(Admission(batch, prompts), ask).result()
+        generated = driver.decide(_admission(batch, prompts, engine.unread(arguments)), ask).result()
         completions = generated.completions if generated else {}
         answers = [_answer(driver, exchange, completions.get(i)) for i, exchange in enumerate(batch)]
         stopped = {i: answers[i].text for i, exchange in enumerate(batch) if exchange.final.stops}
@@ -66,6 +66,13 @@ def generate(
         replies = [driver.finish(exchange, answer) for exchange, answer in zip(batch, answers, strict=True)]
     decisions, reply_decisions = zip(*((r.decision, r.reply_decision) for r in replies), strict=True)
     return _with_decisions(output, LastDecisions(decisions, reply_decisions))
+
+
+def _admission(batch: Sequence[Exchange], prompts: Sequence[Prompt], names: Sequence[str]) -> Admission:
+    """All prompts, or none if policies stop what they cannot read: it belongs to every row of the call."""
+    reason = f"`{names[0]}` cannot be read" if names else None
+    stops = [decision for exchange in batch if (decision := unread(exchange, reason)) is not None]
+    return Admission(batch, [stops[0]] * len(batch) if stops else prompts)
 
 
 def _exchange(

@@ -27,7 +27,7 @@ from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.sampling import generation_arguments, seeded
-from guardrail.engines.transformers.unsupported import check_generation, prompt_ids
+from guardrail.engines.transformers.unsupported import check_generation, check_rows, prompt_ids, unread
 from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
 from guardrail.types import Array, Decision, Message, Sampling, Timing
@@ -145,6 +145,7 @@ class TransformersEngine:
     def prompts(self, arguments: Mapping[str, Any]) -> list[Prompt]:
         """The prompts in the arguments of `generate`, without padding. Raises PromptError for none."""
         ids = prompt_ids(arguments).cpu()  # one copy, because each one waits for the device
+        check_rows(arguments, len(ids), self.unread(arguments))
         mask = arguments.get("attention_mask")
         if mask is None:
             rows = ids.tolist()
@@ -154,6 +155,10 @@ class TransformersEngine:
         if not all(rows):
             raise PromptError(EMPTY)
         return [Prompt(tuple(row)) for row in rows]
+
+    def unread(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """The arguments of `generate` that hold content which is not text."""
+        return unread(self.inner, arguments)
 
     def generate(
         self, plan: Plan, evaluator: Evaluator, emit: Emit, arguments: Mapping[str, Any]

@@ -1,11 +1,27 @@
-"""Ways of generating that never call the guarded prefill, or call it in pieces: refused by name."""
+"""What the guard understands of a call of `generate`: how it generates, and what the model reads.
+
+Ways of generating that never call the guarded prefill, or call it in pieces, are refused. Arguments that the
+guard does not know, but the model takes, are content that policies cannot read (pixels, audio, embeddings).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from functools import cache
 from typing import Any
 
+from guardrail.engines.transformers.caches import CACHES
 from guardrail.errors import PromptError, UnsupportedGeneration
+
+ROWS = ("inputs", "input_ids", "attention_mask", "position_ids", "token_type_ids")
+"""What the model reads of each row: tensors [prompts, tokens]."""
+CALL = (
+    *("generation_config", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer"),
+    *("synced_gpus", "tokenizer", "use_model_defaults", "trust_remote_code", "assistant_tokenizer"),
+    *("logits_to_keep", "return_dict", "output_router_logits", "negative_prompt_attention_mask"),
+)
+"""What says how to generate, besides the fields of a GenerationConfig. Holds no content."""
 
 ARGUMENTS: Mapping[str, str] = {
     "assistant_model": "assisted decoding",
@@ -24,18 +40,79 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
+MODES = ("greedy_search", "sample", "beam_search", "beam_sample")
+"""The modes of generating whose every prompt goes through one prefill. Others are refused, known or new."""
+
+
 def check_generation(kwargs: Mapping[str, Any], default_config: Any) -> None:
     """Raises UnsupportedGeneration for what the guard would not see."""
     for name, what in ARGUMENTS.items():
         if kwargs.get(name) is not None:
-            raise UnsupportedGeneration(f"{what} (`{name}`) would bypass the guard and is not supported yet")
+            raise _bypass(f"{what} (`{name}`)")
     for name, what in SETTINGS.items():
         value = setting(name, kwargs, default_config)
         if value is not None and value is not False and not (name == "guidance_scale" and value == 1):
-            raise UnsupportedGeneration(f"{what} (`{name}`) would bypass the guard and is not supported yet")
+            raise _bypass(f"{what} (`{name}`)")
     if setting("cache_implementation", kwargs, default_config) == "paged":
+        raise _bypass("continuous batching (`generate_batch`)")
+    mode = _effective(kwargs, default_config).get_generation_mode()
+    if mode not in MODES:
+        raise _bypass(f"the generation mode `{getattr(mode, 'value', mode)}`")
+
+
+def _bypass(what: str) -> UnsupportedGeneration:
+    return UnsupportedGeneration(f"{what} would bypass the guard and is not supported yet")
+
+
+def _effective(kwargs: Mapping[str, Any], default_config: Any) -> Any:
+    """The configuration that `generate` will use; see `setting`."""
+    config = copy(default_config)
+    given = kwargs.get("generation_config")
+    for layer in (vars(given) if given is not None else {}, kwargs):
+        known = {name: layer[name] for name in layer if name in vars(config) and layer[name] is not None}
+        vars(config).update(known)
+    return config
+
+
+def unread(model: Any, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of arguments that the model reads and policies cannot, such as `pixel_values`.
+
+    A name that the model does not take either is not one of them: its own `generate` refuses it.
+    """
+    given = [name for name, value in kwargs.items() if value is not None and name not in _understood()]
+    return tuple(name for name in given if _takes(model, name, kwargs[name]))
+
+
+@cache
+def _understood() -> frozenset[str]:
+    from transformers import GenerationConfig
+
+    return frozenset((*vars(GenerationConfig()), *ROWS, *CACHES, *CALL, *ARGUMENTS, *SETTINGS))
+
+
+def _takes(model: Any, name: str, value: Any) -> bool:
+    # the model's own check, because a list of what it refuses would leave gaps between the two
+    try:
+        model._validate_model_kwargs({name: value})
+    except ValueError:
+        return False
+    return True
+
+
+def check_rows(kwargs: Mapping[str, Any], prompts: int, unread: tuple[str, ...]) -> None:
+    """Raises PromptError for inputs that are not [prompts, tokens].
+
+    Raises UnsupportedGeneration for `unread` arguments beside several prompts: nobody knows which part of
+    them belongs to a row, and a row that is stopped leaves the batch.
+    """
+    for name in ROWS:
+        value = kwargs.get(name)
+        if value is not None and not _is_rows(value, prompts, shared=name == "position_ids"):
+            shape = list(value.shape) if hasattr(value, "shape") else type(value).__name__
+            raise PromptError(f"`{name}` has to be a tensor [{prompts} prompts, tokens], not {shape}")
+    if unread and prompts > 1:
         raise UnsupportedGeneration(
-            "continuous batching (`generate_batch`) would bypass the guard and is not supported yet"
+            f"rows of a batch may be stopped, and `{unread[0]}` cannot be split; give one prompt at a time"
         )
 
 
@@ -46,6 +123,13 @@ def check_followed(kwargs: Mapping[str, Any], default_config: Any, steers: bool)
             raise UnsupportedGeneration(f"{what} (`{name}`) cannot be followed by response policies")
     if steers and setting("use_cache", kwargs, default_config) is False:
         raise UnsupportedGeneration("response policies cannot steer without a cache (`use_cache: false`)")
+
+
+def _is_rows(value: Any, prompts: int, shared: bool) -> bool:
+    import torch
+
+    sizes = (prompts, 1) if shared else (prompts,)
+    return isinstance(value, torch.Tensor) and value.dim() == 2 and len(value) in sizes
 
 
 def end_ids(kwargs: Mapping[str, Any], default_config: Any) -> list[int]:
