@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from guardrail.engines import Generated
 from guardrail.engines.transformers.model import LocalModel
+from guardrail.engines.transformers.returned import returned
+from guardrail.engines.transformers.rows import Kept
 from guardrail.engines.transformers.unsupported import prompt_ids, setting
 
 
@@ -24,9 +27,9 @@ def assemble(
     if not answers:
         return output
     ids = prompt_ids(kwargs)
-    _finish_streamer(kwargs, ids, local, answers)
     samples = int(setting("num_return_sequences", kwargs, local.inner.generation_config) or 1)
-    end, pad = _special(local, kwargs)
+    end, pad = special_tokens(local, kwargs)
+    _finish_streamer(kwargs, ids, local, answers, samples, pad)
     kept = _by_prompt(output, generated, samples)
     sent = _sent(kwargs, generated, kept, ids.shape[1])
     rows = {
@@ -37,10 +40,13 @@ def assemble(
     sequences = _padded([row for group in stacked for row in group], pad, ids.device)
     if not setting("return_dict_in_generate", kwargs, local.inner.generation_config):
         return sequences
-    return _returned(output, sequences, generated, samples)
+    goes_on = list(generated.completions) if generated else []
+    beams = int(setting("num_beams", kwargs, local.inner.generation_config) or 1)
+    return returned(output, sequences, Kept(goes_on, len(ids)), beams, sequences.shape[1] - ids.shape[1])
 
 
-def _special(local: LocalModel, kwargs: Mapping[str, Any]) -> tuple[int, int]:
+def special_tokens(local: LocalModel, kwargs: Mapping[str, Any]) -> tuple[int, int]:
+    """The token that ends a row, and the one that fills it up."""
     ends = setting("eos_token_id", kwargs, local.inner.generation_config)
     ends = ends.tolist() if isinstance(ends, Tensor) else ends
     end = ends[0] if isinstance(ends, list) else ends
@@ -72,26 +78,19 @@ def _padded(rows: list[list[int]], pad: int, device: torch.device) -> Tensor:
     return torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
 
 
-def _returned(output: Any, sequences: Tensor, generated: Generated | None, samples: int) -> Any:
-    if output is None:
-        from transformers.generation.utils import GenerateDecoderOnlyOutput
-
-        return GenerateDecoderOnlyOutput(sequences=sequences)  # pyright: ignore[reportArgumentType]
-    output.sequences = sequences
-    scores = getattr(output, "sequences_scores", None)
-    if scores is not None and generated is not None:
-        whole = scores.new_full((len(sequences),), float("nan"))
-        whole[[p * samples + i for p in generated.completions for i in range(samples)]] = scores
-        output.sequences_scores = whole
-    return output
-
-
 def _finish_streamer(
-    kwargs: Mapping[str, Any], ids: Tensor, local: LocalModel, answers: Mapping[int, str]
+    kwargs: Mapping[str, Any],
+    ids: Tensor,
+    local: LocalModel,
+    answers: Mapping[int, str],
+    samples: int,
+    pad: int,
 ) -> None:
-    streamer = kwargs.get("streamer")
-    if streamer is None or len(ids) != 1:
+    """Send the answers, one token of each row at a time, and the end."""
+    if (streamer := kwargs.get("streamer")) is None:
         return
-    for token in local.renderer.encode(answers[0]):
-        streamer.put(torch.tensor([token]))
+    said = [local.renderer.encode(answers[row]) if row in answers else [] for row in range(len(ids))]
+    rows = [row for row in said for _ in range(samples)]
+    for tokens in zip_longest(*rows, fillvalue=pad):
+        streamer.put(torch.tensor(tokens))
     streamer.end()

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from guardrail.engines import Emit, Evaluator, Refused, Scored
+from guardrail.engines.transformers.assembly import special_tokens
 from guardrail.engines.transformers.caches import (
     cache_of,
     cropped,
@@ -30,10 +31,10 @@ from guardrail.engines.transformers.monitor import GatedStreamer, ReplyMonitor
 from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
-from guardrail.engines.transformers.rows import kept_rows, select_inputs, select_outputs
+from guardrail.engines.transformers.rows import Kept, select_inputs, select_outputs
 from guardrail.engines.transformers.steering import BatchSteering
 from guardrail.engines.transformers.unsupported import check_followed, end_ids
-from guardrail.errors import EvaluationError, GuardrailError, SteeringError
+from guardrail.errors import EvaluationError, GuardrailError, SteeringError, UnsupportedGeneration
 from guardrail.policy.decide_reply import Watch
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Timing
@@ -61,12 +62,14 @@ class Generation:
         self.resume: Any = None
         self.timing = Timing()
         self.watches: dict[int, Watch] = {}
+        self._holds_cache = False
         self._steering: BatchSteering | None = None
         self._end: Callable[[], None] = _nothing
 
     def run(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> GuardedOutput:
         """Call `generate(**kwargs)` under guard. Raises EvaluationError if nothing was decided."""
         self._watch(kwargs)
+        self._holds_cache = cache_of(kwargs) is not None
         try:
             output = generate(**kwargs)
             result = self._generated(output, list(range(self.prompts)), self._steering)
@@ -160,6 +163,10 @@ class Generation:
             guarded.finish()
         if outputs is None or guarded.stopped:
             return None
+        if self._holds_cache and any(decision.stops for decision in guarded.decisions):
+            raise UnsupportedGeneration(
+                "rows were stopped, and the cache that was given has rows for all; give one prompt at a time"
+            )
         if guarded.needs_recompute:
             # the last position again, steered, so that the first token is steered too
             return self._observed(call.again(cropped(cache_of(outputs))), guarded.revisit)
@@ -179,11 +186,12 @@ class Generation:
             return self._output(decisions, [], None)
         assert self.guarded is not None
         expand = self.guarded.expand
+        rows = Kept(kept, self.prompts, expand)
         if len(kept) < self.prompts:
-            self.resume = select_outputs(self.resume, kept_rows(kept, expand), self.prompts * expand)
+            self.resume = select_outputs(self.resume, rows)
         # anew, because rows have moved in the smaller batch
         steering = BatchSteering([decisions[row] for row in kept], expand, self.plan.order)
-        inputs = select_inputs(kwargs, kept, self.prompts)
+        inputs = select_inputs(kwargs, rows, special_tokens(self.instruments.local, kwargs)[1])
         monitor = self._monitor(kept, kwargs)
         output = self._decode(generate, inputs, steering, monitor)
         result = self._generated(output, kept, steering)

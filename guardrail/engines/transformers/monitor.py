@@ -73,6 +73,11 @@ class ReplyMonitor:
         """Whether every reply was stopped."""
         return len(self._kept) == len(self.prompts)
 
+    @property
+    def any_stopped(self) -> bool:
+        """Whether some reply was stopped."""
+        return bool(self._kept)
+
     # --- in every forward pass ------------------------------------------------------------------------
 
     def read(self, layer: int, hidden: Tensor) -> None:
@@ -188,7 +193,10 @@ class ReplyMonitor:
 
 
 class GatedStreamer:
-    """A streamer that gets nothing more once its reply was stopped, not even the end."""
+    """A streamer that gets nothing more once every reply was stopped, and no end if any was.
+
+    What takes the place of a reply comes after it, and then the end.
+    """
 
     def __init__(self, streamer: Any, monitor: ReplyMonitor) -> None:
         self._streamer, self._monitor = streamer, monitor
@@ -201,5 +209,5 @@ class GatedStreamer:
     def end(self) -> None:
         """Take the last look, then pass the end on; after a stop, held-back text is never released."""
         self._monitor.finish()
-        if not self._monitor.stopped:
+        if not self._monitor.any_stopped:
             self._streamer.end()
