@@ -12,6 +12,7 @@ from guardrail.audit.trail import AuditTrail
 from guardrail.engines import Engine
 from guardrail.errors import ConfigError
 from guardrail.pipeline import chat, generate
+from guardrail.pipeline.cancellation import in_thread
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.request import Kind, SamplingOptions, request
@@ -265,15 +266,15 @@ class Guard:
         return generate.last_decisions().reply_decisions
 
     async def achat(self, messages: Messages | str, **options: Any) -> Reply:
-        """`chat`, without blocking the event loop."""
-        return await asyncio.to_thread(self.chat, messages, **options)
+        """`chat`, without blocking the event loop. Cancelling the task ends the generation."""
+        return await in_thread(self.chat, messages, **options)
 
     async def acheck(self, messages: Messages | str, **options: Any) -> Check:
         """`check`, without blocking the event loop."""
-        return await asyncio.to_thread(self.check, messages, **options)
+        return await in_thread(self.check, messages, **options)
 
     async def astream(self, messages: Messages | str, **options: Any) -> AsyncIterator[str]:
-        """`stream`, without blocking the event loop."""
+        """`stream`, without blocking the event loop. Cancelling the task ends the generation."""
         stream = self.stream(messages, **options)
         try:
             while (piece := await asyncio.to_thread(next, stream, None)) is not None:

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -22,7 +23,7 @@ from guardrail.pipeline.recorder import Recorder
 from guardrail.pipeline.respond import Responder
 from guardrail.pipeline.unguarded import unguarded
 from guardrail.pipeline.worker import Job, Worker
-from guardrail.plugins.protocols import Answer, EscalationSink
+from guardrail.plugins.protocols import Answer, Complete, EscalationSink
 from guardrail.policy.decide import failure
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Message, Reply, Sampling, Timing
@@ -78,16 +79,10 @@ class Driver:
         admitted = admission.admitted
         limit = _timeout_s(admitted)
         job = self._submit(admission, ask, limit) if admitted else None
-        try:
-            found, timing = self._decisions(job, admitted, limit) if job else ([], Timing())
-            for exchange, decision in zip(admission.batch, admission.merged(found), strict=True):
-                exchange.decided(decision, timing)
-                self.recorder.decided(exchange)
-        except BaseException:
-            # without a decision on record nothing may be answered: the worker need not go on
-            if job is not None:
-                job.cancel()
-            raise
+        found, timing = self._decisions(job, admitted, limit) if job else ([], Timing())
+        for exchange, decision in zip(admission.batch, admission.merged(found), strict=True):
+            exchange.decided(decision, timing)
+            self.recorder.decided(exchange)
         return Round(admission, job)
 
     def _submit(self, admission: Admission, ask: Ask[G], limit: float) -> Job[Event, G]:
@@ -104,7 +99,7 @@ class Driver:
             evaluator = BatchEvaluator(policies, rows, job, limit, late, self.conversations)
             return ask(prompts, policies.plan, evaluator, job.emit)
 
-        return self.worker.submit(run)
+        return self.worker.submit(run, admitted[0].cancellation)
 
     def _decisions(
         self, job: Job[Event, Any], batch: Sequence[Exchange], limit: float
@@ -116,7 +111,7 @@ class Driver:
         queued = Timing(queue=(job.started - job.submitted) * 1e3)
         try:
             event = _first_event(job, batch, limit)
-        except RequestError:
+        except (RequestError, CancelledError):
             raise
         except Refused as refused:
             # the caller sees the error that `model.generate` would have raised
@@ -147,16 +142,17 @@ class Driver:
         None: an action has changed the messages, and they must be evaluated again.
         """
         if exchange.decisions[-1].stops:
-            return self.responder.respond(exchange, self.complete)
+            return self.responder.respond(exchange, self.completing(exchange))
         if completion is None:
             raise EvaluationError("the prompt was allowed and nothing was generated")
         exchange.completion = completion
         if (stopped := completion.stopped) is not None:
-            return self.responder.stopped(exchange, stopped, completion.text, self.complete)
+            return self.responder.stopped(exchange, stopped, completion.text, self.completing(exchange))
         return Answer(completion.text)
 
     def finish(self, exchange: Exchange, answer: Answer) -> Reply:
-        """The reply, with its outcome written down."""
+        """The reply, with its outcome written down. Raises CancelledError if nobody waits for it."""
+        exchange.cancellation.check()
         if answer.ticket is not None:
             exchange.ticket_id = answer.ticket.id
         completion = exchange.completion
@@ -166,9 +162,14 @@ class Driver:
         pending = answer.ticket is not None and answer.ticket.state == "pending"
         return self.recorder.replied(exchange, answer.text, pending)
 
-    def complete(self, messages: Sequence[Message]) -> str:
-        """Let the model answer without a policy: for rewriting, never for replying."""
-        return self.worker.call(lambda: unguarded(self.engine, messages))
+    def completing(self, exchange: Exchange) -> Complete:
+        """Lets the model answer without a policy, while the exchange lasts: to rewrite, never to reply."""
+
+        def complete(messages: Sequence[Message]) -> str:
+            job = self.worker.submit(partial(unguarded, self.engine, messages), exchange.cancellation)
+            return job.result()
+
+        return complete
 
 
 def _timeout_s(batch: Sequence[Exchange]) -> float:

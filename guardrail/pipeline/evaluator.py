@@ -73,6 +73,11 @@ class BatchEvaluator:
         """Whether no person and no plugin has a say besides the plan."""
         return not self._policies.plugins.reviews and not any(facts.waived for facts in self._facts)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller no longer waits."""
+        return self._job.cancelled
+
     # --- facts ----------------------------------------------------------------------------------------
 
     def _gathered(self, i: int, row: Row) -> Facts:

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from guardrail.engines import Completion
+from guardrail.pipeline.cancellation import Cancellation, current
 from guardrail.pipeline.request import Request
 from guardrail.types import Decision, Facts, Message, Timing
 
@@ -37,6 +38,7 @@ class Exchange:
     timing: Timing = field(default_factory=Timing)
     completion: Completion | None = None
     ticket_id: str | None = None
+    cancellation: Cancellation = field(default_factory=current)
     closed: bool = False
     """Whether the audit record has its outcome."""
 

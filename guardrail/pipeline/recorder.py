@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
 
 from guardrail.audit.trail import AuditTrail
-from guardrail.errors import outline
+from guardrail.errors import AuditError, outline
 from guardrail.files.records import prompt_sha256, text_sha256
 from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.audit import AuditRecord
 from guardrail.types import Check, Decision, Outcome, Reply
+
+log = logging.getLogger("guardrail")
 
 UNREAD = Decision(status="not_evaluated", action="block", would_action="block")
 """What the record holds for a request that ended before anything was decided."""
@@ -81,14 +85,25 @@ class Recorder:
 
     @contextmanager
     def closing(self, batch: Sequence[Exchange]) -> Generator[None]:
-        """Close the records of a batch if what happens inside fails."""
+        """Close the records of a batch if what happens inside fails, or if its caller leaves."""
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
+            for exchange in batch:
+                # first of all, so that the worker does not go on in vain while records are written
+                exchange.cancellation.cancel()
             for exchange in batch:
                 if not exchange.closed:
-                    self.ended(exchange, "error", error)
+                    self._failed(exchange, error)
             raise
+
+    def _failed(self, exchange: Exchange, error: BaseException) -> None:
+        left = isinstance(error, CancelledError) or not isinstance(error, Exception)
+        try:
+            self.ended(exchange, "cancelled" if left else "error", None if left else error)
+        except AuditError as failure:
+            # the caller gets its own error; nothing is handed out either way
+            log.warning("the end of a request was not recorded: %s", failure)
 
     def _record(
         self,

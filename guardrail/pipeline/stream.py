@@ -6,7 +6,9 @@ was handed out before.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 
 from guardrail.engines import Completion, Event, Token
@@ -21,7 +23,7 @@ BREAK = "\n\n"
 
 
 class ReplyStream(Iterator[str]):
-    """Iterate for pieces of text. Closing it early stops the generation."""
+    """Iterate for pieces of text. Closing it early stops the generation. Any thread may read or close it."""
 
     def __init__(self, driver: Driver, exchange: Exchange, sampling: Sampling) -> None:
         self._driver, self._exchange, self._sampling = driver, exchange, sampling
@@ -29,65 +31,77 @@ class ReplyStream(Iterator[str]):
         """The whole reply, once the last piece was read."""
         self._pieces = self._run()
         self._first: list[str] = []
+        self._error: Exception | None = None
+        self._reading = threading.Lock()
 
     @property
     def decision(self) -> Decision:
-        """The decision; waits for it, and for the first piece."""
+        """The decision; waits for it, and for the first piece. Raises what reading the stream raises."""
+        with self._reading:
+            if not self._exchange.decisions:
+                self._first = [piece for piece in [next(self._pieces, None)] if piece is not None]
         if not self._exchange.decisions:
-            self._first = [piece for piece in [next(self._pieces, None)] if piece is not None]
+            raise self._error or CancelledError("the stream was closed before there was a decision")
         return self._exchange.decisions[-1]
 
     def __next__(self) -> str:
-        return self._first.pop() if self._first else next(self._pieces)
+        with self._reading:
+            if self._error is not None:
+                # the end of an iteration would look like the end of a reply
+                raise self._error
+            return self._first.pop() if self._first else next(self._pieces)
 
     def close(self) -> None:
-        """Stop reading; generation stops at its next piece."""
-        self._pieces.close()
+        """Stop reading; the generation stops before its next forward pass."""
+        self._exchange.cancellation.cancel()
+        # a thread that reads at this moment is woken up, and closes the record itself
+        if self._reading.acquire(blocking=False):
+            try:
+                self._pieces.close()
+            finally:
+                self._reading.release()
 
     def _run(self) -> Generator[str, None, None]:
-        while self.reply is None:
-            job = self._decided()
-            if job is not None:
-                yield from self._generated(job)
-            elif self.reply is not None:
-                yield self.reply.text
+        try:
+            with self._driver.recorder.closing([self._exchange]):
+                while self.reply is None:
+                    job = self._decided()
+                    if job is not None:
+                        yield from self._generated(job)
+                    elif self.reply is not None:
+                        yield self.reply.text
+        except Exception as error:
+            self._error = error
+            raise
 
     def _decided(self) -> Job[Event, Sequence[Completion]] | None:
         """The job that generates. None: `reply` is there, or another round is due."""
         driver, exchange = self._driver, self._exchange
-        with driver.recorder.closing([exchange]):
-            admission = driver.admit([exchange], self._sampling.max_new_tokens)
-            round = driver.decide(admission, driver.replying(self._sampling, stream=True))
-            if round.goes_on:
-                return round.job
-            if (answer := driver.answer(exchange, None)) is not None:
-                self.reply = driver.finish(exchange, answer)
-            return None
+        admission = driver.admit([exchange], self._sampling.max_new_tokens)
+        round = driver.decide(admission, driver.replying(self._sampling, stream=True))
+        if round.goes_on:
+            return round.job
+        if (answer := driver.answer(exchange, None)) is not None:
+            self.reply = driver.finish(exchange, answer)
+        return None
 
     def _generated(self, job: Job[Event, Sequence[Completion]]) -> Generator[str, None, None]:
-        recorder, text = self._driver.recorder, list[str]()
-        try:
-            for event in job.events():
-                if isinstance(event, Token):
-                    text.append(event.text)
-                    yield event.text
-            completion, sent = job.result()[0], "".join(text)
-            self._exchange.completion = completion
-            if completion.stopped is not None:
-                yield self._stopped(completion.stopped, sent)
-            else:
-                self.reply = self._driver.finish(self._exchange, Answer(sent or completion.text))
-        except GeneratorExit:
-            job.cancel()
-            recorder.ended(self._exchange, "cancelled")
-            raise
-        except Exception as error:
-            recorder.ended(self._exchange, "error", error)
-            raise
+        text = list[str]()
+        for event in job.events():
+            if isinstance(event, Token):
+                text.append(event.text)
+                yield event.text
+        completion, sent = job.result()[0], "".join(text)
+        self._exchange.completion = completion
+        if completion.stopped is not None:
+            yield self._stopped(completion.stopped, sent)
+        else:
+            self.reply = self._driver.finish(self._exchange, Answer(sent or completion.text))
 
     def _stopped(self, decision: Decision, sent: str) -> str:
         """The last piece of a reply that was stopped."""
         driver, before = self._driver, f"{sent}{BREAK}" if sent else ""
-        answer = driver.responder.stopped(self._exchange, decision, sent, driver.complete)
+        complete = driver.completing(self._exchange)
+        answer = driver.responder.stopped(self._exchange, decision, sent, complete)
         self.reply = driver.finish(self._exchange, replace(answer, text=before + answer.text))
         return self.reply.text.removeprefix(sent)

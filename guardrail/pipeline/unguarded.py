@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from guardrail.engines import Engine, Event
+from guardrail.pipeline.worker import Job
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Message, Sampling
@@ -14,6 +16,13 @@ class _NoPolicies:
     """An evaluator for a plan without rules."""
 
     by_plan = True
+
+    def __init__(self, job: Job[Any, str]) -> None:
+        self._job = job
+
+    @property
+    def cancelled(self) -> bool:
+        return self._job.cancelled
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
         return Decision(status="not_evaluated")
@@ -28,10 +37,10 @@ class _NoPolicies:
         return Decision(status="not_evaluated", stage="response")
 
 
-def unguarded(engine: Engine, messages: Sequence[Message]) -> str:
+def unguarded(engine: Engine, messages: Sequence[Message], job: Job[Any, str]) -> str:
     """What the model answers (worker's thread). Raises PromptError if the template refuses the messages."""
     nothing = Plan(probes=(), rules=())
-    completions = engine.reply([engine.render(messages)], nothing, _NoPolicies(), Sampling(), _ignore)
+    completions = engine.reply([engine.render(messages)], nothing, _NoPolicies(job), Sampling(), _ignore)
     return completions[0].text
 
 

@@ -5,6 +5,7 @@ An engine is called from one thread at a time, so requests take turns.
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +16,13 @@ from time import perf_counter
 from typing import Generic, TypeAlias, TypeVar
 
 from guardrail.errors import EvaluationError, GuardClosed, QueueFull
+from guardrail.pipeline.cancellation import Cancellation
 
 T = TypeVar("T")
 E = TypeVar("E")
+
+EXIT_S = 10.0
+"""How long the end of the interpreter waits for the forward pass that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class _Ended:
 class Job(Generic[E, T]):
     """Work that sends events while it runs and ends with a result. The caller reads, the worker writes."""
 
-    def __init__(self, run: Callable[[Job[E, T]], T]) -> None:
+    def __init__(self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None) -> None:
         self._run = run
         # the work sees the caller's context variables, not those of the worker's thread
         self._context: Context = copy_context()
@@ -38,6 +43,8 @@ class Job(Generic[E, T]):
         self._result: list[T] = []
         self.submitted = perf_counter()
         self.started = 0.0
+        if cancellation is not None:
+            cancellation.tell(self.cancel)
 
     @property
     def cancelled(self) -> bool:
@@ -50,11 +57,12 @@ class Job(Generic[E, T]):
         return self._timed_out.is_set()
 
     def cancel(self, timed_out: bool = False) -> None:
-        """The caller stops waiting; the worker notices at its next event."""
+        """The caller stops waiting, at once; the worker notices before its next forward pass."""
         # in this order: whoever sees `cancelled` has to know why
         if timed_out:
             self._timed_out.set()
         self._cancelled.set()
+        self.refuse(CancelledError())
 
     def emit(self, event: E) -> None:
         """Send an event (worker's side). Raises CancelledError if the job was cancelled."""
@@ -106,9 +114,9 @@ class Job(Generic[E, T]):
             self._events.put(_Ended(error))
 
     def refuse(self, error: Exception) -> None:
-        """End without having run."""
+        """End for the caller, whether it runs or not."""
         # a caller waits for the start before it waits for events
-        self.started = perf_counter()
+        self.started = self.started or perf_counter()
         self._started.set()
         self._events.put(_Ended(error))
 
@@ -116,7 +124,7 @@ class Job(Generic[E, T]):
 AnyJob: TypeAlias = "Job[object, object]"
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """Runs jobs one after another on one thread.
 
@@ -127,18 +135,19 @@ class Worker:
     patience_s: float = 300.0
     _queue: queue.Queue[AnyJob | None] = field(init=False, repr=False)
     _thread: threading.Thread | None = field(default=None, init=False, repr=False)
+    _running: AnyJob | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._queue = queue.Queue(self.capacity)
 
-    def submit(self, run: Callable[[Job[E, T]], T]) -> Job[E, T]:
-        """Queue work. Raises QueueFull and GuardClosed."""
+    def submit(self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None) -> Job[E, T]:
+        """Queue work, which `cancellation` cancels. Raises QueueFull and GuardClosed."""
         # it would wait for a job that can only start after the one that waits
         if threading.current_thread() is self._thread:
             raise EvaluationError("the guard was called from inside one of its own requests")
-        job = Job(run)
+        job = Job(run, cancellation)
         with self._lock:
             if self._closed:
                 raise GuardClosed("the guard is closed")
@@ -152,10 +161,22 @@ class Worker:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run a function on the worker and wait for it."""
-        return self.submit(lambda _: function()).result()
+        job = self.submit(lambda _: function())
+        try:
+            return job.result()
+        except BaseException:
+            job.cancel()
+            raise
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, end the thread."""
+        self._end()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        atexit.unregister(self._leave)
+
+    def _end(self) -> None:
+        """Refuse what waits, and let the thread end after what runs."""
         # under the lock, so that no job gets into the queue behind the end and is never run
         with self._lock:
             self._closed = True
@@ -163,14 +184,25 @@ class Worker:
                 if (job := self._queue.get_nowait()) is not None:
                     job.refuse(GuardClosed("the guard was closed"))
             self._queue.put(None)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+
+    def _leave(self) -> None:
+        """End with the interpreter, which a thread in the middle of a forward pass would abort."""
+        self._end()
+        if (job := self._running) is not None:
+            job.cancel()
+        if self._thread is not None:
+            self._thread.join(EXIT_S)
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name="guardrail-worker", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._loop, name="guardrail-worker", daemon=True)
+            # a thread that cannot start now may be able to when the next request comes
+            thread.start()
+            self._thread = thread
+            atexit.register(self._leave)
 
     def _loop(self) -> None:
         while (job := self._queue.get()) is not None:
+            self._running = job
             job.execute()
+            self._running = None

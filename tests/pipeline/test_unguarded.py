@@ -2,6 +2,7 @@
 
 from guardrail.engines import Completion, Prompt
 from guardrail.pipeline.unguarded import unguarded
+from guardrail.pipeline.worker import Job
 from guardrail.policy.decide_reply import Observed
 from guardrail.types import Decision, Message
 
@@ -16,6 +17,7 @@ class Asking:
         return Prompt((1, 2))
 
     def reply(self, prompts, plan, evaluator, sampling, emit):
+        assert not evaluator.cancelled
         self.plan, self.watched = plan, evaluator.watch(0)
         decision, said = evaluator.decide(0, []), evaluator.respond(0, Observed(tokens=1))
         self.decisions = (decision, evaluator.recheck(0, decision, [], 1), said)
@@ -24,7 +26,7 @@ class Asking:
 
 def test_nothing_is_evaluated_and_nothing_is_stopped():
     engine, talk = Asking(), (Message("user", "Hello"),)
-    assert unguarded(engine, talk) == "free"
+    assert unguarded(engine, talk, Job(lambda job: "")) == "free"
     assert engine.messages == talk
     assert (engine.plan.rules, engine.plan.probes, engine.watched.modes) == ((), (), ())
     assert engine.decisions == (FREE, FREE, Decision(status="not_evaluated", stage="response"))

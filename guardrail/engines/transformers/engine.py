@@ -220,8 +220,13 @@ class TransformersEngine:
             return call() if generation is None else generation.prefill(call)
 
         inner._prefill = _prefill
-        inner.forward = _locked(inner.forward, self.lock)
+        inner.forward = _locked(inner.forward, self.lock, self._step)
         inner.__dict__[MARK] = self
+
+    def _step(self) -> None:
+        """Before every forward pass, under the lock."""
+        if self._generation is not None and self._owner == threading.get_ident():
+            self._generation.step()
 
     def close(self) -> None:
         """Take everything off the model again."""
@@ -234,12 +239,13 @@ class TransformersEngine:
             self.instruments = Instruments(self.local, *self.instruments.kinds)
 
 
-def _locked(forward: Callable[..., Any], lock: Any) -> Callable[..., Any]:
+def _locked(forward: Callable[..., Any], lock: Any, step: Callable[[], None]) -> Callable[..., Any]:
     def locked(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             # a lock would break the graph
             return forward(*args, **kwargs)
         with lock:
+            step()
             return forward(*args, **kwargs)
 
     # transformers asks for the signature at every decoding step

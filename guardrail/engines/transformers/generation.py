@@ -9,6 +9,7 @@ entered again for the rows that go on, with the prefill that was already compute
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from time import perf_counter
 from typing import Any
 
@@ -75,6 +76,8 @@ class Generation:
             result = self._generated(output, list(range(self.prompts)), self._steering)
         except _Leave:
             result = self._go_on(generate, kwargs)
+        except CancelledError:
+            raise
         except Exception as error:
             # before the prefill, `generate` has only looked at its arguments: this is the caller's error, and
             # must not be taken for a failed evaluation and answered with a refusal
@@ -85,6 +88,11 @@ class Generation:
             self._end()
         result.timing = self.timing
         return result
+
+    def step(self) -> None:
+        """Before every forward pass. Raises CancelledError if nobody waits for the reply any more."""
+        if self.evaluator.cancelled:
+            raise CancelledError
 
     def _watch(self, kwargs: Mapping[str, Any]) -> None:
         if not self.plan.reply_probes:

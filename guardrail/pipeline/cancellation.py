@@ -1,0 +1,64 @@
+"""Leaving a request before it ends: by Ctrl-C, by closing a stream, by cancelling an asyncio task."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Cancellation:
+    """Whether the caller of a request has left. Any thread may cancel."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self._told: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    def cancel(self) -> None:
+        """Tell everyone who works for the caller, or waits in its place."""
+        with self._lock:
+            self.cancelled = True
+            told, self._told = self._told, []
+        for leave in told:
+            leave()
+
+    def tell(self, leave: Callable[[], None]) -> None:
+        """Call `leave` once the caller leaves; at once if it has left."""
+        with self._lock:
+            if not self.cancelled:
+                self._told.append(leave)
+                return
+        leave()
+
+    def check(self) -> None:
+        """Raises CancelledError if the caller has left."""
+        if self.cancelled:
+            raise CancelledError
+
+
+_current: ContextVar[Cancellation] = ContextVar("guardrail_cancellation")
+
+
+def current() -> Cancellation:
+    """That of the asynchronous call for which this code runs; a new one if there is none."""
+    return _current.get(None) or Cancellation()
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `asyncio.to_thread`; a task that is cancelled while it waits cancels the requests inside."""
+    context, cancellation = copy_context(), Cancellation()
+    context.run(_current.set, cancellation)
+    work = partial(context.run, function, *args, **kwargs)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(None, work)
+    except asyncio.CancelledError:
+        cancellation.cancel()
+        raise
