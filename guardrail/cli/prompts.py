@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from guardrail.cli.options import PromptOptions
 from guardrail.errors import ConfigError
-from guardrail.files.json_lines import decoded, proper
+from guardrail.files.json_text import decoded, proper
 from guardrail.files.problems import suggest
 from guardrail.types import Message, MessageLike, Messages
 

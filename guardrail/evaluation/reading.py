@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guardrail.errors import ConfigError
 from guardrail.evaluation.material import Example
-from guardrail.files.json_lines import decoded, parse_lines, parsed, raw_lines, refuse
+from guardrail.files.json_lines import parse_lines, parsed, raw_lines, refuse
+from guardrail.files.json_text import decoded
 from guardrail.files.problems import suggest
 from guardrail.types import Message
 

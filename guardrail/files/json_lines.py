@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from guardrail.errors import ConfigError
+from guardrail.files.json_text import content, decoded, described
 from guardrail.files.problems import suggest
 
 M = TypeVar("M", bound=BaseModel)
@@ -48,9 +47,9 @@ def refuse(problems: Sequence[str]) -> None:
 def raw_lines(path: Path) -> list[tuple[str, bytes]]:
     """(place, bytes) of every line that is not blank."""
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        lines = content(path).split(b"\n")
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return [(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -65,37 +64,4 @@ def parsed(text: bytes, model: type[M]) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise ValueError(_described(error)) from error
-
-
-def _described(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    plain = [
-        str(part)
-        for part in first["loc"]
-        if not re.search(r"[\[(]|^(bool|float|int|constrained-\w+)$", str(part))
-    ]
-    given = json.dumps(first["input"], ensure_ascii=False)[:60]
-    return f"`{'.'.join(plain)}`: {first['msg'].lower()}, not {given}"
-
-
-def decoded(text: bytes) -> Any:
-    """The parsed JSON. Raises ValueError for bytes that are not UTF-8, invalid JSON or invalid Unicode."""
-    try:
-        return proper(json.loads(text.decode("utf-8")))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from error
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-def proper(value: Any) -> Any:
-    """The value itself. Raises ValueError if it contains an unpaired surrogate, which no tokenizer accepts.
-
-    JSON escapes and odd bytes in command line arguments can produce one.
-    """
-    if re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
-        raise ValueError("not valid Unicode: the text contains an unpaired surrogate")
-    return value
+        raise ValueError(described(error.errors(include_url=False)[0])) from error

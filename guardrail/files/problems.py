@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,10 @@ from pydantic import BaseModel, ValidationError
 from guardrail.errors import Problem
 
 KeyPath: TypeAlias = tuple[str | int, ...]
+MAX_ERRORS = 200
+"""How many errors of one value to put into words: each unknown key is compared with all known ones."""
+SHOWN = 60
+"""Characters of a value."""
 
 CHOICES: Mapping[str, str] = {
     "threshold": "a score such as 2.0, {fpr: 0.01}, {percentile: 99} or {raw: 12.5}",
@@ -58,7 +62,7 @@ def validation_problems(
     error: ValidationError, data: object, model: type[BaseModel] | None, path: KeyPath = ()
 ) -> list[Problem]:
     """The problems in `data`, found at `path` in the file, which did not validate as `model`."""
-    errors = [_Error(e, data) for e in error.errors(include_url=False)]
+    errors = [_Error(e, data) for e in error.errors(include_url=False)[:MAX_ERRORS]]
     groups = groupby(errors, key=lambda e: e.union)
     found = [p for _, group in groups for p in _group(list(group), model)]
     misspelt = _misspelt(errors, model)
@@ -170,14 +174,32 @@ def _literal(error: _Error) -> str:
 
 
 def show(value: object) -> str:
-    """A value as written in the file, shortened."""
+    """A value as written in the file, shortened. Looks no further into it than that takes."""
+    text = _start(value, SHOWN)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def _start(value: object, room: int) -> str:
+    """At least the first `room` characters of a value, or all of it."""
     if isinstance(value, Mapping):
-        text = "{" + ", ".join(f"{k}: {show(v)}" for k, v in value.items()) + "}"
-    elif isinstance(value, bool) or value is None:
-        text = {True: "true", False: "false", None: "nothing"}[value]
-    else:
-        text = f"`{value}`" if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        return "{" + _joined((f"{k}: " for k in value), value.values(), room) + "}"
+    if isinstance(value, list):
+        return "[" + _joined(repeat(""), value, room) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "nothing"}[value]
+    if isinstance(value, int) and abs(value) >> 64:
+        return "a number of too many digits"
+    return f"`{value[:room]}`" if isinstance(value, str) else str(value)
+
+
+def _joined(heads: Iterable[str], values: Iterable[object], room: int) -> str:
+    text = ""
+    for head, value in zip(heads, values, strict=False):
+        text += (", " if text else "") + head
+        if len(text) > room:
+            break
+        text += _start(value, room - len(text))
+    return text
 
 
 def keys_at(model: type[BaseModel] | None, path: KeyPath) -> list[str]:

@@ -11,10 +11,12 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from guardrail.errors import Problem
 from guardrail.files.problems import closest, keys_at, validation_problems
-from guardrail.files.yaml import Document, KeyPath
+from guardrail.files.yaml import Document, KeyPath, copied
 from guardrail.policy.model import PolicySet
 
 VERSIONS = (1,)
+OWN = "x-"
+"""How keys begin that mean nothing here; their values are for anchors and merges."""
 JsonSchema: TypeAlias = Mapping[str, object]
 
 
@@ -49,8 +51,12 @@ def _under(problem: Problem, path: KeyPath, renamed: Mapping[KeyPath, KeyPath]) 
 
 
 def draft(document: Document) -> Draft:
-    """Validate a document, and repair it enough to look for more problems."""
-    data = _plain(document.data)
+    """Validate a document, and repair it enough to look for more problems.
+
+    Keys `x-...` at the top are the author's own, for anchors. Raises PolicyError for data that is too large.
+    """
+    data = copied(document.data, document.source)
+    data = {key: value for key, value in data.items() if not str(key).startswith(OWN)}
     policies, problems = _validate(data)
     if policies and not document.problems:
         return Draft(policies=policies, kept=tuple(range(len(policies.policies))))
@@ -84,12 +90,6 @@ def _about_version(problem: Problem, data: Mapping[str, object]) -> Problem:
     if "version" not in data:
         return Problem(f"is missing; {supported}", problem.path)
     return Problem(f"{data['version']!r} is not supported; {supported}", problem.path)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class _Repair:
@@ -164,7 +164,8 @@ def schema(actions: Mapping[str, type[BaseModel]]) -> JsonSchema:
         for keys in (["trait", "threshold"], ["trait", "conversation"], ["all_of"], ["any_of"])
     ]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "guardrail policy file"}
-    return {**root, **head, "$defs": definitions}
+    own = {"patternProperties": {f"^{OWN}": {}}}
+    return {**root, **head, **own, "$defs": definitions}
 
 
 def _action_schema(

@@ -85,7 +85,7 @@ def test_a_missing_file_a_folder_and_a_broken_encoding_say_so(tmp_path):
         "nowhere.yaml": "cannot be read: No such file or directory",
         ".": "cannot be read: Is a directory",
         "latin.yaml": "the file is not UTF-8 text (byte 13)",
-        "huge.yaml": "the file is larger than 1,000,000 bytes",
+        "huge.yaml": "the file is larger than 250,000 bytes",
     }
     for name, message in said.items():
         with pytest.raises(PolicyError) as caught:

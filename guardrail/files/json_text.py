@@ -1,0 +1,103 @@
+"""Reads JSON that anybody may have written: limits first, and ValueError for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+MAX_BYTES = 1 << 30
+MAX_DEPTH = 50
+MAX_DIGITS = 19
+"""Of whole numbers. Longer ones do not fit into 64 bits, and more than 308 do not fit into a float."""
+SHOWN = 3
+"""How many problems of one value to name; the rest are only counted."""
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_OTHER = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CHOICE = re.compile(r"[\[(]|^(bool|float|int|constrained-\w+)$")
+"""Parts of a pydantic location that name a branch of a union, not a key."""
+
+
+def read(path: Path, limit: int = MAX_BYTES) -> Any:
+    """The JSON in a file. Raises ValueError with the reason for a file that cannot be read."""
+    return decoded(content(path, limit))
+
+
+def content(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a file. Raises ValueError if it cannot be read, or is larger than `limit`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    if len(data) > limit:
+        raise ValueError(f"larger than {limit:,} bytes")
+    return data
+
+
+def decoded(text: bytes) -> Any:
+    """The parsed JSON. Raises ValueError for other bytes, deep nesting, long numbers and invalid Unicode."""
+    if _depth(text) > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    try:
+        return proper(json.loads(text.decode("utf-8-sig"), parse_int=_integer))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise ValueError(f"not JSON: {error.msg} ({line}column {error.colno})") from error
+
+
+def validated(kind: type[T], value: object) -> T:
+    """The value as this type. Raises ValueError with its first problems."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise ValueError("; ".join(map(described, found[:SHOWN])) + more) from error
+
+
+def described(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors: the key, what is wrong, and the value."""
+    key = ".".join(str(part) for part in error["loc"] if not _CHOICE.search(str(part)))
+    return f"`{key}`: {error['msg'].lower()}, not {_short(error['input'])}"
+
+
+def proper(value: Any) -> Any:
+    """The value itself. Raises ValueError if it contains an unpaired surrogate, which no tokenizer accepts.
+
+    JSON escapes and odd bytes in command line arguments can produce one.
+    """
+    if _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("not valid Unicode: the text contains an unpaired surrogate")
+    return value
+
+
+def _depth(text: bytes) -> int:
+    """How deeply lists and objects are nested, without parsing them."""
+    brackets = _STRING.sub(b"", text).translate(None, _OTHER)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(digits)} digits is too long")
+    return int(digits)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping | list | tuple):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    try:
+        return json.dumps(value, ensure_ascii=False)[:60]
+    except (TypeError, ValueError):
+        return type(value).__name__
