@@ -35,18 +35,29 @@ class Compiler:
         self._check_set()
         rules = [rule for i, policy in enumerate(self.policies.policies) if (rule := self._rule(i, policy))]
         self._warn_about(rules)
-        canonical = self.policies.model_dump_json()
         return Plan(
             probes=tuple(self.conditions.probes.values()),
             rules=tuple(rule for rule in rules if rule.monitor is None),
             reply_rules=tuple(rule for rule in rules if rule.monitor is not None),
             reply_probes=tuple(self.conditions.reply_probes),
             strengths={name: info.strength for name, info in self.inputs.actions.items()} | {"allow": 0},
-            policy_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+            policy_sha256=self._sha256(),
             vectors_sha256=self.inputs.vectors.sha256,
             calibration_sha256=self.inputs.calibration.sha256 if self.inputs.calibration else "",
             warnings=tuple(self.warnings),
         )
+
+    def _sha256(self) -> str:
+        """Of what the file says once the environment is filled in; empty if something is wrong with it."""
+        try:
+            return (
+                "" if self.problems else hashlib.sha256(self.policies.model_dump_json().encode()).hexdigest()
+            )
+        except (
+            ValueError
+        ) as error:  # pydantic: an object, or text that is not Unicode, in an action's settings
+            self._problem(f"cannot be written as JSON: {error}", "policies")
+            return ""
 
     def check_without_vectors(self) -> None:
         """Check what needs no vectors: ids, modes, actions and their configurations."""

@@ -45,7 +45,9 @@ class RawThreshold(Model):
     raw: float
 
 
-Threshold: TypeAlias = float | int | FprThreshold | PercentileThreshold | RawThreshold
+Whole: TypeAlias = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+"""A whole number that every float can stand for."""
+Threshold: TypeAlias = float | Whole | FprThreshold | PercentileThreshold | RawThreshold
 Layer: TypeAlias = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 

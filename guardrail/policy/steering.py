@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from guardrail.calibration.values import Calibration
 from guardrail.types import Array, Steering, SteerSpec
-from guardrail.vectors.values import TraitVector, unit
+from guardrail.vectors.values import FLOAT32_MAX, TraitVector, unit
 
 
 class SpecError(ValueError):
@@ -50,12 +52,18 @@ def _directions(spec: SteerSpec, vector: TraitVector, layers: Sequence[int]) -> 
     if spec.operator != "add":
         return tuple(unit(vector.steering[row]) for row in layers)
     rows = vector.incremental() if spec.layers == "incremental" else vector.steering
-    return tuple((spec.coefficient * rows[row]).astype(rows.dtype) for row in layers)
+    with np.errstate(all="ignore"):  # a coefficient of its own may not fit either
+        found = tuple((np.float32(spec.coefficient) * rows[row]).astype(rows.dtype) for row in layers)
+    if not np.isfinite(found).all():
+        raise SpecError(f"the `coefficient` {spec.coefficient:g} is out of range for this vector")
+    return found
 
 
 def _limits(
     spec: SteerSpec, vector: TraitVector, layers: Sequence[int], calibration: Calibration | None
 ) -> tuple[float, ...]:
+    if spec.limit is not None and not abs(spec.limit) <= FLOAT32_MAX:
+        raise SpecError(f"the limit {spec.limit:g} is out of range")
     if spec.limit is not None:
         return tuple(spec.limit for _ in layers)
     table = calibration.steering.get(vector.trait, {}) if calibration else {}

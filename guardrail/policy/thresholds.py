@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from guardrail.calibration.values import Benign, BenignReplies, Tail
 from guardrail.errors import CalibrationError
 from guardrail.policy.model import Condition, FprThreshold, Monitor, PercentileThreshold, RawThreshold
+from guardrail.vectors.values import FLOAT32_MAX
 
 
 def threshold_number(condition: Condition) -> float | None:
@@ -19,9 +19,9 @@ def threshold_number(condition: Condition) -> float | None:
 
 
 def finite(threshold: float) -> float:
-    """The threshold. Raises CalibrationError if it is not finite: no score could ever reach it."""
-    if not math.isfinite(threshold):
-        raise CalibrationError("the threshold is not a finite number under this calibration")
+    """The threshold. Raises CalibrationError if float32 cannot hold it: no score could ever reach it."""
+    if not abs(threshold) <= FLOAT32_MAX:
+        raise CalibrationError("the threshold is out of range under this calibration")
     return threshold
 
 

@@ -24,6 +24,7 @@ from guardrail.vectors.provenance import LATER_FIELDS, LATER_SOURCE_FIELDS, Prov
 
 FORMAT = "guardrail-vectors"
 FORMAT_VERSION = 1
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
