@@ -76,7 +76,7 @@ class Walker:
         try:
             return sound(self.yaml.constructor.construct_object(node))
         except Exception:  # ruamel's constructors raise whatever int(), float() and a dictionary raise
-            shown = self.written.get(path, node.value)
+            shown: str = self.written.get(path) or node.value
             return self._problem(f"`{shown[:40]}` is not a valid {_short(node.tag)}", node, path)
 
     def _mapping(self, node: Any, path: KeyPath) -> dict[Any, Any]:
