@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typer import Argument, Option
 
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.options import OutputOptions, add_group, takes_options
+from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def pending(queue: QueueFile = None, *, output: OutputOptions) -> None:
 def resolve(
     ticket: Annotated[str, Argument(help="Id of the ticket.")],
     approve: Annotated[bool, Option("--approve/--deny", help="The decision.")],
-    by: Annotated[str | None, Option(help="Who decides. Default: the user's name.")] = None,
+    by: Annotated[str, Option(help="Who decides: a name that the records will keep.")],
     note: Annotated[str | None, Option(help="Reason for the decision.")] = None,
     queue: QueueFile = None,
     *,
@@ -118,8 +118,9 @@ def resolve(
     """Approve or deny a ticket, once."""
     from guardrail.actions.review_queue import ticket_to_json
 
-    who = by or os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
-    done = _queue(queue).resolve(ticket, approve, who, note)
+    if not by.strip():
+        raise ConfigError("--by must name who decides")
+    done = _queue(queue).resolve(ticket, approve, by, note)
     if output.as_json:
         print_json(ticket_to_json(done))
     else:

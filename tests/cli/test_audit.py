@@ -110,20 +110,30 @@ def test_resolve_decides_once(queue, capsys):
     assert run(["audit", "resolve", "t-1", "--approve", "--by", "ann", "--note", "fine"]) == 0
     assert "t-1: approved by ann" in capsys.readouterr().out
     assert queue.get("t-1").note == "fine"
-    assert run(["audit", "resolve", "t-1", "--deny"]) == 2
+    assert run(["audit", "resolve", "t-1", "--deny", "--by", "bob"]) == 2
     assert "was already approved by ann" in capsys.readouterr().err
 
 
 def test_resolve_needs_a_decision(queue):
     queue.open(ticket("t-1"))
-    assert run(["audit", "resolve", "t-1"]) == 2
+    assert run(["audit", "resolve", "t-1", "--by", "ann"]) == 2
+    assert queue.get("t-1").state == "pending"
+
+
+@pytest.mark.parametrize("by", [[], ["--by", " "]])
+def test_resolve_needs_the_name_of_who_decides(by, queue, capsys):
+    queue.open(ticket("t-1"))
+    assert run(["audit", "resolve", "t-1", "--approve", *by]) == 2
+    assert "--by" in capsys.readouterr().err
     assert queue.get("t-1").state == "pending"
 
 
 def test_another_queue_can_be_named(tmp_path, queue, capsys):
     other = ReviewQueue(tmp_path / "other.sqlite")
     other.open(ticket("t-7"))
-    assert run(["audit", "resolve", "t-7", "--deny", "--queue", str(other.path), "--json"]) == 0
+    assert (
+        run(["audit", "resolve", "t-7", "--deny", "--by", "ann", "--queue", str(other.path), "--json"]) == 0
+    )
     assert json.loads(capsys.readouterr().out)["state"] == "denied"
 
 

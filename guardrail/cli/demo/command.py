@@ -115,7 +115,7 @@ def _said(stop: Stop, temporary: bool) -> Iterator[tuple[str, str | Text, str]]:
         yield "no guard", stop.unguarded, "red" if action != "escalate" else ""
     if reply.ticket_id:
         yield "ticket", f"{reply.ticket_id} waits for a person: guardrail audit pending", ""
-        yield "", f"guardrail audit resolve {reply.ticket_id} --approve (or --deny)", ""
+        yield "", f"guardrail audit resolve {reply.ticket_id} --approve (or --deny) --by YOUR-NAME", ""
         if temporary:
             yield "", "(the tour's own queue is temporary; it is deleted when the tour ends)", "bright_black"
     yield "cost", _cost(stop), "bright_black"
