@@ -23,27 +23,29 @@ from guardrail.files.records import (
     pick,
     utc_now,
 )
-from guardrail.files.sqlite import connection, transaction
+from guardrail.files.sqlite import Table, connection, transaction
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import EscalationSink
 from guardrail.types import Ticket
 
 PATH_VARIABLE = "GUARDRAIL_REVIEW_QUEUE"
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS tickets (
-    id TEXT PRIMARY KEY,
-    policy TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'denied')),
-    created TEXT NOT NULL,
-    decision TEXT NOT NULL,
-    messages TEXT NOT NULL,
-    resolved TEXT,
-    resolver TEXT,
-    note TEXT
-) STRICT;
-CREATE INDEX IF NOT EXISTS tickets_state ON tickets (state, created);
-"""
+TICKETS = Table(
+    "tickets",
+    {
+        "id": "TEXT PRIMARY KEY",
+        "policy": "TEXT NOT NULL",
+        "state": "TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'denied'))",
+        "created": "TEXT NOT NULL",
+        "decision": "TEXT NOT NULL",
+        "messages": "TEXT NOT NULL",
+        "resolved": "TEXT",
+        "resolver": "TEXT",
+        "note": "TEXT",
+    },
+    "STRICT",
+    {"tickets_state": "state, created"},
+)
 NEW = "id, policy, state, created, decision, messages"
 COLUMNS = f"{NEW}, resolved, resolver, note"
 
@@ -101,13 +103,13 @@ class ReviewQueue:
     def _select(self, condition: str, *values: str) -> list[Ticket]:
         if not self.path.exists():
             return []
-        with self._reported(), connection(self.path, SCHEMA) as database:
+        with self._reported(), connection(self.path, TICKETS) as database:
             rows = database.execute(f"SELECT {COLUMNS} FROM tickets {condition}", values).fetchall()
         return [_ticket(row) for row in rows]
 
     @contextmanager
     def _writing(self) -> Generator[sqlite3.Connection, None, None]:
-        with self._reported(), connection(self.path, SCHEMA) as database, transaction(database):
+        with self._reported(), connection(self.path, TICKETS) as database, transaction(database):
             yield database
 
     @contextmanager

@@ -1,60 +1,95 @@
-"""The audit sink `sqlite`: the same lines as `jsonl`, one row each, with columns for queries."""
+"""A log as a SQLite file: the same lines as in a text file, one row each, with columns for queries."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-from guardrail.audit.lines import GENESIS, Kind, encode, line_hash
+from guardrail.audit.lines import GENESIS, line_hash
+from guardrail.audit.stores import Cut, MakeLine, Patience, ProcessLock
 from guardrail.errors import AuditError
-from guardrail.files.sqlite import opened, transaction
-from guardrail.plugins.audit import AuditRecord
+from guardrail.files.sqlite import Table, committed, opened
 
-# the columns are computed from the line, so that nobody can change one without the other
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    seq INTEGER PRIMARY KEY,
-    line BLOB NOT NULL,
-    id TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.record.id')),
-    event TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.event')),
-    time TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.record.time')),
-    action TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.record.decision.action')),
-    policy TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.record.decision.policy')),
-    outcome TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.record.outcome'))
-);
-CREATE INDEX IF NOT EXISTS events_time ON events (time);
-CREATE INDEX IF NOT EXISTS events_id ON events (id);
-"""
+COLUMNS = {
+    "id": "record.id",
+    "event": "event",
+    "time": "record.time",
+    "action": "record.decision.action",
+    "policy": "record.decision.policy",
+    "outcome": "record.outcome",
+    "conversation": "record.conversation",
+    "ended": "record.ended",
+    "reviewer": "record.reviewer",
+}
+"""Where in its line each column for queries stands."""
 
 
-class Sqlite:
-    """Appends to the table `events` of one file. Raises AuditError, already on creation, if it cannot.
+def _column(place: str) -> str:
+    # computed from the line, so that nobody can change one without the other
+    return f"TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.{place}'))"
+
+
+EVENTS = Table(
+    "events",
+    {
+        "seq": "INTEGER PRIMARY KEY",
+        "line": "BLOB NOT NULL",
+        **{name: _column(place) for name, place in COLUMNS.items()},
+    },
+    indexes={"events_time": "time", "events_id": "id"},
+)
+
+
+class EventTable:
+    """The `Store` of the sink `sqlite`: the table `events` of one file. Made if there is no such file.
 
     A row survives if the process is killed; with `fsync` it also survives a power cut.
     """
 
-    name = "sqlite"
-
-    def __init__(self, path: str | Path, fsync: bool = False) -> None:
-        self.path = Path(path)
-        self.fsync = fsync
-        self._lock = threading.Lock()
+    def __init__(self, path: Path, fsync: bool = False) -> None:
+        self.path, self.fsync = path, fsync
+        self._lock = ProcessLock()
+        self._patience = Patience()
         # one per process: SQLite forbids using or closing a connection inherited over a fork
         self._connections: dict[int, sqlite3.Connection] = {}
-        with self._reported():
-            self._connection()
+        self._connection()
 
-    def decided(self, record: AuditRecord) -> None:
-        """Append the decision."""
-        self._append("decision", record)
+    def append(self, make: MakeLine) -> str:
+        """Append a line; returns its hash."""
+        with self._writing() as database:
+            last = _end(database, "DESC")
+            line = make(GENESIS if last is None else line_hash(last))
+            database.execute("INSERT INTO events (line) VALUES (?)", (line,))
+            return line_hash(line)
 
-    def finished(self, record: AuditRecord) -> None:
-        """Append the outcome."""
-        self._append("outcome", record)
+    def first(self) -> bytes | None:
+        """The first line; None if there is none."""
+        with self._lock:
+            return _end(self._connection(), "ASC")
+
+    def last(self) -> bytes | None:
+        """The last line; None if there is none."""
+        with self._lock:
+            return _end(self._connection(), "DESC")
+
+    def cut(self, find: Callable[[Iterable[bytes]], Cut | None]) -> None:
+        """Cut off what `find` says, and write over what it was on the disk."""
+        with self._writing() as database:
+            if (cut := find(_lines(database))) is None:
+                return
+            database.execute("PRAGMA secure_delete = ON")
+            seqs = database.execute("SELECT seq FROM events ORDER BY seq LIMIT ?", (cut.count,)).fetchall()
+            ((last_seq,),) = seqs[-1:]
+            database.execute("DELETE FROM events WHERE seq <= ?", (last_seq,))
+            kept = _end(database, "DESC")
+            line = cut.last(cut.removed if kept is None else line_hash(kept))
+            database.execute("INSERT INTO events (seq, line) VALUES (?, ?)", (last_seq, cut.first))
+            database.execute("INSERT INTO events (line) VALUES (?)", (line,))
+        self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the file; writing opens it again."""
@@ -64,29 +99,44 @@ class Sqlite:
 
     def _connection(self) -> sqlite3.Connection:
         if os.getpid() not in self._connections:
-            self._connections[os.getpid()] = opened(self.path, SCHEMA, durable=self.fsync)
+            self._connections[os.getpid()] = opened(
+                self.path, EVENTS, durable=self.fsync, busy_s=self._patience.seconds
+            )
         return self._connections[os.getpid()]
 
-    def _append(self, kind: Kind, record: AuditRecord) -> None:
-        with self._lock, self._reported(), transaction(database := self._connection()):
-            last = database.execute("SELECT line FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-            line = encode(kind, record, line_hash(last[0]) if last else GENESIS)
-            database.execute("INSERT INTO events (line) VALUES (?)", (line,))
-
     @contextmanager
-    def _reported(self) -> Generator[None, None, None]:
-        try:
-            yield
-        except (OSError, ValueError, sqlite3.Error) as error:
-            raise AuditError(f"audit log {self.path}: {error}") from error
+    def _writing(self) -> Generator[sqlite3.Connection]:
+        with self._lock:
+            database = self._connection()
+            database.execute(f"PRAGMA busy_timeout = {self._patience.seconds * 1e3:.0f}")
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                self._patience.waited(in_vain=error.sqlite_errorcode == sqlite3.SQLITE_BUSY)
+                raise
+            self._patience.waited(in_vain=False)
+            with committed(database):
+                yield database
+
+
+def _end(database: sqlite3.Connection, order: Literal["ASC", "DESC"]) -> bytes | None:
+    row = database.execute(f"SELECT line FROM events ORDER BY seq {order} LIMIT 1").fetchone()
+    return None if row is None else _bytes(row[0])
+
+
+def _lines(database: sqlite3.Connection) -> Iterator[bytes]:
+    return (_bytes(line) for (line,) in database.execute("SELECT line FROM events ORDER BY seq"))
+
+
+def _bytes(line: bytes | str) -> bytes:
+    return line if isinstance(line, bytes) else str(line).encode()
 
 
 def lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, first to last, without changing it."""
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
-        for (line,) in database.execute("SELECT line FROM events ORDER BY seq"):
-            yield line if isinstance(line, bytes) else str(line).encode()
+        yield from _lines(database)
     except sqlite3.Error as error:
         raise AuditError(f"{path}: not an audit log: {error}") from error
     finally:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from guardrail.audit import JsonLines, read, verify
-from guardrail.audit.jsonl import BLOCK
+from guardrail.audit.line_file import BLOCK
 from guardrail.errors import AuditError
 from guardrail.testing import audit_record
 

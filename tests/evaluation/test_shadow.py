@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from guardrail.audit.sqlite import Sqlite
+from guardrail.audit import Sqlite
 from guardrail.cli import run
 from guardrail.errors import ConfigError
 from guardrail.evaluation.shadow import Label, read_labels, shadowed

@@ -335,27 +335,27 @@ def test_no_record_gets_a_second_outcome_if_the_batch_fails_after_the_first(tmp_
 
 
 def test_a_streams_refused_audit_record_hands_nothing_out(tmp_path):
-    with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(tmp_path / "log.jsonl")}) as made:
-        made.audit.sinks["jsonl"].path = tmp_path
+    log = tmp_path / "log.jsonl"
+    with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)}) as made:
+        log.unlink()
+        log.mkdir()
         stream = made.stream("Hello", **GREEDY)
         with pytest.raises(AuditError):
             next(stream)
 
 
-def test_audit_records_hold_hashes_and_scores_and_text_only_on_request(tmp_path):
+def test_audit_records_hold_hashes_and_scores_and_more_only_on_request(tmp_path):
     plain, full = tmp_path / "plain.jsonl", tmp_path / "full.jsonl"
-    for log, text in ((plain, False), (full, True)):
-        with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log), "text": text}) as made:
-            made.chat("a secret question", tags=["beta"], conversation="c-1", **GREEDY)
-    assert "secret" not in plain.read_text()
-    assert "secret" in full.read_text()
-    (record,) = read(plain)
-    assert (record.kind, record.outcome, record.conversation, record.tags) == (
-        "chat",
-        "answered",
-        "c-1",
-        ("beta",),
-    )
+    for log, asked in ((plain, {}), (full, {"text": True, "clear": ["conversation", "tags"]})):
+        with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log), **asked}) as made:
+            for _ in range(2):
+                made.chat("a secret question", tags=["beta"], conversation="customer-17", **GREEDY)
+    for word in ("secret", "beta", "customer-17"):
+        assert word not in plain.read_text()
+        assert word in full.read_text()
+    record, again = read(plain)
+    assert (record.kind, record.outcome) == ("chat", "answered")
+    assert (record.conversation, record.tags) == (again.conversation, again.tags)
     assert len(record.prompt_sha256) == 64
     assert record.decision.scores
 

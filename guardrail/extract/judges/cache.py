@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from guardrail.errors import JudgeError
-from guardrail.files.sqlite import opened, transaction
+from guardrail.files.sqlite import Table, opened, transaction
 from guardrail.plugins.protocols import Judge, JudgeRequest
 
 Scores: TypeAlias = Sequence[tuple[int, float | None]]
 """(index of the request, score) for the requests of one batch."""
-SCHEMA = "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, score REAL) WITHOUT ROWID;"
+SCORES = Table("scores", {"key": "TEXT PRIMARY KEY", "score": "REAL"}, "WITHOUT ROWID")
 
 
 class StreamingJudge(Judge, Protocol):
@@ -61,7 +61,7 @@ class CachedJudge:
         """Raises JudgeError if the judge cannot be reached, or the cache cannot be used."""
         keys = [key_of(self.judge.identity, request) for request in requests]
         try:
-            with closing(opened(self.path, SCHEMA, durable=False)) as database:
+            with closing(opened(self.path, SCORES, durable=False)) as database:
                 known = _known(database, keys)
                 self._ask(database, dict(zip(keys, requests, strict=True)), known)
         except (OSError, sqlite3.Error) as error:

@@ -1,0 +1,93 @@
+"""Files that are there already: of an older version, or open to other users."""
+
+import logging
+import os
+import sqlite3
+import stat
+
+import pytest
+
+from guardrail.actions.review_queue import ReviewQueue
+from guardrail.audit import JsonLines, Sqlite, read, verify
+from guardrail.audit.lines import GENESIS, encode
+from guardrail.testing import audit_record, ticket
+
+FIRST_SCHEMA = """
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    line BLOB NOT NULL,
+    id TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.record.id')),
+    event TEXT GENERATED ALWAYS AS (json_extract(CAST(line AS TEXT), '$.event'))
+);
+PRAGMA user_version = 1;
+"""
+
+
+def make_old(path):
+    database = sqlite3.connect(path)
+    database.executescript(FIRST_SCHEMA)
+    database.execute("INSERT INTO events (line) VALUES (?)", (encode("decision", audit_record(), GENESIS),))
+    database.commit()
+    database.close()
+
+
+def test_a_database_of_an_older_version_gets_the_new_columns(tmp_path):
+    path = tmp_path / "audit.sqlite"
+    make_old(path)
+    sink = Sqlite(path)
+    sink.decided(audit_record("r-2"))
+    sink.close()
+    database = sqlite3.connect(path)
+    rows = database.execute("SELECT id, action, policy, conversation, outcome FROM events ORDER BY seq")
+    assert rows.fetchall() == [("r-1", "block", "test", "", None), ("r-2", "block", "test", "", None)]
+    plan = database.execute("EXPLAIN QUERY PLAN SELECT id FROM events WHERE time > '2026'").fetchall()
+    assert "events_time" in str(plan)
+    database.close()
+    assert verify(path).ok
+    assert [record.id for record in read(path)] == ["r-1", "r-2"]
+
+
+def test_a_database_of_a_later_version_is_refused(tmp_path):
+    path = tmp_path / "audit.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 7")
+    database.close()
+    with pytest.raises(Exception, match="version 7 is not supported"):
+        Sqlite(path)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file modes mean nothing there")
+@pytest.mark.parametrize("use", [JsonLines, Sqlite, lambda path: ReviewQueue(path).open(ticket())])
+def test_files_that_others_could_read_become_private_and_that_is_said(use, tmp_path, caplog):
+    path = tmp_path / "kept"
+    path.touch(0o644)
+    for kind in ("-wal", "-shm"):
+        (tmp_path / f"kept{kind}").touch(0o666)
+    with caplog.at_level(logging.WARNING, logger="guardrail"):
+        use(path)
+    assert {mode(file) for file in tmp_path.iterdir()} == {0o600}
+    assert "kept was open to other users" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file modes mean nothing there")
+def test_a_folder_in_which_anyone_may_write_is_warned_of(tmp_path, caplog):
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    JsonLines(folder / "audit.jsonl")
+    assert "any user can replace or remove" in caplog.text
+    caplog.clear()
+    folder.chmod(0o1777)
+    JsonLines(folder / "audit.jsonl")
+    assert not caplog.text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_device_keeps_its_mode():
+    before = os.stat("/dev/full").st_mode
+    JsonLines("/dev/full")
+    assert os.stat("/dev/full").st_mode == before
