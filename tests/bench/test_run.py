@@ -81,9 +81,9 @@ def test_only_one_model_is_wrapped_for_guarded_and_unwrapped_for_bare_calls(poli
     run, seen = run_of(couple, policies), []
 
     def watched():
-        seen.append("_guarded_by" in model.__dict__)
+        seen.append("_prefill" in model.__dict__)
 
-    run.recorded(watched, lambda: seen.append("_guarded_by" in model.__dict__))
+    run.recorded(watched, lambda: seen.append("_prefill" in model.__dict__))
     warm_up, pairs = [True, True, False], [True, True, False, False, True, True]
     # the call after wrapping is made twice; the pairs go guarded, bare, bare, guarded
     assert seen == [*warm_up, *pairs]

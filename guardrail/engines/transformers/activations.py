@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from guardrail.engines.transformers.blocks import submodule
 from guardrail.engines.transformers.ends import Ends, at_columns
 from guardrail.engines.transformers.nnsight import Place, Traced
+from guardrail.engines.transformers.turn import Turn
 from guardrail.errors import ModelError
 
 Component: TypeAlias = Literal["resid", "attn", "mlp"]
@@ -40,8 +40,8 @@ class Edit:
 class TransformersActivations:
     """`read` and `patch` one forward pass. Modules are wrapped only during the pass."""
 
-    def __init__(self, model: Any, blocks: nn.ModuleList, lock: AbstractContextManager[Any]) -> None:
-        self._model, self._blocks, self._lock = model, blocks, lock
+    def __init__(self, model: Any, blocks: nn.ModuleList, turn: Turn) -> None:
+        self._model, self._blocks, self._turn = model, blocks, turn
 
     def read(
         self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], positions: Positions = "last"
@@ -83,8 +83,8 @@ class TransformersActivations:
     ) -> Any:
         ordered = sorted(set(sites), key=_order)
         modules = {_place(site)[0]: self._module(site) for site in ordered}
-        with self._lock, torch.no_grad():
-            return Traced(modules).look(
+        with torch.no_grad():
+            return Traced(modules, self._turn).look(
                 [_place(site) for site in ordered], lambda: self._model(**self._inputs(ids, mask)), visit
             )
 

@@ -64,6 +64,11 @@ def decoder_blocks(model: Any) -> nn.ModuleList:
     return found[0]
 
 
+def decoder_of(model: nn.Module, blocks: nn.ModuleList) -> nn.Module:
+    """The module that holds the blocks and runs them."""
+    return next(module for module in model.modules() if any(child is blocks for child in module.children()))
+
+
 def _is_list(module: object, count: int) -> bool:
     return isinstance(module, nn.ModuleList) and len(module) == count
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, Literal
@@ -15,9 +14,10 @@ from torch import Tensor
 from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Scored, Token
 from guardrail.engines.transformers.activations import Site, TransformersActivations
 from guardrail.engines.transformers.assembly import assemble
-from guardrail.engines.transformers.blocks import text_config
+from guardrail.engines.transformers.blocks import decoder_of, text_config
 from guardrail.engines.transformers.ends import EMPTY, Ends
 from guardrail.engines.transformers.executor import layer_name
+from guardrail.engines.transformers.front import Front
 from guardrail.engines.transformers.generation import Generation
 from guardrail.engines.transformers.hooks import Hooked
 from guardrail.engines.transformers.instruments import ExecutorType, Instruments
@@ -27,12 +27,11 @@ from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.sampling import generation_arguments, seeded
+from guardrail.engines.transformers.turn import claim, release
 from guardrail.engines.transformers.unsupported import check_generation, check_rows, prompt_ids, unread
 from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
 from guardrail.types import Array, Decision, Message, Sampling, Timing
-
-MARK = "_guarded_by"
 
 
 class TransformersEngine:
@@ -56,14 +55,13 @@ class TransformersEngine:
     ) -> None:
         self.local = LocalModel(model, tokenizer, chat_template, template_arguments)
         self.model, self.tokenizer, self.inner = model, tokenizer, self.local.inner
-        if MARK in self.inner.__dict__:
-            raise ModelError("another guard holds this model; close it first")
-        self.blocks, self.lock = self.local.blocks, self.local.lock
+        self.blocks, self.turn = self.local.blocks, self.local.turn
         self.fingerprint = self.local.fingerprint
         self.instruments = Instruments(self.local, prefill, decode, ahead)
         self._generation: Generation | None = None
-        self._owner = 0
-        self._attach()
+        claim(self.blocks)
+        self.front = Front(self.inner, decoder_of(self.inner, self.blocks), self.turn, self._prefill, self._step)
+        self._open = True
 
     @property
     def max_tokens(self) -> int:
@@ -90,6 +88,7 @@ class TransformersEngine:
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """The prompt's ids; the guard decides what to do with one that is too long."""
+        self.turn.refuse_reentry()
         return self.local.render(messages)
 
     def encode(self, text: str) -> list[int]:
@@ -112,7 +111,8 @@ class TransformersEngine:
         """Decide on a batch and generate nothing: the forward ends at the last layer read."""
         ids, mask = self.batch(prompts)
         start = perf_counter()
-        with self.lock, torch.no_grad():
+        with self.turn.taken(), torch.no_grad():
+            self.front.put()
             guarded = GuardedPrefill(self.instruments.reader(plan), evaluator, len(prompts), 1, Ends(None, 0))
             if not guarded.decisions:
                 names = [layer_name(layer) for layer in plan.layers]
@@ -144,6 +144,7 @@ class TransformersEngine:
 
     def prompts(self, arguments: Mapping[str, Any]) -> list[Prompt]:
         """The prompts in the arguments of `generate`, without padding. Raises PromptError for none."""
+        self.turn.refuse_reentry()
         ids = prompt_ids(arguments).cpu()  # one copy, because each one waits for the device
         check_rows(arguments, len(ids), self.unread(arguments))
         mask = arguments.get("attention_mask")
@@ -166,14 +167,15 @@ class TransformersEngine:
         """`model.generate(**arguments)` under guard. Raises UnsupportedGeneration and PromptError."""
         check_generation(arguments, self.inner.generation_config)
         prompts, width = prompt_ids(arguments).shape
-        with self.lock:
+        # until the prompt is evaluated no pass may begin: whatever it computes, nothing would have decided on
+        with self.turn.taken(barred=True):
+            self.front.put()
             self.instruments.reader(plan)
-            self._owner, previous = threading.get_ident(), self._generation
             self._generation = Generation(self.instruments, plan, evaluator, prompts, width, emit)
             try:
                 return self._generation.run(self.inner.generate, arguments)
             finally:
-                self._generation = previous
+                self._generation = None
 
     def assemble(
         self, arguments: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
@@ -202,55 +204,27 @@ class TransformersEngine:
         extra: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         if mask is not None and "position_ids" in known:
             extra["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        self.turn.expect()
         return self.inner(input_ids=ids, attention_mask=mask, use_cache=False, **extra)
 
-    def _attach(self) -> None:
-        """Put our `_prefill` and a lock in front of the model's own; other threads wait."""
-        inner, original = self.inner, self.inner._prefill
-        self._before = {
-            name: inner.__dict__[name] for name in ("_prefill", "forward") if name in inner.__dict__
-        }
-
-        def _prefill(ids: Tensor, config: Any, model_kwargs: dict[str, Any], **rest: Any) -> Any:
-            # another thread's `generate` is the user's own, and must not meet the evaluator of this request
-            generation = self._generation if self._owner == threading.get_ident() else None
-            call = PrefillCall(
-                original=original, ids=ids, config=config, model_kwargs=model_kwargs, rest=rest
-            )
-            return call() if generation is None else generation.prefill(call)
-
-        inner._prefill = _prefill
-        inner.forward = _locked(inner.forward, self.lock, self._step)
-        inner.__dict__[MARK] = self
+    def _prefill(self, call: PrefillCall) -> Any:
+        assert self._generation is not None, "only a request's own `generate` gets here"
+        return self._generation.prefill(call)
 
     def _step(self) -> None:
-        """Before every forward pass, under the lock."""
-        if self._generation is not None and self._owner == threading.get_ident():
+        """Before every forward pass of a request's `generate`."""
+        if self._generation is not None:
             self._generation.step()
 
     def close(self) -> None:
         """Take everything off the model again."""
-        with self.lock:
-            if self.inner.__dict__.get(MARK) is not self:
-                return
-            for name in ("_prefill", "forward", MARK):
-                self.inner.__dict__.pop(name, None)
-            self.inner.__dict__.update(self._before)
-            self.instruments = Instruments(self.local, *self.instruments.kinds)
-
-
-def _locked(forward: Callable[..., Any], lock: Any, step: Callable[[], None]) -> Callable[..., Any]:
-    def locked(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            # a lock would break the graph
-            return forward(*args, **kwargs)
-        with lock:
-            step()
-            return forward(*args, **kwargs)
-
-    # transformers asks for the signature at every decoding step
-    locked.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]
-    return locked
+        with self.turn.lock:
+            if self._open:
+                self._open = False
+                self.front.take_off()
+                release(self.blocks)
+                # without modules, so that nothing is left in front of them
+                self.instruments = Instruments(self.local, *self.instruments.kinds)
 
 
 def _stopped(decision: Decision) -> Completion:

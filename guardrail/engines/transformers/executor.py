@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 T = TypeVar("T")
+TWICE = "a decoder block was called twice in one guarded forward pass"
 Visit = Callable[[str, Tensor], bool]
 """Called with a module's name and its output, which may be changed in place. True stops the forward."""
 

@@ -117,6 +117,8 @@ class Generation:
         if self.resume is not None:
             outputs, self.resume = self.resume, None
             return outputs
+        if self.guarded is not None:
+            raise EvaluationError("another `generate` began inside a guarded one")
         start = perf_counter()
         guarded, outputs = self._guarded_prefill(call)
         milliseconds, guard = (perf_counter() - start) * 1e3, guarded.guard_seconds * 1e3

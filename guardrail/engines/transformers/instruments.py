@@ -11,9 +11,10 @@ from guardrail.engines.transformers.executor import Executor, layer_name
 from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.replies import ReplyReader
 from guardrail.engines.transformers.steering import Reader
+from guardrail.engines.transformers.turn import Turn
 from guardrail.policy.plan import Plan
 
-ExecutorType: TypeAlias = Callable[[Mapping[str, nn.Module]], Executor]
+ExecutorType: TypeAlias = Callable[[Mapping[str, nn.Module], Turn], Executor]
 
 
 class Instruments:
@@ -28,7 +29,7 @@ class Instruments:
     ) -> None:
         self.local, self.ahead = local, ahead
         self.kinds = (prefill, decode, ahead)
-        self.prefilling, self.decoding = prefill({}), decode({})
+        self.prefilling, self.decoding = prefill({}, local.turn), decode({}, local.turn)
         self._visited: tuple[tuple[int, ...], ...] = ()
         self._readers: dict[int, Reader] = {}
         self._reply_reader: ReplyReader | None = None
@@ -36,7 +37,7 @@ class Instruments:
     def prepare(self, plan: Plan) -> None:
         """Look at the layers that this plan reads, steers, rechecks and follows, and at no others."""
         layers = (self.visited(plan), plan.reply_layers)
-        with self.local.lock:
+        with self.local.turn.lock:
             # a reload that looks at the same layers keeps the executors, and with them nnsight's workers
             if layers != self._visited:
                 self._execute(*layers)
@@ -54,10 +55,10 @@ class Instruments:
 
     def _execute(self, prompt: Sequence[int], reply: Sequence[int]) -> None:
         """Make the executors: one for both if they are of one kind, so that modules are wrapped once."""
-        prefill, decode, _ = self.kinds
+        (prefill, decode, _), turn = self.kinds, self.local.turn
         every = self._modules({*prompt, *reply})
-        self.prefilling = prefill(every if prefill is decode else self._modules(prompt))
-        self.decoding = self.prefilling if prefill is decode else decode(every)
+        self.prefilling = prefill(every if prefill is decode else self._modules(prompt), turn)
+        self.decoding = self.prefilling if prefill is decode else decode(every, turn)
 
     def _modules(self, layers: Iterable[int]) -> dict[str, nn.Module]:
         return {layer_name(layer): self.local.blocks[layer - 1] for layer in sorted(layers)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from threading import RLock
 from typing import Any
 
 import torch
@@ -15,13 +14,14 @@ from guardrail.engines.transformers.batches import padded
 from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
 from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.engines.transformers.rendering import Renderer
+from guardrail.engines.transformers.turn import turn_of
 from guardrail.types import Message
 
 
 class LocalModel:
     """Wraps a decoder-only model without changing it.
 
-    `inner` is the transformers model, also inside a PEFT wrapper; `lock` is held while it is looked into.
+    `inner` is the transformers model, also inside a PEFT wrapper; `turn` is taken while it is looked into.
     `chat_template` and `template_arguments` are used instead of the tokenizer's own. Raises ModelError for
     models that cannot be guarded.
     """
@@ -39,8 +39,8 @@ class LocalModel:
         self.blocks = decoder_blocks(self.inner)
         self.renderer = Renderer(tokenizer, chat_template, template_arguments)
         self.fingerprint = fingerprint(model, tokenizer, self.renderer.template, self.renderer.arguments)
-        self.lock = RLock()
-        self.activations = TransformersActivations(self.inner, self.blocks, self.lock)
+        self.turn = turn_of(self.blocks)
+        self.activations = TransformersActivations(self.inner, self.blocks, self.turn)
 
     @property
     def max_tokens(self) -> int:

@@ -2,7 +2,8 @@
 
 Only the blocks that are read or steered are wrapped, each as a leaf under a container of our own, and only
 while they are looked into: between looks, and while an unsteered reply is decoded, every block has its own
-`forward`. nnsight cannot look into compiled code, so a compiled model runs eagerly during a look.
+`forward`. During a look others still get that one: nnsight follows one thread, and one pass of it. nnsight
+cannot look into compiled code, so a compiled model runs eagerly during a look.
 
 nnsight extracts the source of the block in `steer` from this file, so its body must be on lines of its own.
 """
@@ -16,17 +17,23 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, Literal, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from guardrail.engines.transformers.executor import Visit, hidden_of
+from guardrail.engines.transformers.executor import TWICE, Visit, hidden_of
+from guardrail.engines.transformers.stance import eagerly
+from guardrail.engines.transformers.standin import StandIn
+from guardrail.engines.transformers.turn import Turn
+from guardrail.errors import EvaluationError
 
 T = TypeVar("T")
 
 Place: TypeAlias = tuple[str, Literal["input", "output"]]
 """A module's name, and which side of it."""
 
-SLOTS = ("forward", "__nnsight__")
+STATE = "__nnsight__"
+"""Where nnsight keeps what it knows of a module, in the module's `__dict__`."""
+
+SLOTS = ("forward", STATE)
 
 
 def import_nnsight() -> Any:
@@ -46,12 +53,41 @@ class _Done(Exception):
     """Ends an open loop of `steer` without nnsight's warning that the loop outran the run."""
 
 
-class Traced:
-    """A few modules under nnsight, by name. This executor is the reference."""
+class Controlled(StandIn):
+    """nnsight's controller in place of a module's `forward`, for the passes of a request.
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        self._modules = dict(modules)
-        self._rewrap()
+    `once`: whether a look is into one pass, in which the module can come only once.
+    """
+
+    def __init__(self, module: nn.Module, controller: Callable[..., Any], turn: Turn) -> None:
+        super().__init__(module, "forward")
+        self._controller, self._turn = controller, turn
+        self.once = self.called = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's output, seen by nnsight or not."""
+        if self._turn.mine:
+            if self.once and self.called:
+                raise EvaluationError(TWICE)
+            self.called = True
+            return self._controller(*args, **kwargs)
+        if self._turn.here or self.retired:
+            return self.own(*args, **kwargs)
+        # another thread's: the module's own `forward` may be nnsight's too, if its user has wrapped the model
+        with self._turn.lock:
+            return self.own(*args, **kwargs)
+
+
+class Traced:
+    """A few modules under nnsight, by name. This executor is the reference.
+
+    `turn`: of the model that they are in, if it has one.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], turn: Turn | None = None) -> None:
+        self._modules, self._turn = dict(modules), turn or Turn()
+        with self._turn.lock:
+            self._rewrap()
 
     def observe(self, names: Sequence[str], forward: Callable[[], T], visit: Visit) -> T | None:
         """Run one forward pass and show `visit` the output of each named module; None if it was stopped."""
@@ -66,9 +102,9 @@ class Traced:
 
         def look() -> bool:
             # lazily, because reading a value parks the worker until the pass gets there
-            return any(visit(place, self._value(place)) for place in places)
+            return any(self._turn.apart(visit, place, self._value(place)) for place in places)
 
-        with self._instrumented():
+        with self._instrumented(once=True):
             return self._worker.beside(look, forward)
 
     def steer(self, names: Sequence[str], run: Callable[[], T], visit: Visit) -> T:
@@ -84,7 +120,7 @@ class Traced:
         with self._instrumented(), suppress(_Done), self._wrapped.trace(0, fn=call) as tracer:
             for _step in tracer.iter[:]:
                 for name in names:
-                    visit(name, self._value((name, "output")))
+                    self._turn.apart(visit, name, self._value((name, "output")))
         return result[0]
 
     def begin(self, names: Sequence[str], visit: Visit) -> Callable[[], None] | None:
@@ -97,36 +133,37 @@ class Traced:
         return hidden_of(getattr(getattr(self._wrapped, name), side))
 
     @contextmanager
-    def _instrumented(self) -> Generator[None]:
+    def _instrumented(self, once: bool = False) -> Generator[None]:
         """nnsight's `forward` on the modules, run eagerly; then their own again."""
-        if self._slots() != self._own:
-            # a `forward` was replaced since; nnsight's would still call the one that it wrapped
-            self._rewrap()
-        self._put(self._nnsights)
-        try:
-            # a graph that was compiled before would run on without nnsight's `forward`, unread
-            with torch.compiler.set_stance("force_eager"):
+        # a graph that was compiled before would run on without nnsight's `forward`, unread
+        with self._turn.looking(), eagerly():
+            if not all(one.fits for one in self._controlled):
+                # a `forward` was replaced since; nnsight's would still call the one that it wrapped
+                self._rewrap()
+            for one in self._controlled:
+                one.once, one.called = once, False
+                one.put()
+            try:
                 yield
-        finally:
-            self._put(self._own)
+            finally:
+                for one in self._controlled:
+                    one.take_off()
 
     def _rewrap(self) -> None:
-        self._own = self._slots()
+        modules = list(self._modules.values())
+        before = [{name: m.__dict__[name] for name in SLOTS if name in m.__dict__} for m in modules]
+        for module in modules:
+            # a user may have wrapped the model as well; nnsight would share that state
+            module.__dict__.pop(STATE, None)
         self._wrapped = _wrap(self._modules)
         self._worker = StandingWorker(self._wrapped.interleaver)
-        self._nnsights = self._slots()
-        self._put(self._own)
-
-    def _slots(self) -> dict[str, dict[str, object]]:
-        """The attributes of each module that nnsight replaces, as they are now."""
-        found = {name: module.__dict__ for name, module in self._modules.items()}
-        return {name: {slot: own[slot] for slot in SLOTS if slot in own} for name, own in found.items()}
-
-    def _put(self, slots: Mapping[str, Mapping[str, object]]) -> None:
-        for name, module in self._modules.items():
-            for slot in SLOTS:
-                module.__dict__.pop(slot, None)
-            module.__dict__.update(slots[name])
+        controllers = [module.__dict__["forward"] for module in modules]
+        for module, own in zip(modules, before, strict=True):
+            for name in SLOTS:
+                module.__dict__.pop(name, None)
+            module.__dict__.update(own)
+        pairs = zip(modules, controllers, strict=True)
+        self._controlled = [Controlled(module, controller, self._turn) for module, controller in pairs]
 
 
 class StandingWorker:
