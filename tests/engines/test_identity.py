@@ -202,7 +202,7 @@ def test_an_allowed_decoding_step_only_adds_what_tells_whose_it_is():
         without = calls_of_a_step(lambda n: bare.generate(**tokens(n), pad_token_id=0))
         guarded = calls_of_a_step(lambda n: generate(made, active, Fixed(), **tokens(n)))
     assert without > 500
-    assert 0 < guarded - without <= 10
+    assert 0 < guarded - without <= 13
 
 
 def test_logits_processors_and_stopping_criteria_work_as_before():

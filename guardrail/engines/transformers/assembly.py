@@ -29,7 +29,11 @@ def assemble(
     ids = prompt_ids(kwargs)
     samples = int(setting("num_return_sequences", kwargs, local.inner.generation_config) or 1)
     end, pad = special_tokens(local, kwargs)
-    _finish_streamer(kwargs, ids, local, answers, samples, pad)
+    if (streamer := kwargs.get("streamer")) is not None:
+        if not (generated and generated.completions):
+            # like everything else, the prompts are held back until a reply goes on
+            streamer.put(ids.repeat_interleave(samples, 0).cpu())
+        _finish_streamer(streamer, ids, local, answers, samples, pad)
     kept = _by_prompt(output, generated, samples)
     sent = _sent(kwargs, generated, kept, ids.shape[1])
     rows = {
@@ -79,16 +83,9 @@ def _padded(rows: list[list[int]], pad: int, device: torch.device) -> Tensor:
 
 
 def _finish_streamer(
-    kwargs: Mapping[str, Any],
-    ids: Tensor,
-    local: LocalModel,
-    answers: Mapping[int, str],
-    samples: int,
-    pad: int,
+    streamer: Any, ids: Tensor, local: LocalModel, answers: Mapping[int, str], samples: int, pad: int
 ) -> None:
     """Send the answers, one token of each row at a time, and the end."""
-    if (streamer := kwargs.get("streamer")) is None:
-        return
     said = [local.renderer.encode(answers[row]) if row in answers else [] for row in range(len(ids))]
     rows = [row for row in said for _ in range(samples)]
     for tokens in zip_longest(*rows, fillvalue=pad):

@@ -60,7 +60,8 @@ class TransformersEngine:
         self.instruments = Instruments(self.local, prefill, decode, ahead)
         self._generation: Generation | None = None
         claim(self.blocks)
-        self.front = Front(self.inner, decoder_of(self.inner, self.blocks), self.turn, self._prefill, self._step)
+        decoder = decoder_of(self.inner, self.blocks)
+        self.front = Front(self.inner, decoder, self.turn, self._prefill, self._step)
         self._open = True
 
     @property

@@ -34,6 +34,7 @@ from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.rows import Kept, select_inputs, select_outputs
 from guardrail.engines.transformers.steering import BatchSteering
+from guardrail.engines.transformers.streamers import held
 from guardrail.engines.transformers.unsupported import check_followed, end_ids
 from guardrail.errors import EvaluationError, GuardrailError, SteeringError, UnsupportedGeneration
 from guardrail.policy.decide_reply import Watch
@@ -66,11 +67,13 @@ class Generation:
         self._holds_cache = False
         self._steering: BatchSteering | None = None
         self._end: Callable[[], None] = _nothing
+        self._release: Callable[[], None] = _nothing
 
     def run(self, generate: Callable[..., Any], kwargs: Mapping[str, Any]) -> GuardedOutput:
         """Call `generate(**kwargs)` under guard. Raises EvaluationError if nothing was decided."""
         self._watch(kwargs)
         self._holds_cache = cache_of(kwargs) is not None
+        kwargs, self._release = held(kwargs)
         try:
             output = generate(**kwargs)
             result = self._generated(output, list(range(self.prompts)), self._steering)
@@ -127,6 +130,7 @@ class Generation:
         stops = [decision.stops for decision in guarded.decisions]
         followed = any(not stops[row] for row in self.watches)
         if outputs is not None and not any(stops) and not followed and self._goes_on(guarded):
+            self._release()
             return outputs
         # by now `generate` has sized its state for every row and taken its stopping criteria: rows can only
         # leave, and replies can only be ended, in another call. The prompt is not computed again
@@ -195,6 +199,7 @@ class Generation:
         if not kept or self.resume is None:
             return self._output(decisions, [], None)
         assert self.guarded is not None
+        self._release()
         expand = self.guarded.expand
         rows = Kept(kept, self.prompts, expand)
         if len(kept) < self.prompts:
@@ -278,7 +283,7 @@ def _check_steered(passes: int, steering: BatchSteering) -> None:
 
 
 def _nothing() -> None:
-    """Stands in while no hooks have begun."""
+    """Stands in while no hooks have begun, and for no streamer."""
 
 
 def _stoppable(inputs: Mapping[str, Any], monitor: ReplyMonitor) -> dict[str, Any]:
