@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from guardrail.calibrate.projections import Spoken, followed, reply_projections
+import numpy as np
+from numpy.typing import NDArray
+
+from guardrail.calibrate.projections import Column
 from guardrail.calibration.running import Statistic
 from guardrail.calibration.values import BenignReplies
 from guardrail.policy.model import PolicySet
-from guardrail.vectors.values import TraitVectors
-
-if TYPE_CHECKING:
-    from guardrail.extract.subject import Subject
 
 STATISTICS: tuple[tuple[Statistic, int], ...] = (("mean", 16), ("max", 16), ("ema", 16))
 """The statistics to calibrate unless policies ask for more: each with its default window."""
 
 
 def reply_statistics(
-    subject: Subject, spoken: Sequence[Spoken], vectors: TraitVectors, policies: PolicySet | None
+    replies: Sequence[NDArray[np.float32]], columns: Sequence[Column], policies: PolicySet | None
 ) -> Mapping[str, Mapping[int, BenignReplies]]:
-    """For every trait at its own layer and every layer that policies follow. Empty below 2 replies."""
-    directions = followed(vectors, _layers(policies))
-    rows = reply_projections(subject, spoken, directions) if directions else []
-    if directions is None or len(rows) < 2:
-        return {}
+    """The statistics of replies [tokens, columns]. Empty below 2 replies."""
     table: dict[str, dict[int, BenignReplies]] = {}
-    for column, (trait, layer) in enumerate(directions.columns):
-        replies = [row[:, column] for row in rows]
-        table.setdefault(trait, {})[layer] = BenignReplies.of(replies, _statistics(policies))
+    for column, (trait, layer) in enumerate(columns if len(replies) >= 2 else ()):
+        values = [reply[:, column] for reply in replies]
+        table.setdefault(trait, {})[layer] = BenignReplies.of(values, _statistics(policies))
     return table
 
 
-def _layers(policies: PolicySet | None) -> dict[str, set[int]]:
+def followed_layers(policies: PolicySet | None) -> dict[str, set[int]]:
+    """The layers at which policies follow replies, by trait."""
     layers: dict[str, set[int]] = {}
     for policy in policies.policies if policies else ():
         for condition in policy.conditions if policy.stage == "response" else ():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from guardrail.calibrate import projections as collect
 from guardrail.calibrate import proposals
 from guardrail.calibrate.achieved import plan_rates, trait_rates
-from guardrail.calibrate.benign_replies import reply_statistics
+from guardrail.calibrate.benign_replies import followed_layers, reply_statistics
 from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.projections import Advance, Projections, Spoken, token_projections
 from guardrail.calibrate.sample import Sample
@@ -36,7 +36,7 @@ NEW_TOKENS = 96
 class Options:
     """The targets. `set_fpr` is a rate for all enforced policies together.
 
-    `conversations`: how many prompts the unguarded model answers, with at most `new_tokens` each, for the
+    `conversations`: how many prompts the unguarded model answers, with at most `max_new_tokens` each, for the
     statistics that `cap` and policies about replies need; 0 skips them.
     """
 
@@ -44,7 +44,7 @@ class Options:
     fpr: float = FPR
     set_fpr: float | None = None
     conversations: int = CONVERSATIONS
-    new_tokens: int = NEW_TOKENS
+    max_new_tokens: int = NEW_TOKENS
     skipped: int = 0
     allow_model_mismatch: bool = False
 
@@ -100,16 +100,18 @@ def measure(
     kept = collect.prompt_projections(subject, sample.calibration, directions, advance)
     held_out = collect.prompt_projections(subject, sample.held_out, directions, advance)
     spoken = _spoken(subject, sample, options, advance)
-    tokens = token_projections(subject, spoken, collect.steering(vectors), sample.seed) if spoken else None
+    rules = policies and policies.policies
+    followed = collect.followed(vectors, followed_layers(rules))
+    tokens = token_projections(subject, spoken, collect.steering(vectors), followed, sample.seed)
     calibration = Calibration(
         fingerprint=subject.fingerprint,
         vectors_sha256=vectors.sha256,
         population=options.population,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         probes=_table(kept),
-        steering=_table(tokens.projections) if tokens else {},
-        replies=reply_statistics(subject, spoken, vectors, policies and policies.policies),
-        evidence=_evidence(sample, options, len(spoken), tokens.tokens if tokens else 0),
+        steering=_table(tokens.steering) if spoken else {},
+        replies=reply_statistics(tokens.replies, followed.columns, rules),
+        evidence=_evidence(sample, options, len(spoken), tokens.tokens),
     )
     return Measured(calibration=calibration, kept=kept, held_out=held_out)
 
@@ -171,11 +173,13 @@ def _check_rate(sample: Sample, fpr: float) -> None:
 def _spoken(subject: Subject, sample: Sample, options: Options, advance: Advance) -> list[Spoken]:
     if not options.conversations:
         return []
-    room = subject.longest - options.new_tokens
+    room = subject.longest - options.max_new_tokens
     chosen = [p for p in sample.calibration if len(p.ids) <= room][: options.conversations]
     if not chosen:
-        raise CalibrationError(f"no prompt leaves room for a reply of {options.new_tokens} tokens")
-    return collect.speak(subject, chosen, new_tokens=options.new_tokens, seed=sample.seed, advance=advance)
+        raise CalibrationError(f"no prompt leaves room for a reply of {options.max_new_tokens} tokens")
+    return collect.speak(
+        subject, chosen, new_tokens=options.max_new_tokens, seed=sample.seed, advance=advance
+    )
 
 
 def _table(projections: Projections) -> dict[str, dict[int, Benign]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -44,6 +44,14 @@ class Directions:
         """The columns that read this layer."""
         return [i for i, (_, own) in enumerate(self.columns) if own == layer]
 
+    def beside(self, other: Directions) -> Directions:
+        """The columns of both, these first."""
+        return Directions(
+            (*self.columns, *other.columns),
+            np.concatenate([self.weights, other.weights]),
+            np.concatenate([self.offsets, other.offsets]),
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projections:
@@ -58,13 +66,18 @@ class Projections:
 
 
 def probes(vectors: TraitVectors, others: Mapping[str, Probe] | None = None) -> Directions:
-    """The directions that detect: each trait's probe at every usable layer, and the plugins' probes."""
+    """The directions that detect: each trait's probe at every usable layer, and the plugins' probes.
+
+    Raises CalibrationError if there is none.
+    """
     rows = [(t, i, v.probe[i], float(v.offset[i])) for t, v in vectors.items() for i in _usable(v)]
     rows += [(t, p.layer, p.weights, p.offset) for t, p in (others or {}).items()]
-    return _directions(rows)
+    if not rows:
+        raise CalibrationError("there is no trait to calibrate")
+    return _directions(vectors, rows)
 
 
-def followed(vectors: TraitVectors, others: Mapping[str, set[int]]) -> Directions | None:
+def followed(vectors: TraitVectors, others: Mapping[str, set[int]]) -> Directions:
     """The directions that follow replies: each trait's probe at its own layer and at those in policies."""
     rows = [
         (t, i, v.probe[i], float(v.offset[i]))
@@ -72,25 +85,24 @@ def followed(vectors: TraitVectors, others: Mapping[str, set[int]]) -> Direction
         for i in _usable(v)
         if i == v.layer or i in others.get(t, ())
     ]
-    return _directions(rows) if rows else None
+    return _directions(vectors, rows)
 
 
 def steering(vectors: TraitVectors) -> Directions:
     """The directions that steer: each trait's unit steering vector at every usable layer."""
     units = {trait: unit(vector.steering) for trait, vector in vectors.items()}
-    return _directions([(t, i, units[t][i], 0.0) for t, v in vectors.items() for i in _usable(v)])
+    return _directions(vectors, [(t, i, units[t][i], 0.0) for t, v in vectors.items() for i in _usable(v)])
 
 
 def _usable(vector: TraitVector) -> list[int]:
     return [i for i in range(1, vector.layers + 1) if vector.usable(i)]
 
 
-def _directions(rows: Sequence[tuple[str, int, Array, float]]) -> Directions:
-    if not rows:
-        raise CalibrationError("there is no trait to calibrate")
+def _directions(vectors: TraitVectors, rows: Sequence[tuple[str, int, Array, float]]) -> Directions:
     columns = tuple((trait, layer) for trait, layer, _, _ in rows)
-    weights = np.stack([weights for _, _, weights, _ in rows]).astype(np.float32)
-    return Directions(columns, weights, np.array([offset for *_, offset in rows], np.float32))
+    weights = np.array([weights for _, _, weights, _ in rows], np.float32)
+    offsets = np.array([offset for *_, offset in rows], np.float32)
+    return Directions(columns, weights.reshape(len(rows), vectors.provenance.fingerprint.d_model), offsets)
 
 
 def prompt_projections(
@@ -143,39 +155,36 @@ def speak(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenProjections:
-    """The projections of a uniform sample of the tokens read, and the number of tokens read."""
+    """What was read of conversations.
 
-    projections: Projections
+    steering: the projections of a uniform sample of all tokens, of which there were `tokens`. replies:
+    [tokens, columns] for each reply, without its last token, which the model never reads.
+    """
+
+    steering: Projections
     tokens: int
+    replies: list[NDArray[np.float32]]
 
 
 def token_projections(
-    subject: Subject, spoken: Sequence[Spoken], directions: Directions, seed: int
+    subject: Subject, spoken: Sequence[Spoken], steering: Directions, followed: Directions, seed: int
 ) -> TokenProjections:
-    """Projections of prompt and reply tokens."""
-    reservoir = _Reservoir(KEPT_TOKENS, len(directions.columns), seed)
-    for batch in _batches(spoken):
-        reservoir.add(_token_values(subject, [spoken[i].ids for i in batch], directions))
-    return TokenProjections(Projections(directions.columns, reservoir.values), reservoir.seen)
-
-
-def reply_projections(
-    subject: Subject, spoken: Sequence[Spoken], directions: Directions
-) -> list[NDArray[np.float32]]:
-    """[tokens, columns] for each reply, without its last token, which the model never reads."""
+    """Projections of prompt and reply tokens. Each conversation is read once."""
+    reservoir = _Reservoir(KEPT_TOKENS, len(steering.columns), seed)
     found: dict[int, NDArray[np.float32]] = {}
-    for batch in _batches(spoken):
-        rows = [spoken[i].ids[:-1] for i in batch]
-        values = _token_values(subject, rows, directions) + directions.offsets
+    both = steering.beside(followed)
+    for batch in bucketed([len(one.ids) for one in spoken], subject.rows, TOKENS_AT_ONCE):
+        rows = [spoken[i].ids for i in batch]
+        steered, detected = np.split(_token_values(subject, rows, both), [len(steering.columns)], axis=1)
+        reservoir.add(steered)
         ends = np.cumsum([len(row) for row in rows])
-        for i, row, part in zip(batch, rows, np.split(values, ends[:-1]), strict=True):
-            found[i] = part[spoken[i].start : len(row)]
-    return [found[i] for i in range(len(spoken)) if len(found[i])]
-
-
-def _batches(spoken: Sequence[Spoken]) -> Iterator[list[int]]:
-    lengths = [len(one.ids) for one in spoken]
-    yield from bucketed(lengths, max(1, TOKENS_AT_ONCE // max(lengths, default=1)))
+        for i, part in zip(batch, np.split(detected, ends[:-1]), strict=True):
+            found[i] = part[spoken[i].start : -1]
+    return TokenProjections(
+        Projections(steering.columns, reservoir.values),
+        reservoir.seen,
+        [found[i] for i in range(len(spoken)) if len(found[i])],
+    )
 
 
 def _token_values(subject: Subject, rows: Sequence[Sequence[int]], directions: Directions) -> Array:
@@ -189,7 +198,7 @@ def _token_values(subject: Subject, rows: Sequence[Sequence[int]], directions: D
         here = directions.at(layer)
         weights = torch.from_numpy(directions.weights[here]).to(subject.device)
         values[:, here] = (found[Site(layer)][mask.bool()].float() @ weights.T).cpu().numpy()
-    return values
+    return values + directions.offsets
 
 
 class _Reservoir:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -172,9 +173,9 @@ class Subject:
         rows = [self.render(messages).ids for messages in prompts]
         return self.means(rows, [[(len(ids) - 1, len(ids))] for ids in rows])[:, 0]
 
-    def _read_at_a_time(self, longest: int) -> int:
-        fitting = max(1, CPU_TOKENS // longest) if self.device.type == "cpu" else self.rows
-        return min(self.rows, fitting)
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Indices of rows of these lengths, in batches to read at once."""
+        return bucketed(lengths, self.rows, CPU_TOKENS if self.device.type == "cpu" else math.inf)
 
     def means(self, rows: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[int, int]]]) -> Array:
         """[n, spans, L + 1, d_model] float32: mean states over each row's spans [start, end) of tokens.
@@ -184,8 +185,7 @@ class Subject:
         """
         count = len(spans[0]) if spans else 0
         means = np.zeros((len(rows), count, self.layers + 1, self.d_model), np.float32)
-        lengths = [len(ids) for ids in rows]
-        for batch in bucketed(lengths, self._read_at_a_time(max(lengths, default=1))):
+        for batch in self.batches([len(ids) for ids in rows]):
             ids, mask = self.local.padded([rows[i] for i in batch], left=False)
             weights = _averaging([spans[i] for i in batch], ids.shape[1]).to(self.device)
             sites = [Site(layer) for layer in range(self.layers + 1)]

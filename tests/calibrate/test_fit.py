@@ -24,7 +24,7 @@ from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVector, TraitVectors
 
 TRAITS = ("evil", "sycophancy", "humor")
-OPTIONS = Options(population="made up", fpr=0.05, conversations=4, new_tokens=5)
+OPTIONS = Options(population="made up", fpr=0.05, conversations=4, max_new_tokens=5)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_steering_statistics_are_those_of_prompt_and_reply_tokens(subject, vecto
     directions = collect.steering(vectors)
     block = prompts.calibration[:4]
     spoken = collect.speak(subject, block, new_tokens=5, seed=9, advance=lambda count: None)
-    found = collect.token_projections(subject, spoken, directions, seed=9)
+    found = collect.token_projections(subject, spoken, directions, collect.followed(vectors, {}), seed=9)
     replies = subject.replies([p.messages for p in block], seeds=range(9, 13), max_new_tokens=5)
     rows = [(*p.ids, *reply.ids) for p, reply in zip(block, replies, strict=True)]
     spans = [[(i, i + 1) for i in range(max(map(len, rows)))] for _ in rows]
@@ -114,7 +114,7 @@ def test_steering_statistics_are_those_of_prompt_and_reply_tokens(subject, vecto
     )
     expected = [s[i, 3] for row, s in zip(rows, states, strict=True) for i in range(len(row))]
     unit = vectors["evil"].steering[3] / np.linalg.norm(vectors["evil"].steering[3])
-    values = found.projections.of("evil", 3)
+    values = found.steering.of("evil", 3)
     assert found.tokens == len(values) == len(expected)
     assert np.sort(values) == pytest.approx(np.sort(np.array(expected) @ unit), rel=1e-3, abs=1e-3)
 
@@ -123,7 +123,7 @@ def test_reply_statistics_leave_out_the_prompt_and_the_token_that_is_never_read(
     spoken = collect.speak(subject, prompts.calibration[:4], new_tokens=5, seed=9, advance=lambda count: None)
     directions = collect.probes(vectors)
     column = directions.columns.index(("evil", 3))
-    rows = collect.reply_projections(subject, spoken, directions)
+    rows = collect.token_projections(subject, spoken, collect.steering(vectors), directions, seed=9).replies
     vector = vectors["evil"]
     for one, row in zip(spoken, rows, strict=True):
         assert len(row) == len(one.ids) - one.start - 1

@@ -87,6 +87,14 @@ def test_a_calibration_is_written_with_its_evidence(folder, capsys):
     assert answer["prompts_needed"]["for_interval"] > 200
 
 
+def test_replies_have_at_most_as_many_tokens_as_asked_for(folder):
+    tokens = []
+    for count in ("1", "2"):
+        assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--max-new-tokens", count, "--force") == 0
+        tokens.append(Calibration.load(folder / "calibration.json").evidence.tokens)
+    assert 1 <= tokens[1] - tokens[0] <= 3
+
+
 def test_people_read_the_rates_and_what_a_sample_supports(folder, capsys):
     assert calibrate(folder, "--policies", str(folder / "policy.yaml"), "--fpr", "0.05") == 0
     out = capsys.readouterr().out

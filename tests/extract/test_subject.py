@@ -134,6 +134,16 @@ def test_a_cpu_reads_no_more_than_a_thousand_tokens_at_a_time(tokens, rows, read
     assert seen == [read, 1]
 
 
+def test_a_long_row_makes_no_other_batch_smaller():
+    made, seen = Subject(tiny_model(max_position_embeddings=2048), TOKENIZER), []
+    made.blocks[0].register_forward_pre_hook(
+        lambda module, arguments, keywords: seen.append(tuple(arguments[0].shape[:2])), with_kwargs=True
+    )
+    rows = [[1] * tokens for tokens in (1000, 10, 11, 600, 12)]
+    made.means(rows, [[(0, 1)]] * len(rows))
+    assert seen == [(3, 12), (1, 600), (1, 1000)]
+
+
 def test_means_are_over_each_rows_own_spans(subject):
     rows = [subject.render(prompt).ids for prompt in PROMPTS]
     found = subject.means(rows, [[(0, 3), (2, len(ids)), (4, 4)] for ids in rows])

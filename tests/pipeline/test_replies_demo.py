@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from guardrail import Guard, demo
+from guardrail.calibrate import projections as collect
 from guardrail.calibrate.benign_replies import reply_statistics
 from guardrail.calibrate.projections import Spoken
 from guardrail.calibration.values import Calibration
@@ -45,7 +46,10 @@ def calibrated(tmp_path_factory):
     # the end token is never read
     ended = subject.tokenizer.eos_token_id
     spoken = [Spoken((*a, *b, ended), len(a)) for a, b in zip(starts, encoded, strict=True)]
-    table = reply_statistics(subject, spoken, TraitVectors.load(demo.VECTORS), None)
+    vectors = TraitVectors.load(demo.VECTORS)
+    followed = collect.followed(vectors, {})
+    found = collect.token_projections(subject, spoken, collect.steering(vectors), followed, seed=0)
+    table = reply_statistics(found.replies, followed.columns, None)
     replace(Calibration.load(demo.CALIBRATION), replies=table).save(path)
     return str(path)
 

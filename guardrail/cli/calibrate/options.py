@@ -30,6 +30,7 @@ class SampleOptions(SystemOption):
         int,
         Option(min=0, help="Number of prompts to reply to, for `cap` and response policies."),
     ] = 256
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 
-def bucketed(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in batches of at most `size`, similar lengths together; equal lengths keep their order."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def bucketed(lengths: Sequence[int], rows: int, tokens: float = math.inf) -> Iterator[list[int]]:
+    """Indices in batches of at most `rows` and, padded, at most `tokens`, unless one row alone has more.
+
+    Similar lengths are together. The order of all batches together depends on the lengths alone.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        # the longest so far, so the width of the batch with it
+        if batch and (len(batch) == rows or (len(batch) + 1) * lengths[i] > tokens):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def padded(
