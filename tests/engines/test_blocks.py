@@ -100,7 +100,7 @@ def test_lora_models_are_guarded_and_steered_like_bare_ones():
     steered = generate(made, plan((3,), spec), Fixed(("steer",), (spec,)), **batch(2), **GREEDY)
     assert torch.equal(output, bare.generate(**batch(2), **GREEDY, max_new_tokens=6, pad_token_id=0))
     assert steered.passes == {0: 6, 1: 6}
-    assert "+adapter:" in made.fingerprint.weights
+    assert "+added:" in made.fingerprint.weights
     made.close()
 
 

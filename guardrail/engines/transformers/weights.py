@@ -1,0 +1,99 @@
+"""Where a model's weights come from: the files that they are still equal to, or memory alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCK = 4096
+ROWS = 8
+"""How many rows of a tensor are compared with its file, from the first to the last."""
+SAMPLE = 64
+
+
+def source_of(model: Any) -> tuple[str, Sequence[Path]] | None:
+    """The identity of the safetensors files that a model was loaded from, and the files, if they are here."""
+    name, commit = getattr(model, "name_or_path", "") or "", getattr(model.config, "_commit_hash", None)
+    folder = _snapshot(name, commit) if commit and not Path(name).is_dir() else Path(name)
+    files = sorted(folder.glob("*.safetensors")) if name and folder is not None and folder.is_dir() else []
+    if not files:
+        return None
+    return (f"revision:{commit}" if commit else f"files:{_files_digest(files)}"), files
+
+
+def _snapshot(name: str, commit: str) -> Path | None:
+    """The folder of a revision in the hub's cache; nothing is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=commit)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _files_digest(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+            start = 8 + size
+            for name in sorted(set(header) - {"__metadata__"}):
+                entry = header[name]
+                begin, end = entry["data_offsets"]
+                digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
+                file.seek(start + begin)
+                digest.update(file.read(min(BLOCK, end - begin)))
+    return digest.hexdigest()[:32]
+
+
+def unexplained(held: Mapping[str, Tensor], files: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors in memory, by name, that are in no file or differ from it."""
+    from safetensors import safe_open
+
+    explained: set[int] = set()
+    for path in files:
+        with safe_open(str(path), framework="pt") as file:
+            stored = frozenset(file.keys())
+            for name, tensor in held.items():
+                if any(_equal(file.get_slice(found), tensor) for found in _origins(name, stored)):
+                    explained.add(id(tensor))
+    # a tied tensor has several names, of which a file may hold one
+    return {name: tensor for name, tensor in held.items() if id(tensor) not in explained}
+
+
+def _origins(name: str, stored: frozenset[str]) -> Iterator[str]:
+    """The stored names that become `name` by adding one run of parts, as prefixes and wrappers do."""
+    parts = name.split(".")
+    spans = ((i, j) for length in range(len(parts)) for i in range(len(parts)) for j in [i + length])
+    shorter = (".".join(parts[:i] + parts[j:]) for i, j in spans if j <= len(parts))
+    return (candidate for candidate in shorter if candidate in stored)
+
+
+def _equal(stored: Any, tensor: Tensor) -> bool:
+    """Whether a few rows are those of the file; a tensor that is quantised or elsewhere is not compared."""
+    if tensor.device.type == "meta" or not tensor.is_floating_point():
+        return True
+    if list(stored.get_shape()) != list(tensor.shape):
+        return False
+    if tensor.ndim == 0:
+        return bool(stored[...].to(tensor.dtype) == tensor.detach().cpu())
+    rows = sorted({round(i * (len(tensor) - 1) / (ROWS - 1)) for i in range(ROWS)}) if len(tensor) else []
+    there = [stored[row : row + 1] for row in rows]
+    here = tensor.detach()[rows].cpu()
+    return not rows or torch.equal(torch.cat(there).to(here.dtype), here)
+
+
+def sampled(tensor: Tensor) -> Tensor:
+    """[up to 64] float32 on the CPU: values from the whole tensor."""
+    flat = tensor.detach().reshape(-1)
+    step = max(1, flat.numel() // SAMPLE)
+    return flat[::step][:SAMPLE].float().cpu()
