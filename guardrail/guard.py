@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from guardrail.audit.trail import AuditTrail
-from guardrail.engines import Engine
+from guardrail.engines import Engine, identify
 from guardrail.errors import ConfigError
 from guardrail.pipeline import chat, generate
 from guardrail.pipeline.cancellation import in_thread
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
-from guardrail.pipeline.history import recorded
 from guardrail.pipeline.request import Kind, SamplingOptions, request
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.worker import Worker
@@ -68,7 +68,10 @@ class Guard:
             self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)
             undo.callback(self.engine.close)
             self.policies = PolicyWatcher(
-                policies, self.engine.fingerprint, enabled, lambda found: self.engine.accept(found.plan)
+                policies,
+                partial(identify, self.engine),
+                enabled,
+                accept=lambda found: self.engine.accept(found.plan),
             )
             undo.callback(self.policies.close)
             self._open(queue_size, undo)
@@ -81,7 +84,6 @@ class Guard:
         settings, plugins = self.active.policies.audit, self.active.plugins
         self.audit = AuditTrail(plugins.audit_sinks(settings), settings)
         undo.callback(self.audit.close)
-        undo.enter_context(recorded(self.audit, self.engine, self.policies))
         self.sinks = plugins.escalation_sinks()
         worker = Worker(queue_size)
         undo.callback(worker.close)

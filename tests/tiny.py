@@ -20,6 +20,7 @@ from guardrail.engines.transformers.caches import CACHES
 from guardrail.engines.transformers.engine import TransformersEngine
 from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.engines.transformers.hooks import Hooked
+from guardrail.engines.transformers.identity import Identity
 from guardrail.engines.transformers.nnsight import Traced
 from guardrail.policy.plan import Plan
 from guardrail.testing import hand_made_plan, tiny_model, tiny_tokenizer
@@ -162,6 +163,12 @@ def policies(folder: Path, *rules: Mapping[str, object], **keys: object) -> dict
 def plain_policies(folder: Path) -> dict[str, object]:
     """One policy that blocks everything."""
     return policies(folder, policy())
+
+
+def rewatch(made: Guard) -> None:
+    """Let a guarded model pass for the one that was loaded, with what the test has put on it."""
+    assert isinstance(made.engine, TransformersEngine)
+    made.engine.identity = Identity(made.engine.local)
 
 
 @contextmanager

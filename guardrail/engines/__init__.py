@@ -149,6 +149,28 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class ChangingEngine(Engine, Protocol):
+    """An engine around a model that others can change while it is guarded.
+
+    `accept` is told of a plan that was compiled for what `identify` last found, and makes that the model
+    which requests are held to.
+    """
+
+    def change(self) -> str | None:
+        """What has changed in the model, in words. Called for every request; takes some 20 us."""
+        ...
+
+    def identify(self) -> Fingerprint:
+        """The fingerprint of the model as it is now. Raises ModelError if it can no longer be guarded."""
+        ...
+
+
+def identify(engine: Engine) -> Fingerprint:
+    """The fingerprint of an engine's model as it is now."""
+    return engine.identify() if isinstance(engine, ChangingEngine) else engine.fingerprint
+
+
+@runtime_checkable
 class ReadingEngine(Engine, Protocol):
     """An engine that also gives access to activations, outside of any guard."""
 

@@ -14,6 +14,7 @@ from guardrail.engines import Continuation, Prompt
 from guardrail.engines.transformers.activations import Site
 from guardrail.engines.transformers.batches import bucketed
 from guardrail.engines.transformers.model import LocalModel
+from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.sampling import SeededRows
 from guardrail.engines.transformers.steering import steered
@@ -41,7 +42,7 @@ class Subject:
         template_arguments: Mapping[str, object] | None = None,
         rows: int = ROWS,
     ) -> None:
-        self.local = LocalModel(model.eval(), tokenizer, chat_template, template_arguments)
+        self.local = LocalModel(model, tokenizer, chat_template, template_arguments)
         self.model, self.tokenizer, self.rows = model, tokenizer, rows
         self.blocks, self.fingerprint = self.local.blocks, self.local.fingerprint
         self.activations = self.local.activations
@@ -135,7 +136,7 @@ class Subject:
     ) -> Iterable[Continuation]:
         ids, mask = self.local.padded(rows, left=True)
         sampler = [SeededRows(seeds, ids.shape[1], new_tokens, temperature, top_p)] if temperature > 0 else []
-        with torch.inference_mode(), steered(self.blocks, steering):
+        with evaluating(self.local.inner.modules()), torch.inference_mode(), steered(self.blocks, steering):
             output = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,

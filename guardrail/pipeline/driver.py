@@ -13,7 +13,17 @@ from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from guardrail.audit.trail import AuditTrail
-from guardrail.engines import Completion, Emit, Engine, Evaluator, Event, Prompt, Refused, Scored
+from guardrail.engines import (
+    ChangingEngine,
+    Completion,
+    Emit,
+    Engine,
+    Evaluator,
+    Event,
+    Prompt,
+    Refused,
+    Scored,
+)
 from guardrail.errors import EvaluationError, QueueFull, RequestError, outline
 from guardrail.pipeline.admission import Admission, admit
 from guardrail.pipeline.conversations import Conversations
@@ -62,7 +72,8 @@ class Driver:
     ) -> None:
         self.engine, self.worker = engine, worker
         self.conversations = Conversations(engine)
-        self.recorder = Recorder(audit, engine.fingerprint.weights)
+        self.recorder = Recorder(audit, lambda: engine.fingerprint.weights)
+        self._change = engine.change if isinstance(engine, ChangingEngine) else _unchanging
         self.responder = Responder(sinks)
 
     # --- decisions ------------------------------------------------------------------------------------
@@ -96,7 +107,7 @@ class Driver:
 
         def run(job: Job[Event, G]) -> G:
             # made here, so that scorers run under the time limit and beside no other request
-            evaluator = BatchEvaluator(policies, rows, job, limit, late, self.conversations)
+            evaluator = BatchEvaluator(policies, rows, job, limit, late, self.conversations, self._change())
             return ask(prompts, policies.plan, evaluator, job.emit)
 
         return self.worker.submit(run, admitted[0].cancellation)
@@ -153,7 +164,8 @@ class Driver:
     def finish(self, exchange: Exchange, answer: Answer) -> Reply:
         """The reply, with its outcome written down. Raises CancelledError if nobody waits for it."""
         exchange.cancellation.check()
-        exchange.take(answer.ticket)
+        if answer.ticket is not None:
+            exchange.ticket_id = answer.ticket.id
         completion = exchange.completion
         if completion is not None and not exchange.final.stops:
             plan, name = exchange.policies.plan, exchange.request.conversation
@@ -169,6 +181,10 @@ class Driver:
             return job.result()
 
         return complete
+
+
+def _unchanging() -> None:
+    """An engine that keeps its model to itself."""
 
 
 def _timeout_s(batch: Sequence[Exchange]) -> float:

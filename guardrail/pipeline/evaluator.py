@@ -17,7 +17,7 @@ from guardrail.errors import EvaluationError, located, outline
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
-from guardrail.policy.decide import decide, failure, recheck, tighten
+from guardrail.policy.decide import changed_model, decide, failure, recheck, tighten
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Facts, Message
@@ -50,7 +50,8 @@ class BatchEvaluator:
     """Decides on the rows of one batch: the `Evaluator` that engines are given.
 
     Making one runs the scorers and looks up the alarms of conversations; make it on the worker's thread.
-    `job` is the work that it decides for, `timeout_s` the time limit from the job's start.
+    `job` is the work that it decides for, `timeout_s` the time limit from the job's start, `change` says what
+    has changed in the model since it was loaded.
     """
 
     def __init__(
@@ -61,16 +62,19 @@ class BatchEvaluator:
         timeout_s: float,
         late: Late,
         conversations: Conversations,
+        change: str | None = None,
     ) -> None:
         self._policies, self._plan, self._rows = policies, policies.plan, rows
         self._job, self._timeout_s, self._late = job, timeout_s, late
-        self._conversations = conversations
+        self._conversations, self._change = conversations, change
         self._errors: dict[int, str] = {}
         self._facts = [self._gathered(i, row) for i, row in enumerate(rows)]
 
     @property
     def by_plan(self) -> bool:
-        """Whether no person and no plugin has a say besides the plan."""
+        """Whether nothing has a say besides the plan: no person, no plugin, no change of the model."""
+        if self._change:
+            return False
         return not self._policies.plugins.reviews and not any(facts.waived for facts in self._facts)
 
     @property
@@ -137,6 +141,8 @@ class BatchEvaluator:
         decision = decide(self._plan, readings, self._facts[row])
         if decision.status == "error" and row in self._errors:
             decision = replace(decision, error=self._errors[row])
+        if self._change:
+            decision = changed_model(self._plan, self._facts[row], decision, self._change)
         try:
             return self._reviewed(row, decision)
         except EvaluationError as error:

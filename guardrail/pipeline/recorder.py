@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.errors import AuditError, outline
-from guardrail.files.records import prompt_sha256, text_sha256, utc_now
+from guardrail.files.records import prompt_sha256, text_sha256
 from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.audit import AuditRecord
 from guardrail.types import Check, Decision, Outcome, Reply
@@ -22,10 +22,10 @@ UNREAD = Decision(status="not_evaluated", action="block", would_action="block")
 
 
 class Recorder:
-    """Writes down what becomes of every exchange. `fingerprint` is that of the model's weights."""
+    """Writes down what becomes of every exchange. `weights` gives the fingerprint of the model's weights."""
 
-    def __init__(self, audit: AuditTrail, fingerprint: str) -> None:
-        self._audit, self._fingerprint = audit, fingerprint
+    def __init__(self, audit: AuditTrail, weights: Callable[[], str]) -> None:
+        self._audit, self._weights = audit, weights
 
     def decided(self, exchange: Exchange) -> None:
         """The decision, before anything is handed out. Raises AuditError."""
@@ -122,13 +122,11 @@ class Recorder:
             prompt_tokens=exchange.prompt_tokens,
             conversation=exchange.facts.conversation,
             tags=tuple(sorted(exchange.facts.tags)),
-            fingerprint=self._fingerprint,
+            fingerprint=self._weights(),
             messages=exchange.messages if text else None,
             timing=exchange.total(),
             outcome=outcome,
-            ended=utc_now() if outcome else None,
             ticket_id=exchange.ticket_id,
-            reviewer=exchange.reviewer,
             attempts=len(exchange.decisions),
             error=error or decision.error,
         )

@@ -224,6 +224,7 @@ def open_keys(rule: Rule) -> list[str]:
         "on_error": settings.on_error,
         "on_timeout": rule.on_timeout,
         "unsupported_input": settings.unsupported_input,
+        "on_model_change": settings.on_model_change,
         "otherwise": rule.otherwise,
     }
     return [f"`{name}: allow`" for name, value in keys.items() if value == ALLOW]

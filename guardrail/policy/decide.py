@@ -179,11 +179,24 @@ def failure(plan: Plan, facts: Facts, error: str, timeout: bool = False) -> Deci
 
 def unsupported(plan: Plan, facts: Facts, reason: str) -> Decision:
     """The decision on input that cannot be read: the strongest `unsupported_input` of the rules."""
+    picks = {rule.settings.unsupported_input: rule.id for rule in reversed(_enforced(plan, facts))}
+    return _unevaluated(plan, picks, "not_evaluated", reason)
+
+
+def changed_model(plan: Plan, facts: Facts, decision: Decision, change: str) -> Decision:
+    """The decision if the model is not the one that was loaded: `on_model_change`, or a stronger action."""
+    error = f"the model has changed since it was loaded: {change}"
+    picks = {rule.settings.on_model_change: rule.id for rule in reversed(_enforced(plan, facts))}
+    instead, order = _unevaluated(plan, picks, "error", error), plan.strengths
+    if order.get(instead.action, 0) > order.get(decision.action, 0):
+        return replace(instead, scores=decision.scores, fired=decision.fired)
+    return replace(decision, status="error", error=error, warnings=(*decision.warnings, error))
+
+
+def _enforced(plan: Plan, facts: Facts) -> list[Rule]:
+    """The rules about prompts and replies that are enforced for this request."""
     every = [rule for rule in (*plan.rules, *plan.reply_rules) if rule.applies(facts)]
-    rules = [rule for rule in every if rule.effective_mode(facts) == "enforce"]
-    return _unevaluated(
-        plan, {rule.settings.unsupported_input: rule.id for rule in reversed(rules)}, "not_evaluated", reason
-    )
+    return [rule for rule in every if rule.effective_mode(facts) == "enforce"]
 
 
 def _unevaluated(plan: Plan, picks: dict[str, str], status: Status, error: str) -> Decision:

@@ -145,6 +145,7 @@ class Defaults(Model):
     timeout_ms: Milliseconds = 10_000
     on_truncate: Literal["error", "score_tail"] = "error"
     unsupported_input: FailureAction = "block"
+    on_model_change: FailureAction = "block"
 
 
 class Policy(Model):
@@ -170,6 +171,7 @@ class Policy(Model):
     timeout_ms: Milliseconds | None = None
     on_truncate: Literal["error", "score_tail"] | None = None
     unsupported_input: FailureAction | None = None
+    on_model_change: FailureAction | None = None
 
     @field_validator("action", mode="before")
     @classmethod

@@ -29,18 +29,21 @@ SETTLE_S = 0.05
 class PolicyWatcher:
     """Holds the active policies. A request takes `active` once and keeps it, even if a reload replaces it.
 
-    `accept` is called with every candidate, including the first, and raises a ConfigError to refuse it.
+    `identify` gives the fingerprint of the model that a candidate is checked against. `accept` is called with
+    every candidate, including the first, and raises a ConfigError to refuse it.
     """
 
     def __init__(
-        self, source: Source, fingerprint: Fingerprint, plugins: Plugins, accept: Accept | None = None
+        self,
+        source: Source,
+        identify: Callable[[], Fingerprint],
+        plugins: Plugins,
+        accept: Accept | None = None,
     ) -> None:
         self._source = source
-        self._fingerprint = fingerprint
+        self._identify = identify
         self._plugins = plugins
         self._accept = accept
-        self.entering: Accept | None = None
-        """Called with policies that are about to replace the active ones; raises to keep those."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,8 +65,6 @@ class PolicyWatcher:
         with self._lock:
             try:
                 candidate = self._settled()
-                if self.entering is not None:
-                    self.entering(candidate)
             except Exception as error:
                 self._failed(error)
                 return False
@@ -126,7 +127,7 @@ class PolicyWatcher:
         raise ConfigError("the policy file, or a file that it names, changed all the time while it was read")
 
     def _candidate(self) -> ActivePolicies:
-        candidate = load(self._source, self._fingerprint, self._plugins)
+        candidate = load(self._source, self._identify(), self._plugins)
         if self._accept is not None:
             self._accept(candidate)
         return candidate

@@ -66,7 +66,8 @@ class Rule:
     @property
     def fails_open(self) -> bool:
         """Whether the prompt passes if something goes wrong."""
-        choices = (self.settings.on_error, self.on_timeout, self.settings.unsupported_input, self.otherwise)
+        own = self.settings
+        choices = (own.on_error, self.on_timeout, own.unsupported_input, own.on_model_change, self.otherwise)
         return self.mode == "enforce" and "allow" in choices
 
     def applies(self, facts: Facts) -> bool:

@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
-from tiny import NEVER, guard, policies, policy, write_vectors
+from tiny import NEVER, guard, policies, policy, rewatch, write_vectors
 
 from guardrail.audit import read
 from guardrail.plugins.hookspecs import hookimpl
@@ -35,6 +35,7 @@ def slow(tmp_path):
 
     with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)}) as made:
         made.engine.blocks[0].register_forward_pre_hook(wait)
+        rewatch(made)
         yield made, passes, log
 
 
@@ -188,11 +189,12 @@ def test_a_request_that_waits_in_the_queue_can_be_left(slow):
 SCRIPT = """
     import json, os, signal, sys, threading, time
     sys.path.insert(0, {tests!r})
-    from tiny import TOKENIZER, tiny_model
+    from tiny import TOKENIZER, rewatch, tiny_model
     from guardrail import Guard
     model = tiny_model()
     guard = Guard(model, TOKENIZER, json.loads({rules!r}))
     model.model.layers[0].register_forward_pre_hook(lambda module, args: time.sleep(0.02))
+    rewatch(guard)
     print("ready", flush=True)
     {then}
 """

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from tiny import TEXTS, TOKENIZER, guard, plain_policies, policy
+from tiny import TEXTS, TOKENIZER, guard, plain_policies, policy, rewatch
 
 from guardrail.testing import tiny_model
 
@@ -90,6 +90,7 @@ def test_a_forward_of_another_thread_waits_for_the_guarded_generation(tmp_path):
 
     with guard(tmp_path, policy(threshold=1e6)) as made:
         made.engine.blocks[0].register_forward_pre_hook(notice)
+        rewatch(made)
         thread = threading.Thread(target=other, args=(made,), name="other")
         thread.start()
         made.chat("Hello", **GREEDY)

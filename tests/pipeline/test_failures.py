@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import FIRES, NEVER, guard, policies, policy, write_vectors
+from tiny import FIRES, NEVER, guard, policies, policy, rewatch, write_vectors
 
 from guardrail.audit import events, read
 from guardrail.errors import AuditError, GuardClosed, PromptError, QueueFull, UnsupportedGeneration
@@ -151,8 +151,10 @@ def test_a_plugin_that_raises_is_an_error_and_blocks(tmp_path):
 def test_a_model_that_breaks_before_the_decision_is_a_block_not_a_pass(tmp_path):
     with guard(tmp_path, policy(threshold=NEVER, message="No.")) as made:
         handle = made.engine.blocks[0].register_forward_pre_hook(lambda m, args: 1 / 0)
+        rewatch(made)
         reply = made.chat("Hello")
         handle.remove()
+        rewatch(made)
         assert (reply.text, reply.decision.status) == ("No.", "error")
         assert "ZeroDivisionError" in reply.decision.error
         assert made.chat("Hello", **GREEDY).decision.action == "allow"
@@ -163,6 +165,7 @@ def test_a_model_that_breaks_after_the_decision_raises_and_the_audit_says_error(
     with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)}) as made:
         passes = iter((1, 1, 0))
         made.engine.blocks[3].register_forward_pre_hook(lambda m, args: print(1 / next(passes)))
+        rewatch(made)
         with pytest.raises(ZeroDivisionError):
             made.chat("Hello", **GREEDY)
     assert [record.outcome for record in read(log)] == ["error"]
@@ -173,6 +176,7 @@ def test_a_stream_of_a_model_that_breaks_raises_and_the_audit_says_why(tmp_path)
     with guard(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)}) as made:
         passes = iter((1, 1, 0))
         made.engine.blocks[3].register_forward_pre_hook(lambda m, args: print(1 / next(passes)))
+        rewatch(made)
         with pytest.raises(ZeroDivisionError):
             list(made.stream("Hello", **GREEDY))
     (record,) = read(log)
@@ -186,6 +190,7 @@ def test_a_score_that_is_not_a_number_is_an_error(tmp_path):
     with guard(tmp_path, policy(threshold=NEVER)) as made:
         with torch.no_grad():
             made.model.model.layers[1].mlp.down_proj.weight.fill_(float("nan"))
+        rewatch(made)
         decision = made.check("Hello").decision
     assert (decision.status, decision.action) == ("error", "block")
     assert "not finite" in decision.error

@@ -4,7 +4,7 @@ from contextvars import Context
 
 import pytest
 import torch
-from tiny import FIRES, NEVER, TOKENIZER, batch, guard, policies, policy, write_vectors
+from tiny import FIRES, NEVER, TOKENIZER, batch, guard, policies, policy, rewatch, write_vectors
 
 from guardrail import Guard
 from guardrail.audit import read
@@ -161,6 +161,7 @@ def test_check_decides_and_generates_nothing(tmp_path):
         made.engine.blocks[3].register_forward_pre_hook(
             lambda m, args: pytest.fail("a layer above was computed")
         )
+        rewatch(made)
         check = made.check("Hello")
     assert check.decision.action == "block"
     assert check.timing.prefill > 0

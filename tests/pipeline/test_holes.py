@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tiny import CACHE, FIRES, NEVER, TOKENIZER, batch, guard, policies, policy, write_vectors
+from tiny import CACHE, FIRES, NEVER, TOKENIZER, batch, guard, policies, policy, rewatch, write_vectors
 from transformers import DynamicCache, GenerationConfig
 
 from guardrail import Guard
@@ -153,6 +153,7 @@ def test_a_shadow_policys_time_limit_limits_nothing(tmp_path):
     rules = (policy(threshold=NEVER), policy(id="watch", mode="shadow", timeout_ms=1))
     with guard(tmp_path, *rules) as made:
         made.engine.blocks[0].register_forward_pre_hook(lambda module, args: time.sleep(0.01))
+        rewatch(made)
         assert made.check("Hello").decision.status == "evaluated"
 
 

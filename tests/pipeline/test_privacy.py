@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import pytest
-from tiny import FIRES, NEVER, guard, policy
+from tiny import FIRES, NEVER, guard, policy, rewatch
 
 from guardrail.errors import PromptError, located, outline
 from guardrail.plugins.hookspecs import hookimpl
@@ -85,6 +85,7 @@ def break_model(made):
         raise FAILS
 
     made.model.register_forward_pre_hook(fail)
+    rewatch(made)
 
 
 def break_decoding(made):
@@ -95,6 +96,7 @@ def break_decoding(made):
             raise FAILS
 
     made.model.register_forward_pre_hook(fail)
+    rewatch(made)
 
 
 def break_template(made):

@@ -44,7 +44,7 @@ def write(folder, *rules, name="policy.yaml", **keys):
 
 
 def source(path, **keys):
-    return PolicyWatcher(path, FINGERPRINT, Plugins(), **keys)
+    return PolicyWatcher(path, lambda: FINGERPRINT, Plugins(), **keys)
 
 
 def messages(caught):

@@ -31,7 +31,7 @@ BAD = {
 @pytest.fixture
 def watched(tmp_path):
     path = write(world(tmp_path), "good")
-    with PolicyWatcher(path, FINGERPRINT, Plugins()) as watcher:
+    with PolicyWatcher(path, lambda: FINGERPRINT, Plugins()) as watcher:
         yield watcher, path
 
 
@@ -82,7 +82,7 @@ def test_nothing_that_a_plugin_raises_ends_the_watching(tmp_path, error):
             return []
 
     path, plugin = write(world(tmp_path), "good"), Plugin()
-    with PolicyWatcher(path, FINGERPRINT, Plugins([plugin])) as watcher:
+    with PolicyWatcher(path, lambda: FINGERPRINT, Plugins([plugin])) as watcher:
         plugin.raises = True
         watcher.watch(0.01)
         write(tmp_path, "refused")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from guardrail.engines.transformers.blocks import submodule
 from guardrail.engines.transformers.ends import Ends, at_columns
+from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.nnsight import Place, Traced
 from guardrail.engines.transformers.turn import Turn
 from guardrail.errors import ModelError
@@ -83,7 +84,7 @@ class TransformersActivations:
     ) -> Any:
         ordered = sorted(set(sites), key=_order)
         modules = {_place(site)[0]: self._module(site) for site in ordered}
-        with torch.no_grad():
+        with evaluating(self._model.modules()), torch.no_grad():
             return Traced(modules, self._turn).look(
                 [_place(site) for site in ordered], lambda: self._model(**self._inputs(ids, mask)), visit
             )

@@ -20,8 +20,10 @@ from guardrail.engines.transformers.executor import layer_name
 from guardrail.engines.transformers.front import Front
 from guardrail.engines.transformers.generation import Generation
 from guardrail.engines.transformers.hooks import Hooked
+from guardrail.engines.transformers.identity import Identity
 from guardrail.engines.transformers.instruments import ExecutorType, Instruments
 from guardrail.engines.transformers.model import LocalModel
+from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.nnsight import Traced
 from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.engines.transformers.prefill import GuardedPrefill
@@ -31,7 +33,7 @@ from guardrail.engines.transformers.turn import claim, release
 from guardrail.engines.transformers.unsupported import check_generation, check_rows, prompt_ids, unread
 from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Decision, Message, Sampling, Timing
+from guardrail.types import Array, Decision, Fingerprint, Message, Sampling, Timing
 
 
 class TransformersEngine:
@@ -56,12 +58,12 @@ class TransformersEngine:
         self.local = LocalModel(model, tokenizer, chat_template, template_arguments)
         self.model, self.tokenizer, self.inner = model, tokenizer, self.local.inner
         self.blocks, self.turn = self.local.blocks, self.local.turn
-        self.fingerprint = self.local.fingerprint
         self.instruments = Instruments(self.local, prefill, decode, ahead)
         self._generation: Generation | None = None
         claim(self.blocks)
         decoder = decoder_of(self.inner, self.blocks)
         self.front = Front(self.inner, decoder, self.turn, self._prefill, self._step)
+        self.identity = Identity(self.local)
         self._open = True
 
     @property
@@ -74,8 +76,27 @@ class TransformersEngine:
         """Reading and patching activations, outside of any guard."""
         return self.local.activations
 
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """That of the model that requests are held to."""
+        return self.identity.fingerprint
+
+    def change(self) -> str | None:
+        """What has changed in the model since it was loaded or accepted, in words."""
+        return self.identity.change()
+
+    def identify(self) -> Fingerprint:
+        """The fingerprint of the model as it is now. Raises ModelError if it can no longer be guarded."""
+        return self.identity.identify()
+
     def accept(self, plan: Plan) -> None:
-        """Raises ModelError if the first token could not be steered."""
+        """Hold requests to the model as identified. Raises ModelError for steering that it cannot do."""
+        self._check_steering(plan)
+        if self.identity.accept():
+            # what is looked into may be another module now
+            self.instruments = Instruments(self.local, *self.instruments.kinds)
+
+    def _check_steering(self, plan: Plan) -> None:
         from transformers import DynamicCache
 
         if not plan.may_recompute:
@@ -112,7 +133,7 @@ class TransformersEngine:
         """Decide on a batch and generate nothing: the forward ends at the last layer read."""
         ids, mask = self.batch(prompts)
         start = perf_counter()
-        with self.turn.taken(), torch.no_grad():
+        with self.turn.taken(), evaluating(self.identity.modules), torch.no_grad():
             self.front.put()
             guarded = GuardedPrefill(self.instruments.reader(plan), evaluator, len(prompts), 1, Ends(None, 0))
             if not guarded.decisions:
@@ -169,7 +190,7 @@ class TransformersEngine:
         check_generation(arguments, self.inner.generation_config)
         prompts, width = prompt_ids(arguments).shape
         # until the prompt is evaluated no pass may begin: whatever it computes, nothing would have decided on
-        with self.turn.taken(barred=True):
+        with self.turn.taken(barred=True), evaluating(self.identity.modules):
             self.front.put()
             self.instruments.reader(plan)
             self._generation = Generation(self.instruments, plan, evaluator, prompts, width, emit)

@@ -38,9 +38,14 @@ class LocalModel:
         check_supported(self.inner)
         self.blocks = decoder_blocks(self.inner)
         self.renderer = Renderer(tokenizer, chat_template, template_arguments)
-        self.fingerprint = fingerprint(model, tokenizer, self.renderer.template, self.renderer.arguments)
         self.turn = turn_of(self.blocks)
         self.activations = TransformersActivations(self.inner, self.blocks, self.turn)
+        self.identify()
+
+    def identify(self) -> None:
+        """Take the fingerprint of the model as it is now."""
+        rendering = self.renderer
+        self.fingerprint = fingerprint(self.model, self.tokenizer, rendering.template, rendering.arguments)
 
     @property
     def max_tokens(self) -> int:

@@ -19,6 +19,7 @@ from guardrail.engines.transformers.batches import bucketed, padded
 from guardrail.engines.transformers.blocks import text_config, unwrapped
 from guardrail.engines.transformers.caches import cache_name
 from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import JudgeError
@@ -107,7 +108,8 @@ class LocalJudge:
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         optional = {"position_ids": positions, "logits_to_keep": keep}
         accepted = {name: value for name, value in optional.items() if name in self._accepted}
-        return self.model(input_ids=ids, attention_mask=mask, use_cache=True, **cache, **accepted)
+        with evaluating(self.model.modules()):
+            return self.model(input_ids=ids, attention_mask=mask, use_cache=True, **cache, **accepted)
 
 
 def _logprobs(logits: Tensor) -> np.ndarray:

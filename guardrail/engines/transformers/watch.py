@@ -1,0 +1,194 @@
+"""Notices that a model is no longer the one that was loaded, in some microseconds.
+
+Modules and parameters are compared by identity, tensors by version, address and a few of their bytes: writing
+through `.data` leaves the version alone, and giving another `.data` leaves the bytes of the old one alone.
+"""
+# what a module holds and who listens to it is in no public attribute
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import as_strided
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
+
+from guardrail.engines.transformers.additions import additions, is_setting, rewrites_buffers
+from guardrail.engines.transformers.standin import StandIn
+
+Check: TypeAlias = Callable[[], bool]
+"""Whether something is as it was."""
+
+VERSION, TRAINING = attrgetter("_version"), attrgetter("training")
+EVERYWHERE = [torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks]
+"""Hooks on all modules of the process."""
+PLACES, WIDTH = 4, 4
+"""How many places of each tensor are looked at, and how many bytes at each."""
+
+
+class Watch:
+    """What the forward pass of a model uses, as it is now.
+
+    `change` sees modules, parameters, buffers and forward hooks that came, went or were replaced, another
+    `forward`, values written or moved, and settings of modules that other libraries put in (adapters).
+    It does not see: weights that accelerate keeps elsewhere between passes, numbers that the architecture's
+    own modules hold, and single values written through `.data` or outside of PyTorch.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        named = dict(model.named_modules())
+        self.modules = tuple(named.values())
+        tensors = _tensors(self.modules)
+        self._beyond: dict[str, Check] = {
+            "forward hooks": _same_tables([t for m in self.modules for t in _hooks(m)] + EVERYWHERE),
+            "a module's forward method": _same_forwards(self.modules),
+        }
+        self._checks: dict[str, Check] = self._beyond | {
+            "modules or parameters": _same_tables([t for m in self.modules for t in _holdings(m)]),
+            "values of weights": _same_versions(tensors),
+            "the memory of weights": _same_addresses(tensors),
+            "bytes of weights": _same_bytes(tensors),
+            "settings of adapters": _same_settings(additions(model).values()),
+        }
+
+    def change(self) -> str | None:
+        """What is no longer as it was, in words; None if nothing is known to have changed."""
+        found = [what for what, same in self._checks.items() if not same()]
+        return ", ".join(found) or None
+
+    @property
+    def beyond_fingerprints(self) -> bool:
+        """Whether something has changed that no fingerprint shows: hooks, or a `forward`."""
+        return not all(same() for same in self._beyond.values())
+
+
+def _hooks(module: nn.Module) -> list[dict[Any, Any]]:
+    return [module._forward_hooks, module._forward_pre_hooks]
+
+
+def _holdings(module: nn.Module) -> list[dict[str, Any]]:
+    """A module's parts and tensors, without tables that are rewritten by forward passes."""
+    tables: list[dict[str, Any]] = [module._modules, module._parameters]
+    if not rewrites_buffers(module):
+        tables.append(module._buffers)
+    return [table for table in tables if not any(map(_is_elsewhere, table.values()))]
+
+
+def _is_elsewhere(value: object) -> bool:
+    """Whether accelerate puts a tensor into its place for every pass, and keeps a placeholder there."""
+    return isinstance(value, Tensor) and value.device.type == "meta"
+
+
+def _tensors(modules: Sequence[nn.Module]) -> list[Tensor]:
+    held = (value for module in modules for table in _holdings(module) for value in table.values())
+    return list({id(value): value for value in held if isinstance(value, Tensor)}.values())
+
+
+def _same_tables(tables: Sequence[Mapping[Any, Any]]) -> Check:
+    empty, filled = [t for t in tables if not t], [t for t in tables if t]
+    before = [dict(table) for table in filled]
+
+    def same() -> bool:
+        try:
+            return not any(empty) and filled == before
+        except RuntimeError:
+            # another tensor is in a tensor's place, and they have been compared by value
+            return False
+
+    return same
+
+
+def _same_forwards(modules: Sequence[nn.Module]) -> Check:
+    plain = [m.__dict__ for m in modules if "forward" not in m.__dict__]
+    replaced = [m.__dict__ for m in modules if "forward" in m.__dict__]
+    before = list(map(_own_forward, replaced))
+
+    def same() -> bool:
+        none = not any(map(dict.__contains__, plain, repeat("forward")))
+        return none and list(map(_own_forward, replaced)) == before
+
+    return same
+
+
+def _own_forward(table: Mapping[str, Any]) -> Any:
+    """The `forward` on a module, without what a guard has put in front of it."""
+    found = table.get("forward")
+    return found.own if isinstance(found, StandIn) else found
+
+
+def _same_versions(tensors: Sequence[Tensor]) -> Check:
+    counted = [tensor for tensor in tensors if not tensor.is_inference()]
+    before = sum(map(VERSION, counted))
+    # versions only rise
+    return lambda: sum(map(VERSION, counted)) == before
+
+
+def _same_addresses(tensors: Sequence[Tensor]) -> Check:
+    placed = [tensor for tensor in tensors if _has_memory(tensor)]
+    before = list(map(Tensor.data_ptr, placed))
+    return lambda: list(map(Tensor.data_ptr, placed)) == before
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    try:
+        return tensor.numel() > 0 and tensor.data_ptr() != 0
+    except RuntimeError:
+        return False
+
+
+def _same_bytes(tensors: Sequence[Tensor]) -> Check:
+    placed = [tensor.detach() for tensor in tensors if _has_memory(tensor) and tensor.is_contiguous()]
+    here = [tensor for tensor in placed if tensor.device.type == "cpu"]
+    there = [tensor for tensor in placed if tensor.device.type != "cpu"]
+    checks = [_same_bytes_here(here)] if here else []
+    for device in {tensor.device for tensor in there}:
+        checks.append(_same_bytes_there([tensor for tensor in there if tensor.device == device]))
+    return lambda: all(same() for same in checks)
+
+
+def _same_bytes_here(tensors: Sequence[Tensor]) -> Check:
+    parts = [part.numpy() for tensor in tensors for part in _parts(tensor)]
+    first = min(parts, key=lambda part: part.ctypes.data)
+    base = first.ctypes.data
+    offsets = np.concatenate([np.arange(len(part)) + (part.ctypes.data - base) for part in parts])
+    # one array over all of memory, of which only bytes that `parts` keep alive are ever read: one look
+    # instead of one for each tensor
+    memory = as_strided(first, (int(offsets.max()) + 1,), (1,), writeable=False)
+    before = memory.take(offsets).tobytes()
+    kept = tuple(parts)
+    return lambda: bool(kept) and memory.take(offsets).tobytes() == before
+
+
+def _same_bytes_there(tensors: Sequence[Tensor]) -> Check:
+    parts = [part for tensor in tensors for part in _parts(tensor)]
+    before = torch.cat(parts)
+    return lambda: torch.equal(torch.cat(parts), before)
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """Views of a few bytes at a few places of a tensor."""
+    flat = tensor.reshape(-1).view(torch.uint8)
+    last = max(0, len(flat) - WIDTH)
+    step = tensor.element_size()
+    starts = {round(i * last / (PLACES - 1)) // step * step for i in range(PLACES)}
+    return [flat[start : start + WIDTH] for start in sorted(starts)]
+
+
+def _same_settings(modules: Iterable[nn.Module]) -> Check:
+    """Compares all plain values that modules hold, also those that their classes preset."""
+    read = [(_reader(module), module) for module in modules]
+    before = [(copy.deepcopy(reader(module)), len(module.__dict__)) for reader, module in read]
+    return lambda: [(reader(module), len(module.__dict__)) for reader, module in read] == before
+
+
+def _reader(module: nn.Module) -> Callable[[nn.Module], object]:
+    preset = {name: value for kind in type(module).__mro__ for name, value in vars(kind).items()}
+    names = sorted(name for name, value in (preset | module.__dict__).items() if is_setting(name, value))
+    return attrgetter("__class__", *names)
