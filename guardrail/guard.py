@@ -16,6 +16,7 @@ from guardrail.pipeline import chat, generate
 from guardrail.pipeline.cancellation import in_thread
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.history import recorded
 from guardrail.pipeline.request import Kind, SamplingOptions, request
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.worker import Worker
@@ -71,7 +72,7 @@ class Guard:
                 policies,
                 partial(identify, self.engine),
                 enabled,
-                accept=lambda found: self.engine.accept(found.plan),
+                lambda found: self.engine.accept(found.plan),
             )
             undo.callback(self.policies.close)
             self._open(queue_size, undo)
@@ -84,6 +85,7 @@ class Guard:
         settings, plugins = self.active.policies.audit, self.active.plugins
         self.audit = AuditTrail(plugins.audit_sinks(settings), settings)
         undo.callback(self.audit.close)
+        undo.enter_context(recorded(self.audit, self.engine, self.policies))
         self.sinks = plugins.escalation_sinks()
         worker = Worker(queue_size)
         undo.callback(worker.close)

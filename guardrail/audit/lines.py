@@ -20,6 +20,7 @@ from guardrail.files.records import (
     keep,
     messages_from_json,
     messages_to_json,
+    new_id,
     pick,
 )
 from guardrail.plugins.audit import AuditRecord, Change, Review
@@ -102,6 +103,9 @@ def encode(kind: Kind, record: Record, prev: str, key: Key | None = None) -> byt
     """The line without its newline, signed if there is a key."""
     row = record_to_json(record) if isinstance(record, AuditRecord) else asdict(record)
     event = {"v": VERSION, "event": kind, "prev": prev, "record": row}
+    if prev == GENESIS:
+        # two logs of one guard begin with the same record, and must not be taken for each other
+        event["log"] = new_id()
     line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode("ascii")
     return line if key is None else key.signed(line)
 

@@ -10,8 +10,8 @@ from guardrail.audit.anchor import Anchor
 from guardrail.audit.keys import Key
 from guardrail.audit.line_file import LineFile
 from guardrail.audit.lines import GENESIS, Pruning, Record, chain_of, decode, encode, line_hash
-from guardrail.audit.reading import MAGIC, verify
-from guardrail.audit.sqlite import EventTable
+from guardrail.audit.reading import verify
+from guardrail.audit.sqlite import EventTable, is_database
 from guardrail.audit.stores import Cut, Store
 from guardrail.errors import AuditError
 from guardrail.files.records import utc_now
@@ -33,7 +33,8 @@ def prune(
     if report.signed and key is None:
         raise AuditError(f"{log}: its records are signed; give its key to prune it")
     try:
-        return _pruned(_store(log), _Finder(until, key), anchor)
+        store = EventTable(log) if is_database(log) else LineFile(log)
+        return _pruned(store, _Finder(until, key), anchor)
     except (OSError, ValueError, sqlite3.Error) as error:
         raise AuditError(f"audit log {log}: {error}") from error
 
@@ -44,12 +45,6 @@ def _pruned(store: Store, finder: _Finder, anchor: Anchor | None) -> Pruning | N
         anchor.seal(store, line_hash(store.last() or b""), finder.pruning.last)
     store.close()
     return finder.pruning
-
-
-def _store(path: Path) -> Store:
-    with path.open("rb") as file:
-        is_sqlite = file.read(len(MAGIC)) == MAGIC
-    return EventTable(path) if is_sqlite else LineFile(path)
 
 
 class _Finder:

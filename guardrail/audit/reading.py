@@ -14,8 +14,6 @@ from guardrail.audit.verification import VerifyReport, walk
 from guardrail.errors import AuditError
 from guardrail.plugins.audit import AuditRecord
 
-MAGIC = b"SQLite format 3\0"
-
 
 def read(path: str | Path) -> Iterator[AuditRecord]:
     """Every request, in the order of the decisions. The outcome of an unfinished one is `interrupted`.
@@ -86,11 +84,10 @@ def verify_all(
 def lines(path: Path) -> Iterator[tuple[bytes, bool]]:
     """Each line, and whether it is whole. Raises AuditError."""
     try:
+        if sqlite.is_database(path):
+            yield from ((line, True) for line in sqlite.lines(path))
+            return
         with path.open("rb") as file:
-            if file.read(len(MAGIC)) == MAGIC:
-                yield from ((line, True) for line in sqlite.lines(path))
-                return
-            file.seek(0)
             yield from ((line.removesuffix(b"\n"), line.endswith(b"\n")) for line in file)
     except OSError as error:
         raise AuditError(f"audit log {path}: {error}") from error

@@ -14,7 +14,7 @@ from guardrail.audit.anchor import Anchor
 from guardrail.audit.keys import Key, is_signed
 from guardrail.audit.line_file import LineFile
 from guardrail.audit.lines import Kind, Record, decode, encode
-from guardrail.audit.sqlite import EventTable
+from guardrail.audit.sqlite import EventTable, is_database
 from guardrail.audit.stores import Store
 from guardrail.errors import AuditError
 from guardrail.plugins.audit import AuditRecord, Change, Review
@@ -102,3 +102,12 @@ class Sqlite(ChainedSink):
 
     name = "sqlite"
     kept_in = EventTable
+
+
+def opened(path: Path, key: Key | None = None, anchor: Anchor | None = None) -> ChainedSink:
+    """A sink that goes on with the log of either kind at this path. Raises AuditError if there is none."""
+    try:
+        kind = Sqlite if is_database(path) else JsonLines
+    except OSError as error:
+        raise AuditError(f"audit log {path}: {error}") from error
+    return kind(path, key=key, anchor=anchor)

@@ -14,6 +14,7 @@ from guardrail.audit.stores import Cut, MakeLine, Patience, ProcessLock
 from guardrail.errors import AuditError
 from guardrail.files.sqlite import Table, committed, opened
 
+MAGIC = b"SQLite format 3\0"
 COLUMNS = {
     "id": "record.id",
     "event": "event",
@@ -130,6 +131,12 @@ def _lines(database: sqlite3.Connection) -> Iterator[bytes]:
 
 def _bytes(line: bytes | str) -> bytes:
     return line if isinstance(line, bytes) else str(line).encode()
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is SQLite's. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def lines(path: Path) -> Iterator[bytes]:

@@ -1,9 +1,12 @@
-"""`guardrail audit tail | verify | pending | resolve`: past decisions, and tickets that wait for a person."""
+"""`guardrail audit tail | verify | prune | pending | resolve`: past decisions, and tickets of people."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -17,31 +20,60 @@ from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.actions.review_queue import ReviewQueue
+    from guardrail.audit import Key, VerifyReport
+    from guardrail.audit.sinks import ChainedSink
     from guardrail.plugins.audit import AuditRecord
     from guardrail.types import Ticket
 
 LogFile: TypeAlias = Annotated[Path, Argument(help="Audit log: JSON Lines or SQLite.")]
 QueueFile: TypeAlias = Annotated[Path | None, Option("--queue", help="File of the review queue.")]
+KEY_VARIABLE = "GUARDRAIL_AUDIT_KEY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealOptions:
+    """What a log is signed with, and where its end is sealed."""
+
+    key_file: Annotated[Path | None, Option(help="File with the log's key.")] = None
+    key_env: Annotated[
+        str | None, Option(help=f"Environment variable with the log's key. Default: {KEY_VARIABLE}, if set.")
+    ] = None
+    anchor: Annotated[Path | None, Option(help="File to which the log's end was sealed.")] = None
+
+    def key(self) -> Key | None:
+        """The key of the log, if one is given. Raises ConfigError."""
+        from guardrail.audit import load_key
+        from guardrail.plugins.audit import KeySource
+
+        if self.key_file is not None:
+            return load_key(KeySource(file=str(self.key_file)))
+        given = self.key_env or (KEY_VARIABLE if KEY_VARIABLE in os.environ else None)
+        return load_key(KeySource(env=given)) if given else None
 
 
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    about = "Read audit logs, and resolve tickets that await human review."
-    add_group(app, "audit", about, tail=tail, verify=verify, pending=pending, resolve=resolve)
+    about = "Read, verify and prune audit logs, and resolve tickets that await human review."
+    add_group(app, "audit", about, tail=tail, verify=verify, prune=prune, pending=pending, resolve=resolve)
 
 
 @takes_options
 def tail(
     log: LogFile,
     lines: Annotated[int, Option("--lines", "-n", min=1, help="How many requests to show.")] = 20,
+    changes: Annotated[bool, Option("--changes", help="Show starts, changes and reviews instead.")] = False,
     *,
     output: OutputOptions,
 ) -> None:
     """Show the last requests of an audit log, one per line."""
-    from guardrail.audit import read
+    from guardrail.audit import history, read
     from guardrail.audit.lines import record_to_json
 
+    if changes:
+        for record in deque(history(log), maxlen=lines):
+            print_json(asdict(record))
+        return
     records = deque(read(log), maxlen=lines)
     if output.as_json:
         for record in records:
@@ -68,26 +100,64 @@ def _row(record: AuditRecord) -> tuple[object, ...]:
 
 @takes_options
 def verify(
-    log: LogFile,
+    logs: Annotated[list[Path], Argument(help="Audit log, and the files that it was rotated to, if any.")],
     head: Annotated[str | None, Option(help="Head that an earlier run printed.")] = None,
     *,
+    seal: SealOptions,
     output: OutputOptions,
 ) -> None:
-    """Check the hash chain of an audit log. The exit code is 1 if lines were edited, lost or cut off."""
-    from guardrail.audit import verify as verify_log
+    """Check an audit log. The exit code is 1 if lines were edited, forged, lost or cut off.
 
-    report = verify_log(log, head)
-    if output.as_json:
-        print_json(asdict(report) | {"ok": report.ok})
-    else:
-        for fault in report.faults:
-            typer.echo(f"{log}:{fault.line}: {fault.message}")
-        typer.echo(
-            f"{'ok' if report.ok else 'NOT COMPLETE'}: {report.lines} lines, {report.requests} requests"
-        )
-        typer.echo(f"interrupted: {report.interrupted}\nhead: {report.head}")
-    if not report.ok:
+    Without a key, whoever can write the file can forge it from any line on. Without an anchor or a head,
+    lines at the end can be cut off.
+    """
+    from guardrail.audit import verify_all
+
+    reports = verify_all(logs, head, seal.key(), seal.anchor)
+    for report in reports:
+        if output.as_json:
+            print_json(asdict(report) | {"ok": report.ok})
+        else:
+            typer.echo("\n".join(_described(report)))
+    if not all(report.ok for report in reports):
         raise typer.Exit(1)
+
+
+def _described(report: VerifyReport) -> Iterator[str]:
+    for fault in report.faults:
+        yield f"{report.path}:{fault.line}: {fault.message}"
+    yield f"{'ok' if report.ok else 'NOT COMPLETE'}: {report.lines} lines, {report.requests} requests"
+    if report.removed:
+        yield f"pruned: {report.removed} older lines"
+    unchecked = ", not checked without the key" if report.signed and not report.key_given else ""
+    yield f"signed: {report.signed} lines{unchecked}"
+    if report.unsealed is not None:
+        yield f"anchored: all but the last {report.unsealed} lines"
+    yield f"interrupted: {report.interrupted}\nhead: {report.head}"
+
+
+@takes_options
+def prune(
+    log: LogFile,
+    keep: Annotated[str, Option(help="How long records are kept: 90d, 12w, 6m (months), 1y.")],
+    *,
+    seal: SealOptions,
+    output: OutputOptions,
+) -> None:
+    """Remove old records from an audit log, which can still be verified. Give its key and anchor."""
+    from guardrail.audit import Anchor
+    from guardrail.audit import prune as prune_log
+    from guardrail.audit.keep import cutoff
+
+    until, key = cutoff(keep, datetime.now(UTC)), seal.key()
+    anchor = None if seal.anchor is None else Anchor(seal.anchor, log, key=key)
+    done = prune_log(log, until, key, anchor)
+    if output.as_json:
+        print_json(None if done is None else asdict(done))
+    elif done is None:
+        typer.echo(f"nothing is older than {until}")
+    else:
+        typer.echo(f"pruned: {done.removed} lines since the log began, up to {done.until}")
 
 
 @takes_options
@@ -112,15 +182,21 @@ def resolve(
     by: Annotated[str, Option(help="Who decides: a name that the records will keep.")],
     note: Annotated[str | None, Option(help="Reason for the decision.")] = None,
     queue: QueueFile = None,
+    log: Annotated[Path | None, Option(help="Audit log that shall say who decided, as well.")] = None,
     *,
+    seal: SealOptions,
     output: OutputOptions,
 ) -> None:
     """Approve or deny a ticket, once."""
     from guardrail.actions.review_queue import ticket_to_json
+    from guardrail.plugins.audit import Review
 
     if not by.strip():
         raise ConfigError("--by must name who decides")
+    written = None if log is None else _sink(log, seal)
     done = _queue(queue).resolve(ticket, approve, by, note)
+    if written is not None:
+        written.reviewed(Review(time=done.resolved or "", ticket_id=done.id, state=done.state, reviewer=by))
     if output.as_json:
         print_json(ticket_to_json(done))
     else:
@@ -131,6 +207,15 @@ def _queue(path: Path | None) -> ReviewQueue:
     from guardrail.actions.review_queue import ReviewQueue
 
     return ReviewQueue(path)
+
+
+def _sink(log: Path, seal: SealOptions) -> ChainedSink:
+    """An existing log, open to be written to. Raises AuditError."""
+    from guardrail.audit import Anchor
+    from guardrail.audit.sinks import opened
+
+    key = seal.key()
+    return opened(log, key, None if seal.anchor is None else Anchor(seal.anchor, log, 0.0, key))
 
 
 def _last(ticket: Ticket) -> str:

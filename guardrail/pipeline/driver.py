@@ -164,8 +164,7 @@ class Driver:
     def finish(self, exchange: Exchange, answer: Answer) -> Reply:
         """The reply, with its outcome written down. Raises CancelledError if nobody waits for it."""
         exchange.cancellation.check()
-        if answer.ticket is not None:
-            exchange.ticket_id = answer.ticket.id
+        exchange.take(answer.ticket)
         completion = exchange.completion
         if completion is not None and not exchange.final.stops:
             plan, name = exchange.policies.plan, exchange.request.conversation

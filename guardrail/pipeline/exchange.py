@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from guardrail.engines import Completion
 from guardrail.pipeline.cancellation import Cancellation, current
 from guardrail.pipeline.request import Request
-from guardrail.types import Decision, Facts, Message, Timing
+from guardrail.types import Decision, Facts, Message, Ticket, Timing
 
 if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
@@ -38,6 +38,8 @@ class Exchange:
     timing: Timing = field(default_factory=Timing)
     completion: Completion | None = None
     ticket_id: str | None = None
+    reviewer: str | None = None
+    """Who has decided on the ticket, if anyone has."""
     cancellation: Cancellation = field(default_factory=current)
     closed: bool = False
     """Whether the audit record has its outcome."""
@@ -78,6 +80,11 @@ class Exchange:
         self.messages = tuple(messages)
         if waive:
             self.facts = replace(self.facts, waived=self.facts.waived | waive)
+
+    def take(self, ticket: Ticket | None) -> None:
+        """Keep the ticket that an action has opened, for the reply and the record to name."""
+        if ticket is not None:
+            self.ticket_id, self.reviewer = ticket.id, ticket.resolver
 
     def total(self) -> Timing:
         """The timing, with the milliseconds since the request came."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.errors import AuditError, outline
-from guardrail.files.records import prompt_sha256, text_sha256
+from guardrail.files.records import prompt_sha256, text_sha256, utc_now
 from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.audit import AuditRecord
 from guardrail.types import Check, Decision, Outcome, Reply
@@ -126,7 +126,9 @@ class Recorder:
             messages=exchange.messages if text else None,
             timing=exchange.total(),
             outcome=outcome,
+            ended=utc_now() if outcome else None,
             ticket_id=exchange.ticket_id,
+            reviewer=exchange.reviewer,
             attempts=len(exchange.decisions),
             error=error or decision.error,
         )

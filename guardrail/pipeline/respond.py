@@ -54,14 +54,14 @@ class Responder:
         return None
 
     def _otherwise(self, turn: _Turn, otherwise: Otherwise) -> Answer | Retry:
-        turn.take_ticket(otherwise)
+        turn.exchange.take(otherwise.ticket)
         if otherwise.action == ALLOW and turn.own:
             return Retry(turn.messages, waive=frozenset({turn.policy}))
         response = turn.response("block" if otherwise.action == ALLOW else otherwise.action)
         return turn.refusal() if isinstance(response, Otherwise) else response
 
     def _retry(self, turn: _Turn, response: Retry) -> None:
-        turn.take_ticket(response)
+        turn.exchange.take(response.ticket)
         # a response lifts its own policy at most, and only if that policy names the action
         waived = bool(response.waive) and turn.own
         if waived:
@@ -78,7 +78,7 @@ class Responder:
         turn = _Turn(exchange, decision, messages, complete, self.sinks)
         response = turn.response(decision.action)
         if isinstance(response, Otherwise):
-            turn.take_ticket(response)
+            turn.exchange.take(response.ticket)
             response = turn.response("block" if response.action == ALLOW else response.action)
         return response if isinstance(response, Answer) else turn.refusal()
 
@@ -119,11 +119,6 @@ class _Turn:
             log.warning("action %s failed: %s", name, located(error))
             self.exchange.warn(f"action `{name}` failed: {type(error).__name__}")
             return Otherwise(rule.settings.on_error if rule else "block")
-
-    def take_ticket(self, response: Retry | Otherwise) -> None:
-        """Keep the ticket that the action opened, for the reply to name."""
-        if response.ticket is not None:
-            self.exchange.ticket_id = response.ticket.id
 
     def refusal(self) -> Answer:
         """The policy's message, or the built-in one."""

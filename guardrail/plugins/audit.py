@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, Literal, Protocol, Self, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from guardrail.types import Decision, Message, Outcome, Timing
+
+ChangeKind: TypeAlias = Literal["started", "policies_changed", "model_changed", "stopped"]
 
 
 class Section(BaseModel):
@@ -86,18 +88,20 @@ class AuditRecord:
 class Change:
     """What decides from `time` on: written when a guard starts and stops, and when anything of it changes.
 
-    `changed` names the fields that are not what the record before this one of the same guard says.
+    `changed` names the fields that are not what the record before this one of the same guard says; `note`
+    says in words what has changed in the model.
     """
 
     id: str
     time: str
-    event: Literal["started", "policies_changed", "model_changed", "stopped"]
+    event: ChangeKind
     policy_sha256: str
     vectors_sha256: str
     calibration_sha256: str
     fingerprint: str
     versions: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

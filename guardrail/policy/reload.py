@@ -44,6 +44,8 @@ class PolicyWatcher:
         self._identify = identify
         self._plugins = plugins
         self._accept = accept
+        self.entering: Accept | None = None
+        """Called with policies that are about to replace the active ones; raises to keep those."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -65,6 +67,8 @@ class PolicyWatcher:
         with self._lock:
             try:
                 candidate = self._settled()
+                if self.entering is not None:
+                    self.entering(candidate)
             except Exception as error:
                 self._failed(error)
                 return False

@@ -226,15 +226,21 @@ def test_a_plugins_action_steers(tmp_path):
 
 
 def test_a_disk_that_is_full_means_no_reply(tmp_path):
-    with pytest.raises(AuditError, match="No space left"):
-        chat(tmp_path, policy("block"), audit={"jsonl": "/dev/full"})
+    log = tmp_path / "audit.jsonl"
+    file = {"policies": [policy("block")], "audit": {"jsonl": str(log)}}
+    with tiny_guard(tmp_path, file) as guard:
+        log.unlink()
+        log.symlink_to("/dev/full")
+        with pytest.raises(AuditError, match="No space left"):
+            guard.chat("Hello", max_new_tokens=2)
 
 
 def test_a_disk_that_is_full_may_drop_records_where_the_file_says_so(tmp_path):
     file = {"policies": [policy("block", NEVER)], "audit": {"jsonl": "/dev/full", "on_error": "drop"}}
     with tiny_guard(tmp_path, file) as guard:
         assert guard.chat("Hello", max_new_tokens=2).new_tokens == 2
-        assert guard.audit.dropped == 2
+        # that the guard starts, a decision and an outcome
+        assert guard.audit.dropped == 3
 
 
 @pytest.mark.parametrize("keep", [False, True])

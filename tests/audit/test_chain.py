@@ -173,10 +173,13 @@ def test_an_anchor_of_another_log_is_not_this_ones(tmp_path, log, anchor):
     assert verify(other, anchor=anchor).ok
 
 
-def test_two_logs_share_an_anchor(tmp_path, anchor):
+def test_two_logs_that_begin_with_the_same_record_share_an_anchor(tmp_path, anchor):
     logs = {JsonLines: tmp_path / "a.jsonl", Sqlite: tmp_path / "a.sqlite"}
-    for kind, log in logs.items():
-        write(kind(log, anchor=Anchor(anchor, log, 0.0)))
+    sinks = [kind(log, anchor=Anchor(anchor, log, 0.0)) for kind, log in logs.items()]
+    records = [audit_record(f"r-{i}") for i in range(3)]
+    for sink, order in zip(sinks, ([0, 1, 2], [0, 2, 1]), strict=True):
+        for i in order:
+            sink.decided(records[i])
     assert all(verify(log, anchor=anchor).ok for log in logs.values())
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from guardrail.actions.review_queue import ReviewQueue
-from guardrail.audit import JsonLines, verify
+from guardrail.audit import Anchor, JsonLines, Key, read, verify
 from guardrail.cli import run
 from guardrail.testing import audit_record, ticket
 from guardrail.types import Score
@@ -86,6 +86,79 @@ def test_verify_with_the_head_that_was_kept_finds_a_cut_off_end(log, capsys):
     assert run(["audit", "verify", str(log)]) == 0
     assert run(["audit", "verify", str(log), "--head", head]) == 1
     assert "cut off" in capsys.readouterr().out
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("GUARDRAIL_AUDIT_KEY", "0123456789abcdef")
+    return Key(b"0123456789abcdef")
+
+
+def test_verify_checks_signatures_with_the_key_of_the_environment_or_a_file(
+    tmp_path, key, capsys, monkeypatch
+):
+    path, file = tmp_path / "signed.jsonl", tmp_path / "key"
+    JsonLines(path, key=key).decided(audit_record())
+    assert run(["audit", "verify", str(path)]) == 0
+    assert "signed: 1 lines\n" in capsys.readouterr().out
+    monkeypatch.delenv("GUARDRAIL_AUDIT_KEY")
+    assert run(["audit", "verify", str(path)]) == 0
+    assert "not checked without the key" in capsys.readouterr().out
+    file.write_text("another key of 16")
+    assert run(["audit", "verify", str(path), "--key-file", str(file)]) == 1
+    assert "signed.jsonl:1: is not signed with this key" in capsys.readouterr().out
+    assert run(["audit", "verify", str(path), "--key-env", "NO_SUCH_KEY"]) == 2
+    assert "NO_SUCH_KEY is not set" in capsys.readouterr().err
+
+
+def test_verify_compares_a_log_and_its_older_files_with_their_anchor(tmp_path, capsys):
+    path, anchor = tmp_path / "audit.jsonl", tmp_path / "anchor"
+    sink = JsonLines(path, anchor=Anchor(anchor, path, 0.0))
+    sink.decided(audit_record())
+    path.rename(tmp_path / "older.jsonl")
+    sink.decided(audit_record())
+    assert run(["audit", "verify", str(path), "--anchor", str(anchor)]) == 1
+    assert "another log was sealed at this path" in capsys.readouterr().out
+    both = [str(path), str(tmp_path / "older.jsonl")]
+    assert run(["audit", "verify", *both, "--anchor", str(anchor)]) == 0
+    assert capsys.readouterr().out.count("anchored: all but the last 0 lines") == 2
+    assert run(["audit", "verify", *both, "--anchor", str(anchor), "--json"]) == 0
+    assert [json.loads(line)["ok"] for line in capsys.readouterr().out.splitlines()] == [True, True]
+
+
+def test_prune_keeps_what_is_young(tmp_path, key, capsys):
+    path, anchor = tmp_path / "audit.jsonl", tmp_path / "anchor"
+    sink = JsonLines(path, key=key, anchor=Anchor(anchor, path, 0.0, key))
+    sink.decided(replace(audit_record("old"), time="2020-01-01T00:00:00.000+00:00"))
+    sink.decided(audit_record("new"))
+    command = ["audit", "prune", str(path), "--keep", "6m", "--anchor", str(anchor)]
+    assert run(command) == 0
+    assert "pruned: 1 lines" in capsys.readouterr().out
+    assert run(["audit", "verify", str(path), "--anchor", str(anchor)]) == 0
+    assert "pruned: 1 older lines" in capsys.readouterr().out
+    assert run(command) == 0
+    assert "nothing is older" in capsys.readouterr().out
+    assert run([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) is None
+    assert run(["audit", "prune", str(path), "--keep", "soon"]) == 2
+    assert [record.id for record in read(path)] == ["new"]
+
+
+def test_tail_shows_changes_and_resolve_writes_who_decided(log, queue, capsys):
+    queue.open(ticket("t-1"))
+    assert run(["audit", "resolve", "t-1", "--deny", "--by", "ann", "--log", str(log)]) == 0
+    capsys.readouterr()
+    assert run(["audit", "tail", str(log), "--changes"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["ticket_id"], row["state"], row["reviewer"]) == ("t-1", "denied", "ann")
+    assert verify(log).ok
+
+
+def test_resolve_touches_no_ticket_if_the_log_cannot_be_written(tmp_path, queue):
+    queue.open(ticket("t-1"))
+    command = ["audit", "resolve", "t-1", "--deny", "--by", "ann", "--log", str(tmp_path / "none")]
+    assert run(command) == 2
+    assert queue.get("t-1").state == "pending"
 
 
 @pytest.mark.parametrize("verb", ["tail", "verify"])
