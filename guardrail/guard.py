@@ -69,10 +69,7 @@ class Guard:
             self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)
             undo.callback(self.engine.close)
             self.policies = PolicyWatcher(
-                policies,
-                partial(identify, self.engine),
-                enabled,
-                lambda found: self.engine.accept(found.plan),
+                policies, partial(identify, self.engine), enabled, lambda new: self.engine.accept(new.plan)
             )
             undo.callback(self.policies.close)
             self._open(queue_size, undo)
@@ -85,11 +82,11 @@ class Guard:
         settings, plugins = self.active.policies.audit, self.active.plugins
         self.audit = AuditTrail(plugins.audit_sinks(settings), settings)
         undo.callback(self.audit.close)
-        undo.enter_context(recorded(self.audit, self.engine, self.policies))
+        history = undo.enter_context(recorded(self.audit, self.engine, self.policies))
         self.sinks = plugins.escalation_sinks()
         worker = Worker(queue_size)
         undo.callback(worker.close)
-        self._driver = Driver(self.engine, worker, self.audit, self.sinks)
+        self._driver = Driver(self.engine, worker, self.audit, self.sinks, history.model)
 
     @classmethod
     def from_pretrained(

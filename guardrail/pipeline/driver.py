@@ -64,16 +64,23 @@ class Round(Generic[G]):
 class Driver:
     """Takes exchanges through the engine on the model's worker; records before it hands anything out.
 
-    Methods run on the caller's thread; only jobs run on the worker's.
+    Methods run on the caller's thread; only jobs run on the worker's. `noticed` is told before each batch
+    what has changed in the model, and None if nothing has.
     """
 
     def __init__(
-        self, engine: Engine, worker: Worker, audit: AuditTrail, sinks: Mapping[str, EscalationSink]
+        self,
+        engine: Engine,
+        worker: Worker,
+        audit: AuditTrail,
+        sinks: Mapping[str, EscalationSink],
+        noticed: Callable[[str | None], None] | None = None,
     ) -> None:
         self.engine, self.worker = engine, worker
         self.conversations = Conversations(engine)
         self.recorder = Recorder(audit, lambda: engine.fingerprint.weights)
         self._change = engine.change if isinstance(engine, ChangingEngine) else _unchanging
+        self._noticed = noticed or (lambda change: None)
         self.responder = Responder(sinks)
 
     # --- decisions ------------------------------------------------------------------------------------
@@ -107,7 +114,8 @@ class Driver:
 
         def run(job: Job[Event, G]) -> G:
             # made here, so that scorers run under the time limit and beside no other request
-            evaluator = BatchEvaluator(policies, rows, job, limit, late, self.conversations, self._change())
+            self._noticed(change := self._change())
+            evaluator = BatchEvaluator(policies, rows, job, limit, late, self.conversations, change)
             return ask(prompts, policies.plan, evaluator, job.emit)
 
         return self.worker.submit(run, admitted[0].cancellation)

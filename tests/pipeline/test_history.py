@@ -89,6 +89,21 @@ def test_a_record_names_the_person_who_decided_while_the_request_waited(write, l
     assert record.reviewer == "ann"
 
 
+def test_a_model_that_changes_is_on_record_once(write, log):
+    import torch
+
+    model = tiny_model()
+    weight = model.model.layers[1].mlp.down_proj.weight
+    with Guard(model, TOKENIZER, write(policy(threshold=NEVER))) as made:
+        made.check("Hello")
+        with torch.no_grad():
+            weight.mul_(2.0)
+        for _ in range(2):
+            assert made.check("Hello").decision.action == "block"
+    assert [event for event, _ in changes(log)] == ["started", "model_changed", "stopped"]
+    assert [change.note for change in history(log)][1]
+
+
 OTHER_SINKS = [{"text": True}, {"jsonl": "elsewhere.jsonl"}, {"on_error": "drop"}, {"clear": ["tags"]}]
 
 
