@@ -109,15 +109,18 @@ class EventTable:
     def _writing(self) -> Generator[sqlite3.Connection]:
         with self._lock:
             database = self._connection()
-            database.execute(f"PRAGMA busy_timeout = {self._patience.seconds * 1e3:.0f}")
             try:
                 database.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                self._patience.waited(in_vain=error.sqlite_errorcode == sqlite3.SQLITE_BUSY)
+                self._waited(database, in_vain=error.sqlite_errorcode == sqlite3.SQLITE_BUSY)
                 raise
-            self._patience.waited(in_vain=False)
             with committed(database):
+                self._waited(database, in_vain=False)
                 yield database
+
+    def _waited(self, database: sqlite3.Connection, in_vain: bool) -> None:
+        if self._patience.waited(in_vain):
+            database.execute(f"PRAGMA busy_timeout = {self._patience.seconds * 1e3:.0f}")
 
 
 def _end(database: sqlite3.Connection, order: Literal["ASC", "DESC"]) -> bytes | None:

@@ -62,6 +62,7 @@ class Patience:
     def __init__(self) -> None:
         self.seconds = PATIENCE_S
 
-    def waited(self, in_vain: bool) -> None:
-        """Learn from a wait."""
-        self.seconds = SHORT_PATIENCE_S if in_vain else PATIENCE_S
+    def waited(self, in_vain: bool) -> bool:
+        """Learn from a wait; whether the next one will be of another length."""
+        before, self.seconds = self.seconds, SHORT_PATIENCE_S if in_vain else PATIENCE_S
+        return before != self.seconds

@@ -34,13 +34,13 @@ class AuditTrail:
 
     def decided(self, record: AuditRecord) -> None:
         """Call before the first byte of the reply. Raises AuditError unless records may be dropped."""
-        hidden = self._hidden(record)
+        hidden = self._hidden(record) if self.sinks else record
         for sink in self.sinks.values():
             self._write(sink, sink.decided, hidden)
 
     def finished(self, record: AuditRecord) -> None:
         """Call at the end of the request. Raises AuditError unless records may be dropped."""
-        hidden = self._hidden(record)
+        hidden = self._hidden(record) if self.sinks else record
         for sink in self.sinks.values():
             self._write(sink, sink.finished, hidden)
 

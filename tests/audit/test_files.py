@@ -4,12 +4,16 @@ import logging
 import os
 import sqlite3
 import stat
+import time
+from contextlib import contextmanager
 
 import pytest
 
 from guardrail.actions.review_queue import ReviewQueue
 from guardrail.audit import JsonLines, Sqlite, read, verify
 from guardrail.audit.lines import GENESIS, encode
+from guardrail.audit.stores import PATIENCE_S
+from guardrail.errors import AuditError
 from guardrail.testing import audit_record, ticket
 
 FIRST_SCHEMA = """
@@ -91,3 +95,52 @@ def test_a_device_keeps_its_mode():
     before = os.stat("/dev/full").st_mode
     JsonLines("/dev/full")
     assert os.stat("/dev/full").st_mode == before
+
+
+@contextmanager
+def held(path):
+    """Another connection, as of another process, that holds the log's lock."""
+    if path.read_bytes().startswith(b"SQLite"):
+        database = sqlite3.connect(path, isolation_level=None)
+        database.execute("BEGIN IMMEDIATE")
+        yield
+        database.close()
+        return
+    fcntl = pytest.importorskip("fcntl")
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.parametrize("kind", [JsonLines, Sqlite])
+def test_a_log_that_someone_holds_is_waited_for_once(kind, tmp_path):
+    sink = kind(tmp_path / "audit.log")
+    sink.decided(audit_record("r-1"))
+    with held(sink.path):
+        start = time.monotonic()
+        with pytest.raises(AuditError):
+            sink.decided(audit_record("r-2"))
+        first = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(AuditError):
+                sink.decided(audit_record("r-3"))
+        assert PATIENCE_S * 0.9 <= first - start < PATIENCE_S + 2
+        assert time.monotonic() - first < PATIENCE_S
+    sink.decided(audit_record("r-4"))
+    assert [record.id for record in read(sink.path)] == ["r-1", "r-4"]
+    assert verify(sink.path).ok
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("kind", [JsonLines, Sqlite])
+def test_a_child_process_writes_even_if_the_parent_was_writing_when_it_forked(kind, tmp_path):
+    sink = kind(tmp_path / "audit.log")
+    with sink._store._lock:
+        if (child := os.fork()) == 0:
+            sink.decided(audit_record("child"))
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    sink.decided(audit_record("parent"))
+    assert [record.id for record in read(sink.path)] == ["child", "parent"]
+    assert verify(sink.path).ok
