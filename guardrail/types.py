@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -69,23 +69,35 @@ class Fingerprint:
         return (self.layers, self.d_model) == (other.layers, other.d_model)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Steering:
     """A change to activations, ready to apply: one direction and one amount per layer.
 
     `add`: h += direction. `ablate`: h -= <h, u> u. `cap`: the projection <h, u> is limited to `limits`
     (an upper limit, or a lower one if `floor`). Directions are [d_model] float32; for `ablate` and
     `cap` they are unit vectors u. Sources: Chen et al. 2025 (add), Arditi et al. 2024 (ablate),
-    the Assistant Axis, 2026 (cap).
+    the Assistant Axis, 2026 (cap). `directions` is no field, so that a decision is plain data
+    for `asdict` and JSON: read it with `direction`, and hand it to `replace` again.
     """
 
     policy: str
     trait: str
     operator: Operator
     layers: tuple[int, ...]
-    directions: tuple[Array, ...] = field(repr=False)
+    directions: InitVar[tuple[Array, ...]]
     limits: tuple[float, ...] = ()
     floor: bool = False
+
+    def __post_init__(self, directions: tuple[Array, ...]) -> None:
+        object.__setattr__(self, "directions", directions)
+
+    def renamed(self, policy: str) -> Steering:
+        """The same for another policy."""
+        return replace(self, policy=policy, directions=self.__dict__["directions"])
+
+    def direction(self, i: int) -> Array:
+        """The direction [d_model] at the layer `layers[i]`."""
+        return self.__dict__["directions"][i]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,7 +140,7 @@ def steering(d_model: int, layers: Sequence[int], policies: int, steered: Sequen
 def steering_alone(d_model: int, layers: Sequence[int], policies: int, steered: Sequence[int]) -> Plan:
     """Policies that would add a vector at the steered layers. None fires, so nothing waits for scores."""
     base, change = allowing(d_model, layers, policies), made_up_steering(d_model, steered)
-    rules = (replace(rule, action="steer", steering=replace(change, policy=rule.id)) for rule in base.rules)
+    rules = (replace(rule, action="steer", steering=change.renamed(rule.id)) for rule in base.rules)
     return replace(base, rules=tuple(rules))
 
 

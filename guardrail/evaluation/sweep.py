@@ -162,7 +162,8 @@ def _way(
     steering = build_steering(spec, "sweep", vector, layer, calibration)
     if operator == "ablate":
         # h - <h, s u> s u removes s^2 of the projection
-        scaled = tuple((np.sqrt(coefficient) * u).astype(np.float32) for u in steering.directions)
+        units = (steering.direction(i) for i in range(len(steering.layers)))
+        scaled = tuple((np.sqrt(coefficient) * u).astype(np.float32) for u in units)
         steering = replace(steering, directions=scaled)
     adds = operator == "add" and coefficient > 0
     return Way(

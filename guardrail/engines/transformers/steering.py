@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
 from math import nan
 
 import torch
@@ -123,7 +122,7 @@ class Change:
         self.operator, self.floor = steering.operator, steering.floor
         self.limit = steering.limits[i] if steering.limits else 0.0
         # without waiting, so that the device's queue stays full; memory is staged before the call returns
-        direction = torch.from_numpy(steering.directions[i]).to(like.device, non_blocking=True)
+        direction = torch.from_numpy(steering.direction(i)).to(like.device, non_blocking=True)
         self.rows = None if rows is None else rows.to(like.device, torch.float32, non_blocking=True)
         self.direction = direction
         self.delta = (direction if self.rows is None else self.rows[..., None] * direction).to(like.dtype)
@@ -155,7 +154,7 @@ def steered(blocks: nn.ModuleList, steering: Sequence[Steering]) -> Generator[No
     if not steering:
         yield
         return
-    apart = tuple(replace(one, policy=str(i)) for i, one in enumerate(steering))
+    apart = tuple(one.renamed(str(i)) for i, one in enumerate(steering))
     batch = BatchSteering([Decision(status="evaluated", action="steer", steering=apart)])
 
     def visit(name: str, hidden: Tensor) -> bool:
