@@ -15,6 +15,8 @@ from guardrail.bench.clocks import Call, Laps, Stopwatch, wall_clock
 from guardrail.bench.ratios import Timings
 
 PAIRS, WARM_UP = 60, 5
+QUICK_PAIRS, QUICK_WARM_UP = 20, 2
+"""Enough for a first look: the interval of a median of 20 ratios still holds 95 % of the time."""
 
 
 def nothing() -> None:

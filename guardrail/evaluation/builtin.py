@@ -54,6 +54,14 @@ class Sizes:
     replies: int = 8
 
 
+FULL = Sizes()
+QUICK = Sizes(strong=60, benign=400, hard_benign=8, monitored=32, neutral=200, replies=2)
+SMALLER = (
+    "only a part of the built-in set was evaluated, and the intervals are as wide as that makes them; "
+    "--full evaluates the whole set, which takes minutes"
+)
+
+
 def held_out(traits: Sequence[str], replier: Replier, sizes: Sizes) -> Material:
     """Prompts in phrasings that neither the vectors nor the calibration saw, for the traits of the world."""
     known = tuple(trait for trait in traits if trait in world.TRAITS)
@@ -66,7 +74,10 @@ def held_out(traits: Sequence[str], replier: Replier, sizes: Sizes) -> Material:
         training=_training(known, sizes),
         hard_benign=distinct([e for t in known for e in _forbidden(t, replier, sizes)]),
         below=frozenset(),
-        notes=tuple(f"{trait}: not a trait of the demo's world; pass --data" for trait in left),
+        notes=(
+            *([SMALLER] if sizes != FULL else []),
+            *(f"{trait}: not a trait of the demo's world; pass --data" for trait in left),
+        ),
     )
 
 

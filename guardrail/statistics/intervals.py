@@ -35,7 +35,7 @@ def numbers(values: ArrayLike) -> Numbers:
     return np.asarray(values, dtype=np.float64)
 
 
-def bootstrap(statistic: Callable[..., float], *strata: Numbers) -> Estimate:
+def bootstrap(statistic: Callable[..., float], *strata: NDArray[np.generic]) -> Estimate:
     """`statistic(*strata)` with the percentile interval over resampled rows of each stratum (Efron 1979)."""
     rng = np.random.default_rng(SEED)
     draws = [

@@ -23,7 +23,9 @@ def auroc(positive: Numbers, negative: Numbers) -> Estimate:
     If all pairs are ordered the same way, so are min(n, m) pairs that share no prompt. At AUROC a this has
     probability a^min(n, m); the bound is the a for which it is 2.5 %.
     """
-    found = bootstrap(area, positive, negative)
+    _, ranks = np.unique(np.concatenate([positive, negative]), return_inverse=True)
+    sides = ranks[: len(positive)], ranks[len(positive) :]
+    found = bootstrap(partial(_area_of_ranks, ranks.max() + 1), *sides)
     bound = TAIL ** (1 / min(len(positive), len(negative)))
     if found.value == 1.0:
         return Estimate(1.0, bound, 1.0)
@@ -36,6 +38,13 @@ def area(positive: Numbers, negative: Numbers) -> float:
     below = np.searchsorted(ordered, positive, side="left")
     not_above = np.searchsorted(ordered, positive, side="right")
     return float((below + not_above).mean() / (2 * len(negative)))
+
+
+def _area_of_ranks(distinct: int, positive: NDArray[np.intp], negative: NDArray[np.intp]) -> float:
+    """`area` of ranks below `distinct`: counting them takes less time than sorting every resample."""
+    counts = np.bincount(negative, minlength=distinct)
+    below_twice = 2 * np.cumsum(counts) - counts
+    return float(below_twice[positive].mean() / (2 * len(negative)))
 
 
 def areas(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> Numbers:

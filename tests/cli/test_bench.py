@@ -104,7 +104,7 @@ def test_ctrl_c_prints_what_is_done_and_is_no_success(monkeypatch, capsys):
     assert verb("--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert [row["metric"] for row in found["cases"]] == ["first token"]
-    assert found["notes"] == ["interrupted: this is what was measured"]
+    assert found["notes"][-1] == "interrupted: this is what was measured"
     assert ended.closed
 
 
@@ -169,6 +169,19 @@ def test_options_become_settings(timed):
     assert (found.prompts, found.batches, found.policy_counts) == ((16, 32), (2,), (1, 8))
     assert (found.cases, found.pairs, found.device) == (("allow", "block"), 7, "cpu")
     assert found.against == settings.AGAINST
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pairs", "warm_up", "told"),
+    [((), 20, 2, "20 pairs per case"), (("--full",), 60, 5, ""), (("--full", "--pairs", "99"), 99, 5, "")],
+)
+def test_a_first_look_takes_few_pairs_and_says_so(timed, capsys, arguments, pairs, warm_up, told):
+    seen = timed()
+    assert verb(*arguments) == 0
+    assert [(found.pairs, found.warm_up) for found in seen] == [(pairs, warm_up)]
+    out = capsys.readouterr().out
+    assert told in out
+    assert ("--full takes more" in out) == bool(told)
 
 
 def test_the_built_in_model_is_measured_for_real(capsys, tmp_path):

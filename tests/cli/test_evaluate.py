@@ -249,6 +249,7 @@ def test_what_does_not_fit_together_is_refused(command, world, data, tmp_path, c
         *command, "--data", str(data), "--html", str(tmp_path / "no" / "x.html")
     )
     assert "belong to --data" in refused("evaluate", "--seen", str(data))
+    assert "--full belongs to the built-in set" in refused("evaluate", "--data", str(data), "--full")
     assert "--labels are labels of" in refused("evaluate", "--labels", str(data))
     assert "needs a judge" in refused(*command, "--data", str(data), "--steering")
     text = (world / "calibration.json").read_text().replace('"vectors_sha256": "', '"vectors_sha256": "0')

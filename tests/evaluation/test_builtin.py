@@ -4,7 +4,7 @@ import json
 
 from guardrail.demo import world
 from guardrail.engines import Continuation
-from guardrail.evaluation.builtin import DemoSpeaker, Sizes, held_out
+from guardrail.evaluation.builtin import FULL, QUICK, SMALLER, DemoSpeaker, Sizes, held_out
 from guardrail.evaluation.material import labelled_as, of_other_traits
 from guardrail.evaluation.reading import compared
 
@@ -62,7 +62,15 @@ def test_hard_benign_prompts_are_those_that_the_model_obeys():
 def test_a_trait_from_outside_the_world_is_said_to_be_left_out():
     material = held_out((*TRAITS, "elsewhere"), Mute(), SIZES)
     assert material.traits == TRAITS
-    assert "elsewhere" in material.notes[0]
+    assert "elsewhere" in material.notes[-1]
+
+
+def test_a_part_of_the_set_says_that_it_is_one():
+    material = held_out(TRAITS, Mute(), QUICK)
+    assert material.notes == (SMALLER,)
+    assert held_out(TRAITS, Mute(), FULL).notes == ()
+    assert {e.condition for e in material.monitored[TRAITS[0]]} == set(world.LEVELS)
+    assert {len(e.expression[TRAITS[0]]) for e in material.monitored[TRAITS[0]]} == {2}
 
 
 def test_the_demo_speaks_of_its_trait_and_is_asked_for_facts():

@@ -185,3 +185,8 @@ def test_reliability_is_the_mean_r_of_two_replies_and_extends_by_spearman_brown(
     assert found.mean == pytest.approx(4 * found.one / (1 + 3 * found.one))
     assert found.within_one == pytest.approx(found.one, abs=0.01)
     assert correlation.reliability(["c"] * 2, [(1.0,), (2.0,)]) is None
+
+
+def test_the_interval_of_an_auroc_is_that_of_sorted_resamples():
+    positive, negative = draw(5, 30, 50, ties=True)
+    assert metrics.auroc(positive, negative) == intervals.bootstrap(metrics.area, positive, negative)

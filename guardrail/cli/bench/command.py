@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from guardrail.bench.settings import Settings
 
 SHARED = "memory holds one copy: the bare model is the same one, with the guard taken off between the calls"
+FEWER = "{} pairs per case, and the intervals are as wide as that makes them; --full takes more"
 INTERRUPTED = "interrupted: this is what was measured"
 
 
@@ -51,8 +52,11 @@ class WorkloadOptions:
 class MeasuringOptions:
     """How it is measured, and what it may cost."""
 
-    pairs: Annotated[int, Option(help="Pairs of guarded and bare calls per case.")] = 60
-    warm_up: Annotated[int, Option(help="Calls of each kind before the first pair.")] = 5
+    full: Annotated[bool, Option("--full", help="60 pairs and 5 warm-up calls, which take minutes.")] = False
+    pairs: Annotated[int | None, Option(help="Pairs of guarded and bare calls per case. Default: 20.")] = None
+    warm_up: Annotated[int | None, Option(help="Calls of each kind before the first pair. Default: 2.")] = (
+        None
+    )
     threads: Annotated[int | None, Option(help="Threads of torch on the CPU.")] = None
     max_overhead_pct: Annotated[float | None, Option(help="Gate: maximum added time, in percent.")] = None
     max_overhead_ms: Annotated[float | None, Option(help="Gate: maximum added milliseconds.")] = None
@@ -94,11 +98,13 @@ def _settings(
     model: ModelOptions, policies: PoliciesOption, workload: WorkloadOptions, measuring: MeasuringOptions
 ) -> Settings:
     from guardrail.bench.goals import gate
+    from guardrail.bench.pairs import PAIRS, QUICK_PAIRS, QUICK_WARM_UP, WARM_UP
     from guardrail.bench.settings import AGAINST, Settings
     from guardrail.policy.loading import default_policies
 
     source = policies.policies or default_policies(model.name)
     check_policies(source)
+    pairs, warm_up = (PAIRS, WARM_UP) if measuring.full else (QUICK_PAIRS, QUICK_WARM_UP)
     return settings(
         Settings,
         workload,
@@ -111,6 +117,8 @@ def _settings(
         policy_counts=_numbers("--policy-counts", workload.policy_counts),
         cases=_names(workload.cases),  # type: ignore[arg-type]  # Settings checks them
         against=AGAINST if workload.against == "all" else _names(workload.against),
+        pairs=pairs if measuring.pairs is None else measuring.pairs,
+        warm_up=warm_up if measuring.warm_up is None else measuring.warm_up,
         gate=gate(measuring.max_overhead_pct, measuring.max_overhead_ms),
     )
 
@@ -133,12 +141,13 @@ def _measured(model: ModelOptions, asked: Settings, threads: int | None) -> tupl
     """The report, and whether the run was finished."""
     import torch
 
+    from guardrail.bench.pairs import PAIRS
     from guardrail.bench.results import report
 
     if threads is not None:
         torch.set_num_threads(threads)
     found: list[Row] = []
-    notes: list[str] = []
+    notes = [FEWER.format(asked.pairs)] if asked.pairs < PAIRS else []
     complete = True
     clock = "events" if asked.device.startswith("cuda") else "wall"
     try:

@@ -219,10 +219,11 @@ def _check_prompts(subject: Subject, material: Material) -> None:
 
 
 def _built_in(data: DataOptions, vectors: TraitVectors, subject: Subject) -> Material:
-    from guardrail.evaluation.builtin import Sizes, held_out
+    from guardrail.evaluation.builtin import FULL, QUICK, held_out
 
+    sizes = FULL if data.full else QUICK
     with errors().status("generating replies and judging them ..."):
-        return held_out(list(vectors), subject, Sizes(replies=data.replies))
+        return held_out(list(vectors), subject, replace(sizes, replies=data.replies or sizes.replies))
 
 
 def _loaded(policies: Path | None, subject: Subject) -> ActivePolicies | None:

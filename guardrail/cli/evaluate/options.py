@@ -26,9 +26,17 @@ class DataOptions(SystemOption):
     layer: Annotated[int | None, Option(min=1, help="One layer for all traits.")] = None
     neutral: Annotated[Path | None, Option(help="Neutral prompts (JSON Lines) for null directions.")] = None
     seen: Annotated[list[Path] | None, Option(help="Prompts used before (JSON Lines), to find leaks.")] = None
-    replies: Annotated[int, Option(min=2, help="Replies to each prompt of the built-in set.")] = 8
+    full: Annotated[bool, Option("--full", help="Evaluate the whole built-in set, which takes minutes.")] = (
+        False
+    )
+    replies: Annotated[
+        int | None,
+        Option(min=2, help="Replies to each prompt of the built-in set. Default: 2, with --full 8."),
+    ] = None
 
     def __post_init__(self) -> None:
+        if self.data is not None and self.full:
+            raise ConfigError("--full belongs to the built-in set; --data is always evaluated whole")
         if self.data is None and (self.neutral or self.seen or self.system is not None):
             raise ConfigError("--neutral, --seen and --system belong to --data")
 
