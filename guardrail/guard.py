@@ -102,7 +102,7 @@ class Guard:
         watch_s: float | None = None,
         **model_arguments: Any,
     ) -> Self:
-        """Load a model and its tokenizer (hub id, folder, or `demo`) and guard it.
+        """Load a model and its tokenizer (hub id, folder, GGUF file or `demo`) and guard it.
 
         policies: may be left out for `demo`, which has its own. `model_arguments` go to
         `AutoModelForCausalLM.from_pretrained` (dtype, device_map, ...); the others are as in `Guard`.

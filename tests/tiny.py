@@ -121,9 +121,15 @@ def generate(made: TransformersEngine, active: Plan, evaluator: Evaluator, **kwa
     )
 
 
-def write_vectors(folder: Path, model: Any, traits: Sequence[str] = ("evil", "sycophancy")) -> TraitVectors:
+def write_vectors(
+    folder: Path,
+    model: Any,
+    traits: Sequence[str] = ("evil", "sycophancy"),
+    tokenizer: Any = TOKENIZER,
+    template: str = TOKENIZER.chat_template,
+) -> TraitVectors:
     """vectors.safetensors and calibration.json for a tiny model, in a folder."""
-    mark = fingerprint(model, TOKENIZER, TOKENIZER.chat_template, {})
+    mark = fingerprint(model, tokenizer, template, {})
     rng = np.random.default_rng(7)
     rows = (mark.layers + 1, mark.d_model)
     made = {name: TraitVector.from_difference(name, rng.normal(size=rows), layer=3) for name in traits}

@@ -9,7 +9,6 @@ from typing import Any
 
 from guardrail.bench.clocks import Call
 from guardrail.bench.results import Point
-from guardrail.errors import ModelError
 
 GIB, MIB = 1 << 30, 1 << 20
 ACTIVATIONS = 12
@@ -36,15 +35,9 @@ class Sizes:
 
 def sizes_of_pretrained(name: str, arguments: Mapping[str, Any]) -> Sizes:
     """Sizes from the configuration alone. Raises ModelError if the model does not exist."""
-    from transformers import AutoConfig
+    from guardrail.engines.transformers.pretrained import configuration, model_path
 
-    from guardrail.engines.transformers.pretrained import model_path
-
-    source = model_path(name)
-    try:
-        config = AutoConfig.from_pretrained(source, **arguments)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{name} cannot be loaded: {error}") from error
+    source, config = model_path(name), configuration(name, arguments)
     files = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
     return sizes(config, sum(file.stat().st_size for file in files) or None)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from guardrail.engines.transformers.additions import additions, altered_buffers, settings
 from guardrail.engines.transformers.blocks import text_config, unwrapped
+from guardrail.engines.transformers.origin import Origin
 from guardrail.engines.transformers.weights import sampled, source_of, unexplained
 from guardrail.types import Fingerprint
 
@@ -49,6 +50,8 @@ def _sha(text: str) -> str:
 
 
 def _weights(model: Any) -> str:
+    if origin := Origin.of(model):
+        return origin.identity + _added(model, origin.unexplained(dict(_stored(model))))
     if source := source_of(model):
         identity, files = source
         return identity + _added(model, unexplained(dict(_stored(model)), files))

@@ -1,35 +1,57 @@
-"""Loading a model by name: a hub id, a folder, or `demo`, the built-in model."""
+"""Loading a model by name: a hub id, a folder, a GGUF file, or `demo`, the built-in model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from guardrail.engines.transformers import gguf
 from guardrail.errors import ModelError
 
 DEMO = "demo"
+SHARED = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
+"""Arguments that the configuration and the tokenizer get too."""
 
 
 def load_pretrained(name: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
-    """(model, tokenizer), in eval mode. Raises ModelError if either cannot be loaded."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    """(model, tokenizer), in eval mode. Raises ModelError if either cannot be loaded.
 
-    source = model_path(name)
-    shared = {
-        key: arguments[key]
-        for key in ("revision", "token", "cache_dir", "local_files_only", "trust_remote_code")
-        if key in arguments
-    }
+    arguments: those of `AutoModelForCausalLM.from_pretrained`; `gguf_file` names one of several files.
+    """
+    source, others = model_path(name), dict(arguments)
+    shared = {key: others[key] for key in SHARED if key in others}
+    file = gguf.find(source, others.pop("gguf_file", None), shared)
     try:
-        config = AutoConfig.from_pretrained(source, **shared)
-        if getattr(config, "is_encoder_decoder", False):
-            raise ModelError(f"{name} is an encoder-decoder model; only decoder-only ones are guarded")
-        tokenizer = AutoTokenizer.from_pretrained(source, **shared)
-        model = AutoModelForCausalLM.from_pretrained(source, **{"dtype": "auto", **arguments})
+        return gguf.load(file, others) if file else _load(source, others, shared)
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f"{name} cannot be loaded: {error}") from error
+
+
+def configuration(name: str, arguments: Mapping[str, Any]) -> Any:
+    """The configuration of a model that is not loaded. Raises ModelError if there is no such model."""
+    from transformers import AutoConfig
+
+    source = model_path(name)
+    file = gguf.find(source)
+    try:
+        if file:
+            with gguf.alone(file) as place:
+                return AutoConfig.from_pretrained(**place, **arguments)
+        return AutoConfig.from_pretrained(source, **arguments)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{name} cannot be loaded: {error}") from error
+
+
+def _load(source: str, arguments: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(source, **shared)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{source} is an encoder-decoder model; only decoder-only ones are guarded")
+    tokenizer = AutoTokenizer.from_pretrained(source, **shared)
+    model = AutoModelForCausalLM.from_pretrained(source, **{"dtype": "auto", **arguments})
     return model.eval(), tokenizer
 
 

@@ -64,13 +64,13 @@ def unexplained(held: Mapping[str, Tensor], files: Sequence[Path]) -> dict[str, 
         with safe_open(str(path), framework="pt") as file:
             stored = frozenset(file.keys())
             for name, tensor in held.items():
-                if any(_equal(file.get_slice(found), tensor) for found in _origins(name, stored)):
+                if any(_equal(file.get_slice(found), tensor) for found in origins(name, stored)):
                     explained.add(id(tensor))
     # a tied tensor has several names, of which a file may hold one
     return {name: tensor for name, tensor in held.items() if id(tensor) not in explained}
 
 
-def _origins(name: str, stored: frozenset[str]) -> Iterator[str]:
+def origins(name: str, stored: frozenset[str]) -> Iterator[str]:
     """The stored names that become `name` by adding one run of parts, as prefixes and wrappers do."""
     parts = name.split(".")
     spans = ((i, j) for length in range(len(parts)) for i in range(len(parts)) for j in [i + length])
