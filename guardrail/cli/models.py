@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardrail.cli.console import errors
-from guardrail.cli.options import DEMO, ENGINE, Dtype, ModelOptions
+from guardrail.cli.options import DEMO, ENGINE, Dtype, ModelOptions, Quantize
 from guardrail.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -84,7 +87,8 @@ def load(model: ModelOptions, auto: Dtype = Dtype.AUTO) -> tuple[Any, Any]:
     from guardrail.engines.transformers.pretrained import load_pretrained
 
     device = device_of(model.device)
-    loaded, tokenizer = load_pretrained(model.name, dtype_argument(model.dtype, auto))
+    arguments = dtype_argument(model.dtype, auto) | quantize_arguments(model.quantize, device)
+    loaded, tokenizer = load_pretrained(model.name, arguments)
     # a quantised model is on its device already and refuses to move
     return loaded if getattr(loaded, "is_quantized", False) else loaded.to(device), tokenizer
 
@@ -95,6 +99,22 @@ def dtype_argument(dtype: Dtype, auto: Dtype = Dtype.AUTO) -> dict[str, Any]:
 
     chosen = auto if dtype is Dtype.AUTO else dtype
     return {} if chosen is Dtype.AUTO else {"dtype": getattr(torch, chosen.value)}
+
+
+def quantize_arguments(quantize: Quantize | None, device: str) -> dict[str, Any]:
+    """What `from_pretrained` gets to quantise weights. Raises ConfigError if a package for it is missing."""
+    if quantize is None:
+        return {}
+    if missing := [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]:
+        raise ConfigError(
+            f"--quantize needs {' and '.join(missing)}: pip install 'persona-guardrail[quantize]'"
+        )
+    from transformers import BitsAndBytesConfig
+
+    wanted = BitsAndBytesConfig(
+        load_in_4bit=quantize is Quantize.FOUR, load_in_8bit=quantize is Quantize.EIGHT
+    )
+    return {"quantization_config": wanted, "device_map": {"": device}}
 
 
 def device_of(name: str) -> str:
@@ -133,10 +153,16 @@ def _uncollected() -> Generator[None]:
 
 def silence(model: ModelOptions) -> None:
     """Errors only from transformers, and a bar only for a model that takes a while, on a terminal."""
+    quiet = model.name == DEMO or not sys.stderr.isatty()
+    if quiet:
+        # read when tqdm is imported; its bar for GGUF files goes past the logging of transformers
+        os.environ.setdefault("TQDM_DISABLE", "1")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    if model.name == DEMO or not sys.stderr.isatty():
+    # it has a word for every layer of a model
+    getLogger("bitsandbytes").setLevel(ERROR)
+    if quiet:
         logging.disable_progress_bar()
 
 

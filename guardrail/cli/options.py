@@ -39,11 +39,20 @@ class Dtype(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Quantize(StrEnum):
+    """What bitsandbytes makes of weights while they are loaded."""
+
+    FOUR = "4bit"
+    EIGHT = "8bit"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """Which model is loaded, where and how."""
 
-    name: Annotated[str, Option("--model", help="Hub id, folder, or `demo`, the built-in model.")] = DEMO
+    name: Annotated[
+        str, Option("--model", help="Hub id, folder, GGUF file, or `demo`, the built-in model.")
+    ] = DEMO
     device: Annotated[str, Option(help="Device: auto (CUDA if available), cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[
         Dtype,
@@ -52,6 +61,9 @@ class ModelOptions:
             "that calibrate, evaluate or extract."
         ),
     ] = Dtype.AUTO
+    quantize: Annotated[
+        Quantize | None, Option(help="Quantise the weights while loading, with bitsandbytes.")
+    ] = None
     chat_template: Annotated[str | None, Option(help=f"Chat template: `{PLAIN}` or a Jinja file.")] = None
     engine: Annotated[str, Option(help="Engine that reads activations.")] = ENGINE
 

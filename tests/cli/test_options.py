@@ -2,6 +2,7 @@
 
 import ast
 import json
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from gguf_files import tiny_gguf
 from tiny import TOKENIZER, policies, write_vectors
 from typer.main import get_command
 
@@ -16,9 +18,10 @@ import guardrail
 from guardrail import cli
 from guardrail.cli import models, run
 from guardrail.cli.bench import command as bench
-from guardrail.cli.options import Dtype, ModelOptions, takes_options
+from guardrail.cli.options import Dtype, ModelOptions, Quantize, takes_options
 from guardrail.cli.prompts import InputPrompt, with_system
 from guardrail.errors import ConfigError
+from guardrail.policy.loading import shipped_policies
 from guardrail.testing import CHAT_TEMPLATE, tiny_model
 from guardrail.types import Message
 
@@ -288,3 +291,30 @@ def test_a_shell_gets_its_completion(monkeypatch, capsys):
 def test_built_in_verbs_come_through_the_hook_in_the_order_of_the_help():
     assert [module.__name__.rpartition(".")[2] for module in cli.verbs()] == list(cli.VERBS)
     assert all(hasattr(module.guardrail_cli, "guardrail_impl") for module in cli.verbs())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("quantize", list(Quantize))
+def test_weights_are_quantised_while_they_are_loaded(quantize, tmp_path):
+    tiny_model(d_model=64).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    loaded = models.load(ModelOptions(name=str(tmp_path), device="cpu", quantize=quantize))[0]
+    plain = models.load(ModelOptions(name=str(tmp_path), device="cpu"))[0]
+    assert loaded.get_memory_footprint() < 0.6 * plain.get_memory_footprint()
+
+
+@pytest.mark.parametrize("package", ["bitsandbytes", "accelerate"])
+def test_what_quantising_needs_is_named(package, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert run(["check", "Hello.", "--quantize", "4bit"]) == 2
+    assert f"--quantize needs {package}: pip install 'persona-guardrail[quantize]'" in capsys.readouterr().err
+
+
+def test_a_gguf_file_is_a_model(tmp_path, capsys):
+    file = tiny_gguf(tmp_path / "tiny.gguf")
+    assert str(models.load(ModelOptions(name=str(file), dtype=Dtype.BFLOAT16))[0].dtype) == "torch.bfloat16"
+    assert models.fingerprint_of(ModelOptions(name=str(file))).weights.startswith("gguf:")
+    assert bench.sizes_of(ModelOptions(name=str(file))).weights == 4 * tiny_model().num_parameters()
+    missing = str(tmp_path / "none.gguf")
+    assert run(["check", "Hello.", "--model", missing, "--policies", str(shipped_policies("chatbot"))]) == 2
+    assert f"there is no file {missing}" in " ".join(capsys.readouterr().err.split())
