@@ -17,6 +17,7 @@ GuardrailError
 └── RequestError             one request could not be served
     ├── PromptError          empty, too long, unknown role, content that is not text
     ├── UnsupportedGeneration  a way of generating that the guard cannot see
+    ├── UnguardedCall        the guarded model's own `generate`, which policies forbid
     ├── EvaluationError      no trustworthy decision: non-finite score, a plugin that raised, a time-out
     ├── SteeringError        steering was decided but not applied
     ├── QueueFull            the model's queue is full; try again later
@@ -134,6 +135,10 @@ class PromptError(RequestError):
 
 class UnsupportedGeneration(RequestError):
     """A way of generating that would bypass the guard."""
+
+
+class UnguardedCall(RequestError):
+    """The guarded model's own `generate` was called, and `unguarded_calls` is `error`."""
 
 
 class EvaluationError(RequestError):

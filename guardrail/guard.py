@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from guardrail.audit.trail import AuditTrail
-from guardrail.engines import Engine, identify
+from guardrail.engines import Engine, GeneratingEngine, identify
 from guardrail.errors import ConfigError
 from guardrail.pipeline import chat, generate
-from guardrail.pipeline.cancellation import in_thread
+from guardrail.pipeline.asynchronous import AsyncRequests
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.history import recorded
+from guardrail.pipeline.installation import Installation
 from guardrail.pipeline.request import Kind, SamplingOptions, request
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.worker import Worker
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Guard:
+class Guard(AsyncRequests):
     """Guards one loaded model. Thread-safe: requests run one after another on the model's worker.
 
     model, tokenizer: a decoder-only Hugging Face model and its tokenizer. They stay yours; `close` takes
@@ -87,6 +86,10 @@ class Guard:
         worker = Worker(queue_size)
         undo.callback(worker.close)
         self._driver = Driver(self.engine, worker, self.audit, self.sinks, history.model)
+        self._installation = Installation(self.generate, lambda: self.active.policies.unguarded_calls)
+        if isinstance(self.engine, GeneratingEngine):
+            self.engine.intercept(self._installation)
+            undo.callback(self._installation.close, self.engine.model)
 
     @classmethod
     def from_pretrained(
@@ -125,7 +128,7 @@ class Guard:
 
     @property
     def model(self) -> Any:
-        """The wrapped model, unguarded: your own calls wait for guarded ones, and are not evaluated."""
+        """The wrapped model: your own calls wait for guarded ones and are not evaluated; see `install`."""
         return self.engine.model
 
     @property
@@ -255,6 +258,23 @@ class Guard:
             kwargs["inputs"] = inputs
         return generate.generate(self._driver, self.active, kwargs, tags, conversation)
 
+    def install(self) -> Self:
+        """Make the model's own `generate` the guarded one, until `close`: for pipelines, agents, threads.
+
+        Without it, `model.generate` is unguarded: it warns, or raises with `unguarded_calls: error`.
+        """
+        self._installation.installed = True
+        return self
+
+    @contextmanager
+    def installed(self) -> Generator[Self]:
+        """`install`, for a `with` block."""
+        before = self._installation.installed
+        try:
+            yield self.install()
+        finally:
+            self._installation.installed = before
+
     @property
     def last_decisions(self) -> tuple[Decision, ...]:
         """The decisions of the last `generate` in this thread or task, one for each prompt."""
@@ -264,23 +284,6 @@ class Guard:
     def last_reply_decisions(self) -> tuple[Decision | None, ...]:
         """As `last_decisions`, on the replies; None for each that no response policy followed."""
         return generate.last_decisions().reply_decisions
-
-    async def achat(self, messages: Messages | str, **options: Any) -> Reply:
-        """`chat`, without blocking the event loop. Cancelling the task ends the generation."""
-        return await in_thread(self.chat, messages, **options)
-
-    async def acheck(self, messages: Messages | str, **options: Any) -> Check:
-        """`check`, without blocking the event loop."""
-        return await in_thread(self.check, messages, **options)
-
-    async def astream(self, messages: Messages | str, **options: Any) -> AsyncIterator[str]:
-        """`stream`, without blocking the event loop. Cancelling the task ends the generation."""
-        stream = self.stream(messages, **options)
-        try:
-            while (piece := await asyncio.to_thread(next, stream, None)) is not None:
-                yield piece
-        finally:
-            stream.close()
 
     def ticket(self, ticket_id: str) -> Ticket | None:
         """An escalated prompt and what a person said; None if no sink knows it."""
@@ -293,7 +296,5 @@ class Guard:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -216,6 +216,13 @@ class GeneratingEngine(Engine, Protocol):
         """`model.generate(**arguments)` under guard. Raises UnsupportedGeneration and PromptError."""
         ...
 
+    def intercept(self, ask: Callable[[str], Callable[..., Any] | None]) -> None:
+        """From now on, ask before a generating method of the model's own is called, by its name.
+
+        What is returned is called instead, with keyword arguments; None lets the method run.
+        """
+        ...
+
     def assemble(
         self, arguments: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
     ) -> Any:

@@ -223,6 +223,7 @@ class PolicySet(Model):
     policies: Many[Policy] = ()
     allow_empty: bool = False
     allow_model_mismatch: bool = False
+    unguarded_calls: Literal["warn", "error"] = "warn"
     plugins: Many[str] = ()
     audit: AuditSettings = AuditSettings()
 

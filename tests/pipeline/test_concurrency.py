@@ -27,6 +27,7 @@ def cases(count):
     return [(KINDS[i % 3], TEXTS[i % 4]) for i in range(count)]
 
 
+@pytest.mark.filterwarnings("ignore::guardrail.pipeline.installation.UnguardedWarning")
 def test_sixteen_threads_get_their_own_answers_beside_calls_of_the_model_itself(tmp_path):
     found, errors = {}, []
 

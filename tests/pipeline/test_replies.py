@@ -192,6 +192,7 @@ def test_two_streams_at_once_of_which_one_is_stopped(tmp_path):
     assert all(out_by_then.startswith(sent_before(streamed)) for streamed in found["strict"])
 
 
+@pytest.mark.filterwarnings("ignore::guardrail.pipeline.installation.UnguardedWarning")
 def test_a_stream_that_is_closed_early_frees_the_model_and_is_recorded(tmp_path, late, memory):
     rule, text, whole, model = late
     with guard(tmp_path, {**rule, "threshold": NEVER}, model=model(), options={"plugins": [memory]}) as made:

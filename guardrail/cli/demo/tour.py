@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from guardrail.actions.review_queue import PATH_VARIABLE
 from guardrail.cli.verdicts import decision_rows
 from guardrail.demo.prompts import TOUR, TourPrompt
 from guardrail.files.records import Json, messages_from_json
+from guardrail.pipeline.installation import UnguardedWarning
 from guardrail.types import Decision, Reply
 
 if TYPE_CHECKING:
@@ -94,7 +96,8 @@ def unguarded(guard: Guard, prompt: TourPrompt) -> str:
     rendered = guard.engine.render(messages_from_json(prompt.messages))
     ids = torch.tensor([rendered.ids], device=model.device)
     options = {"max_new_tokens": MAX_NEW_TOKENS, "pad_token_id": tokenizer.pad_token_id}
-    with torch.random.fork_rng(), torch.no_grad():
+    with warnings.catch_warnings(), torch.random.fork_rng(), torch.no_grad():
+        warnings.simplefilter("ignore", UnguardedWarning)  # which is what the tour wants to show
         torch.manual_seed(SEED)
         output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
     return tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)

@@ -17,7 +17,7 @@ from guardrail.engines.transformers.assembly import assemble
 from guardrail.engines.transformers.blocks import decoder_of, text_config
 from guardrail.engines.transformers.ends import EMPTY, Ends
 from guardrail.engines.transformers.executor import layer_name
-from guardrail.engines.transformers.front import Front
+from guardrail.engines.transformers.front import Ask, Front, PlainCall
 from guardrail.engines.transformers.generation import Generation
 from guardrail.engines.transformers.hooks import Hooked
 from guardrail.engines.transformers.identity import Identity
@@ -64,6 +64,9 @@ class TransformersEngine:
         decoder = decoder_of(self.inner, self.blocks)
         self.front = Front(self.inner, decoder, self.turn, self._prefill, self._step)
         self.identity = Identity(self.local)
+        self._plain: list[PlainCall] = []
+        # not looked up later: a user may put a guard's `generate` in its place, which would end up here again
+        self._generate = self.inner.generate
         self._open = True
 
     @property
@@ -195,9 +198,18 @@ class TransformersEngine:
             self.instruments.reader(plan)
             self._generation = Generation(self.instruments, plan, evaluator, prompts, width, emit)
             try:
-                return self._generation.run(self.inner.generate, arguments)
+                return self._generation.run(self._generate, arguments)
             finally:
                 self._generation = None
+
+    def intercept(self, ask: Ask) -> None:
+        """Ask before the model's own `generate` is called, or continuous batching is begun."""
+        holders = [self.inner] if self.model is self.inner else [self.inner, self.model]
+        self._plain = [PlainCall(holder, "generate", self.turn, ask) for holder in holders]
+        if hasattr(self.inner, "init_continuous_batching"):
+            self._plain.append(PlainCall(self.inner, "init_continuous_batching", self.turn, ask))
+        for one in self._plain:
+            one.put()
 
     def assemble(
         self, arguments: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
@@ -244,6 +256,8 @@ class TransformersEngine:
             if self._open:
                 self._open = False
                 self.front.take_off()
+                for one in self._plain:
+                    one.take_off()
                 release(self.blocks)
                 # without modules, so that nothing is left in front of them
                 self.instruments = Instruments(self.local, *self.instruments.kinds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.standin import StandIn
 from guardrail.engines.transformers.turn import Turn
 from guardrail.errors import EvaluationError
+
+Ask: TypeAlias = Callable[[str], "Callable[..., Any] | None"]
+"""Given a method's name, what to call instead of it; None for itself."""
 
 BARRED = "this model's `generate` runs a forward pass outside of `_prefill`: generation was not guarded"
 
@@ -102,6 +105,28 @@ class Prefill(StandIn):
             return call()
         self._turn.barred = False
         return self._guarded(call)
+
+
+class PlainCall(StandIn):
+    """In place of a method of the model that generates: whoever calls it is not guarded, unless told so."""
+
+    def __init__(self, model: Any, name: str, turn: Turn, ask: Ask) -> None:
+        super().__init__(model, name)
+        self._turn, self._ask = turn, ask
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run what is to be called, also from within a request: its passes are not the request's."""
+        if self.retired:
+            return self.own(*args, **kwargs)
+        if self._turn.here:
+            return self._turn.apart(self._run, *args, **kwargs)
+        return self._run(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        instead = self._ask(self.name)
+        if instead is None:
+            return self.own(*args, **kwargs)
+        return instead(**dict(zip(self.__signature__.parameters, args, strict=False)), **kwargs)
 
 
 class Front:

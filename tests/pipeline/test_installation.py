@@ -1,0 +1,156 @@
+"""The guarded model's own `generate`: guarded if the guard is installed, else noticed."""
+
+import copy
+import threading
+import warnings
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import NEVER, TOKENIZER, batch, guard, policies, policy, write_vectors
+from transformers import GenerationConfig, LogitsProcessor, TextIteratorStreamer, pipeline
+
+from guardrail import Guard
+from guardrail.errors import (
+    EvaluationError,
+    GuardClosed,
+    UnguardedCall,
+    UnsupportedGeneration,
+)
+from guardrail.pipeline.installation import UnguardedWarning
+from guardrail.testing import tiny_model
+
+GREEDY = {"do_sample": False, "max_new_tokens": 5, "pad_token_id": 0}
+REFUSAL = policy(message="No.")
+
+
+def text(output):
+    return TOKENIZER.decode(output[0, batch(1)["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_a_pipeline_and_a_thread_with_a_streamer_are_guarded_as_they_are(tmp_path):
+    with guard(tmp_path, REFUSAL) as made, made.installed():
+        asked = pipeline("text-generation", model=made.model, tokenizer=TOKENIZER)
+        said = asked("hello", return_full_text=False, max_new_tokens=5, do_sample=False)
+        streamer = TextIteratorStreamer(TOKENIZER, True, timeout=20.0, skip_special_tokens=True)
+        inputs = {**batch(1), **GREEDY, "streamer": streamer}
+        thread = threading.Thread(target=made.model.generate, kwargs=inputs, daemon=True)
+        thread.start()
+        streamed = "".join(streamer)
+        thread.join()
+    assert said[0]["generated_text"] == "No."
+    assert streamed == "No."
+
+
+def test_an_allowed_reply_through_the_installed_generate_is_the_models(tmp_path):
+    expected = tiny_model().generate(**batch(2), **GREEDY)
+    with guard(tmp_path, policy(threshold=NEVER)) as made, made.installed():
+        assert torch.equal(made.model.generate(**batch(2), **GREEDY), expected)
+        assert [decision.action for decision in made.last_decisions] == ["allow", "allow"]
+        by_place = made.model.generate(batch(1)["input_ids"], GenerationConfig(**GREEDY))
+        assert torch.equal(by_place, tiny_model().generate(**batch(1), **GREEDY))
+
+
+def test_a_plain_generate_warns_once_and_is_the_models_own(tmp_path):
+    with guard(tmp_path, REFUSAL) as made:
+        with pytest.warns(UnguardedWarning, match="guard.install") as caught:
+            first = made.model.generate(**batch(1), **GREEDY)
+        assert caught[0].filename == __file__
+        assert torch.equal(made.model.generate(**batch(1), **GREEDY), first)
+    assert torch.equal(first, tiny_model().generate(**batch(1), **GREEDY))
+
+
+def test_policies_may_forbid_plain_calls(tmp_path):
+    with guard(tmp_path, REFUSAL, unguarded_calls="error") as made:
+        for name in ("generate", "init_continuous_batching"):
+            with pytest.raises(UnguardedCall, match=name):
+                getattr(made.model, name)(**batch(1))
+        assert made.chat("Hello").text == "No."
+        assert text(made.generate(**batch(1), **GREEDY)) == "No."
+
+
+def test_what_cannot_be_guarded_is_refused_while_installed(tmp_path):
+    with guard(tmp_path, REFUSAL) as made, made.installed(), pytest.raises(UnsupportedGeneration):
+        made.model.generate_batch([[1, 2, 3]])
+
+
+def test_installing_ends_with_its_block_and_with_the_guard(tmp_path):
+    model = tiny_model()
+    with guard(tmp_path, REFUSAL, model=model) as made:
+        with made.installed() as same:
+            assert same is made
+        with pytest.warns(UnguardedWarning):
+            model.generate(**batch(1), **GREEDY)
+        assert made.install() is made
+        assert text(model.generate(**batch(1), **GREEDY)) == "No."
+    assert not {"generate", "init_continuous_batching"} & set(vars(model))
+    model.generate(**batch(1), **GREEDY)
+
+
+def test_a_guards_generate_put_on_the_model_by_hand_works_and_leaves_with_the_guard(tmp_path):
+    model = tiny_model()
+    with guard(tmp_path, REFUSAL, model=model) as made:
+        model.generate = made.generate
+        assert text(model.generate(**batch(1), **GREEDY)) == "No."
+        assert made.chat("Hello").text == "No."
+    assert "generate" not in vars(model)
+
+
+def test_somebody_elses_generate_stays_when_the_guard_leaves(tmp_path):
+    model = tiny_model()
+    with guard(tmp_path, REFUSAL, model=model) as made:
+        model.generate = own = lambda **_: "mine"
+        assert text(made.generate(**batch(1), **GREEDY)) == "No."
+    assert model.generate is own
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_a_wrapper_of_an_adapter_is_installed_too(tmp_path):
+    model = get_peft_model(tiny_model(), LoraConfig(target_modules=["q_proj"]))
+    write_vectors(tmp_path, model)
+    with Guard(model, TOKENIZER, policies(tmp_path, REFUSAL)) as made:
+        with pytest.warns(UnguardedWarning):
+            plain = model.generate(**batch(1), **GREEDY)
+        with made.installed():
+            assert text(model.generate(**batch(1), **GREEDY)) == "No."
+            assert text(model.get_base_model().generate(**batch(1), **GREEDY)) == "No."
+    assert torch.equal(model.generate(**batch(1), **GREEDY), plain)
+
+
+def test_a_copy_of_an_installed_model_is_not_guarded(tmp_path):
+    with guard(tmp_path, REFUSAL) as made, made.installed():
+        other = copy.deepcopy(made.model)
+        assert torch.equal(other.generate(**batch(1), **GREEDY), tiny_model().generate(**batch(1), **GREEDY))
+
+
+class Nested(LogitsProcessor):
+    def __init__(self, model):
+        self.model, self.errors = model, []
+
+    def __call__(self, ids, scores):
+        try:
+            self.model.generate(**batch(1), **GREEDY)
+        except EvaluationError as error:
+            self.errors.append(str(error))
+        return scores
+
+
+def test_a_generate_inside_a_guarded_one(tmp_path):
+    with guard(tmp_path, policy(threshold=NEVER)) as made:
+        nested = Nested(made.model)
+        expected = tiny_model().generate(**batch(1), **GREEDY)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnguardedWarning)
+            assert torch.equal(made.generate(**batch(1), **GREEDY, logits_processor=[nested]), expected)
+        assert nested.errors == []
+        with made.installed():
+            assert torch.equal(made.generate(**batch(1), **GREEDY, logits_processor=[nested]), expected)
+        assert len(nested.errors) == 5
+        assert all("inside" in error for error in nested.errors)
+
+
+def test_a_closed_guard_on_a_model_says_so(tmp_path):
+    with guard(tmp_path, REFUSAL) as made:
+        generate = made.generate
+    with pytest.raises(GuardClosed):
+        generate(**batch(1))
