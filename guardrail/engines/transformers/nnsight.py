@@ -66,7 +66,7 @@ class Controlled(StandIn):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output, seen by nnsight or not."""
-        if self._turn.mine:
+        if self._turn.mine and not self.retired:
             if self.once and self.called:
                 raise EvaluationError(TWICE)
             self.called = True
