@@ -83,9 +83,8 @@ class Guard(AsyncRequests):
         undo.callback(self.audit.close)
         history = undo.enter_context(recorded(self.audit, self.engine, self.policies))
         self.sinks = plugins.escalation_sinks()
-        worker = Worker(queue_size)
-        undo.callback(worker.close)
-        self._driver = Driver(self.engine, worker, self.audit, self.sinks, history.model)
+        self._driver = Driver(self.engine, Worker(queue_size), self.audit, self.sinks, history.model)
+        undo.callback(self._driver.worker.close)
         self._installation = Installation(self.generate, lambda: self.active.policies.unguarded_calls)
         if isinstance(self.engine, GeneratingEngine):
             self.engine.intercept(self._installation)
