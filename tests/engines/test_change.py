@@ -84,6 +84,16 @@ def test_generating_and_training_flags_are_no_change():
     assert watch.change() is None
 
 
+def test_asking_for_hidden_states_is_no_change_and_hides_none():
+    model = tiny_model()
+    watch = Watch(model)
+    model(torch.tensor([[5, 6]]), output_hidden_states=True, output_attentions=True)
+    assert any(module._forward_hooks for module in model.modules())
+    assert watch.change() is None
+    with_hook(model)
+    assert watch.change() == "forward hooks"
+
+
 def test_hooks_on_every_module_are_watched():
     watch = Watch(tiny_model())
     handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)

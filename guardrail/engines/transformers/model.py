@@ -14,6 +14,7 @@ from guardrail.engines.transformers.batches import padded
 from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
 from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.engines.transformers.rendering import Renderer
+from guardrail.engines.transformers.self_test import LONG, SelfTest
 from guardrail.engines.transformers.turn import turn_of
 from guardrail.types import Message
 
@@ -43,9 +44,17 @@ class LocalModel:
         self.identify()
 
     def identify(self) -> None:
-        """Take the fingerprint of the model as it is now."""
+        """Test and take the fingerprint of the model as it is now. Raises ModelError."""
+        SelfTest(self.model, self.inner, self.blocks, self._trial(), self.pad_token).run()
         rendering = self.renderer
         self.fingerprint = fingerprint(self.model, self.tokenizer, rendering.template, rendering.arguments)
+
+    def _trial(self) -> list[int]:
+        """A few tokens that mean nothing in particular."""
+        special = {*self.tokenizer.all_special_ids, *self.end_tokens, self.pad_token}
+        known = range(min(text_config(self.inner).vocab_size, len(self.tokenizer)))
+        plain = [token for token in known[len(known) // 4 :] if token not in special]
+        return plain[:LONG]
 
     @property
     def max_tokens(self) -> int:

@@ -27,6 +27,8 @@ Check: TypeAlias = Callable[[], bool]
 """Whether something is as it was."""
 
 VERSION, TRAINING = attrgetter("_version"), attrgetter("training")
+CAPTURING = "transformers.utils.output_capturing"
+"""Puts hooks on a model when hidden states or attentions are first asked for; they change nothing."""
 EVERYWHERE = [torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks]
 """Hooks on all modules of the process."""
 PLACES, WIDTH = 4, 4
@@ -47,7 +49,7 @@ class Watch:
         self.modules = tuple(named.values())
         tensors = _tensors(self.modules)
         self._beyond: dict[str, Check] = {
-            "forward hooks": _same_tables([t for m in self.modules for t in _hooks(m)] + EVERYWHERE),
+            "forward hooks": _same_hooks([t for m in self.modules for t in _hooks(m)] + EVERYWHERE),
             "a module's forward method": _same_forwards(self.modules),
         }
         self._checks: dict[str, Check] = self._beyond | {
@@ -103,6 +105,26 @@ def _same_tables(tables: Sequence[Mapping[Any, Any]]) -> Check:
             return False
 
     return same
+
+
+def _same_hooks(tables: Sequence[Mapping[Any, Any]]) -> Check:
+    before, same_tables = list(map(_active, tables)), _same_tables(tables)
+
+    def same() -> bool:
+        nonlocal same_tables
+        if same_tables():
+            return True
+        if list(map(_active, tables)) != before:
+            return False
+        same_tables = _same_tables(tables)
+        return True
+
+    return same
+
+
+def _active(hooks: Mapping[Any, Any]) -> list[Any]:
+    """The hooks, without those by which transformers hands out hidden states and attentions."""
+    return [hook for hook in hooks.values() if getattr(hook, "__module__", None) != CAPTURING]
 
 
 def _same_forwards(modules: Sequence[nn.Module]) -> Check:
