@@ -30,10 +30,10 @@ def find(name: str, endpoint: EndpointSettings, model: ModelOptions, cache: Path
 
 
 def _local(model: ModelOptions, cache: Path | None) -> Judge:
-    from guardrail.extract.judges.cache import remembering
-    from guardrail.extract.judges.local import LocalJudge
-
     with loading(model):
+        from guardrail.extract.judges.cache import remembering
+        from guardrail.extract.judges.local import LocalJudge
+
         return remembering(LocalJudge(*load(model), model.name), cache)
 
 

@@ -135,6 +135,9 @@ def device_of(name: str) -> str:
 @contextmanager
 def loading(model: ModelOptions) -> Generator[None]:
     """A spinner that is gone once the verb prints."""
+    # threads that spin while they wait took five times the processor time on a machine with other work; read
+    # when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with errors().status(f"loading {model.name} ..."), _uncollected():
         silence(model)
         yield

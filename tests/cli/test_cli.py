@@ -1,6 +1,7 @@
 """The command line as a whole: how it ends."""
 
 import gc
+import os
 import subprocess
 import sys
 
@@ -54,3 +55,13 @@ def test_nothing_is_collected_while_a_model_is_loaded():
     with loading(ModelOptions()):
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "passive"), ("active", "active")])
+def test_threads_that_wait_sleep_unless_told_otherwise(monkeypatch, given, kept):
+    # first set, so that it is taken back at the end
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    with loading(ModelOptions()):
+        assert os.environ["OMP_WAIT_POLICY"] == kept

@@ -92,9 +92,10 @@ def inputs(model: str, vectors: str | None, policies: Path | None, result: Resul
 def _calibrated(
     given: Inputs, sample: SampleOptions, model: ModelOptions, rates: RateOptions, result: ResultOptions
 ) -> tuple[Calibrated, PolicyEdit | None]:
+    subject = load_subject(model)
+    # only now, because it imports torch, which `loading` prepares for
     from guardrail.calibrate.fit import conclude, measure
 
-    subject = load_subject(model)
     split, skipped = read_sample(sample, subject)
     options = _options(given, sample, rates, skipped)
     total = len(split.calibration) + len(split.held_out) + min(sample.conversations, len(split.calibration))
