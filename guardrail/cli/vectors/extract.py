@@ -83,7 +83,6 @@ def extract(
 
 
 def _extracted(inputs: Inputs, model: ModelOptions, options: JudgeOptions) -> Extraction:
-    from guardrail.extract.extraction import Extractor
     from guardrail.plugins.manager import Plugins
 
     methods = Plugins.from_environment().extraction_methods
@@ -91,6 +90,9 @@ def _extracted(inputs: Inputs, model: ModelOptions, options: JudgeOptions) -> Ex
     inputs.work.mkdir(parents=True, exist_ok=True)
     judge = find(options.judge or DEMO, endpoint_of(options), model, inputs.work / "judge-cache.sqlite")
     subject = load_subject(model, inputs.settings.rollouts.batch)
+    # only now, because it imports torch, which `loading` prepares for
+    from guardrail.extract.extraction import Extractor
+
     with staged() as report:
         extractor = Extractor(
             subject, judge, inputs.definitions, methods, inputs.settings, inputs.work, report

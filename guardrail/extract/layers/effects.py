@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from guardrail.engines import Continuation
-from guardrail.engines.transformers.batches import bucketed, padded
+from guardrail.engines.transformers.batches import padded
 from guardrail.engines.transformers.blocks import unwrapped
 from guardrail.engines.transformers.steering import steered
 from guardrail.errors import JudgeError
@@ -127,7 +127,7 @@ def next_token(
     """[prompts, vocabulary] float64 log-probabilities of the first reply token, steered as by the guard."""
     encoded = [subject.render(prompt.messages).ids for prompt in prompts]
     found: dict[int, Tensor] = {}
-    for batch in bucketed([len(ids) for ids in encoded], subject.rows):
+    for batch in subject.batches([len(ids) for ids in encoded]):
         logits = _logits(subject, [encoded[i] for i in batch], steering)
         found |= zip(batch, torch.log_softmax(logits.double().cpu(), dim=-1), strict=True)
     return torch.stack([found[i] for i in range(len(encoded))])
@@ -136,11 +136,11 @@ def next_token(
 def _logits(subject: Subject, rows: Sequence[Sequence[int]], steering: Sequence[Steering]) -> Tensor:
     model = unwrapped(subject.model)
     ids, mask = padded(rows, 0, left=True, device=subject.device)
-    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    if "position_ids" in inspect.signature(model.forward).parameters:
-        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    known = inspect.signature(model.forward).parameters
+    optional = {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0), "logits_to_keep": 1}
+    accepted = {name: value for name, value in optional.items() if name in known}
     with torch.inference_mode(), steered(subject.blocks, steering):
-        return model(**inputs).logits[:, -1]
+        return model(input_ids=ids, attention_mask=mask, use_cache=False, **accepted).logits[:, -1]
 
 
 def divergence(plain: Tensor, changed: Tensor) -> float:

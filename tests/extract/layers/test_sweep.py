@@ -214,6 +214,19 @@ def test_the_next_token_does_not_depend_on_padding(architecture):
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
+def test_no_logits_are_computed_before_the_next_token():
+    subject, seen = Subject(tiny_model(), TOKENIZER), []
+    subject.model.lm_head.register_forward_hook(lambda module, given, logits: seen.append(logits.shape[1]))
+    next_token(subject, Questions.of(DEFINITION).plain)
+    assert set(seen) == {1}
+
+
+def test_reading_states_computes_no_logits():
+    subject = Subject(tiny_model(), TOKENIZER)
+    subject.model.lm_head.register_forward_hook(lambda *given: pytest.fail("logits"))
+    assert subject.prompt_states([Questions.of(DEFINITION).plain[0].messages]).any()
+
+
 def test_divergence_is_that_of_the_distributions():
     plain, changed = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
     expected = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
