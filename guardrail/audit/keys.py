@@ -16,8 +16,6 @@ from guardrail.plugins.audit import KeySource
 log = logging.getLogger("guardrail")
 
 MIN_BYTES = 16
-VARIABLE = "GUARDRAIL_AUDIT_KEY"
-"""Where the command line looks for the key of a log."""
 MAC = b',"mac":"'
 MAC_LENGTH = len(MAC) + 64 + len(b'"}')
 
