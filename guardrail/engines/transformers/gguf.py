@@ -93,9 +93,10 @@ def _loaded(file: Path, arguments: Mapping[str, Any]) -> tuple[Any, Any, Sequenc
     with alone(file) as place:
         config = AutoConfig.from_pretrained(**place)
         tokenizer = AutoTokenizer.from_pretrained(**place)
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             **place, config=config, output_loading_info=True, **arguments
         )
+    model, info = loaded
     return model.eval(), tokenizer, sorted(info["missing_keys"])
 
 

@@ -36,9 +36,7 @@ COARSE = 5e-2
 class SelfTest:
     """`model` is what the user runs, `inner` the transformers model in it, `blocks` what the guard reads."""
 
-    def __init__(
-        self, model: Any, inner: Any, blocks: Sequence[nn.Module], ids: Sequence[int], pad: int
-    ) -> None:
+    def __init__(self, model: Any, inner: Any, blocks: nn.ModuleList, ids: Sequence[int], pad: int) -> None:
         self._model, self._inner, self._blocks = model, inner, blocks
         padded = [*[pad] * (LONG - SHORT), *ids[:SHORT]]
         self._ids = torch.tensor([list(ids), padded], device=inner.device)
@@ -151,7 +149,7 @@ def _has_no_weights(model: nn.Module) -> bool:
 
 
 def _keep(kept: list[Any], module: nn.Module, arguments: Any, output: Any) -> None:
-    found = hidden_of(output)
+    found: object = hidden_of(output)
     kept.append(found.detach().clone() if isinstance(found, Tensor) else found)
 
 
