@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import nullcontext
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -17,6 +18,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from guardrail.errors import EvaluationError, GuardClosed, QueueFull
 from guardrail.pipeline.cancellation import Cancellation
+from guardrail.pipeline.thread_state import ThreadState
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -35,8 +37,9 @@ class Job(Generic[E, T]):
 
     def __init__(self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None) -> None:
         self._run = run
-        # the work sees the caller's context variables, not those of the worker's thread
+        # the work sees the caller's context variables and torch state, not those of the worker's thread
         self._context: Context = copy_context()
+        self._state = ThreadState.here()
         self._events: queue.SimpleQueue[E | _Ended] = queue.SimpleQueue()
         self._started = threading.Event()
         self._cancelled, self._timed_out = threading.Event(), threading.Event()
@@ -107,7 +110,8 @@ class Job(Generic[E, T]):
             # the caller may have gone while the job was in the queue
             if self.cancelled:
                 raise CancelledError
-            self._result.append(self._context.run(self._run, self))
+            with self._state.entered() if self._state else nullcontext():
+                self._result.append(self._context.run(self._run, self))
             self._events.put(_Ended(None))
         except BaseException as error:
             # whatever it is: the caller waits for an end, and the worker has to live on

@@ -89,5 +89,5 @@ def _finish_streamer(
     said = [local.renderer.encode(answers[row]) if row in answers else [] for row in range(len(ids))]
     rows = [row for row in said for _ in range(samples)]
     for tokens in zip_longest(*rows, fillvalue=pad):
-        streamer.put(torch.tensor(tokens))
+        streamer.put(torch.tensor(tokens, device="cpu"))
     streamer.end()

@@ -30,10 +30,10 @@ def padded(
 ) -> tuple[Tensor, Tensor]:
     """ids and mask [rows, tokens]."""
     width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad)
+    ids = torch.full((len(rows), width), pad, device="cpu")
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
         place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, place] = torch.tensor(row, dtype=ids.dtype)
+        ids[i, place] = torch.tensor(row, dtype=ids.dtype, device="cpu")
         mask[i, place] = 1
     return ids.to(device), mask.to(device)

@@ -33,7 +33,7 @@ def keep_rows(cache: Any, rows: Sequence[int]) -> None:
         raise UnsupportedGeneration(
             f"rows of a batch were stopped, and a {type(cache).__name__} cannot drop rows"
         )
-    cache.batch_select_indices(torch.tensor(rows).to(_device(cache)))
+    cache.batch_select_indices(torch.tensor(rows, device=_device(cache)))
 
 
 def _device(cache: Any) -> torch.device:

@@ -8,7 +8,6 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Scored, Token
@@ -136,7 +135,7 @@ class TransformersEngine:
         """Decide on a batch and generate nothing: the forward ends at the last layer read."""
         ids, mask = self.batch(prompts)
         start = perf_counter()
-        with self.turn.taken(), evaluating(self.identity.modules), torch.no_grad():
+        with self.turn.taken(), evaluating(self.identity.modules), self.local.without_autograd():
             self.front.put()
             guarded = GuardedPrefill(self.instruments.reader(plan), evaluator, len(prompts), 1, Ends(None, 0))
             if not guarded.decisions:
@@ -163,7 +162,7 @@ class TransformersEngine:
         kwargs |= generation_arguments(sampling, self.inner, self.tokenizer)
         if stream:
             kwargs["streamer"] = self._streamer(emit)
-        with seeded(sampling.seed, self.inner.device):
+        with self.local.without_autograd(), seeded(sampling.seed, self.inner.device):
             result = self.generate(plan, evaluator, emit, kwargs)
         return [result.completions.get(row) or _stopped(d) for row, d in enumerate(result.decisions)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -78,6 +79,15 @@ class LocalModel:
         """What fills a batch; an end token if the tokenizer has no padding token."""
         pad = self.tokenizer.pad_token_id
         return pad if pad is not None else min(self.end_tokens, default=0)
+
+    def without_autograd(self) -> AbstractContextManager[Any]:
+        """For passes of which no tensor gets out: inference mode, which makes small models faster.
+
+        Code that did not come with transformers may keep a tensor of such a pass (a table of rotations, say),
+        which could never be trained with again: it runs without gradients only.
+        """
+        known = type(self.inner).__module__.startswith("transformers.")
+        return torch.inference_mode() if known else torch.no_grad()
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """The prompt's ids, up to where the reply begins. Raises PromptError if the template refuses."""

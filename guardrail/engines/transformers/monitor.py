@@ -38,7 +38,7 @@ class ReplyMonitor:
         ends: Sequence[int],
     ) -> None:
         self.reader, self.evaluator, self.prompts = reader, evaluator, prompts
-        self._watches, self._ends = watches, torch.tensor(list(ends))
+        self._watches, self._ends = watches, torch.tensor(list(ends), device="cpu")
         self._rules = reader.plan.reply_rules
         self._about = [row for row, watch in enumerate(watches) if any(mode != "off" for mode in watch.modes)]
         self._modes = [[watch.modes[i] for watch in watches] for i in range(len(self._rules))]

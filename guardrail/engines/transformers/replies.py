@@ -64,7 +64,9 @@ class ReplyReader:
         probes = [(self.plan.reply_probes[i], signs.get(column, 1.0)) for column, i in enumerate(self.order)]
         here = [(probe, sign) for probe, sign in probes if probe.layer == layer]
         weights = torch.stack([torch.from_numpy(probe.weights) * sign for probe, sign in here], 1)
-        offsets = torch.tensor([probe.offset * sign for probe, sign in here], dtype=torch.float32)
+        offsets = torch.tensor(
+            [probe.offset * sign for probe, sign in here], dtype=torch.float32, device="cpu"
+        )
         return weights.to(device), offsets.to(device)
 
     def values(self, extremes: list[float]) -> tuple[float, ...]:

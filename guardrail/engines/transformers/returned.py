@@ -65,5 +65,5 @@ def _indices(indices: Tensor, kept: Kept, steps: int) -> Tensor:
     first = torch.arange(kept.total, device=indices.device) * kept.expand
     found[:] = first.to(indices.dtype).repeat_interleave(samples.expand)[:, None]
     found[samples.rows] = -1
-    found[torch.tensor(samples.rows), : moved.shape[1]] = moved
+    found[torch.tensor(samples.rows, device=found.device), : moved.shape[1]] = moved
     return found

@@ -84,7 +84,7 @@ class SeededRows(LogitsProcessor):
 
 def _stream(seed: int, length: int) -> Tensor:
     generator = torch.Generator("cpu").manual_seed(seed % (1 << 63))
-    return torch.rand(length, generator=generator, dtype=torch.float64)
+    return torch.rand(length, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:

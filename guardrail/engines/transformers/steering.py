@@ -111,7 +111,7 @@ class BatchSteering:
 
 def _expanded(rows: Sequence[bool], expand: int) -> Tensor | None:
     """[rows, 1], None for every row."""
-    return None if all(rows) else torch.tensor(rows).repeat_interleave(expand)[:, None]
+    return None if all(rows) else torch.tensor(rows, device="cpu").repeat_interleave(expand)[:, None]
 
 
 class Change:
