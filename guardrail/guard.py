@@ -16,13 +16,14 @@ from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.history import recorded
 from guardrail.pipeline.installation import Installation
-from guardrail.pipeline.request import Kind, SamplingOptions, request
+from guardrail.pipeline.options import ChatOptions, RequestOptions, about, split
+from guardrail.pipeline.request import Kind, request
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.worker import Worker
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import ActivePolicies, Source, default_policies
 from guardrail.policy.reload import PolicyWatcher
-from guardrail.types import Check, Decision, Messages, Reply, Sampling, Ticket
+from guardrail.types import Check, Decision, Messages, Reply, Ticket
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,79 +145,50 @@ class Guard(AsyncRequests):
         """Check the policy file again and swap it in. On failure, keep the last good one and return False."""
         return self.policies.reload()
 
-    def chat(
-        self,
-        messages: Messages | str,
-        *,
-        tags: Iterable[str] = (),
-        conversation: str | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> Reply:
+    def chat(self, messages: Messages | str, **options: Unpack[ChatOptions]) -> Reply:
         """Decide, then answer or act. A block is a reply, not an error.
 
-        messages: turns as `Message` or mappings with `role` and `content`; a string is one user turn.
-        tags: what `when: {tags: ...}` in policies refers to.
-        conversation: the conversation's id, for staged rollout and for alarms over its replies; without one,
-            the first user turn stands for it.
-        sampling: see `SamplingOptions`.
+        messages: turns as `Message` or as in the OpenAI API, tool calls included; a string is one user turn.
+        options: `tags`, `conversation` and `tools` (`RequestOptions`), and how to generate
+            (`SamplingOptions`), by our names or by those of the OpenAI API.
 
-        Raises PromptError for messages that cannot be read, QueueFull, GuardClosed, AuditError if the audit
-        record cannot be written, and other RequestErrors if no trustworthy decision or reply was made.
+        Raises PromptError for messages and options that cannot be read, QueueFull, GuardClosed, AuditError
+        if the audit record cannot be written, and other RequestErrors if no trustworthy decision or reply
+        was made.
         """
-        return self.chat_many([messages], tags=tags, conversation=conversation, **sampling)[0]
+        return self.chat_many([messages], **options)[0]
 
     def chat_many(
-        self,
-        conversations: Sequence[Messages | str],
-        *,
-        tags: Iterable[str] = (),
-        conversation: str | None = None,
-        **sampling: Unpack[SamplingOptions],
+        self, conversations: Sequence[Messages | str], **options: Unpack[ChatOptions]
     ) -> list[Reply]:
         """As `chat`, for several conversations, 32 at a time; each gets its own decision."""
-        batch = self._exchanges("chat", conversations, tags, conversation)
-        return chat.chat(self._driver, batch, Sampling(**sampling))
+        about, sampling = split(options)
+        return chat.chat(self._driver, self._exchanges("chat", conversations, about), sampling)
 
-    def stream(
-        self,
-        messages: Messages | str,
-        *,
-        tags: Iterable[str] = (),
-        conversation: str | None = None,
-        **sampling: Unpack[SamplingOptions],
-    ) -> ReplyStream:
+    def stream(self, messages: Messages | str, **options: Unpack[ChatOptions]) -> ReplyStream:
         """As `chat`, in pieces of text. The decision comes before the first piece; `.reply` at the end."""
-        (exchange,) = self._exchanges("stream", [messages], tags, conversation)
-        return ReplyStream(self._driver, exchange, Sampling(**sampling))
+        about, sampling = split(options)
+        (exchange,) = self._exchanges("stream", [messages], about)
+        return ReplyStream(self._driver, exchange, sampling)
 
-    def check(
-        self, messages: Messages | str, *, tags: Iterable[str] = (), conversation: str | None = None
-    ) -> Check:
+    def check(self, messages: Messages | str, **options: Unpack[RequestOptions]) -> Check:
         """Decide only: the forward pass ends at the last layer read, nothing is generated.
 
-        Arguments and errors as in `chat`.
+        Messages, options and errors as in `chat`, but nothing about generating.
         """
-        return self.check_many([messages], tags=tags, conversation=conversation)[0]
+        return self.check_many([messages], **options)[0]
 
     def check_many(
-        self,
-        conversations: Sequence[Messages | str],
-        *,
-        tags: Iterable[str] = (),
-        conversation: str | None = None,
+        self, conversations: Sequence[Messages | str], **options: Unpack[RequestOptions]
     ) -> list[Check]:
         """As `check`, for several conversations, 32 at a time."""
-        return chat.check(self._driver, self._exchanges("check", conversations, tags, conversation))
+        return chat.check(self._driver, self._exchanges("check", conversations, about(options)))
 
     def _exchanges(
-        self,
-        kind: Kind,
-        conversations: Sequence[Messages | str],
-        tags: Iterable[str],
-        conversation: str | None,
+        self, kind: Kind, conversations: Sequence[Messages | str], about: RequestOptions
     ) -> list[Exchange]:
-        policies, tags = self.active, tags if isinstance(tags, str) else tuple(tags)
-        requests = (request(kind, messages, tags, conversation) for messages in conversations)
+        policies = self.active
+        requests = [request(kind, messages, **about) for messages in conversations]
         return [Exchange.of(item, policies) for item in requests]
 
     def project(

@@ -34,15 +34,38 @@ ALLOW = "allow"
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the assistant asks for. `arguments` is the JSON text that it wrote."""
+
+    id: str
+    name: str
+    arguments: str = "{}"
+
+    def as_dict(self) -> dict[str, object]:
+        """The format of the OpenAI API."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation; `content` is text."""
+    """One turn of a conversation; `content` is text, which may be empty if the turn calls tools.
+
+    `tool_call_id` says which call a turn of the role `tool` answers; `name` is the tool's or the speaker's.
+    """
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
 
-    def as_dict(self) -> dict[str, str]:
-        """The format of chat templates and of the OpenAI API."""
-        return {"role": self.role, "content": self.content}
+    def as_dict(self) -> dict[str, object]:
+        """The format of the OpenAI API, without fields that are empty."""
+        calls = [call.as_dict() for call in self.tool_calls]
+        extra = {"tool_calls": calls, "tool_call_id": self.tool_call_id, "name": self.name}
+        found = {name: value for name, value in extra.items() if value}
+        return {"role": self.role, "content": self.content, **found}
 
 
 MessageLike: TypeAlias = Message | Mapping[str, object]
@@ -216,14 +239,19 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = {
-            "max_new_tokens": isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1,  # pyright: ignore[reportUnnecessaryIsInstance]
-            "temperature": self.temperature is None or 0 <= self.temperature < float("inf"),
-            "top_p": self.top_p is None or 0 < self.top_p <= 1,
-            "top_k": self.top_k is None or self.top_k >= 0,
-            "seed": self.seed is None or isinstance(self.seed, int),  # pyright: ignore[reportUnnecessaryIsInstance]
+            "max_new_tokens": _number(self.max_new_tokens, int) and self.max_new_tokens >= 1,
+            "temperature": self.temperature is None
+            or (_number(self.temperature) and 0 <= self.temperature < float("inf")),
+            "top_p": self.top_p is None or (_number(self.top_p) and 0 < self.top_p <= 1),
+            "top_k": self.top_k is None or (_number(self.top_k, int) and self.top_k >= 0),
+            "seed": self.seed is None or _number(self.seed, int),
         }
         if bad := [name for name, good in checks.items() if not good]:
             raise PromptError(f"{bad[0]} cannot be {getattr(self, bad[0])!r}")
+
+
+def _number(value: object, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ PATIENCE_MS = 3_600_000
 class PlanEvaluator:
     """Decides by the plan alone, like the guard for a request without tags."""
 
-    by_plan = True
+    by_plan, cancelled = True, False
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan

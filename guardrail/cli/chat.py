@@ -28,7 +28,7 @@ from guardrail.types import Message
 
 if TYPE_CHECKING:
     from guardrail import Guard, Reply
-    from guardrail.pipeline.request import SamplingOptions
+    from guardrail.pipeline.options import SamplingOptions
 
 LONG_WORD = 24
 COMMANDS = "/quit ends, /reset forgets, /system TEXT sets the system prompt"

@@ -17,9 +17,13 @@ from guardrail.types import Array, Decision, Fingerprint, Message, Sampling, Tim
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids of a rendered conversation, up to where the reply begins."""
+    """Token ids of a rendered conversation, up to where the reply begins.
+
+    `unread`: what the chat template left out of it, if anything.
+    """
 
     ids: tuple[int, ...]
+    unread: str | None = None
 
 
 class Evaluator(Protocol):
@@ -123,8 +127,11 @@ class Engine(Protocol):
         """Raises ModelError for a plan that this engine cannot carry out."""
         ...
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt's ids. Raises PromptError if the chat template refuses the messages."""
+    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Prompt:
+        """The prompt's ids. A last turn of the assistant is continued.
+
+        Raises PromptError if the chat template refuses the messages, or does not know tools.
+        """
         ...
 
     def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:

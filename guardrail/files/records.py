@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from guardrail.types import Decision, Message, Score, Steering
+from guardrail.types import Decision, Message, Score, Steering, ToolCall
 
 Json: TypeAlias = dict[str, Any]
 
@@ -47,10 +47,18 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def prompt_sha256(messages: Sequence[Message]) -> str:
-    """A hash of all roles and texts. Different splits of the same text give different hashes."""
-    turns = [[message.role, message.content] for message in messages]
+def prompt_sha256(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    """A hash of all roles, texts and tool calls, and of the tools. Every split of a text has its own hash."""
+    turns: list[object] = [_turn(message) for message in messages]
+    if tools:
+        turns.append({"tools": list(tools)})
     return hashlib.sha256(json.dumps(turns, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _turn(message: Message) -> list[object]:
+    row = message.as_dict()
+    # no third part for plain turns, whose hashes are in older records
+    return [row.pop("role"), row.pop("content"), *([row] if row else [])]
 
 
 def text_sha256(text: str) -> str:
@@ -101,11 +109,16 @@ def _score(row: Mapping[str, Any]) -> Score:
     return Score(**fields)
 
 
-def messages_to_json(messages: Sequence[Message]) -> list[dict[str, str]]:
+def messages_to_json(messages: Sequence[Message]) -> list[Json]:
     """The shape of the OpenAI API."""
     return [message.as_dict() for message in messages]
 
 
 def messages_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
     """Messages as they were written."""
-    return tuple(Message(row["role"], row["content"]) for row in rows)
+    return tuple(_message(row) for row in rows)
+
+
+def _message(row: Mapping[str, Any]) -> Message:
+    calls = tuple(ToolCall(call["id"], **call["function"]) for call in row.get("tool_calls", ()))
+    return Message(row["role"], row["content"], calls, row.get("tool_call_id"), row.get("name"))

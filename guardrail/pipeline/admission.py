@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guardrail.engines import Engine, Prompt
 from guardrail.errors import PromptError
 from guardrail.pipeline.exchange import Exchange
 from guardrail.policy.decide import unsupported
-from guardrail.types import Decision
+from guardrail.types import Decision, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ def admit(engine: Engine, batch: Sequence[Exchange], room: int) -> Admission:
 
     Raises PromptError for a prompt that does not fit and that policies do not allow to be cut.
     """
-    return Admission(batch, [_outcome(engine, exchange, room) for exchange in batch])
+    for exchange in batch:
+        exchange.room = room
+    return Admission(batch, [_outcome(engine, exchange) for exchange in batch])
 
 
 def unread(exchange: Exchange, reason: str | None) -> Decision | None:
@@ -51,19 +53,25 @@ def unread(exchange: Exchange, reason: str | None) -> Decision | None:
     decision = unsupported(exchange.policies.plan, exchange.facts, reason)
     if decision.stops:
         return decision
-    exchange.warn(f"evaluated without the part that cannot be read: {reason}")
+    exchange.warn(f"evaluated all the same, as policies allow: {reason}")
     return None
 
 
-def _outcome(engine: Engine, exchange: Exchange, room: int) -> Prompt | Decision:
+def _outcome(engine: Engine, exchange: Exchange) -> Prompt | Decision:
     if (decision := unread(exchange, exchange.request.unreadable)) is not None:
         return decision
-    prompt = engine.render(exchange.messages)
-    limit = engine.max_tokens - min(room, engine.max_tokens // 2)
-    if len(prompt.ids) > limit:
-        prompt = _cut(exchange, prompt, limit)
+    prompt = fitted(engine, exchange, exchange.messages)
+    if (decision := unread(exchange, prompt.unread)) is not None:
+        return decision
     exchange.prompt_tokens = len(prompt.ids)
     return prompt
+
+
+def fitted(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> Prompt:
+    """These messages as a prompt beside which the reply has room. Raises PromptError."""
+    prompt = engine.render(messages, exchange.request.tools)
+    limit = engine.max_tokens - min(exchange.room, engine.max_tokens // 2)
+    return _cut(exchange, prompt, limit) if len(prompt.ids) > limit else prompt
 
 
 def _cut(exchange: Exchange, prompt: Prompt, limit: int) -> Prompt:
@@ -76,4 +84,4 @@ def _cut(exchange: Exchange, prompt: Prompt, limit: int) -> Prompt:
             f"the prompt has {len(prompt.ids)} tokens, {dropped} more than fit beside the reply"
         )
     exchange.warn(f"truncated: the first {dropped} tokens were dropped, only the rest was evaluated")
-    return Prompt(prompt.ids[dropped:])
+    return replace(prompt, ids=prompt.ids[dropped:])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
+from guardrail.plugins.protocols import Answer
 from guardrail.types import Check, Reply, Sampling
 
 BATCH = 32
@@ -13,33 +14,38 @@ BATCH = 32
 
 
 def chat(driver: Driver, batch: Sequence[Exchange], sampling: Sampling) -> list[Reply]:
-    """A reply to every exchange. Exchanges that an action has changed go into another round."""
-    replies: dict[str, Reply] = {}
-    while todo := [exchange for exchange in batch if exchange.id not in replies][:BATCH]:
-        with driver.recorder.closing(todo):
-            replies |= _settled(driver, todo, sampling)
-    return [replies[exchange.id] for exchange in batch]
+    """A reply to every exchange. Exchanges that an action has changed go into another round.
+
+    None counts as answered before all are, because an error takes every reply from the caller.
+    """
+    answers: dict[str, Answer] = {}
+    with driver.recorder.closing(batch):
+        _admissible(driver, batch, sampling.max_new_tokens)
+        while todo := [exchange for exchange in batch if exchange.id not in answers][:BATCH]:
+            answers |= _settled(driver, todo, sampling)
+        return [driver.finish(exchange, answers[exchange.id]) for exchange in batch]
 
 
-def _settled(driver: Driver, todo: Sequence[Exchange], sampling: Sampling) -> dict[str, Reply]:
+def _admissible(driver: Driver, batch: Sequence[Exchange], room: int) -> None:
+    """Raises PromptError for a prompt that would stop a later part, before the first part is answered."""
+    if len(batch) > BATCH:
+        driver.admit(batch, room)
+
+
+def _settled(driver: Driver, todo: Sequence[Exchange], sampling: Sampling) -> dict[str, Answer]:
     admission = driver.admit(todo, sampling.max_new_tokens)
     round = driver.decide(admission, driver.replying(sampling))
     names = [exchange.id for exchange in admission.admitted]
     completions = dict(zip(names, round.result() or [None] * len(names), strict=True))
-    found: dict[str, Reply] = {}
-    for exchange in todo:
-        if (answer := driver.answer(exchange, completions.get(exchange.id))) is not None:
-            found[exchange.id] = driver.finish(exchange, answer)
-    return found
+    answers = {exchange.id: driver.answer(exchange, completions.get(exchange.id)) for exchange in todo}
+    return {name: answer for name, answer in answers.items() if answer is not None}
 
 
 def check(driver: Driver, batch: Sequence[Exchange]) -> list[Check]:
     """A decision on every exchange; nothing is generated."""
-    parts = (batch[i : i + BATCH] for i in range(0, len(batch), BATCH))
-    return [decided for part in parts for decided in _checked(driver, part)]
-
-
-def _checked(driver: Driver, batch: Sequence[Exchange]) -> list[Check]:
+    parts = [batch[i : i + BATCH] for i in range(0, len(batch), BATCH)]
     with driver.recorder.closing(batch):
-        driver.decide(driver.admit(batch, room=1), driver.engine.check)
+        _admissible(driver, batch, room=1)
+        for part in parts:
+            driver.decide(driver.admit(part, room=1), driver.engine.check)
         return [driver.recorder.checked(exchange) for exchange in batch]

@@ -25,7 +25,7 @@ from guardrail.engines import (
     Scored,
 )
 from guardrail.errors import EvaluationError, QueueFull, RequestError, outline
-from guardrail.pipeline.admission import Admission, admit
+from guardrail.pipeline.admission import Admission, admit, fitted
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.evaluator import BatchEvaluator, Row, timed_out
 from guardrail.pipeline.exchange import Exchange
@@ -81,7 +81,7 @@ class Driver:
         self.recorder = Recorder(audit, lambda: engine.fingerprint.weights)
         self._change = engine.change if isinstance(engine, ChangingEngine) else _unchanging
         self._noticed = noticed or (lambda change: None)
-        self.responder = Responder(sinks)
+        self.responder = Responder(sinks, partial(fitted, engine))
 
     # --- decisions ------------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ class Exchange:
     attempts: Counter[str] = field(default_factory=Counter[str])
     """How often each policy's action has responded."""
     warnings: tuple[str, ...] = ()
+    room: int = 1
+    """The tokens that a prompt has to leave for the reply."""
     prompt_tokens: int = 0
     timing: Timing = field(default_factory=Timing)
     completion: Completion | None = None

@@ -12,6 +12,7 @@ from guardrail.errors import ConfigError, PromptError
 from guardrail.pipeline.admission import Admission, unread
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.options import check_generate
 from guardrail.pipeline.request import request
 from guardrail.plugins.protocols import Answer
 from guardrail.policy.plan import Plan
@@ -51,6 +52,7 @@ def generate(
     engine = driver.engine
     if not isinstance(engine, GeneratingEngine):
         raise ConfigError("this engine has no `generate`; use `chat`")
+    check_generate(arguments)
     prompts = engine.prompts(arguments)
     batch = [_exchange(engine, policies, prompt, tags, conversation) for prompt in prompts]
 

@@ -118,7 +118,7 @@ class Recorder:
             time=request.time,
             kind=request.kind,
             decision=decision,
-            prompt_sha256=prompt_sha256(exchange.messages),
+            prompt_sha256=prompt_sha256(exchange.messages, request.tools),
             prompt_tokens=exchange.prompt_tokens,
             conversation=exchange.facts.conversation,
             tags=tuple(sorted(exchange.facts.tags)),

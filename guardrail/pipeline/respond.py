@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
 from guardrail.actions.block import REFUSAL
-from guardrail.errors import located
+from guardrail.errors import PromptError, located
 from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.protocols import (
     ActionContext,
@@ -31,9 +31,13 @@ MAX_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """Lets the actions of policies respond. `sinks` is where their tickets may go."""
+    """Lets the actions of policies respond. `sinks` is where their tickets may go.
+
+    `fit` raises PromptError for messages that cannot be a prompt of this exchange.
+    """
 
     sinks: Mapping[str, EscalationSink]
+    fit: Callable[[Exchange, Sequence[Message]], object]
 
     def respond(self, exchange: Exchange, complete: Complete) -> Answer | None:
         """The answer in the model's place. None: the exchange has changed, and must be evaluated again.
@@ -43,6 +47,8 @@ class Responder:
         decision = exchange.decisions[-1]
         turn = _Turn(exchange, decision, exchange.messages, complete, self.sinks)
         response = turn.response(decision.action)
+        if isinstance(response, Retry):
+            response = self._fitting(turn, response)
         if isinstance(response, Otherwise):
             response = self._otherwise(turn, response)
         if isinstance(response, Answer):
@@ -52,6 +58,17 @@ class Responder:
             return turn.refusal()
         self._retry(turn, response)
         return None
+
+    def _fitting(self, turn: _Turn, response: Retry) -> Retry | Otherwise:
+        """The response, unless its messages cannot be evaluated: here there is still something else to do."""
+        try:
+            self.fit(turn.exchange, response.messages)
+        except PromptError:
+            turn.exchange.warn(
+                f"{turn.policy}: the changed messages do not fit the model or its chat template"
+            )
+            return Otherwise(turn.rule.otherwise if turn.rule else "block", ticket=response.ticket)  # type: ignore[arg-type]
+        return response
 
     def _otherwise(self, turn: _Turn, otherwise: Otherwise) -> Answer | Retry:
         turn.exchange.take(otherwise.ticket)

@@ -31,7 +31,7 @@ class Paper:
     def __init__(self):
         self.sizes, self.sampling, self.before, self.ended = [], [], lambda: None, threading.Event()
 
-    def render(self, messages):
+    def render(self, messages, tools=()):
         return Prompt(tuple(map(ord, messages[-1].content)))
 
     def check(self, prompts, plan, evaluator, emit):
@@ -150,7 +150,7 @@ def test_what_cannot_be_read_is_evaluated_without_it_if_policies_allow_it(driver
     parts = [{"role": "user", "content": [*IMAGE[0]["content"], {"type": "text", "text": "one"}]}]
     (reply,) = chat.chat(driver, exchanges(parts, rules=(allowing,)), SAMPLING)
     assert reply.text == "ONE"
-    (warning,) = [text for text in reply.decision.warnings if "evaluated without" in text]
+    (warning,) = [text for text in reply.decision.warnings if "evaluated all the same" in text]
     assert warning.endswith("content parts of type image cannot be read")
 
 

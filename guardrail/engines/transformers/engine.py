@@ -110,10 +110,10 @@ class TransformersEngine:
                 "transformers cannot crop a sliding window; steer at or above the last layer read"
             )
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Prompt:
         """The prompt's ids; the guard decides what to do with one that is too long."""
         self.turn.refuse_reentry()
-        return self.local.render(messages)
+        return self.local.renderer.render(messages, tools)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from guardrail.engines import Prompt
+from guardrail.engines.transformers.turn_marks import TOOL, TOOL_NAME, Shape, marked, missing, shape
 from guardrail.errors import ModelError, PromptError
 from guardrail.types import Message
 
+Tool: TypeAlias = Mapping[str, Any]
 PLAIN = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
@@ -31,6 +35,8 @@ class Renderer:
         self.tokenizer = tokenizer
         self.template = self._resolve(template)
         self.arguments = dict(arguments or {})
+        # what a template leaves out hangs on who speaks when: one look at each form of conversation is enough
+        self._left_out = lru_cache(1024)(self._probe)
 
     def _resolve(self, template: str | None) -> str:
         if template == "builtin:plain":
@@ -44,23 +50,55 @@ class Renderer:
             )
         return own if isinstance(own, str) else own["default"]
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt up to where the reply begins. Raises PromptError if the template refuses."""
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
+        """The prompt up to where the reply begins. A last turn of the assistant is continued.
+
+        `Prompt.unread` says what the template leaves out. Raises PromptError if it refuses the messages, or
+        does not know tools.
+        """
+        ids = self.tokenizer(self._text(messages, tools), add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise PromptError("the prompt is empty")
+        return Prompt(tuple(ids), self._left_out(shape(messages), bool(tools)))
+
+    def _text(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+        continues = messages[-1].role == "assistant"
         try:
-            text = self.tokenizer.apply_chat_template(
-                [message.as_dict() for message in messages],
+            return self.tokenizer.apply_chat_template(
+                [for_template(message) for message in messages],
+                tools=list(tools) or None,
                 chat_template=self.template,
-                add_generation_prompt=True,
+                add_generation_prompt=not continues,
+                continue_final_message=continues,
                 tokenize=False,
                 **self.arguments,
             )
         except Exception as error:  # a template raises whatever Jinja raises
             raise PromptError(f"the chat template refuses these messages: {error}") from error
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise PromptError("the prompt is empty")
-        return Prompt(tuple(ids))
+
+    def _probe(self, turns: Shape, tools: bool) -> str | None:
+        text = self._text(marked(turns), [TOOL] if tools else [])
+        if tools and TOOL_NAME not in text:
+            raise PromptError("the chat template of this model does not know `tools`")
+        return missing(turns, text)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def for_template(message: Message) -> dict[str, Any]:
+    """A message as chat templates expect it: the arguments of tool calls are objects, not JSON text."""
+    found: dict[str, Any] = message.as_dict()
+    for call in found.get("tool_calls", ()):
+        call["function"]["arguments"] = _parsed(call["function"]["arguments"])
+    return found
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        found = json.loads(arguments)
+    except (ValueError, RecursionError):
+        # a model may have written anything; the template then shows it as text
+        return arguments
+    return found if isinstance(found, dict) else arguments

@@ -10,7 +10,7 @@ from guardrail.demo.making.evaluation.behaviour import SEED, cell, verdicts
 from guardrail.demo.making.evaluation.results import Steered
 from guardrail.demo.making.runner import Runner
 from guardrail.guard import Guard
-from guardrail.pipeline.request import SamplingOptions
+from guardrail.pipeline.options import SamplingOptions
 
 STEERED, NEW_TOKENS = 128, 96
 MIDDLE = 4

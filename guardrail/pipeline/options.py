@@ -1,0 +1,149 @@
+"""What a request may say besides its messages, by our names or by those of the OpenAI API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+from guardrail.errors import PromptError
+from guardrail.pipeline.messages import Tool
+from guardrail.types import Sampling
+
+
+class RequestOptions(TypedDict, total=False):
+    """What a request is about.
+
+    tags: what `when: {tags: ...}` in policies refers to. conversation: the conversation's id, for staged
+    rollout and for alarms over its replies; without one, the first user turn stands for it. tools: functions
+    that the model may call, as in the OpenAI API; the chat template renders them.
+    """
+
+    tags: Iterable[str]
+    conversation: str | None
+    tools: Sequence[Tool] | None
+
+
+class SamplingOptions(TypedDict, total=False):
+    """How to generate. An option that is not given is left to the model's own generation config.
+
+    max_new_tokens: at most this many reply tokens (default 256); also called max_tokens and
+    max_completion_tokens. temperature: 0 is greedy. top_p: 0 to 1. top_k: a number of tokens, 0 for all.
+    seed: makes sampling repeatable. stop: a text that ends the reply, or several.
+    """
+
+    max_new_tokens: int | None
+    max_tokens: int | None
+    max_completion_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    stop: Sequence[str] | str | None
+
+
+class ChatOptions(RequestOptions, SamplingOptions, total=False):
+    """All that `chat` and `stream` take besides messages."""
+
+
+OWN = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop")
+SAME = {
+    "max_tokens": "max_new_tokens",
+    "max_completion_tokens": "max_new_tokens",
+    "stop_strings": "stop",
+}
+"""Other names of options: of the OpenAI API, and of transformers."""
+FOR_GENERATE = {
+    "max_tokens": "max_new_tokens",
+    "max_completion_tokens": "max_new_tokens",
+    "stop": "stop_strings",
+    "n": "num_return_sequences",
+    "logit_bias": "sequence_bias",
+    "logprobs": "output_scores",
+}
+"""Names of the OpenAI API, and what the model's own `generate` calls them."""
+REFUSED: Mapping[str, tuple[object, str]] = {
+    "n": (1, "a request has one reply; ask several times, or use `chat_many`"),
+    "best_of": (1, "a request has one reply"),
+    "stream": (False, "use `stream` in place of `chat`"),
+    "logprobs": (False, "use `guard.generate` with `output_scores=True`"),
+    "top_logprobs": (0, "use `guard.generate` with `output_scores=True`"),
+    "logit_bias": ({}, "use `guard.generate` with `sequence_bias`"),
+    "frequency_penalty": (0, "use `guard.generate` with `repetition_penalty`"),
+    "presence_penalty": (0, "use `guard.generate` with `repetition_penalty`"),
+    "repetition_penalty": (1, "use `guard.generate`"),
+    "min_p": (0, "use `guard.generate`"),
+    "tool_choice": ("auto", "the model chooses; leave `tools` out for `none`"),
+    "parallel_tool_calls": (True, "the model chooses"),
+    "response_format": ({"type": "text"}, "replies are free text"),
+    "do_sample": (None, "`temperature` says it: 0 is greedy"),
+    "num_beams": (1, "use `guard.generate`"),
+    "max_length": (None, "use `max_new_tokens`, which does not count the prompt"),
+    "model": (None, "a guard has one model"),
+    "user": (None, "use `conversation` for an id, or `tags`"),
+    "metadata": (None, "use `tags`"),
+    "reasoning_effort": (None, "use `template_arguments` of the guard"),
+    "chat_template_kwargs": (None, "use `template_arguments` of the guard"),
+}
+"""Names that are known and not understood: the value that asks for nothing, and what to use."""
+
+
+def about(options: Mapping[str, Any]) -> RequestOptions:
+    """What a request is about, and nothing else. Raises PromptError for any other option."""
+    for name in options.keys() - RequestOptions.__annotations__:
+        raise _unknown(name, RequestOptions.__annotations__)
+    found = RequestOptions(**options)
+    tags = found.get("tags", ())
+    # several requests may read it
+    return found | {"tags": tags if isinstance(tags, str) else tuple(tags)}
+
+
+def split(options: Mapping[str, Any]) -> tuple[RequestOptions, Sampling]:
+    """What a request is about, and how to generate."""
+    own = {name: value for name, value in options.items() if name in RequestOptions.__annotations__}
+    rest = {name: value for name, value in options.items() if name not in own}
+    return about(own), sampling(rest)
+
+
+def sampling(options: Mapping[str, Any]) -> Sampling:
+    """How to generate, from options by any of their names. None is an option that was not given.
+
+    Raises PromptError for options that are unknown, contradict one another or have a value that cannot be.
+    """
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        own = SAME.get(name, name)
+        if own not in OWN:
+            _check_idle(name, value)
+        elif value is not None and found.setdefault(own, value) != value:
+            raise PromptError(f"`{name}` and `{own}` mean the same, and have different values")
+    if "stop" in found:
+        found["stop"] = _stops(found["stop"])
+    return Sampling(**found)
+
+
+def _check_idle(name: str, value: object) -> None:
+    idle, instead = REFUSED.get(name, (None, ""))
+    if name not in REFUSED:
+        raise _unknown(name, [*OWN, *SAME, *REFUSED, *RequestOptions.__annotations__])
+    if value is not None and value != idle:
+        raise PromptError(f"`{name}` is not an option of chats: {instead}")
+
+
+def _unknown(name: str, known: Iterable[str]) -> PromptError:
+    close = get_close_matches(name, list(known), 1)
+    return PromptError(f"unknown option `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
+
+
+def _stops(value: object) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) and text for text in texts):
+        raise PromptError("`stop` is a text that is not empty, or a list of them")
+    return tuple(texts)
+
+
+def check_generate(arguments: Mapping[str, Any]) -> None:
+    """`generate` takes the model's own arguments. Raises PromptError for a name that it has another for."""
+    for name, own in FOR_GENERATE.items():
+        if arguments.get(name) is not None:
+            raise PromptError(f"`generate` takes the model's own arguments: write `{own}` for `{name}`")
