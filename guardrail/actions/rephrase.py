@@ -114,7 +114,7 @@ class ByModel:
             return messages
         task = Message("system", f"{REWRITING} {instruction}")
         text = complete([task, messages[last]]).strip()
-        rewritten = Message("user", text) if text else messages[last]
+        rewritten = replace(messages[last], content=text) if text else messages[last]
         return [*messages[:last], rewritten, *messages[last + 1 :]]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, TypedDict
 
 from guardrail.errors import PromptError
+from guardrail.files.problems import suggest
 from guardrail.pipeline.messages import Tool
 from guardrail.types import Sampling
 
@@ -125,14 +125,13 @@ def sampling(options: Mapping[str, Any]) -> Sampling:
 def _check_idle(name: str, value: object) -> None:
     idle, instead = REFUSED.get(name, (None, ""))
     if name not in REFUSED:
-        raise _unknown(name, [*OWN, *SAME, *REFUSED, *RequestOptions.__annotations__])
+        raise _unknown(name, [*OWN, *SAME, *RequestOptions.__annotations__])
     if value is not None and value != idle:
         raise PromptError(f"`{name}` is not an option of chats: {instead}")
 
 
 def _unknown(name: str, known: Iterable[str]) -> PromptError:
-    close = get_close_matches(name, list(known), 1)
-    return PromptError(f"unknown option `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
+    return PromptError(f"unknown option `{name}`{suggest(name, known)}")
 
 
 def _stops(value: object) -> tuple[str, ...]:

@@ -52,10 +52,19 @@ def assistant_spans(engine: ReadingEngine, messages: Sequence[Message]) -> list[
 def _span(
     engine: ReadingEngine, messages: Sequence[Message], i: int, whole: Sequence[int]
 ) -> tuple[int, int]:
-    before = engine.render(messages[:i]).ids
+    before = _before(engine, messages, i)
     if tuple(whole[: len(before)]) != tuple(before):
         raise EvaluationError(
             "the chat template changes earlier turns: replies cannot be found; give the conversation an id"
         )
     count = len(engine.encode(messages[i].content))
     return len(before), min(len(before) + count, len(whole))
+
+
+def _before(engine: ReadingEngine, messages: Sequence[Message], i: int) -> Sequence[int]:
+    """The rendered conversation up to where turn i, a reply, begins."""
+    if messages[i - 1].role != "assistant":
+        return engine.render(messages[:i]).ids
+    # a conversation that ends in a reply is rendered to go on with it: take off the turn's own tokens
+    ids = engine.render(messages[: i + 1]).ids
+    return ids[: len(ids) - len(engine.encode(messages[i].content.strip()))]

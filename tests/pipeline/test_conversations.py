@@ -94,6 +94,14 @@ def test_a_greeting_before_the_first_user_turn_and_an_empty_reply_are_not_turns(
     assert [TOKENIZER.decode(ids[a:b]) for a, b in spans] == ["good day"]
 
 
+def test_a_reply_right_after_a_reply_is_a_turn_of_its_own(tmp_path):
+    twice = [*TALK[:2], Message("assistant", "and more"), *Z]
+    with guard(tmp_path, drift(raw())) as made:
+        ids = made.engine.render(twice).ids
+        spans = assistant_spans(made.engine, twice)
+    assert [TOKENIZER.decode(ids[a:b]) for a, b in spans] == ["good day", "and more"]
+
+
 def test_without_turns_or_probes_no_engine_is_asked(tmp_path):
     with guard(tmp_path, drift(raw())) as made:
         probes = made.active.plan.reply_probes
@@ -217,7 +225,7 @@ def test_replies_that_cannot_be_read_follow_on_error(tmp_path, monkeypatch):
 def test_a_template_that_rewrites_history_is_an_error_not_a_pass(tmp_path):
     forgetful = (
         "{% for m in messages %}<|{{ m['role'] }}|>"
-        "{{ m['content'] if loop.last else m['content'][:2] }}<|end|>{% endfor %}"
+        "{{ m['content'] if loop.last else 'Once: ' ~ m['content'] }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     model = tiny_model()
