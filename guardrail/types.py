@@ -19,15 +19,7 @@ Status: TypeAlias = Literal["evaluated", "error", "not_evaluated"]
 Operator: TypeAlias = Literal["add", "ablate", "cap"]
 FailureAction: TypeAlias = Literal["block", "allow", "escalate"]
 Outcome: TypeAlias = Literal[
-    "answered",
-    "blocked",
-    "rephrased",
-    "escalated",
-    "checked",
-    "error",
-    "cancelled",
-    "late",
-    "interrupted",
+    "answered", "blocked", "rephrased", "escalated", "checked", "error", "cancelled", "late", "interrupted"
 ]
 
 ALLOW = "allow"
@@ -64,8 +56,7 @@ class Message:
         """The format of the OpenAI API, without fields that are empty."""
         calls = [call.as_dict() for call in self.tool_calls]
         extra = {"tool_calls": calls, "tool_call_id": self.tool_call_id, "name": self.name}
-        found = {name: value for name, value in extra.items() if value}
-        return {"role": self.role, "content": self.content, **found}
+        return {"role": self.role, "content": self.content, **{k: v for k, v in extra.items() if v}}
 
 
 MessageLike: TypeAlias = Message | Mapping[str, object]
