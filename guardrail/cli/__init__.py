@@ -6,6 +6,7 @@ of guardrail's own is printed, and the exit code is 2.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -97,4 +98,7 @@ def _ended(code: int) -> int:
 
 def main() -> None:
     """The entry point `guardrail`."""
+    if not sys.stderr.isatty():
+        # read when tqdm is imported; its bar for GGUF files goes past the settings of transformers
+        os.environ.setdefault("TQDM_DISABLE", "1")
     sys.exit(run())

@@ -157,9 +157,6 @@ def _uncollected() -> Generator[None]:
 def silence(model: ModelOptions) -> None:
     """Errors only from transformers, and a bar only for a model that takes a while, on a terminal."""
     quiet = model.name == DEMO or not sys.stderr.isatty()
-    if quiet:
-        # read when tqdm is imported; its bar for GGUF files goes past the logging of transformers
-        os.environ.setdefault("TQDM_DISABLE", "1")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
