@@ -37,7 +37,7 @@ def find(source: str, name: str | None = None, hub: Mapping[str, Any] | None = N
 
 
 def _named(source: str, name: str, hub: Mapping[str, Any]) -> Path:
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     try:
         return Path(str(cached_file(source, name, **hub)))

@@ -149,7 +149,7 @@ def _has_no_weights(model: nn.Module) -> bool:
 
 
 def _keep(kept: list[Any], module: nn.Module, arguments: Any, output: Any) -> None:
-    found: object = hidden_of(output)
+    found: Any = hidden_of(output)
     kept.append(found.detach().clone() if isinstance(found, Tensor) else found)
 
 
