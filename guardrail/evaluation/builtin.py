@@ -55,7 +55,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(strong=60, benign=400, hard_benign=8, monitored=32, neutral=200, replies=2)
+QUICK = Sizes(strong=50, benign=300, hard_benign=8, monitored=32, neutral=150, replies=2)
 SMALLER = (
     "only a part of the built-in set was evaluated, and the intervals are as wide as that makes them; "
     "--full evaluates the whole set, which takes minutes"
