@@ -19,10 +19,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from guardrail.calibration.running import Statistic, highest, lowest
 from guardrail.errors import CalibrationError
+from guardrail.files import json_text
 from guardrail.statistics.conformal import conformal_rank
 from guardrail.types import Fingerprint
 
@@ -282,17 +282,15 @@ class Calibration:
     def load(cls, path: str | Path) -> Self:
         """Read a file written by `save`. Raises CalibrationError for anything else."""
         try:
-            header = json.loads(Path(path).read_text(encoding="utf-8"))
-            if header.pop("format", None) != FORMAT:
+            content = json_text.read(Path(path))
+            if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
                 raise CalibrationError("not a guardrail calibration")
-            if (version := header.pop("version", None)) != FORMAT_VERSION:
-                raise CalibrationError(f"version {version} is not supported; supported: {FORMAT_VERSION}")
-            return TypeAdapter(cls).validate_python(header)
+            if (version := content.pop("version", None)) != FORMAT_VERSION:
+                raise CalibrationError(f"version {version!r} is not supported; supported: {FORMAT_VERSION}")
+            return json_text.validated(cls, content)
         except CalibrationError as error:
             raise CalibrationError(f"{path}: {error}") from error
-        except OSError as error:
-            raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise CalibrationError(f"{path}: cannot be read as a calibration: {error}") from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from collections.abc import Generator
@@ -187,14 +186,14 @@ def fingerprint_of(model: ModelOptions, file: Path | None = None) -> Fingerprint
 
 def read_fingerprint(file: Path) -> Fingerprint:
     """Read a fingerprint from JSON. Raises ModelError if the file holds none."""
-    from pydantic import TypeAdapter
-
+    from guardrail.files import json_text
     from guardrail.types import Fingerprint
 
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        return TypeAdapter(Fingerprint).validate_python(data.get("fingerprint", data))
-    except (OSError, ValueError, AttributeError) as error:
+        data = json_text.read(file)
+        nested = isinstance(data, dict) and "fingerprint" in data
+        return json_text.validated(Fingerprint, data["fingerprint"] if nested else data)
+    except ValueError as error:
         raise ModelError(f"{file}: cannot be read as a fingerprint: {error}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from guardrail.cli.options import PromptOptions
 from guardrail.errors import ConfigError
-from guardrail.files.json_text import decoded, proper
+from guardrail.files.json_text import content, decoded, proper
 from guardrail.files.problems import suggest
 from guardrail.types import Message, MessageLike, Messages
 
@@ -108,9 +108,9 @@ def from_json_lines(path: Path) -> list[InputPrompt]:
 def lines(path: Path) -> list[bytes]:
     """A file's lines without their ends. Raises ConfigError if it cannot be read."""
     try:
-        return (sys.stdin.buffer.read() if path == STDIN else path.read_bytes()).split(b"\n")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        return (sys.stdin.buffer.read() if path == STDIN else content(path)).split(b"\n")
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def parsed(name: str, line: bytes) -> InputPrompt:

@@ -21,6 +21,7 @@ SHOWN = 3
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _OTHER = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CHOICE = re.compile(r"[\[(]|^(bool|float|int|constrained-\w+)$")
 """Parts of a pydantic location that name a branch of a union, not a key."""
@@ -48,7 +49,8 @@ def decoded(text: bytes) -> Any:
     if _depth(text) > MAX_DEPTH:
         raise ValueError("nested too deeply")
     try:
-        return proper(json.loads(text.decode("utf-8-sig"), parse_int=_integer))
+        value = json.loads(text.decode("utf-8-sig"), parse_int=_integer)
+        return proper(value) if _ESCAPED.search(text) else value
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error
     except json.JSONDecodeError as error:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from guardrail.errors import PolicyError, Problem, TraitError
+from guardrail.files.json_text import content, decoded
 from guardrail.files.problems import suggest
-from guardrail.files.yaml import Document, parse_document
+from guardrail.files.yaml import MAX_BYTES, Document, parse_document
 from guardrail.traits.checks import DefinitionModel, check, complete
 from guardrail.traits.definition import TraitDefinition
 from guardrail.traits.shapes import PUBLISHED, from_lists, from_published
@@ -81,9 +82,9 @@ def _plain(definition: TraitDefinition) -> Mapping[str, object]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TraitError.single(f"cannot be read: {error.strerror}", str(path)) from error
+        return content(path, MAX_BYTES)
+    except ValueError as error:
+        raise TraitError.single(str(error), str(path)) from error
 
 
 def _text(raw: bytes, path: Path) -> str:
@@ -109,14 +110,19 @@ def _from_json(path: Path) -> TraitDefinition:
 
 def _object(raw: bytes, path: Path) -> Mapping[str, object]:
     try:
-        data = json.loads(_text(raw, path))
-    except json.JSONDecodeError as error:
-        raise TraitError(
-            [Problem(f"not JSON: {error.msg}", (), error.lineno, error.colno)], str(path)
-        ) from error
+        data = decoded(raw)
+    except ValueError as error:
+        raise TraitError([_misread(error)], str(path)) from error
     if not isinstance(data, dict):
         raise TraitError.single("the file must be a mapping of keys to values", str(path))
     return data
+
+
+def _misread(error: ValueError) -> Problem:
+    wrong = error.__cause__
+    if isinstance(wrong, JSONDecodeError):
+        return Problem(f"not JSON: {wrong.msg}", (), wrong.lineno, wrong.colno)
+    return Problem(str(error))
 
 
 def _published(data: Mapping[str, object], path: Path) -> dict[str, object]:

@@ -16,9 +16,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from guardrail.errors import VectorError
+from guardrail.files import json_text
 from guardrail.types import Array
 from guardrail.vectors.provenance import LATER_FIELDS, LATER_SOURCE_FIELDS, Provenance
 
@@ -168,21 +168,28 @@ class TraitVectors(Mapping[str, TraitVector]):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a file written by `save`. Raises VectorError for anything else, and for unusable numbers."""
-        metadata, arrays = _read(Path(path))
-        if metadata.get("format") != FORMAT:
-            raise VectorError(f"{path}: not a guardrail vector file")
-        if metadata.get("version") != str(FORMAT_VERSION):
-            raise VectorError(
-                f"{path}: version {metadata.get('version')} is not supported; supported: {FORMAT_VERSION}"
-            )
         try:
-            header = json.loads(metadata["header"])
-            vectors = {name: _vector(name, header["vectors"][name], arrays) for name in header["vectors"]}
-            return cls(vectors, TypeAdapter(Provenance).validate_python(header["provenance"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise VectorError(f"{path}: damaged provenance: {error!r}") from error
-        except VectorError as error:
-            raise VectorError(f"{path}: {error}") from error
+            metadata, arrays = _read(Path(path))
+            header = json_text.validated(_Header, json_text.decoded(metadata["header"].encode()))
+            vectors = {name: _vector(name, entry, arrays) for name, entry in header.vectors.items()}
+            return cls(vectors, header.provenance)
+        except (VectorError, ValueError) as error:
+            damaged = "" if isinstance(error, VectorError) else "damaged provenance: "
+            raise VectorError(f"{path}: {damaged}{error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """What the header says about one trait."""
+
+    layer: int | None
+    unusable: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    vectors: Mapping[str, _Entry]
+    provenance: Provenance
 
 
 def canonical(data: bytes) -> bytes:
@@ -219,16 +226,31 @@ def _source(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
-    from safetensors import SafetensorError, safe_open
+    """The metadata and the arrays. Raises VectorError for files of others, before it reads numbers."""
+    from safetensors import safe_open
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            names = list(file.keys())
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError) as error:
-        raise VectorError(f"{path}: cannot be read as safetensors: {error}") from error
+            metadata, names = file.metadata() or {}, list(file.keys())
+            _check_format(metadata)
+            if other := {file.get_slice(name).get_dtype() for name in names} - {"F32"}:
+                raise VectorError(f"numbers have the type {min(other)}, not F32")
+            return metadata, {name: file.get_tensor(name) for name in names}
+    except VectorError:
+        raise
+    except Exception as error:  # the library raises its own error, OSError, TypeError and others
+        raise VectorError(f"cannot be read as safetensors: {error}") from error
 
 
-def _vector(trait: str, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> TraitVector:
-    parts = [arrays[f"{trait}/{part}"] for part in ("steering", "probe", "offset")]
-    return TraitVector(trait, *parts, layer=entry["layer"], unusable=tuple(entry["unusable"]))
+def _check_format(metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT or "header" not in metadata:
+        raise VectorError("not a guardrail vector file")
+    if (version := metadata.get("version")) != str(FORMAT_VERSION):
+        raise VectorError(f"version {version} is not supported; supported: {FORMAT_VERSION}")
+
+
+def _vector(trait: str, entry: _Entry, arrays: Mapping[str, Array]) -> TraitVector:
+    names = [f"{trait}/{part}" for part in ("steering", "probe", "offset")]
+    if missing := [name for name in names if name not in arrays]:
+        raise VectorError(f"`{missing[0]}` is missing")
+    return TraitVector(trait, *(arrays[name] for name in names), layer=entry.layer, unusable=entry.unusable)

@@ -166,7 +166,7 @@ def test_an_official_file_of_another_kind_is_refused(tmp_path, thing, message):
 def test_files_of_no_format_are_refused_by_name(tmp_path, suffix, content):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
-    with pytest.raises(VectorError, match=f"broken{suffix}: it "):
+    with pytest.raises(VectorError, match=f"broken{suffix}: (it |cannot be read as )"):
         imported(path)
 
 

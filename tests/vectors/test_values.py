@@ -159,7 +159,7 @@ def rewritten(path, arrays=None, **metadata):
         ({"version": "9"}, "version 9 is not supported; supported: 1"),
         ({"header": "{"}, "damaged provenance"),
         ({"header": json.dumps({"vectors": {}})}, "damaged provenance"),
-        ({"arrays": {"evil/probe": None}}, "damaged provenance"),
+        ({"arrays": {"evil/probe": None}}, "`evil/probe` is missing"),
         ({"arrays": {"evil/steering": np.full((5, 32), np.nan, np.float32)}}, "NaN"),
         ({"arrays": {"evil/steering": np.zeros((5, 32), np.float32)}}, "zero norm"),
         ({"arrays": {"evil/steering": np.ones((5, 16), np.float32)}}, "do not fit"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from guardrail.errors import Problem
 from guardrail.extract.author.prompt import PAIRS, QUESTIONS
+from guardrail.files.json_text import decoded
 from guardrail.traits.checks import DefinitionModel, check, normal
 from guardrail.traits.shapes import PUBLISHED, from_published
 
@@ -44,11 +44,9 @@ def _object(text: str) -> tuple[dict[str, Any] | None, list[Problem]]:
     fenced = _FENCE.search(text)
     body = fenced[1] if fenced else text[text.find("{") : text.rfind("}") + 1]
     try:
-        data = json.loads(body)
-    except json.JSONDecodeError as error:
-        return None, [Problem(f"the answer is not JSON: {error.msg}, at character {error.pos}")]
-    except RecursionError:
-        return None, [Problem("the answer is nested too deeply")]
+        data = decoded(body.encode("utf-8", "surrogatepass"))
+    except ValueError as error:
+        return None, [Problem(f"the answer is {error}")]
     if not isinstance(data, dict):
         return None, [Problem("the answer is not a JSON object")]
     return data, []

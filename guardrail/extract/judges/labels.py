@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from guardrail.errors import ConfigError
 from guardrail.extract.judges.agreement import Agreement, agreement
 from guardrail.extract.judges.asking import COHERENCE_RUBRIC
+from guardrail.files.json_lines import raw_lines
+from guardrail.files.json_text import decoded
 from guardrail.files.problems import validation_problems
 from guardrail.plugins.protocols import COHERENCE, Judge, JudgeRequest
 
@@ -50,11 +51,7 @@ class Compared:
 
 def read_labels(path: Path) -> list[Label]:
     """Read a file. Raises ConfigError with the line, also for a trait with both labels and scores."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    labels = [_read(line, f"{path}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
+    labels = [_read(line, place) for place, line in raw_lines(path)]
     if not labels:
         raise ConfigError(f"{path}: the file contains no labels")
     for trait in {label.trait for label in labels}:
@@ -71,11 +68,11 @@ def compare(judge: Judge, labels: Sequence[Label], rubrics: Mapping[str, str]) -
     return Compared(judge.name, tuple(_one(trait, labels, scores) for trait in traits))
 
 
-def _read(line: str, place: str) -> Label:
+def _read(line: bytes, place: str) -> Label:
     try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}: not JSON: {error.msg}") from error
+        data = decoded(line)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from error
     try:
         return Label.model_validate(data)
     except ValidationError as error:

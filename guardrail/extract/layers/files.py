@@ -9,7 +9,6 @@ harmless ones with it added. Source: Arditi et al. 2024, arXiv 2406.11717, and i
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from guardrail.errors import ConfigError
 from guardrail.extract.layers.measurements import Candidate, Sweep
+from guardrail.files import json_text
 
 PUBLISHED = "refusal_direction"
 _KEYS = ("position", "layer", "refusal_score", "steering_score", "kl_div_score")
@@ -28,9 +28,9 @@ def load_sweep(path: Path, trait: str) -> Sweep:
     Raises ConfigError for other files, and for a sweep of another trait.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json_text.read(path)
         sweep = published(data, trait) if isinstance(data, list) else _ours(data)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

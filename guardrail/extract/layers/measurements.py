@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from pydantic import TypeAdapter
-
 from guardrail.errors import ConfigError
+from guardrail.files import json_text
 from guardrail.vectors.provenance import LayerChoice
 from guardrail.vectors.values import TraitVectors
 
@@ -85,7 +84,7 @@ class Sweep:
             raise ConfigError("not a layer sweep of version 1")
         try:
             known = {key: value for key, value in data.items() if key not in ("format", "version")}
-            return TypeAdapter(cls).validate_python(known)
+            return json_text.validated(cls, known)
         except ValueError as error:
             raise ConfigError(f"a damaged layer sweep: {error}") from error
 

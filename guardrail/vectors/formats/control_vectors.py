@@ -26,14 +26,14 @@ from guardrail.vectors.values import TraitVector
 ARCHITECTURE = "controlvector"
 RAW_LAST = "guardrail.raw_last_layer"
 TRAIT = "guardrail.trait"
-_NAME = re.compile(r"direction\.(\d+)")
+_NAME = re.compile(r"direction\.([0-9]{1,9})")
 _FIRST_WRITTEN = 2
 """The layer of `direction.1`, the first that llama.cpp accepts."""
 
 
 def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
     """Read a control vector. Raises VectorError for other GGUF files, quantised tensors and wrong shapes."""
-    reader = _opened(path)
+    reader = _gguf().GGUFReader(path)
     architecture = _text(reader, "general.architecture")
     if architecture != ARCHITECTURE:
         raise VectorError(f"the architecture is {architecture!r}, not {ARCHITECTURE!r}")
@@ -74,14 +74,6 @@ def losses(vector: TraitVector) -> tuple[str, ...]:
 def model_hint(model: Fingerprint) -> str:
     """The model type as repeng writes it, derived from the architecture: `llama`, `qwen2`."""
     return re.sub(r"(For[A-Z]|LMHead).*$", "", model.architecture).lower()
-
-
-def _opened(path: Path) -> Any:
-    reader = _gguf().GGUFReader
-    try:
-        return reader(path)
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise VectorError(f"it cannot be read as GGUF: {error}") from error
 
 
 def _gguf() -> ModuleType:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from guardrail.errors import VectorError
+from guardrail.files.json_text import content
 from guardrail.files.records import utc_now
 from guardrail.types import Fingerprint
 from guardrail.vectors.formats.directions import assembled
@@ -44,13 +45,17 @@ def _read(
     kind = format_of(path)
     number = _first_block(kind, path, first_block)
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(content(path)).hexdigest()
         vector = assembled(trait, kind.read(path, model, number or 0), model)
-    except OSError as error:
-        raise VectorError(f"{path}: cannot be read: {error}") from error
     except VectorError as error:
         raise VectorError(f"{path}: {error}") from error
+    except Exception as error:  # hostile files make the libraries raise anything
+        raise VectorError(f"{path}: cannot be read as {kind.name}: {_first_line(error)}") from error
     return vector, Imported(file=path.name, sha256=digest, format=kind.name, first_block=number)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
 def _first_block(kind: VectorFormat, path: Path, asked: int | None) -> int | None:

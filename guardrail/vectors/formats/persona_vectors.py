@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from guardrail.errors import VectorError
+from guardrail.files.json_text import MAX_BYTES
 from guardrail.types import Fingerprint
 from guardrail.vectors.formats.directions import Directions, direction
 from guardrail.vectors.values import TraitVector
@@ -43,6 +45,7 @@ def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
 def _loaded(path: Path) -> Any:
     import torch
 
+    _check_size(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about unusual pickles before it refuses them
@@ -52,11 +55,17 @@ def _loaded(path: Path) -> Any:
             "it contains pickled Python objects, or is not a torch file; only a plain tensor can be read, "
             "since unpickling can run any code"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise VectorError(f"it cannot be read as a torch file: {error}") from error
     if not isinstance(found, torch.Tensor):
         raise VectorError(f"it contains a {type(found).__name__}, not one tensor [layers + 1, d_model]")
     return found
+
+
+def _check_size(path: Path) -> None:
+    """Raises VectorError for a small file that unpacks to a large one, which torch would read into memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            if sum(part.file_size for part in file.infolist()) > MAX_BYTES:
+                raise VectorError(f"it unpacks to more than {MAX_BYTES:,} bytes")
 
 
 def write(path: Path, vector: TraitVector, model: Fingerprint) -> None:

@@ -11,6 +11,7 @@ layer N: count from 1. N = 0, the embedding output, is then left out.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.errors import VectorError
+from guardrail.files import json_text
 from guardrail.types import Fingerprint
 from guardrail.vectors.formats.control_vectors import model_hint
 from guardrail.vectors.formats.directions import Directions, by_layer
@@ -64,17 +66,14 @@ def losses(vector: TraitVector) -> tuple[str, ...]:
 
 
 def _loaded(path: Path) -> Mapping[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise VectorError(f"it cannot be read as JSON: {error}") from error
+    data = json_text.read(path)
     if not isinstance(data, dict):
         raise VectorError("it is not an .svec file: the JSON is not an object")
     return data
 
 
 def _number(key: str) -> int:
-    if not key.isdecimal():
+    if not re.fullmatch("[0-9]{1,9}", key):
         raise VectorError(f"unexpected direction name {key!r}; names must be block numbers")
     return int(key)
 
@@ -82,7 +81,7 @@ def _number(key: str) -> int:
 def _row(key: str, row: object) -> NDArray[np.float64]:
     try:
         values = np.array(row, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise VectorError(f"direction {key} is not a list of numbers") from error
     if values.ndim == 2 and len(values) == 1:
         return values[0]
