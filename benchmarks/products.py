@@ -48,7 +48,7 @@ def shipped_cases(subject: Subject) -> Iterator[Case]:
 def _shipped() -> Path:
     from guardrail.policy.loading import shipped_policies
 
-    return shipped_policies("chatbot")
+    return shipped_policies()["chatbot"]
 
 
 def made_up(subject: Subject, folder: Path, threshold: float, action: object) -> Guard:

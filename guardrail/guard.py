@@ -34,7 +34,8 @@ class Guard(AsyncRequests):
 
     model, tokenizer: a decoder-only Hugging Face model and its tokenizer. They stay yours; `close` takes
         every trace of the guard off them.
-    policies: the path of a policy file, its content as a mapping, or a PolicySet.
+    policies: the path of a policy file, its content as a mapping or a PolicySet, or the name of a shipped
+        file (`chatbot`, `observe`, `strict`).
     engine: `transformers` (default), or the name of an engine that a plugin provides.
         `transformers-nnsight`, `transformers-hooks` and `transformers-ahead` choose how activations are read.
     plugins: plugin objects, or names of installed plugins.
@@ -63,7 +64,7 @@ class Guard(AsyncRequests):
         if queue_size < 1:
             raise ConfigError("queue_size must be at least 1")
         if policies is None:
-            raise ConfigError("no policies were given; pass a policy file such as policies/chatbot.yaml")
+            raise ConfigError("no policies were given; pass a policy file, a mapping, or a shipped name")
         enabled = Plugins(plugins)
         with ExitStack() as undo:
             self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)

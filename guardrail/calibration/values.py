@@ -288,10 +288,8 @@ class Calibration:
             if (version := content.pop("version", None)) != FORMAT_VERSION:
                 raise CalibrationError(f"version {version!r} is not supported; supported: {FORMAT_VERSION}")
             return json_text.validated(cls, content)
-        except CalibrationError as error:
+        except (CalibrationError, ValueError) as error:
             raise CalibrationError(f"{path}: {error}") from error
-        except ValueError as error:
-            raise CalibrationError(f"{path}: cannot be read as a calibration: {error}") from error
 
 
 def _fields(value: Any) -> dict[str, object]:

@@ -37,7 +37,7 @@ def open_guard(
 
     source = policies or default_policies(model.name)
     if isinstance(source, Path):
-        check_policies(source)
+        check_policies(source, model)
     with loading(model):
         from guardrail import Guard
 
@@ -54,14 +54,16 @@ def open_guard(
     return guard
 
 
-def check_policies(path: Path) -> None:
-    """Raises PolicyError for a policy file that no model could use."""
+def check_policies(path: Path, model: ModelOptions) -> None:
+    """Raises PolicyError, with every problem, for a policy file that does not even fit its own vectors."""
     from guardrail.files.yaml import read_document
+    from guardrail.plugins.manager import Plugins
     from guardrail.policy.file import draft
+    from guardrail.policy.loading import load as load_policies
 
-    document = read_document(path)
-    if problems := draft(document).problems:
-        raise document.error(list(problems))
+    # the built-in model loads at once and checks the rest
+    if model.name != DEMO or draft(read_document(path)).problems:
+        load_policies(path, None, Plugins.from_environment())
 
 
 def load_subject(model: ModelOptions, rows: int | None = None) -> Subject:

@@ -27,7 +27,15 @@ ENGINE = "transformers"
 PLAIN = "builtin:plain"
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
+POLICIES = "Policy file (YAML), or the name of a shipped one: chatbot, observe or strict."
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def policy_file(name: str) -> Path:
+    """The policy file that the command line names: a path, or the name of a shipped one."""
+    from guardrail.policy.loading import located
+
+    return Path(str(located(name)))
 
 
 class Dtype(StrEnum):
@@ -79,7 +87,7 @@ class ModelOptions:
 class PoliciesOption:
     """The policy file."""
 
-    policies: Annotated[Path | None, Option(help="Policy file (YAML).")] = None
+    policies: Annotated[Path | None, Option(parser=policy_file, metavar="FILE", help=POLICIES)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,15 @@ import typer
 from typer import Argument
 
 from guardrail.cli.console import number, print_json, print_table
-from guardrail.cli.options import FingerprintOption, ModelOptions, OutputOptions, add_group, takes_options
+from guardrail.cli.options import (
+    POLICIES,
+    FingerprintOption,
+    ModelOptions,
+    OutputOptions,
+    add_group,
+    policy_file,
+    takes_options,
+)
 from guardrail.errors import PolicyError
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
     from guardrail.policy.rates import Rate
     from guardrail.policy.rules import Rule
 
-PolicyFile: TypeAlias = Annotated[Path, Argument(help="Policy file (YAML).")]
+PolicyFile: TypeAlias = Annotated[Path, Argument(parser=policy_file, metavar="FILE", help=POLICIES)]
 
 
 @hookimpl

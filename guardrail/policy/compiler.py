@@ -16,7 +16,8 @@ from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.policy.stages import action_problems, stage_problems
 from guardrail.policy.steering import SpecError, build_steering, recheck_layer
-from guardrail.types import ALLOW, STOP, Fingerprint, Steering, SteerSpec, Verdict
+from guardrail.policy.warnings import warnings
+from guardrail.types import STOP, Fingerprint, Steering, SteerSpec, Verdict
 
 
 class Compiler:
@@ -34,7 +35,8 @@ class Compiler:
         self._check_model()
         self._check_set()
         rules = [rule for i, policy in enumerate(self.policies.policies) if (rule := self._rule(i, policy))]
-        self._warn_about(rules)
+        for rule in rules:
+            self.warnings += warnings(rule, self.inputs.calibration)
         return Plan(
             probes=tuple(self.conditions.probes.values()),
             rules=tuple(rule for rule in rules if rule.monitor is None),
@@ -49,21 +51,21 @@ class Compiler:
 
     def _sha256(self) -> str:
         """Of what the file says once the environment is filled in; empty if something is wrong with it."""
+        if self.problems:
+            return ""
         try:
-            return (
-                "" if self.problems else hashlib.sha256(self.policies.model_dump_json().encode()).hexdigest()
-            )
-        except (
-            ValueError
-        ) as error:  # pydantic: an object, or text that is not Unicode, in an action's settings
+            return hashlib.sha256(self.policies.model_dump_json().encode()).hexdigest()
+        except ValueError as error:
+            # pydantic's: an action's settings hold an object, or text that is not Unicode
             self._problem(f"cannot be written as JSON: {error}", "policies")
             return ""
 
     def check_without_vectors(self) -> None:
-        """Check what needs no vectors: ids, modes, actions and their configurations."""
+        """Check what needs no vectors: ids, modes, layers, stages, actions and their configurations."""
         self._check_set()
         for i, policy in enumerate(self.policies.policies):
-            self._config(policy, self.inputs.actions.get(policy.action.name), ("policies", i, "action"))
+            self.conditions.check_layers(policy, ("policies", i))
+            self._action(policy, ("policies", i))
 
     def _problem(self, message: str, *path: str | int) -> None:
         self.problems.append(Problem(message, path))
@@ -101,37 +103,11 @@ class Compiler:
                 self._problem(f"duplicate id `{policy.id}`", "policies", i, "id")
             seen.add(policy.id)
 
-    def _warn_about(self, rules: Sequence[Rule]) -> None:
-        for rule in rules:
-            if rule.fails_open:
-                self.warnings.append(f"{rule.id}: fails open: {', '.join(open_keys(rule))}")
-            if rule.mode == "enforce" and rule.settings.on_truncate == "score_tail":
-                self.warnings.append(f"{rule.id}: only the end of an overlong prompt is evaluated")
-            if rule.mode == "enforce" and (self.inputs.calibration is None or self._unknown(rule)):
-                self.warnings.append(
-                    f"{rule.id}: enforced without a calibration; its false-positive rate is unknown"
-                )
-
-    def _unknown(self, rule: Rule) -> bool:
-        """Whether a policy about replies or conversations lacks a calibration for one of its conditions."""
-        calibration = self.inputs.calibration
-        table = calibration.replies if calibration else {}
-        follows = rule.monitor is not None or any(c.drift for c in rule.conditions)
-        return follows and any(c.layer not in table.get(c.trait, {}) for c in rule.conditions)
-
     def _rule(self, i: int, policy: Policy) -> Rule | None:
         path = ("policies", i)
-        for key, message in stage_problems(policy):
-            self._problem(message, *path, *key)
         found = self.conditions.compiled(policy, path)
-        info = self.inputs.actions.get(policy.action.name)
-        config = self._config(policy, info, (*path, "action"))
-        for key, message in action_problems(policy, config) if config is not None else ():
-            self._problem(message, *path, "action", policy.action.name, *key)
-        if info is None or config is None or found is None:
-            return None
-        verdict = self._verdict(info, config, (*path, "action", policy.action.name))
-        if verdict is None:
+        config, verdict = self._action(policy, path)
+        if verdict is None or found is None:
             return None
         spec = verdict if isinstance(verdict, SteerSpec) else None
         steering = self._steering(policy, found, spec, (*path, "action"))
@@ -152,6 +128,18 @@ class Compiler:
             settings=settings,
             monitor=(policy.monitor or Monitor()) if policy.stage == "response" else None,
         )
+
+    def _action(self, policy: Policy, path: tuple[str | int, ...]) -> tuple[BaseModel | None, Verdict | None]:
+        """The action's configuration and what it asks for; None after a problem. Checks the stage as well."""
+        for key, message in stage_problems(policy):
+            self._problem(message, *path, *key)
+        info, place = self.inputs.actions.get(policy.action.name), (*path, "action", policy.action.name)
+        config = self._config(policy, info, (*path, "action"))
+        if info is None or config is None:
+            return None, None
+        for key, message in action_problems(policy, config):
+            self._problem(message, *place, *key)
+        return config, self._verdict(info, config, place)
 
     def _verdict(self, info: ActionInfo, config: BaseModel, path: tuple[str | int, ...]) -> Verdict | None:
         try:
@@ -215,19 +203,6 @@ class Compiler:
             self._problem("recheck reads another layer, so it cannot use a raw threshold", *path, "recheck")
             return None
         return self.conditions.linear(condition, layer, path)
-
-
-def open_keys(rule: Rule) -> list[str]:
-    """The keys that let a prompt pass if something goes wrong."""
-    settings = rule.settings
-    keys = {
-        "on_error": settings.on_error,
-        "on_timeout": rule.on_timeout,
-        "unsupported_input": settings.unsupported_input,
-        "on_model_change": settings.on_model_change,
-        "otherwise": rule.otherwise,
-    }
-    return [f"`{name}: allow`" for name, value in keys.items() if value == ALLOW]
 
 
 def config_problems(

@@ -54,6 +54,17 @@ class Conditions:
         compiled = [c for c in found if c is not None]
         return compiled if len(compiled) == len(found) else None
 
+    def check_layers(self, policy: Policy, path: tuple[str | int, ...]) -> None:
+        """Reports layers that the model does not have. Needs no vectors."""
+        for j, condition in enumerate(policy.conditions):
+            self._check_bound(condition, _place(policy, path, j))
+
+    def _check_bound(self, condition: Condition, path: tuple[str | int, ...]) -> None:
+        layers = self.inputs.fingerprint.layers
+        if condition.layer != "auto" and condition.layer > layers:
+            bad = f"layer {condition.layer} cannot be read; layers are 1 to {layers}"
+            self._problem(bad, *path, "layer")
+
     def linear(
         self, condition: Condition, layer: int, path: tuple[str | int, ...]
     ) -> CompiledCondition | None:
@@ -91,6 +102,7 @@ class Conditions:
         if probe is None and trait not in self.inputs.vectors:
             known = [*self.inputs.vectors, *self.inputs.probes, *self.inputs.scorers]
             self._problem(f"unknown trait `{trait}`{suggest(trait, known)}", *path, "trait")
+            self._check_bound(condition, path)
             return None
         layer = probe.layer if probe else self._layer(condition, path)
         if layer is None:

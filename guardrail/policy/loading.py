@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from guardrail.calibration.values import Calibration
-from guardrail.errors import ConfigError, PluginError, Problem
+from guardrail.errors import ConfigError, PluginError, PolicyError, Problem
+from guardrail.files.problems import suggest
 from guardrail.files.yaml import Document, read_document
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.compiler import Compiler
@@ -25,6 +26,10 @@ from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVectors
 
 BUILT_IN = "demo"
+UNKNOWN = Fingerprint(
+    architecture="", layers=1 << 30, d_model=0, vocab_size=0, weights="", tokenizer="", chat_template=""
+)
+"""A model of which nothing is known, not even how many layers are too many."""
 Source: TypeAlias = str | Path | Mapping[str, object] | PolicySet
 
 
@@ -45,12 +50,14 @@ class ActivePolicies:
         return self.plan.policy_sha256
 
 
-def load(source: Source, fingerprint: Fingerprint, plugins: Plugins) -> ActivePolicies:
+def load(source: Source, fingerprint: Fingerprint | None, plugins: Plugins) -> ActivePolicies:
     """Read, resolve and compile policies for one model. Raises PolicyError with every problem found.
 
-    A mapping stands for the content of a policy file; its relative paths start at the working directory.
+    A mapping stands for the content of a policy file; its relative paths start at the working directory, and
+    nothing is filled in from the environment. Without a fingerprint, the model that the vectors were made for
+    stands in for the real one.
     """
-    document, found = _read(source)
+    document, found = _read(located(source))
     loader = _Loader(found, document.path)
     loaded = loader.load(fingerprint, plugins)
     if loaded is None or loader.problems:
@@ -75,17 +82,28 @@ def resolve_calibration(name: str, base: Path | None = None) -> Path:
 def default_policies(name: str) -> Path:
     """The policies for the built-in model. Raises ConfigError for other models, which need their own."""
     if name != BUILT_IN:
-        raise ConfigError("no policies were given; pass a policy file such as policies/chatbot.yaml")
-    return shipped_policies("chatbot")
+        raise ConfigError("no policies were given; pass a policy file (the shipped ones are for `demo`)")
+    return shipped_policies()["chatbot"]
 
 
-def shipped_policies(name: str) -> Path:
-    """A policy file shipped with the project, in the installed package or next to it in a checkout."""
+def shipped_policies() -> Mapping[str, Path]:
+    """The policy files shipped with the project by name: in the installed package, or beside a checkout's."""
     package = Path(__file__).parents[1]
-    for folder in (package / "policies", package.parent / "policies"):
-        if (path := folder / f"{name}.yaml").is_file():
-            return path
-    raise ConfigError(f"the shipped policy file {name}.yaml is not installed")
+    folders = (package / "policies", package.parent / "policies")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def located(source: Source) -> Source:
+    """A shipped file's path for its name; whatever else is given stays as it is.
+
+    Text without a suffix or a folder is a name. Raises PolicyError if it names nothing.
+    """
+    if not isinstance(source, str) or Path(source).suffix or Path(source).name != source:
+        return source
+    shipped = shipped_policies()
+    if source not in shipped and not Path(source).exists():
+        raise PolicyError.single(f"no shipped policies have this name{suggest(source, shipped)}", source)
+    return shipped.get(source, source)
 
 
 def _beside(name: str, base: Path | None) -> Path:
@@ -120,12 +138,13 @@ class _Loader:
         self.base = path.parent if path else None
         self.problems = list(found.problems)
 
-    def load(self, fingerprint: Fingerprint, plugins: Plugins) -> ActivePolicies | None:
+    def load(self, asked: Fingerprint | None, plugins: Plugins) -> ActivePolicies | None:
         policies = self.found.policies
         if policies is None:
             return None
         enabled = self._plugins(policies.plugins, plugins)
         vectors = self._vectors(policies.vectors)
+        fingerprint = asked or (vectors.provenance.fingerprint if vectors else UNKNOWN)
         calibration = self._calibration(policies.calibration)
         inputs = CompileInputs(
             fingerprint=fingerprint,

@@ -15,7 +15,14 @@ from typing import Self
 from guardrail.errors import ConfigError
 from guardrail.files.yaml import read_document
 from guardrail.plugins.manager import Plugins
-from guardrail.policy.loading import ActivePolicies, Source, load, resolve_calibration, resolve_vectors
+from guardrail.policy.loading import (
+    ActivePolicies,
+    Source,
+    load,
+    located,
+    resolve_calibration,
+    resolve_vectors,
+)
 from guardrail.types import Fingerprint
 
 log = logging.getLogger("guardrail")
@@ -40,7 +47,7 @@ class PolicyWatcher:
         plugins: Plugins,
         accept: Accept | None = None,
     ) -> None:
-        self._source = source
+        self._source = located(source)
         self._identify = identify
         self._plugins = plugins
         self._accept = accept

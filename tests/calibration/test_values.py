@@ -245,8 +245,8 @@ def test_another_content_has_another_hash():
     [
         ({"format": "other"}, "not a guardrail calibration"),
         ({"version": 9}, "version 9 is not supported; supported: 1"),
-        ({"probes": 3}, "cannot be read as a calibration"),
-        ({"fingerprint": None}, "cannot be read as a calibration"),
+        ({"probes": 3}, "`probes`: input should be a valid"),
+        ({"fingerprint": None}, "`fingerprint`: input should be"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_reason(tmp_path, change, message):

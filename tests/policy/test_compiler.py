@@ -387,7 +387,7 @@ def test_policies_about_replies_warn_if_their_own_calibration_is_missing():
     table = replace(TABLE, replies={"evil": {2: replies}})
     reference = {"reference": {"mean": 0.0, "sd": 1.0}}
     made = [
-        rule(id="r", stage="response", threshold={"raw": 1.0}),
+        rule(id="r", stage="response", threshold={"raw": 100.0}),
         {"id": "c", "trait": "evil", "layer": 2, "action": "block", "conversation": reference},
         rule(id="p"),
     ]

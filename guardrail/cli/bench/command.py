@@ -103,7 +103,7 @@ def _settings(
     from guardrail.policy.loading import default_policies
 
     source = policies.policies or default_policies(model.name)
-    check_policies(source)
+    check_policies(source, model)
     pairs, warm_up = (PAIRS, WARM_UP) if measuring.full else (QUICK_PAIRS, QUICK_WARM_UP)
     return settings(
         Settings,

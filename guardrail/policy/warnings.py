@@ -1,0 +1,58 @@
+"""What a rule that is valid should still be told about: at load, and with every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from guardrail.calibration.values import Calibration
+from guardrail.policy.rates import condition_rate
+from guardrail.policy.rules import Rule
+from guardrail.types import ALLOW
+
+OFTEN = 0.1
+"""The share of benign prompts beyond which a threshold is probably a mistake."""
+
+
+def warnings(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
+    """The warnings about a rule, each beginning with its policy's id."""
+    if rule.fails_open:
+        yield f"{rule.id}: fails open: {', '.join(open_keys(rule))}"
+    if rule.mode == "enforce" and rule.settings.on_truncate == "score_tail":
+        yield f"{rule.id}: only the end of an overlong prompt is evaluated"
+    if rule.mode == "enforce" and (calibration is None or _unknown(rule, calibration)):
+        yield f"{rule.id}: enforced without a calibration; its false-positive rate is unknown"
+    if rule.mode != "off":
+        yield from _too_often(rule, calibration)
+
+
+def open_keys(rule: Rule) -> list[str]:
+    """The keys that let a prompt pass if something goes wrong."""
+    settings = rule.settings
+    keys = {
+        "on_error": settings.on_error,
+        "on_timeout": rule.on_timeout,
+        "unsupported_input": settings.unsupported_input,
+        "on_model_change": settings.on_model_change,
+        "otherwise": rule.otherwise,
+    }
+    return [f"`{name}: allow`" for name, value in keys.items() if value == ALLOW]
+
+
+def _unknown(rule: Rule, calibration: Calibration) -> bool:
+    """Whether a policy about replies or conversations lacks a calibration for one of its conditions."""
+    follows = rule.monitor is not None or any(c.drift for c in rule.conditions)
+    return follows and any(c.layer not in calibration.replies.get(c.trait, {}) for c in rule.conditions)
+
+
+def _too_often(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
+    """Thresholds that fire on many benign prompts. Rates, and conditions of `all_of`, are not looked at."""
+    if rule.require_all and len(rule.conditions) > 1:
+        return
+    for condition in rule.conditions:
+        rate = condition_rate(condition, calibration, rule.monitor)
+        if rate is not None and condition.fpr is None and rate.value > OFTEN:
+            benign = (
+                f"{rate.value:.0%} of the calibration's benign {'replies' if rule.monitor else 'prompts'}"
+            )
+            hint = "a number is a score, {fpr: 0.01} a rate"
+            yield f"{rule.id}: the threshold of `{condition.trait}` fires on {benign}; {hint}"
