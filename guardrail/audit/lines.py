@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from guardrail.audit.keys import Key
+from guardrail.files.json_text import decoded
 from guardrail.files.records import (
     Json,
+    checked,
     decision_from_json,
     decision_to_json,
     keep,
@@ -125,7 +127,7 @@ def chain_of(first: bytes) -> str:
 def decode(line: bytes) -> Event[Record] | None:
     """The event, or None if the line is not an audit event."""
     try:
-        event = json.loads(line)
+        event = decoded(line)
         kind = event["event"]
         if event["v"] != VERSION:
             return None
@@ -162,8 +164,7 @@ def record_to_json(record: AuditRecord) -> Json:
 
 def record_from_json(row: dict[str, Any]) -> AuditRecord:
     """A record as it was written. Raises ValueError, KeyError or TypeError for anything else."""
-    found = {name: row[name] for name in FIELDS if name in row}
-    found["tags"] = tuple(found.get("tags", ()))
+    found = checked(AuditRecord, row, FIELDS)
     messages = row.get("messages")
     reply_decision = row.get("reply_decision") or row.get(OLD_REPLY_DECISION)
     record = AuditRecord(

@@ -12,8 +12,8 @@ from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardrail.cli.console import errors
 from guardrail.cli.options import DEMO, ENGINE, Dtype, ModelOptions, Quantize
+from guardrail.cli.progress import doing
 from guardrail.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -133,13 +133,17 @@ def device_of(name: str) -> str:
     return name
 
 
+def sleep_while_waiting() -> None:
+    """Call this before torch is imported, which reads it: threads that spin while they wait took five times the
+    processor time on a machine with other work."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 @contextmanager
 def loading(model: ModelOptions) -> Generator[None]:
-    """A spinner that is gone once the verb prints."""
-    # threads that spin while they wait took five times the processor time on a machine with other work; read
-    # when torch is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    with errors().status(f"loading {model.name} ..."), _uncollected():
+    """Says so, until the verb prints."""
+    sleep_while_waiting()
+    with doing(f"loading {model.name} ..."), _uncollected():
         silence(model)
         yield
 

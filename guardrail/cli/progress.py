@@ -1,7 +1,10 @@
-"""Progress bars on a terminal. Nothing is shown elsewhere."""
+"""What a verb is doing: bars on a terminal, elsewhere a line on standard error every few seconds."""
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +15,20 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
 
+EVERY_S = 5.0
+"""Between lines, and before the first: what is quick says nothing."""
+
+
+@contextmanager
+def doing(text: str) -> Generator[Callable[[str], None]]:
+    """Says what goes on while the block runs. Yields a say(text) for what goes on next."""
+    if not errors().is_terminal:
+        with _lines(text) as say:
+            yield say
+        return
+    with errors().status(text) as status:
+        yield status.update
+
 
 @contextmanager
 def counted(label: str, total: int, console: Console | None = None) -> Generator[Callable[[int], None]]:
@@ -19,8 +36,11 @@ def counted(label: str, total: int, console: Console | None = None) -> Generator
     from rich.progress import Progress
 
     shown = console or errors()
-    off = not shown.is_terminal
-    with Progress(console=shown, disable=off, transient=True, redirect_stdout=False) as progress:
+    if not shown.is_terminal:
+        with _lines(f"{label}: 0 of {total}") as say:
+            yield _counter(label, total, say)
+        return
+    with Progress(console=shown, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)
 
@@ -28,13 +48,22 @@ def counted(label: str, total: int, console: Console | None = None) -> Generator
 @contextmanager
 def staged() -> Generator[Callable[[str, int, int], None]]:
     """Yields a report(stage, done, total). One bar at a time; a finished stage leaves a line."""
+    if not errors().is_terminal:
+        with _lines("beginning") as say:
+            yield lambda stage, done, total: say(f"{stage}: {done} of {total}")
+        return
+    with _bars() as report:
+        yield report
+
+
+@contextmanager
+def _bars() -> Generator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-    shown = errors()
     label = TextColumn("[progress.description]{task.description}")
     columns = (label, BarColumn(), MofNCompleteColumn(), _speed(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=shown, disable=not shown.is_terminal, redirect_stdout=False) as bar:
+    with Progress(*columns, console=errors(), redirect_stdout=False) as bar:
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
@@ -43,6 +72,35 @@ def staged() -> Generator[Callable[[str, int, int], None]]:
             bar.update(tasks[stage], completed=done, total=total)
 
         yield report
+
+
+def _counter(label: str, total: int, say: Callable[[str], None]) -> Callable[[int], None]:
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        say(f"{label}: {done} of {total}")
+
+    return advance
+
+
+@contextmanager
+def _lines(text: str) -> Generator[Callable[[str], None]]:
+    """Prints the last text that was said, with the seconds since the beginning."""
+    said, ended, start = [text], threading.Event(), time.monotonic()
+
+    def speak() -> None:
+        while not ended.wait(EVERY_S):
+            print(f"{said[0]} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
+
+    speaker = threading.Thread(target=speak, name="guardrail-progress", daemon=True)
+    speaker.start()
+    try:
+        yield lambda now: said.__setitem__(0, now)
+    finally:
+        ended.set()
+        speaker.join()
 
 
 def _speed() -> ProgressColumn:

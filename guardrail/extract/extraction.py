@@ -13,14 +13,16 @@ from pathlib import Path
 from guardrail.errors import ConfigError, ExtractionError, NotInduced, TooFewPairs
 from guardrail.extract.directions import Directions, directions
 from guardrail.extract.filter import Evidence, check_enough, described, kept_pairs
-from guardrail.extract.journal import Report, locked, silent
+from guardrail.extract.journal import Report, check_begun, locked, silent
+from guardrail.extract.judgements import FILE as JUDGEMENTS
 from guardrail.extract.judgements import Judged, judge_rollouts
 from guardrail.extract.judges import COHERENCE_RUBRIC
 from guardrail.extract.moments import Moments, write_atomically
 from guardrail.extract.probes import Pool
 from guardrail.extract.prompts import mixed_prompts, trait_prompts
 from guardrail.extract.reply_moments import reply_moments
-from guardrail.extract.rollouts import roll_out
+from guardrail.extract.rollouts import FILE as ROLLOUTS
+from guardrail.extract.rollouts import known_recipe, roll_out
 from guardrail.extract.settings import STEERING_VECTOR, ExtractionSettings
 from guardrail.extract.stability import stability
 from guardrail.extract.states import stored_states
@@ -49,6 +51,28 @@ class Extraction:
 
     vectors: TraitVectors
     failed: Mapping[str, ExtractionError]
+
+
+def check_folder(
+    folder: Path,
+    definitions: Sequence[TraitDefinition],
+    settings: ExtractionSettings,
+    judge: Judge,
+    mixed: Sequence[Sequence[Message]] = (),
+) -> None:
+    """Raises ExtractionError if a work folder was begun with another recipe. Needs no model.
+
+    A folder of another model is found later.
+    """
+    pools = [(one.name, trait_prompts(one, settings.systems), settings.rollouts) for one in definitions]
+    if mixed:
+        pools.append(
+            (MIXED, mixed_prompts(mixed), replace(settings.rollouts, samples=settings.mixed_samples))
+        )
+    for pool, prompts, rollouts in pools:
+        known = known_recipe(pool, prompts, rollouts)
+        check_begun(folder / pool / ROLLOUTS, known)
+        check_begun(folder / pool / JUDGEMENTS, {**known, "judge": judge.name})
 
 
 class Extractor:

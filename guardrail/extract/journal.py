@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
 
 from guardrail.errors import ExtractionError
+from guardrail.files.json_text import decoded
 
 try:
     import fcntl
@@ -54,7 +55,7 @@ class Journal:
             file.truncate(0)
             _write(file, header)
             return array("q", [len(header)])
-        _check_recipe(self.path, first, self.recipe)
+        check_recipe(self.path, _recipe_of(self.path, first), self.recipe)
         starts = _line_starts(file)
         whole = len(starts) - 1 if len(starts) > self.total else (len(starts) - 1) // self.batch * self.batch
         del starts[whole + 1 :]
@@ -112,12 +113,22 @@ def _line_starts(file: BinaryIO) -> array[int]:
     return starts
 
 
-def _check_recipe(path: Path, header: bytes, recipe: Recipe) -> None:
+def _recipe_of(path: Path, header: bytes) -> Recipe:
     try:
-        found = json.loads(header)["recipe"]
+        return {**decoded(header)["recipe"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ExtractionError(f"{path}: not a file of this kind; choose another folder") from error
-    check_recipe(path, found, recipe)
+
+
+def check_begun(path: Path, known: Recipe) -> None:
+    """As `check_recipe`, for a file that may exist and what is known before a model is loaded."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        first = file.readline()
+    if first.endswith(b"\n"):
+        found = _recipe_of(path, first)
+        check_recipe(path, {key: found.get(key) for key in known}, known)
 
 
 def check_recipe(path: Path, found: Recipe, wanted: Recipe) -> None:

@@ -99,7 +99,12 @@ def rollout_recipe(
 ) -> Recipe:
     """Everything that the replies depend on; the prompts' hash covers questions and system prompts."""
     model = {f"model {name}": value for name, value in asdict(subject.fingerprint).items()}
-    return {"pool": pool, **model, "prompts": prompts_sha256(prompts), **asdict(settings)}
+    return {"pool": pool, **model, **known_recipe(pool, prompts, settings)}
+
+
+def known_recipe(pool: str, prompts: Sequence[RolloutPrompt], settings: RolloutSettings) -> Recipe:
+    """The part of the recipe that is known before a model is loaded."""
+    return {"pool": pool, "prompts": prompts_sha256(prompts), **asdict(settings)}
 
 
 def row_seed(seed: int, pool: str, prompt: RolloutPrompt, sample: int) -> int:

@@ -11,7 +11,10 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from functools import cache
+from typing import Any, TypeAlias, get_type_hints
+
+from pydantic import TypeAdapter
 
 from guardrail.types import Decision, Message, Score, Steering, ToolCall
 
@@ -77,6 +80,16 @@ def keep(row: Mapping[str, Any], fields: Sequence[str]) -> Json:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
+def checked(kind: type, row: Mapping[str, Any], fields: Sequence[str]) -> Json:
+    """As `keep`, with each value of the type that this dataclass has there. Raises ValueError for others."""
+    return {name: _check(kind, name).validate_python(value) for name, value in keep(row, fields).items()}
+
+
+@cache
+def _check(kind: type, name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(get_type_hints(kind)[name])
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -97,16 +110,15 @@ def decision_from_json(row: Mapping[str, Any]) -> Decision:
     """A decision as it was written; its steering has lost its directions."""
     scores = tuple(_score(item) for item in row.get("scores", ()))
     steering = tuple(
-        Steering(**keep(item, STEERING_FIELDS), directions=()) for item in row.get("steering", ())
+        Steering(**checked(Steering, item, STEERING_FIELDS), directions=())
+        for item in row.get("steering", ())
     )
-    return Decision(**keep(row, DECISION_FIELDS), scores=scores, steering=steering)
+    return Decision(**checked(Decision, row, DECISION_FIELDS), scores=scores, steering=steering)
 
 
 def _score(row: Mapping[str, Any]) -> Score:
-    fields = keep(row, SCORE_FIELDS)
-    for name in ("score", "threshold"):
-        fields[name] = math.nan if fields.get(name) is None else fields[name]
-    return Score(**fields)
+    unknown = {name: math.nan for name in ("score", "threshold") if row.get(name) is None}
+    return Score(**checked(Score, {**row, **unknown}, SCORE_FIELDS))
 
 
 def messages_to_json(messages: Sequence[Message]) -> list[Json]:
@@ -120,5 +132,8 @@ def messages_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]
 
 
 def _message(row: Mapping[str, Any]) -> Message:
-    calls = tuple(ToolCall(call["id"], **call["function"]) for call in row.get("tool_calls", ()))
-    return Message(row["role"], row["content"], calls, row.get("tool_call_id"), row.get("name"))
+    calls = tuple(
+        ToolCall(call["id"], **checked(ToolCall, call["function"], ("name", "arguments")))
+        for call in row.get("tool_calls", ())
+    )
+    return Message(**checked(Message, row, ("role", "content", "tool_call_id", "name")), tool_calls=calls)

@@ -47,7 +47,7 @@ def trait(tmp_path_factory):
     return str(path)
 
 
-def test_a_vector_file_comes_out_and_says_so(trait, tmp_path, capsys):
+def test_a_vector_file_comes_out_and_says_so(trait, tmp_path, capsys, monkeypatch):
     out = tmp_path / "v.safetensors"
     assert run(["vectors", "extract", "--trait", trait, "--out", str(out), *SHORT, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -56,6 +56,10 @@ def test_a_vector_file_comes_out_and_says_so(trait, tmp_path, capsys):
     assert told["provenance"]["traits"]["evil"]["judge"] == "demo"
     assert vectors.provenance.traits["evil"].rollouts == 16
     assert (tmp_path / "v.safetensors.work" / "evil" / "rollouts.jsonl").is_file()
+    monkeypatch.setattr("guardrail.cli.vectors.extract.load_subject", pytest.fail)
+    again = ["vectors", "extract", "--trait", trait, "--out", str(out.with_stem("w")), "--samples", "2"]
+    assert run([*again, "--work", str(tmp_path / "v.safetensors.work")]) == 2
+    assert "was begun with another recipe: max_new_tokens (64, now " in capsys.readouterr().err
 
 
 def test_what_cannot_be_induced_is_an_error_with_its_reason(trait, tmp_path, capsys):

@@ -13,9 +13,9 @@ import typer
 from typer import Option
 
 from guardrail.cli.bench.output import FileOptions, check_page, show
-from guardrail.cli.console import errors
 from guardrail.cli.models import check_policies, device_of, dtype_argument, load, silence
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
+from guardrail.cli.progress import doing
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -151,9 +151,9 @@ def _measured(model: ModelOptions, asked: Settings, threads: int | None) -> tupl
     complete = True
     clock = "events" if asked.device.startswith("cuda") else "wall"
     try:
-        with errors().status("looking at the model ...") as status:
+        with doing("looking at the model ...") as say:
             silence(model)
-            for row in _rows(model, asked, notes, status.update):
+            for row in _rows(model, asked, notes, say):
                 found.append(row)
     except KeyboardInterrupt:
         notes.append(INTERRUPTED)

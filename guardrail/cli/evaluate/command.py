@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import errors, print_json
+from guardrail.cli.console import print_json
 from guardrail.cli.evaluate.options import (
     DataOptions,
     GateOptions,
@@ -19,6 +19,7 @@ from guardrail.cli.evaluate.options import (
     SteeringOptions,
 )
 from guardrail.cli.options import JudgeOptions, ModelOptions, OutputOptions, PoliciesOption, takes_options
+from guardrail.cli.progress import doing
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def evaluate(
         return _shadow(shadow.shadow, shadow.labels, page.html, output.as_json)
     opened = open_inputs(model, policies.policies, data)
     speakers = opened.speakers(steering, judge) if steering.steering else None
-    with errors().status("evaluating ..."):
+    with doing("evaluating ..."):
         found = opened.evaluation(gates)
     swept = opened.sweep(speakers, steering.questions) if speakers else None
     _publish(found, swept, page.html, output.as_json)

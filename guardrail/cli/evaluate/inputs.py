@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardrail.cli.console import errors
 from guardrail.cli.evaluate.options import DataOptions, GateOptions, SteeringOptions
 from guardrail.cli.judges import endpoint_of, find
 from guardrail.cli.models import load_subject, vectors_of
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions
-from guardrail.cli.progress import counted
+from guardrail.cli.progress import counted, doing
 from guardrail.cli.prompts import InputPrompt, with_system
 from guardrail.errors import ConfigError
 
@@ -222,7 +221,7 @@ def _built_in(data: DataOptions, vectors: TraitVectors, subject: Subject) -> Mat
     from guardrail.evaluation.builtin import FULL, QUICK, held_out
 
     sizes = FULL if data.full else QUICK
-    with errors().status("generating replies and judging them ..."):
+    with doing("generating replies and judging them ..."):
         return held_out(list(vectors), subject, replace(sizes, replies=data.replies or sizes.replies))
 
 

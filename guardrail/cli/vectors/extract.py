@@ -17,7 +17,7 @@ from typer import Option
 
 from guardrail.cli.console import errors, print_json, print_table
 from guardrail.cli.judges import endpoint_of, find
-from guardrail.cli.models import load_subject
+from guardrail.cli.models import load_subject, sleep_while_waiting
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.cli.vectors.options import (
@@ -89,10 +89,11 @@ def _extracted(inputs: Inputs, model: ModelOptions, options: JudgeOptions) -> Ex
     inputs.settings.check(methods.keys(), len(inputs.definitions))
     inputs.work.mkdir(parents=True, exist_ok=True)
     judge = find(options.judge or DEMO, endpoint_of(options), model, inputs.work / "judge-cache.sqlite")
-    subject = load_subject(model, inputs.settings.rollouts.batch)
-    # only now, because it imports torch, which `loading` prepares for
-    from guardrail.extract.extraction import Extractor
+    sleep_while_waiting()
+    from guardrail.extract.extraction import Extractor, check_folder
 
+    check_folder(inputs.work, inputs.definitions, inputs.settings, judge, inputs.mixed)
+    subject = load_subject(model, inputs.settings.rollouts.batch)
     with staged() as report:
         extractor = Extractor(
             subject, judge, inputs.definitions, methods, inputs.settings, inputs.work, report

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardrail.cli.judges import endpoint_of, find
-from guardrail.cli.models import load_subject
+from guardrail.cli.models import load_subject, sleep_while_waiting
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, settings
 from guardrail.cli.progress import staged
 from guardrail.cli.vectors.options import Selector, SweepOptions
@@ -37,12 +37,25 @@ class SweepRun:
         """Measured, or read from the folder if it has them. Each is also saved as WORK/TRAIT/sweep.json."""
         definitions = [self._definition(vector.trait) for vector in vectors]
         judge = None if self.selector is Selector.SEPARATION else self._judge()
+        if judge is not None:
+            self._check_folders(vectors, definitions, judge)
         subject = load_subject(self.model)
         with staged() as report:
             return [
                 self._sweep(subject, judge, vector, definition, report)
                 for vector, definition in zip(vectors, definitions, strict=True)
             ]
+
+    def _check_folders(
+        self, vectors: Sequence[TraitVector], definitions: Sequence[TraitDefinition], judge: Judge
+    ) -> None:
+        sleep_while_waiting()
+        from guardrail.extract.layers.effects import SweepSettings
+        from guardrail.extract.layers.sweep import check_folder
+
+        asked = settings(SweepSettings, self.asked)
+        for vector, definition in zip(vectors, definitions, strict=True):
+            check_folder(self.selector.value, self.work / vector.trait, vector, definition, judge, asked)
 
     def _sweep(
         self,

@@ -16,11 +16,20 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from guardrail.errors import ConfigError, VectorError
-from guardrail.extract.journal import Journal, Report, silent
-from guardrail.extract.layers.effects import Trial, ablating, adding, divergence, judged, next_token
+from guardrail.extract.journal import Journal, Report, check_begun, silent
+from guardrail.extract.layers.effects import (
+    SweepSettings,
+    Trial,
+    ablating,
+    adding,
+    divergence,
+    judged,
+    next_token,
+)
 from guardrail.extract.layers.measurements import Candidate, Sweep, log_odds
 from guardrail.extract.prompts import RolloutPrompt, trait_prompts
 from guardrail.extract.subject import Subject
+from guardrail.plugins.protocols import Judge
 from guardrail.statistics.metrics import area
 from guardrail.traits import TraitDefinition
 from guardrail.types import Array
@@ -117,6 +126,12 @@ MEASUREMENTS: Mapping[str, tuple[Callable[[Trial, TraitVector, Path, Report], Sw
     "refusal": (sweep_steering, sweep_ablation),
 }
 """The measurement for each selector, in addition to separation."""
+FILES: Mapping[str, tuple[str, ...]] = {
+    "separation": (),
+    "steering": ("steering",),
+    "refusal": ("steering", "ablation"),
+}
+"""The names of their files."""
 
 
 def merged(*sweeps: Sweep) -> Sweep:
@@ -162,9 +177,29 @@ def _rows(
     return list(journal.complete(stage, lambda numbers: [row(layers[i]) for i in numbers], report))
 
 
+def check_folder(
+    selector: str,
+    folder: Path,
+    vector: TraitVector,
+    definition: TraitDefinition,
+    judge: Judge,
+    settings: SweepSettings,
+) -> None:
+    """Raises ExtractionError if a folder was begun with another recipe. Needs no model."""
+    for name in FILES[selector]:
+        check_begun(folder / f"{name}.jsonl", _known(name, vector, definition, judge, settings))
+
+
 def _recipe(name: str, trial: Trial, vector: TraitVector) -> Row:
     """Everything that a row depends on."""
     model = {f"model {key}": value for key, value in asdict(trial.subject.fingerprint).items()}
+    return {**_known(name, vector, trial.definition, trial.judge, trial.settings), **model}
+
+
+def _known(
+    name: str, vector: TraitVector, definition: TraitDefinition, judge: Judge, settings: SweepSettings
+) -> Row:
+    """The part of the recipe that is known before a model is loaded."""
     digest = hashlib.sha256()
     for part in (vector.steering, vector.probe, vector.offset):
         digest.update(part.tobytes())
@@ -172,10 +207,9 @@ def _recipe(name: str, trial: Trial, vector: TraitVector) -> Row:
         "measurement": name,
         "trait": vector.trait,
         "vector": digest.hexdigest(),
-        "definition": trial.definition.sha256,
-        "judge": trial.judge.name,
-        **model,
-        **asdict(trial.settings),
+        "definition": definition.sha256,
+        "judge": judge.name,
+        **asdict(settings),
     }
 
 

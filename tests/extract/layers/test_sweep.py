@@ -12,6 +12,7 @@ from guardrail.extract.layers.effects import SweepSettings, Trial, divergence, n
 from guardrail.extract.layers.selection import by_refusal, by_separation, by_steering
 from guardrail.extract.layers.sweep import (
     Questions,
+    check_folder,
     merged,
     sweep_ablation,
     sweep_separation,
@@ -137,6 +138,17 @@ def test_a_folder_of_another_sweep_is_refused(tmp_path):
         sweep_steering(replace(trial(), settings=replace(SETTINGS, coefficient=2.0)), PLANTED, tmp_path)
     with pytest.raises(ExtractionError, match="another recipe: vector"):
         sweep_steering(trial(), vector({1: TRAIT_AXIS}), tmp_path)
+
+
+def test_another_sweep_is_found_without_a_model(tmp_path):
+    one = trial()
+    sweep_steering(one, PLANTED, tmp_path)
+    check_folder("refusal", tmp_path, PLANTED, one.definition, one.judge, SETTINGS)
+    check_folder("separation", tmp_path, vector({1: TRAIT_AXIS}), one.definition, one.judge, SETTINGS)
+    check_folder("steering", tmp_path / "new", PLANTED, one.definition, one.judge, SETTINGS)
+    other = replace(SETTINGS, coefficient=2.0)
+    with pytest.raises(ExtractionError, match=r"another recipe: coefficient \(1.0, now 2.0\)"):
+        check_folder("steering", tmp_path, PLANTED, one.definition, one.judge, other)
 
 
 def test_layers_that_cannot_be_used_are_not_tried(tmp_path):
