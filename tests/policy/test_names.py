@@ -29,7 +29,7 @@ def test_shipped_policies_have_names(tmp_path, monkeypatch):
     fingerprint = read_fingerprint(demo.FINGERPRINT)
     named = load("strict", fingerprint, Plugins())
     assert named.path == shipped_policies()["strict"]
-    with PolicyWatcher("strict", fingerprint, Plugins()) as watcher:
+    with PolicyWatcher("strict", lambda: fingerprint, Plugins()) as watcher:
         assert watcher.sha256 == named.sha256
         assert watcher.reload()
 
