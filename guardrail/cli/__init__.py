@@ -33,6 +33,7 @@ def build(names: Sequence[str] = VERBS) -> typer.Typer:
     app = typer.Typer(
         name="guardrail",
         help="Check a local language model's activations before it replies, and act on what they show.",
+        epilog="Start with `guardrail demo`. `guardrail COMMAND --help` shows the options of a command.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -52,6 +52,8 @@ def request(
     Content that is not text makes the request `unreadable`, and so does a reply that has begun: policies say
     what happens then. The prompt of a `generate` may be blank, because its structure is unknown.
     """
+    if not isinstance(messages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PromptError(f"messages are a text or a list of turns, not {type(messages).__name__}")
     raw = [Message("user", messages)] if isinstance(messages, str) else list(messages)
     if not raw:
         raise PromptError("there are no messages")

@@ -114,3 +114,9 @@ def test_the_prompt_of_a_generate_may_be_blank():
 def test_an_unknown_role_is_an_error_that_lists_the_roles():
     with pytest.raises(PromptError, match="'wizard'; roles are system, user, assistant, tool"):
         request("chat", [{"role": "wizard", "content": "x"}])
+
+
+@pytest.mark.parametrize("messages", [5, None, [1], b"x", {"role": "user", "content": "x"}, [["user", "x"]]])
+def test_messages_that_are_none_are_a_prompt_error(messages):
+    with pytest.raises(PromptError, match=r"messages are a text|a message is a mapping"):
+        request("chat", messages)
