@@ -134,8 +134,10 @@ def device_of(name: str) -> str:
 
 
 def sleep_while_waiting() -> None:
-    """Call this before torch is imported, which reads it: threads that spin while they wait took five times the
-    processor time on a machine with other work."""
+    """Call this before torch is imported, which reads the setting.
+
+    Threads that spin while they wait took five times the processor time on a machine with other work.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
