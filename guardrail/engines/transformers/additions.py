@@ -38,8 +38,17 @@ def settings(module: nn.Module) -> list[tuple[str, Leaf]]:
 
     Off ones are left out so that a library may add a switch without making every model another.
     """
+    return sorted((path, value) for path, value in _own(module) if isinstance(value, Leaf) and value)
+
+
+def loose_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors that a module holds as plain attributes, by their paths: neither parameters nor buffers."""
+    return {path: value for path, value in _own(module) if isinstance(value, Tensor)}
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, object]]:
     own = {key: value for key, value in module.__dict__.items() if key not in PLUMBING}
-    return sorted((path, value) for path, value in _leaves("", own) if value and isinstance(value, Leaf))
+    return _leaves("", own)
 
 
 def is_setting(name: str, value: object) -> bool:
@@ -62,13 +71,14 @@ def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
         yield from _leaves(f"{path}.{key}", item)
 
 
-def altered_buffers(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Buffers that no file holds and that are not what the model itself computes, by name."""
+def unfiled_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that no file holds and that are not what the model itself computes, by name."""
     foreign = additions(model)
     for name, module in model.named_modules():
         here = dict(module.named_buffers(recurse=False))
         if name in foreign:
             yield from ((f"{name}.{key}", buffer) for key, buffer in here.items())
+            yield from ((name + path, tensor) for path, tensor in loose_tensors(module).items())
         elif set(here) & module._non_persistent_buffers_set and _computes(module):
             made = _made_again(model, module)
             yield from ((f"{name}.{key}", b) for key, b in here.items() if not _close(b, made[key]))

@@ -8,6 +8,7 @@ from torch import nn
 
 from guardrail.errors import ModelError
 
+SIZES = ("num_hidden_layers", "hidden_size", "vocab_size")
 BLOCK_LISTS = ("layers", "h", "blocks", "block")
 PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 
@@ -29,6 +30,10 @@ def check_supported(model: Any) -> None:
     config = getattr(model, "config", None)
     if config is None or not hasattr(model, "generate"):
         raise ModelError(f"{type(model).__name__} is not a transformers model that generates")
+    if missing := [size for size in SIZES if not hasattr(text_config(model), size)]:
+        raise ModelError(
+            f"{type(model).__name__} does not say its {' and '.join(missing)}; it is not guarded"
+        )
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             f"{type(model).__name__} is an encoder-decoder model; only decoder-only ones are guarded"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guardrail.engines.transformers.additions import additions, altered_buffers, settings
+from guardrail.engines.transformers.additions import additions, settings, unfiled_tensors
 from guardrail.engines.transformers.blocks import text_config, unwrapped
 from guardrail.engines.transformers.origin import Origin
 from guardrail.engines.transformers.weights import sampled, source_of, unexplained
@@ -80,7 +80,7 @@ def _memory_digest(model: Any) -> str:
 
 def _added(model: Any, tensors: Mapping[str, Tensor]) -> str:
     """What the source of the weights does not explain, or nothing."""
-    values = dict(tensors) | dict(altered_buffers(model))
+    values = dict(tensors) | dict(unfiled_tensors(model))
     modules = additions(model)
     if not values and not modules:
         return ""

@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import as_strided
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-from guardrail.engines.transformers.additions import additions, is_setting, rewrites_buffers
+from guardrail.engines.transformers.additions import additions, is_setting, loose_tensors, rewrites_buffers
 from guardrail.engines.transformers.standin import StandIn
 
 Check: TypeAlias = Callable[[], bool]
@@ -47,7 +47,8 @@ class Watch:
     def __init__(self, model: nn.Module) -> None:
         named = dict(model.named_modules())
         self.modules = tuple(named.values())
-        tensors = _tensors(self.modules)
+        added = list(additions(model).values())
+        tensors = _tensors(self.modules) + [t for m in added for t in loose_tensors(m).values()]
         self._beyond: dict[str, Check] = {
             "forward hooks": _same_hooks([t for m in self.modules for t in _hooks(m)] + EVERYWHERE),
             "a module's forward method": _same_forwards(self.modules),
@@ -57,7 +58,7 @@ class Watch:
             "values of weights": _same_versions(tensors),
             "the memory of weights": _same_addresses(tensors),
             "bytes of weights": _same_bytes(tensors),
-            "settings of adapters": _same_settings(additions(model).values()),
+            "settings of adapters": _same_settings(added),
         }
 
     def change(self) -> str | None:
@@ -207,7 +208,17 @@ def _same_settings(modules: Iterable[nn.Module]) -> Check:
     """Compares all plain values that modules hold, also those that their classes preset."""
     read = [(_reader(module), module) for module in modules]
     before = [(copy.deepcopy(reader(module)), len(module.__dict__)) for reader, module in read]
-    return lambda: [(reader(module), len(module.__dict__)) for reader, module in read] == before
+    holding = [(module, loose) for _, module in read if (loose := _identities(module))]
+
+    def same() -> bool:
+        now = [(reader(module), len(module.__dict__)) for reader, module in read]
+        return now == before and all(_identities(module) == loose for module, loose in holding)
+
+    return same
+
+
+def _identities(module: nn.Module) -> list[int]:
+    return list(map(id, loose_tensors(module).values()))
 
 
 def _reader(module: nn.Module) -> Callable[[nn.Module], object]:
