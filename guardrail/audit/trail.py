@@ -66,7 +66,9 @@ class AuditTrail:
     def _write(self, sink: AuditSink, write: Callable[[R], None], record: R) -> None:
         try:
             write(record)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             # a plugin's error may quote the record, and with it the prompt
             said = str(error) if isinstance(error, AuditError) else outline(error)
             if self.settings.on_error == "block":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from guardrail.engines import Engine, Prompt
-from guardrail.errors import PromptError
+from guardrail.errors import EvaluationError, PromptError, RequestError, outline
 from guardrail.pipeline.exchange import Exchange
 from guardrail.policy.decide import unsupported
 from guardrail.types import Decision, Message
@@ -69,9 +69,22 @@ def _outcome(engine: Engine, exchange: Exchange) -> Prompt | Decision:
 
 def fitted(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> Prompt:
     """These messages as a prompt beside which the reply has room. Raises PromptError."""
-    prompt = engine.render(messages, exchange.request.tools)
+    prompt = _rendered(engine, exchange, messages)
     limit = engine.max_tokens - min(exchange.room, engine.max_tokens // 2)
     return _cut(exchange, prompt, limit) if len(prompt.ids) > limit else prompt
+
+
+def _rendered(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> Prompt:
+    try:
+        prompt = engine.render(messages, exchange.request.tools)
+    except (RequestError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise EvaluationError(f"the messages could not be rendered: {outline(error)}") from error
+    if not isinstance(prompt, Prompt):  # pyright: ignore[reportUnnecessaryIsInstance]
+        # anything else would be taken for a decision
+        raise EvaluationError("the engine did not render the messages as a prompt")
+    return prompt
 
 
 def _cut(exchange: Exchange, prompt: Prompt, limit: int) -> Prompt:

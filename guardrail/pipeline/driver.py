@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from time import perf_counter
@@ -130,18 +129,21 @@ class Driver:
         queued = Timing(queue=(job.started - job.submitted) * 1e3)
         try:
             event = _first_event(job, batch, limit)
-        except (RequestError, CancelledError):
+        except RequestError:
             raise
         except Refused as refused:
             # the caller sees the error that `model.generate` would have raised
             raise refused.error from None
         except Exception as error:
+            batch[0].cancellation.check()
             return _failed(batch, error), queued
         if event is None:
             return _late(batch, limit), queued
-        if len(event.decisions) != len(batch):
+        decisions = list[object](event.decisions)
+        found = [decision for decision in decisions if isinstance(decision, Decision)]
+        if not len(batch) == len(decisions) == len(found):
             raise EvaluationError("the engine did not decide once for every prompt")
-        return list(event.decisions), replace(event.timing, queue=queued.queue)
+        return found, replace(event.timing, queue=queued.queue)
 
     def replying(self, sampling: Sampling, stream: bool = False) -> Ask[Sequence[Completion]]:
         """Decide, and answer the rows that go on. `stream` (one row) emits text as it comes."""
@@ -149,7 +151,8 @@ class Driver:
         def ask(
             prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit
         ) -> Sequence[Completion]:
-            return self.engine.reply(prompts, plan, evaluator, sampling, emit, stream)
+            completions = self.engine.reply(prompts, plan, evaluator, sampling, emit, stream)
+            return _whole(completions, len(prompts))
 
         return ask
 
@@ -162,7 +165,7 @@ class Driver:
         """
         if exchange.decisions[-1].stops:
             return self.responder.respond(exchange, self.completing(exchange))
-        if completion is None:
+        if not isinstance(completion, Completion):
             raise EvaluationError("the prompt was allowed and nothing was generated")
         exchange.completion = completion
         if (stopped := completion.stopped) is not None:
@@ -192,6 +195,14 @@ class Driver:
 
 def _unchanging() -> None:
     """An engine that keeps its model to itself."""
+
+
+def _whole(completions: object, rows: int) -> Sequence[Completion]:
+    """What an engine returned for a batch. Raises EvaluationError unless it is a completion for each row."""
+    found = list(completions) if isinstance(completions, list | tuple) else []  # pyright: ignore[reportUnknownArgumentType]
+    if len(found) != rows or not all(isinstance(completion, Completion) for completion in found):
+        raise EvaluationError("the engine did not return one completion for every prompt")
+    return found
 
 
 def _timeout_s(batch: Sequence[Exchange]) -> float:

@@ -17,6 +17,7 @@ from guardrail.errors import EvaluationError, located, outline
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
+from guardrail.plugins.results import checked_score
 from guardrail.policy.decide import changed_model, decide, failure, recheck, tighten
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
 from guardrail.policy.plan import Plan
@@ -95,7 +96,7 @@ class BatchEvaluator:
     def _alarms(self, i: int, row: Row) -> Mapping[str, float]:
         try:
             return self._conversations.values(self._plan, row.conversation, row.messages)
-        except Exception as error:
+        except BaseException as error:
             log.warning("the replies of a conversation could not be read: %s", located(error))
             self._errors[i] = f"the replies of the conversation could not be read: {outline(error)}"
             # a missing value is an error of the policies that need it, and of no others
@@ -105,11 +106,11 @@ class BatchEvaluator:
         extra: dict[str, float] = {}
         for name in needed:
             try:
-                extra[name] = float(self._policies.plugins.scorers[name].score(row.messages))
-            except Exception as error:
-                # not its text: it may quote the prompt, and decisions are written to logs
+                extra[name] = checked_score(self._policies.plugins.scorers[name].score(row.messages))
+            except BaseException as error:
+                # no signal reaches this thread: whatever comes is the scorer's own
                 log.warning("scorer %s failed: %s", name, located(error))
-                self._errors[i] = f"scorer `{name}` failed: {type(error).__name__}"
+                self._errors[i] = f"scorer `{name}` failed: {outline(error)}"
         return extra
 
     # --- prompts --------------------------------------------------------------------------------------
@@ -145,9 +146,10 @@ class BatchEvaluator:
             decision = changed_model(self._plan, self._facts[row], decision, self._change)
         try:
             return self._reviewed(row, decision)
-        except EvaluationError as error:
+        except BaseException as error:
             # a plugin that fails to review may have been about to block
-            return failure(self._plan, self._facts[row], str(error))
+            text = str(error) if isinstance(error, EvaluationError) else outline(error)
+            return failure(self._plan, self._facts[row], text)
 
     def _reviewed(self, row: int, decision: Decision) -> Decision:
         plugins = self._policies.plugins
@@ -171,7 +173,7 @@ class BatchEvaluator:
         """The decision on a reply, from what was observed so far."""
         try:
             return decide_reply(self._plan, observed, self._facts[row])
-        except Exception as error:
+        except BaseException as error:
             # policies say what a failure means; raising would end the reply without asking them
             log.warning("a reply could not be evaluated: %s", located(error))
             return reply_failure(self._plan, self._facts[row], type(error).__name__)

@@ -89,16 +89,16 @@ class Recorder:
         try:
             yield
         except BaseException as error:
+            left = not isinstance(error, Exception) or _cancelled(batch, error)
             for exchange in batch:
                 # first of all, so that the worker does not go on in vain while records are written
                 exchange.cancellation.cancel()
             for exchange in batch:
                 if not exchange.closed:
-                    self._failed(exchange, error)
+                    self._failed(exchange, error, left)
             raise
 
-    def _failed(self, exchange: Exchange, error: BaseException) -> None:
-        left = isinstance(error, CancelledError) or not isinstance(error, Exception)
+    def _failed(self, exchange: Exchange, error: BaseException, left: bool) -> None:
         try:
             self.ended(exchange, "cancelled" if left else "error", None if left else error)
         except AuditError as failure:
@@ -132,6 +132,11 @@ class Recorder:
             attempts=len(exchange.decisions),
             error=error or decision.error,
         )
+
+
+def _cancelled(batch: Sequence[Exchange], error: BaseException) -> bool:
+    """Whether the error says that the caller left, and it did: plugins may raise the same one."""
+    return isinstance(error, CancelledError) and any(e.cancellation.cancelled for e in batch)
 
 
 def _outcome(exchange: Exchange, pending: bool) -> Outcome:

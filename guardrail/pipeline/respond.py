@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from guardrail.actions.block import REFUSAL
-from guardrail.errors import PromptError, located
+from guardrail.errors import EscalationError, PromptError, located, outline
 from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.protocols import (
     ActionContext,
@@ -20,8 +20,9 @@ from guardrail.plugins.protocols import (
     Response,
     Retry,
 )
+from guardrail.plugins.results import checked_response, checked_ticket
 from guardrail.policy.rules import Rule
-from guardrail.types import ALLOW, Decision, Message
+from guardrail.types import ALLOW, Decision, Message, Ticket
 
 log = logging.getLogger("guardrail")
 
@@ -69,6 +70,19 @@ class Responder:
             )
             return Otherwise(turn.rule.otherwise if turn.rule else "block", ticket=response.ticket)  # type: ignore[arg-type]
         return response
+
+    def ticket(self, ticket_id: str) -> Ticket | None:
+        """A ticket, None if no sink knows it. Raises EscalationError if a sink fails."""
+        for name, sink in self.sinks.items():
+            try:
+                ticket = checked_ticket(sink.get(ticket_id))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                raise EscalationError(f"escalation sink `{name}`: {outline(error)}") from error
+            if ticket is not None:
+                return ticket
+        return None
 
     def _otherwise(self, turn: _Turn, otherwise: Otherwise) -> Answer | Retry:
         turn.exchange.take(otherwise.ticket)
@@ -131,10 +145,13 @@ class _Turn:
         if name == "rephrase" and self.exchange.request.kind == "generate":
             return Otherwise(rule.otherwise if rule else "block")  # type: ignore[arg-type]
         try:
-            return checked(action.respond(_config(rule, name, action.Config), self._context()))
-        except Exception as error:
+            return checked_response(action.respond(_config(rule, name, action.Config), self._context()))
+        except KeyboardInterrupt:
+            # in the caller's thread this is the caller's own; all else is the action's failure
+            raise
+        except BaseException as error:
             log.warning("action %s failed: %s", name, located(error))
-            self.exchange.warn(f"action `{name}` failed: {type(error).__name__}")
+            self.exchange.warn(f"action `{name}` failed: {outline(error)}")
             return Otherwise(rule.settings.on_error if rule else "block")
 
     def refusal(self) -> Answer:
@@ -152,15 +169,6 @@ class _Turn:
             sinks=self.sinks,
             rephrasers=self.exchange.policies.plugins.rephrasers,
         )
-
-
-def checked(response: object) -> Response:
-    """What an action returned, if it is a response at all. Raises TypeError."""
-    text = getattr(response, "text", "")
-    known = not isinstance(response, Otherwise) or response.action in ("block", "allow", "escalate")
-    if not isinstance(response, Answer | Retry | Otherwise) or not isinstance(text, str) or not known:
-        raise TypeError(f"{response!r} is not a response")
-    return response
 
 
 def _config(rule: Rule | None, name: str, config: type[BaseModel]) -> BaseModel:

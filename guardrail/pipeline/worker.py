@@ -29,7 +29,7 @@ EXIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    error: BaseException | None
+    error: Exception | None
 
 
 class Job(Generic[E, T]):
@@ -113,9 +113,14 @@ class Job(Generic[E, T]):
             with self._state.entered() if self._state else nullcontext():
                 self._result.append(self._context.run(self._run, self))
             self._events.put(_Ended(None))
-        except BaseException as error:
-            # whatever it is: the caller waits for an end, and the worker has to live on
+        except Exception as error:
             self._events.put(_Ended(error))
+        except BaseException as error:
+            # the caller waits for an end, and the worker has to live on; and SystemExit, raised again in the
+            # caller's thread, would end the caller's program
+            failure = RuntimeError(f"{type(error).__name__} was raised on the guard's thread")
+            failure.__cause__ = error
+            self._events.put(_Ended(failure))
 
     def refuse(self, error: Exception) -> None:
         """End for the caller, whether it runs or not."""

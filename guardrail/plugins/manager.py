@@ -26,7 +26,8 @@ from guardrail.plugins.protocols import (
     Scorer,
 )
 from guardrail.plugins.registry import PluginRow, Registry, names_in_environment
-from guardrail.types import ALLOW, Decision, Fingerprint, Message, Probe
+from guardrail.plugins.results import checked_review
+from guardrail.types import Decision, Fingerprint, Message, Probe
 
 if TYPE_CHECKING:
     from guardrail.engines import Engine
@@ -152,20 +153,12 @@ class Plugins:
         """
         calls = self._registry.calls("guardrail_review", decision=decision, messages=tuple(messages))
         try:
-            asked = [(plugin, action) for plugin, action in calls if action is not None]
+            asked = [(plugin, checked_review(plugin, found, self.actions)) for plugin, found in calls]
+            return [(plugin, action) for plugin, action in asked if action is not None]
         except PluginError as error:
             # the message may hold the prompt, and decisions are written to logs
             text = f"{str(error).split(' failed: ')[0]} failed: {type(error.__cause__).__name__}"
             raise EvaluationError(text) from error
-        for plugin, action in asked:
-            if action == "steer":
-                raise EvaluationError(f"plugin `{plugin}` asked to steer; only a policy can")
-            if action not in self.actions and action != ALLOW:
-                text = (
-                    f"plugin `{plugin}` asked for the action `{action}`{suggest(str(action), self.actions)}"
-                )
-                raise EvaluationError(text)
-        return asked
 
     def startup(self, guard: Guard) -> None:
         """Tell plugins that the guard is ready."""

@@ -105,7 +105,9 @@ class Registry:
         point = _entry_point(name)
         try:
             plugin = point.load()
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise PluginError(f"plugin `{name}` cannot be loaded: {error!r}") from error
         self._versions[name] = _version(point)
         self._register(plugin, name)
@@ -133,9 +135,10 @@ class Registry:
 def _call(implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, object]) -> Any:
     try:
         return implementation.function(*(arguments[name] for name in implementation.argnames))
-    except ConfigError:
+    except (ConfigError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # also SystemExit, which would end the caller's program or a thread of the guard
         raise PluginError(f"plugin `{implementation.plugin_name}`: {hook} failed: {error!r}") from error
 
 
