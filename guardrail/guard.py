@@ -258,8 +258,8 @@ class Guard(AsyncRequests):
         return generate.last_decisions().reply_decisions
 
     def ticket(self, ticket_id: str) -> Ticket | None:
-        """An escalated prompt and what a person said; None if no sink knows it."""
-        return next((t for sink in self.sinks.values() if (t := sink.get(ticket_id))), None)
+        """An escalated prompt and what a person said; None if no sink knows it. Raises EscalationError."""
+        return self._driver.responder.ticket(ticket_id)
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, and take every trace of the guard off the model."""

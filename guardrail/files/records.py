@@ -39,6 +39,11 @@ SCORE_FIELDS = ("policy", "trait", "layer", "score", "threshold", "fired", "mode
 STEERING_FIELDS = ("policy", "trait", "operator", "layers", "limits", "floor")
 
 
+def is_text(value: object) -> bool:
+    """Whether it is a text that can be written down: half a surrogate pair is not valid Unicode."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def new_id() -> str:
     """An id that sorts by time: 12 hex digits of milliseconds, 16 random ones."""
     milliseconds = int(datetime.now(UTC).timestamp() * 1000)

@@ -13,7 +13,7 @@ from guardrail.pipeline.admission import Admission, unread
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.options import check_generate
-from guardrail.pipeline.request import request
+from guardrail.pipeline.request import request, tags_of
 from guardrail.plugins.protocols import Answer
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Message
@@ -53,7 +53,7 @@ def generate(
     if not isinstance(engine, GeneratingEngine):
         raise ConfigError("this engine has no `generate`; use `chat`")
     check_generate(arguments)
-    prompts = engine.prompts(arguments)
+    prompts, tags = engine.prompts(arguments), tags_of(tags)
     batch = [_exchange(engine, policies, prompt, tags, conversation) for prompt in prompts]
 
     def ask(_: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> Generated:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from guardrail.errors import PromptError
 from guardrail.files.problems import suggest
 from guardrail.pipeline.messages import Tool
+from guardrail.pipeline.request import tags_of
 from guardrail.types import Sampling
 
 
@@ -93,9 +94,8 @@ def about(options: Mapping[str, Any]) -> RequestOptions:
     for name in options.keys() - RequestOptions.__annotations__:
         raise _unknown(name, RequestOptions.__annotations__)
     found = RequestOptions(**options)
-    tags = found.get("tags", ())
-    # several requests may read it
-    return found | {"tags": tags if isinstance(tags, str) else tuple(tags)}
+    # once, because several requests read it
+    return found | {"tags": tags_of(found.get("tags", ()))}
 
 
 def split(options: Mapping[str, Any]) -> tuple[RequestOptions, Sampling]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal, TypeAlias
 
 from guardrail.errors import PromptError
-from guardrail.files.records import new_id, prompt_sha256, utc_now
+from guardrail.files.records import is_text, new_id, prompt_sha256, utc_now
 from guardrail.pipeline.messages import Tool, checked_tools, message
 from guardrail.types import Facts, Message, MessageLike
 
@@ -65,10 +65,10 @@ def request(
     if turns[-1].role == "assistant":
         reasons.append(BEGUN)
     facts = Facts(
-        tags=frozenset([tags] if isinstance(tags, str) else tags),
+        tags=tags_of(tags),
         user_turns=sum(turn.role == "user" for turn in turns),
         last_role=turns[-1].role,
-        conversation=conversation or _conversation(turns),
+        conversation=_given(conversation) or _conversation(turns),
     )
     return Request(
         kind=kind,
@@ -78,6 +78,23 @@ def request(
         unreadable="; ".join(dict.fromkeys(reasons)) or None,
         named=bool(conversation),
     )
+
+
+def tags_of(given: Iterable[str] | str) -> frozenset[str]:
+    """The tags. Raises PromptError for what no `when: {tags: ...}` matches: policies would not be asked."""
+    tags = [given] if isinstance(given, str) else given
+    if isinstance(tags, bytes | bytearray | Mapping) or not isinstance(tags, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PromptError(f"tags are texts, or a list of them, not {type(given).__name__}")
+    tags = list(tags)
+    if wrong := [tag for tag in tags if not is_text(tag)]:
+        raise PromptError(f"a tag is a text, not {wrong[0]!r}")
+    return frozenset(tags)
+
+
+def _given(conversation: str | None) -> str | None:
+    if conversation is not None and not is_text(conversation):
+        raise PromptError(f"a conversation's id is a text, not {conversation!r}")
+    return conversation
 
 
 def _check_last(turn: Message) -> None:

@@ -7,6 +7,7 @@ from typing import get_args
 
 from guardrail.errors import EvaluationError
 from guardrail.files.problems import suggest
+from guardrail.files.records import is_text
 from guardrail.plugins.protocols import Answer, Otherwise, Response, Retry
 from guardrail.types import ALLOW, FailureAction, Message, Role, Ticket
 
@@ -37,7 +38,7 @@ def checked_review(plugin: str, value: object, actions: Collection[str]) -> str 
 def checked_response(value: object) -> Response:
     """What an action returned. Raises EvaluationError for anything that is not a whole response."""
     match value:
-        case Answer() if not _is_text(value.text):
+        case Answer() if not is_text(value.text):
             raise _wrong("the text of an answer", value.text)
         case Retry() if not _is_conversation(value.messages):
             raise _wrong("the messages of a retry", value.messages)
@@ -61,13 +62,8 @@ def _is_conversation(messages: object) -> bool:
     return (
         isinstance(messages, list | tuple)
         and bool(messages)  # pyright: ignore[reportUnknownArgumentType]
-        and all(isinstance(m, Message) and m.role in get_args(Role) and _is_text(m.content) for m in messages)  # pyright: ignore[reportUnknownVariableType]
+        and all(isinstance(m, Message) and m.role in get_args(Role) and is_text(m.content) for m in messages)  # pyright: ignore[reportUnknownVariableType]
     )
-
-
-def _is_text(value: object) -> bool:
-    # half a surrogate pair is not valid Unicode, and cannot be written down
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _wrong(what: str, value: object) -> EvaluationError:

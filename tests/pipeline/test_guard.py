@@ -320,3 +320,17 @@ def test_shadow_policies_are_scored_and_change_nothing(tmp_path):
         reply = made.chat(TALK, **GREEDY)
     assert reply.text == plain_reply()
     assert (reply.decision.action, reply.decision.would_action) == ("allow", "block")
+
+
+@pytest.mark.parametrize("ask", ["chat_many", "generate"])
+def test_every_prompt_of_a_call_has_its_tags(tmp_path, ask):
+    from tiny import batch
+
+    with guard(tmp_path, policy(when={"tags": ["public"]})) as made:
+        tags = (tag for tag in ["public"])
+        if ask == "generate":
+            made.generate(**batch(3), tags=tags, max_new_tokens=2, pad_token_id=0)
+            actions = [decision.action for decision in made.last_decisions]
+        else:
+            actions = [reply.decision.action for reply in made.chat_many(["a", "b", "c"], tags=tags)]
+    assert actions == ["block"] * 3

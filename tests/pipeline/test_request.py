@@ -120,3 +120,15 @@ def test_an_unknown_role_is_an_error_that_lists_the_roles():
 def test_messages_that_are_none_are_a_prompt_error(messages):
     with pytest.raises(PromptError, match=r"messages are a text|a message is a mapping"):
         request("chat", messages)
+
+
+@pytest.mark.parametrize("tags", [b"public", {"public": True}, [b"public"], [1], None, 5, ["\ud800"], [None]])
+def test_tags_that_no_policy_could_mean_are_an_error(tags):
+    with pytest.raises(PromptError, match="tag"):
+        request("chat", "Hello", tags=tags)
+
+
+@pytest.mark.parametrize("conversation", [b"c", 1, ["c"], "\ud800"])
+def test_an_id_of_a_conversation_is_a_text(conversation):
+    with pytest.raises(PromptError, match="conversation's id"):
+        request("chat", "Hello", conversation=conversation)
