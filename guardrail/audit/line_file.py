@@ -100,6 +100,7 @@ class LineFile:
         try:
             yield file
         finally:
+            _release(file)
             os.close(file)
 
     def _locked(self) -> int:
@@ -135,6 +136,12 @@ def _taken(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _release(file: int) -> None:
+    # closing alone would not do if a process was forked meanwhile: it has the file and the lock as well
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _write_rest(path: Path, cut: Cut, kept: Iterable[bytes]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardrail.engines import Engine
+from guardrail.files.forks import freed
 from guardrail.pipeline.turns import turn_projections
 from guardrail.policy.alarms import DriftState
 from guardrail.policy.plan import Plan
@@ -35,7 +36,7 @@ class Conversations:
     def __init__(self, engine: Engine, capacity: int = CAPACITY) -> None:
         self._engine, self._capacity = engine, capacity
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = freed(threading.Lock())
 
     def __len__(self) -> int:
         return len(self._entries)

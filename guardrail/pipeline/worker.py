@@ -11,20 +11,25 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import nullcontext
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Generic, TypeAlias, TypeVar
 
 from guardrail.errors import EvaluationError, GuardClosed, QueueFull
+from guardrail.files.forks import freed, renewed
 from guardrail.pipeline.cancellation import Cancellation
 from guardrail.pipeline.thread_state import ThreadState
 
 T = TypeVar("T")
 E = TypeVar("E")
 
+FORKED = "the process was forked during a request; fork while the guard is idle, or make it afterwards"
 EXIT_S = 10.0
 """How long the end of the interpreter waits for the forward pass that runs."""
+
+_inside: ContextVar[tuple[object, ...]] = ContextVar("guardrail_jobs")
+"""The marks of the jobs for which this code runs, also in threads that a plugin starts in this context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,9 @@ class Job(Generic[E, T]):
         # the work sees the caller's context variables and torch state, not those of the worker's thread
         self._context: Context = copy_context()
         self._state = ThreadState.here()
+        # not the job itself, which would then be kept until the garbage collector comes
+        self.mark = object()
+        self._context.run(_inside.set, (*_inside.get(()), self.mark))
         self._events: queue.SimpleQueue[E | _Ended] = queue.SimpleQueue()
         self._started = threading.Event()
         self._cancelled, self._timed_out = threading.Event(), threading.Event()
@@ -96,9 +104,9 @@ class Job(Generic[E, T]):
         while (event := self.next_event()) is not None:
             yield event
 
-    def result(self) -> T:
-        """Wait for the end. Raises what the work raised."""
-        for _ in self.events():
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the end. Raises what the work raised, and TimeoutError after so long without an event."""
+        while self.next_event(timeout) is not None:
             pass
         return self._result[0]
 
@@ -142,24 +150,28 @@ class Worker:
 
     capacity: int = 256
     patience_s: float = 300.0
+    name: str = "guardrail-worker"
     _queue: queue.Queue[AnyJob | None] = field(init=False, repr=False)
     _thread: threading.Thread | None = field(default=None, init=False, repr=False)
     _running: AnyJob | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _closed: bool = field(default=False, init=False)
+    _closed: str | None = field(default=None, init=False)
+    """Why no more work is taken."""
 
     def __post_init__(self) -> None:
         self._queue = queue.Queue(self.capacity)
+        freed(self._lock)
+        renewed(self)
 
     def submit(self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None) -> Job[E, T]:
         """Queue work, which `cancellation` cancels. Raises QueueFull and GuardClosed."""
         # it would wait for a job that can only start after the one that waits
-        if threading.current_thread() is self._thread:
+        if self._running is not None and self._running.mark in _inside.get(()):
             raise EvaluationError("the guard was called from inside one of its own requests")
         job = Job(run, cancellation)
         with self._lock:
-            if self._closed:
-                raise GuardClosed("the guard is closed")
+            if self._closed is not None:
+                raise GuardClosed(self._closed)
             self._start()
             try:
                 self._queue.put_nowait(job)  # pyright: ignore[reportArgumentType]
@@ -168,27 +180,27 @@ class Worker:
                 raise QueueFull(text) from None
         return job
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Run a function on the worker and wait for it."""
+    def call(self, function: Callable[[], T], timeout_s: float | None = None) -> T:
+        """Run a function on the worker and wait for it. Raises TimeoutError; the function may still run."""
         job = self.submit(lambda _: function())
         try:
-            return job.result()
+            return job.result(timeout_s)
         except BaseException:
             job.cancel()
             raise
 
-    def close(self) -> None:
-        """Finish what runs, refuse what waits, end the thread."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """Finish what runs, refuse what waits, end the thread, unless what runs takes longer."""
         self._end()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(timeout_s)
         atexit.unregister(self._leave)
 
     def _end(self) -> None:
         """Refuse what waits, and let the thread end after what runs."""
         # under the lock, so that no job gets into the queue behind the end and is never run
         with self._lock:
-            self._closed = True
+            self._closed = self._closed or "the guard is closed"
             while not self._queue.empty():
                 if (job := self._queue.get_nowait()) is not None:
                     job.refuse(GuardClosed("the guard was closed"))
@@ -202,9 +214,16 @@ class Worker:
         if self._thread is not None:
             self._thread.join(EXIT_S)
 
+    def forked(self) -> None:
+        """The thread is the parent's, and so is what waits. A new thread starts with the first request."""
+        self._queue, self._thread = queue.Queue(self.capacity), None
+        if self._running is not None:
+            # the model was copied in the middle of a pass, with what looks into it
+            self._closed = FORKED
+
     def _start(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._loop, name="guardrail-worker", daemon=True)
+            thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
             # a thread that cannot start now may be able to when the next request comes
             thread.start()
             self._thread = thread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import threading
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from guardrail.errors import ConfigError
+from guardrail.files.forks import freed, renewed
 from guardrail.files.yaml import read_document
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import (
@@ -53,16 +55,28 @@ class PolicyWatcher:
         self._accept = accept
         self.entering: Accept | None = None
         """Called with policies that are about to replace the active ones; raises to keep those."""
-        self._lock = threading.Lock()
+        self._lock, self._starting = freed(threading.Lock()), freed(threading.Lock())
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._interval_s: float | None = None
         self._seen = self._digest()
-        self.active = self._candidate()
+        self._active = self._candidate()
         self.loaded_at = datetime.now(UTC)
         self.error: BaseException | None = None
         """Why the last reload failed, or None if it succeeded."""
         self.reloads = 0
         self.failures = 0
+        renewed(self)
+
+    @property
+    def active(self) -> ActivePolicies:
+        """The policies in force. In a forked process, watching begins again with the first look."""
+        if self._thread is None and self._interval_s is not None:
+            try:
+                self.watch(self._interval_s)
+            except RuntimeError as error:
+                self._failed(error)
+        return self._active
 
     @property
     def sha256(self) -> str:
@@ -79,7 +93,7 @@ class PolicyWatcher:
             except Exception as error:
                 self._failed(error)
                 return False
-            self.active, self.loaded_at = candidate, datetime.now(UTC)
+            self._active, self.loaded_at = candidate, datetime.now(UTC)
             self.error, self.reloads = None, self.reloads + 1
             return True
 
@@ -87,18 +101,26 @@ class PolicyWatcher:
         """Reload whenever the policy file, or a file that it refers to, changes in content."""
         if not isinstance(self._source, str | Path):
             raise ConfigError("only a policy file can be watched")
-        if self._thread is None:
-            thread = threading.Thread(
-                target=self._poll, args=(interval_s,), name="guardrail-policies", daemon=True
-            )
-            thread.start()
-            self._thread = thread
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(
+                    target=self._poll, args=(interval_s,), name="guardrail-policies", daemon=True
+                )
+                thread.start()
+                self._thread, self._interval_s = thread, interval_s
+                atexit.register(self.close)
 
     def close(self) -> None:
         """Stop watching. Waits for a running reload."""
+        self._interval_s = None
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        atexit.unregister(self.close)
+
+    def forked(self) -> None:
+        """The thread is the parent's."""
+        self._thread, self._stop = None, threading.Event()
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-_lock = threading.Lock()
+from guardrail.files.forks import freed
+
+_lock = freed(threading.Lock())
 _inside: list[Any] = []
 """The stance to be ended, once for everyone who is inside."""
 

@@ -17,12 +17,13 @@ from weakref import WeakKeyDictionary, WeakSet
 from torch import nn
 
 from guardrail.errors import EvaluationError, ModelError
+from guardrail.files.forks import freed
 
 T = TypeVar("T")
 NOBODY = 0
 """No thread has this identifier."""
 
-_registry = threading.Lock()
+_registry = freed(threading.Lock())
 _turns: WeakKeyDictionary[nn.Module, Turn] = WeakKeyDictionary()
 _guarded: WeakSet[nn.Module] = WeakSet()
 
@@ -34,7 +35,7 @@ class Turn:
     """
 
     def __init__(self) -> None:
-        self.lock = RLock()
+        self.lock = freed(RLock())
         self.owner = NOBODY
         """The thread whose request is under way."""
         self.own = False
