@@ -86,7 +86,7 @@ class Guard(AsyncRequests):
         history = undo.enter_context(recorded(self.audit, self.engine, self.policies))
         self.sinks = plugins.escalation_sinks()
         self._driver = Driver(self.engine, Worker(queue_size), self.audit, self.sinks, history.model)
-        undo.callback(self._driver.worker.close)
+        undo.callback(self._driver.close)
         self._installation = Installation(self.generate, lambda: self.active.policies.unguarded_calls)
         if isinstance(self.engine, GeneratingEngine):
             self.engine.intercept(self._installation)

@@ -10,7 +10,7 @@ from guardrail.plugins.protocols import Answer
 from guardrail.types import Check, Reply, Sampling
 
 BATCH = 32
-"""How many conversations are evaluated at once, under one time limit."""
+"""How many conversations are evaluated at once; their time limits add up."""
 
 
 def chat(driver: Driver, batch: Sequence[Exchange], sampling: Sampling) -> list[Reply]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import inf
 from time import perf_counter
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -28,6 +29,7 @@ from guardrail.pipeline.admission import Admission, admit, fitted
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.evaluator import BatchEvaluator, Row, timed_out
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.recorder import Recorder
 from guardrail.pipeline.respond import Responder
 from guardrail.pipeline.unguarded import unguarded
@@ -76,11 +78,16 @@ class Driver:
         noticed: Callable[[str | None], None] | None = None,
     ) -> None:
         self.engine, self.worker = engine, worker
-        self.conversations = Conversations(engine)
+        self.conversations, self._calls = Conversations(engine), PluginCalls()
         self.recorder = Recorder(audit, lambda: engine.fingerprint.weights)
         self._change = engine.change if isinstance(engine, ChangingEngine) else _unchanging
         self._noticed = noticed or (lambda change: None)
         self.responder = Responder(sinks, partial(fitted, engine))
+
+    def close(self) -> None:
+        """Finish what runs, refuse what waits, end the threads."""
+        self.worker.close()
+        self._calls.close()
 
     # --- decisions ------------------------------------------------------------------------------------
 
@@ -114,7 +121,8 @@ class Driver:
         def run(job: Job[Event, G]) -> G:
             # made here, so that scorers run under the time limit and beside no other request
             self._noticed(change := self._change())
-            evaluator = BatchEvaluator(policies, rows, job, limit, late, self.conversations, change)
+            talks = self.conversations
+            evaluator = BatchEvaluator(policies, rows, job, limit, late, talks, self._calls, change)
             return ask(prompts, policies.plan, evaluator, job.emit)
 
         return self.worker.submit(run, admitted[0].cancellation)
@@ -206,19 +214,20 @@ def _whole(completions: object, rows: int) -> Sequence[Completion]:
 
 
 def _timeout_s(batch: Sequence[Exchange]) -> float:
-    """The shortest time limit of the rules that are enforced for some exchange of the batch."""
-    live = (exchange.policies.plan.live(exchange.facts) for exchange in batch)
-    return min((rules.timeout_s for rules in live), default=float("inf"))
+    """What all exchanges of the batch may take, one after another; one without a limit adds the longest."""
+    limits = [exchange.policies.plan.live(exchange.facts).timeout_s for exchange in batch]
+    finite = [limit for limit in limits if limit < inf]
+    return sum(finite) + (len(limits) - len(finite)) * max(finite) if finite else inf
 
 
 def _first_event(job: Job[Event, Any], batch: Sequence[Exchange], limit: float) -> Scored | None:
-    """The decisions; None if the time was up and every policy stops what comes late."""
-    left = None if limit == float("inf") else max(0.0, job.started + limit - perf_counter())
+    """The decisions; None if the time was up and nothing that comes late is needed."""
+    left = None if limit == inf else max(0.0, job.started + limit - perf_counter())
     try:
         event = job.next_event(left)
     except TimeoutError:
-        # the forward pass cannot be interrupted, but a refusal needs nothing from it
-        if all(decision.stops for decision in _late(batch, limit)):
+        # the forward pass cannot be interrupted, but a refusal needs nothing from it, and a check neither
+        if batch[0].request.kind == "check" or all(decision.stops for decision in _late(batch, limit)):
             job.cancel(timed_out=True)
             return None
         # failing open needs the reply, which comes from this very pass; the evaluator notes that it is late

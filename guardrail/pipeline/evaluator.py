@@ -7,20 +7,24 @@ have gone away.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from guardrail.errors import EvaluationError, located, outline
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.results import checked_score
 from guardrail.policy.decide import changed_model, decide, failure, recheck, tighten
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
 from guardrail.policy.plan import Plan
+from guardrail.policy.rules import Live, Rule
 from guardrail.types import Decision, Facts, Message
 
 if TYPE_CHECKING:
@@ -63,12 +67,14 @@ class BatchEvaluator:
         timeout_s: float,
         late: Late,
         conversations: Conversations,
+        calls: PluginCalls,
         change: str | None = None,
     ) -> None:
         self._policies, self._plan, self._rows = policies, policies.plan, rows
         self._job, self._timeout_s, self._late = job, timeout_s, late
-        self._conversations, self._change = conversations, change
+        self._conversations, self._calls, self._change = conversations, calls, change
         self._errors: dict[int, str] = {}
+        self._slow: dict[int, set[str]] = defaultdict(set)
         self._facts = [self._gathered(i, row) for i, row in enumerate(rows)]
 
     @property
@@ -89,8 +95,9 @@ class BatchEvaluator:
         facts = row.facts
         if self._plan.drifts:
             facts = replace(facts, drift=self._alarms(i, row))
-        if needed := self._plan.live(facts).scorers:
-            facts = replace(facts, extra=self._scored(i, row, needed))
+        live = self._plan.live(facts)
+        if live.scorers:
+            facts = replace(facts, extra=self._scored(i, row, live))
         return facts
 
     def _alarms(self, i: int, row: Row) -> Mapping[str, float]:
@@ -102,11 +109,16 @@ class BatchEvaluator:
             # a missing value is an error of the policies that need it, and of no others
             return {}
 
-    def _scored(self, i: int, row: Row, needed: Sequence[str]) -> Mapping[str, float]:
+    def _scored(self, i: int, row: Row, live: Live) -> Mapping[str, float]:
         extra: dict[str, float] = {}
-        for name in needed:
+        end = min(self._job.started + self._timeout_s, perf_counter() + live.patience_s)
+        for name in live.scorers:
+            score = partial(self._policies.plugins.scorers[name].score, row.messages)
             try:
-                extra[name] = checked_score(self._policies.plugins.scorers[name].score(row.messages))
+                extra[name] = checked_score(self._calls.call(name, score, end - perf_counter()))
+            except TimeoutError:
+                self._errors[i] = f"scorer `{name}` was not done in time"
+                self._slow[i].add(name)
             except BaseException as error:
                 # no signal reaches this thread: whatever comes is the scorer's own
                 log.warning("scorer %s failed: %s", name, located(error))
@@ -139,7 +151,7 @@ class BatchEvaluator:
         return replace(decision, warnings=(*decision.warnings, late.error or "")) if known else late
 
     def _decision(self, row: int, readings: Sequence[float]) -> Decision:
-        decision = decide(self._plan, readings, self._facts[row])
+        decision = decide(self._plan_of(row), readings, self._facts[row])
         if decision.status == "error" and row in self._errors:
             decision = replace(decision, error=self._errors[row])
         if self._change:
@@ -150,6 +162,12 @@ class BatchEvaluator:
             # a plugin that fails to review may have been about to block
             text = str(error) if isinstance(error, EvaluationError) else outline(error)
             return failure(self._plan, self._facts[row], text)
+
+    def _plan_of(self, row: int) -> Plan:
+        """The plan; for rules whose scorer was too slow, a failure is what `on_timeout` says."""
+        if not self._slow[row]:
+            return self._plan
+        return replace(self._plan, rules=tuple(_hurried(rule, self._slow[row]) for rule in self._plan.rules))
 
     def _reviewed(self, row: int, decision: Decision) -> Decision:
         plugins = self._policies.plugins
@@ -177,6 +195,12 @@ class BatchEvaluator:
             # policies say what a failure means; raising would end the reply without asking them
             log.warning("a reply could not be evaluated: %s", located(error))
             return reply_failure(self._plan, self._facts[row], type(error).__name__)
+
+
+def _hurried(rule: Rule, slow: Collection[str]) -> Rule:
+    if not any(c.layer is None and c.trait in slow for c in rule.conditions):
+        return rule
+    return replace(rule, settings=rule.settings.model_copy(update={"on_error": rule.on_timeout}))
 
 
 def timed_out(plan: Plan, facts: Facts, timeout_s: float) -> Decision:

@@ -109,6 +109,11 @@ class Live:
         return min((rule.settings.timeout_ms / 1e3 for rule in enforced), default=float("inf"))
 
     @cached_property
+    def patience_s(self) -> float:
+        """The shortest time limit of all the rules, for scorers that no enforced rule waits for."""
+        return min((rule.settings.timeout_ms / 1e3 for rule, _ in self.rules), default=float("inf"))
+
+    @cached_property
     def scorers(self) -> tuple[str, ...]:
         """The names of the scorers that these rules need in addition to the model's activations."""
         return tuple(sorted({c.trait for rule, _ in self.rules for c in rule.conditions if c.layer is None}))

@@ -1,5 +1,6 @@
 """Batches through the driver, with an engine that is a few lines long."""
 
+import math
 import threading
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from worlds import FINGERPRINT, policies, rule, world
 from guardrail.engines import Completion, Prompt, Refused, Scored, Token
 from guardrail.errors import AuditError, EvaluationError, PromptError, QueueFull
 from guardrail.pipeline import chat
-from guardrail.pipeline.driver import Driver
+from guardrail.pipeline.driver import Driver, _timeout_s
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.request import request
 from guardrail.pipeline.stream import ReplyStream
@@ -240,13 +241,21 @@ def test_a_caller_waits_no_longer_than_policies_say_unless_they_fail_open(
     assert reply.timing.queue > 0
 
 
-def test_the_shortest_time_limit_of_a_batch_counts(driver, exchanges, engine):
+def test_the_time_limits_of_a_batch_add_up(driver, exchanges, engine):
     gate = threading.Event()
     engine.before = gate.wait
     rules = ({**RULE, "timeout_ms": 60_000}, {**RULE, "id": "q", "timeout_ms": 20})
     replies = chat.chat(driver, exchanges("one", "two", rules=rules), SAMPLING)
     gate.set()
-    assert {reply.decision.error for reply in replies} == {"not decided within 20 ms"}
+    assert {reply.decision.error for reply in replies} == {"not decided within 40 ms"}
+
+
+def test_a_request_without_a_limit_adds_the_longest_of_its_batch(exchanges):
+    limited = exchanges("one", rules=({**RULE, "timeout_ms": 20},))
+    longer = exchanges("two", rules=({**RULE, "timeout_ms": 30},))
+    free = exchanges("three", "four", rules=({**RULE, "when": {"tags": ["x"]}},))
+    assert _timeout_s([*limited, *free, *longer]) == pytest.approx(0.02 + 0.03 + 2 * 0.03)
+    assert _timeout_s(free) == math.inf
 
 
 def test_a_prompt_that_was_allowed_and_got_no_reply_is_an_error(driver, exchanges):

@@ -9,6 +9,7 @@ from worlds import FINGERPRINT, policies, rule, world
 
 from guardrail.pipeline.evaluator import BatchEvaluator, Row
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.request import request
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins
@@ -49,6 +50,7 @@ class Lengths:
 @pytest.fixture
 def made(tmp_path):
     """Makes an evaluator for rows with these texts."""
+    calls = PluginCalls()
 
     def make(*rules, texts=("Hello",), plugin=None, job=None, timeout_s=1e6, late=None, names=(), facts=None):
         active = load(policies(world(tmp_path), *rules), FINGERPRINT, Plugins([plugin] if plugin else []))
@@ -57,9 +59,12 @@ def made(tmp_path):
             for i, text in enumerate(texts)
         ]
         conversations = SimpleNamespace(values=lambda *args: {"drift": 9.0})
-        return BatchEvaluator(active, rows, job or running(), timeout_s, late or no_late, conversations)
+        return BatchEvaluator(
+            active, rows, job or running(), timeout_s, late or no_late, conversations, calls
+        )
 
-    return make
+    yield make
+    calls.close()
 
 
 def running(cancelled=False, timed_out=False, seconds=0.0):
