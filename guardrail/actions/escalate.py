@@ -70,7 +70,9 @@ class Escalate:
             if config.wait_s == 0:
                 return Answer(config.holding, ticket)
             return _resolved(_wait(sink, ticket, config.wait_s), config, context)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             log.warning("escalation sink %s is down: %s: %s", config.to, config.otherwise, located(error))
             return Otherwise(config.otherwise)
 
