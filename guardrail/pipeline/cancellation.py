@@ -14,6 +14,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Left(CancelledError):
+    """The caller left, or the program ends. Any other CancelledError is a failure of whatever raised it."""
+
+
 class Cancellation:
     """Whether the caller of a request has left. Any thread may cancel."""
 
@@ -39,9 +43,9 @@ class Cancellation:
         leave()
 
     def check(self) -> None:
-        """Raises CancelledError if the caller has left."""
+        """Raises Left if the caller has left."""
         if self.cancelled:
-            raise CancelledError
+            raise Left
 
 
 _current: ContextVar[Cancellation] = ContextVar("guardrail_cancellation")

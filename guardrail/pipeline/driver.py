@@ -26,6 +26,7 @@ from guardrail.engines import (
 )
 from guardrail.errors import EvaluationError, QueueFull, RequestError, outline
 from guardrail.pipeline.admission import Admission, admit, fitted
+from guardrail.pipeline.cancellation import Left
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.evaluator import BatchEvaluator, Row, timed_out
 from guardrail.pipeline.exchange import Exchange
@@ -137,13 +138,12 @@ class Driver:
         queued = Timing(queue=(job.started - job.submitted) * 1e3)
         try:
             event = _first_event(job, batch, limit)
-        except RequestError:
+        except (RequestError, Left):
             raise
         except Refused as refused:
             # the caller sees the error that `model.generate` would have raised
             raise refused.error from None
         except Exception as error:
-            batch[0].cancellation.check()
             return _failed(batch, error), queued
         if event is None:
             return _late(batch, limit), queued
@@ -181,7 +181,7 @@ class Driver:
         return Answer(completion.text)
 
     def finish(self, exchange: Exchange, answer: Answer) -> Reply:
-        """The reply, with its outcome written down. Raises CancelledError if nobody waits for it."""
+        """The reply, with its outcome written down. Raises Left if nobody waits for it."""
         exchange.cancellation.check()
         exchange.take(answer.ticket)
         completion = exchange.completion

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.errors import AuditError, outline
 from guardrail.files.records import prompt_sha256, text_sha256, utc_now
+from guardrail.pipeline.cancellation import Left
 from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.audit import AuditRecord
 from guardrail.types import Check, Decision, Outcome, Reply
@@ -89,7 +89,7 @@ class Recorder:
         try:
             yield
         except BaseException as error:
-            left = not isinstance(error, Exception) or _cancelled(batch, error)
+            left = not isinstance(error, Exception) or isinstance(error, Left)
             for exchange in batch:
                 # first of all, so that the worker does not go on in vain while records are written
                 exchange.cancellation.cancel()
@@ -132,11 +132,6 @@ class Recorder:
             attempts=len(exchange.decisions),
             error=error or decision.error,
         )
-
-
-def _cancelled(batch: Sequence[Exchange], error: BaseException) -> bool:
-    """Whether the error says that the caller left, and it did: plugins may raise the same one."""
-    return isinstance(error, CancelledError) and any(e.cancellation.cancelled for e in batch)
 
 
 def _outcome(exchange: Exchange, pending: bool) -> Outcome:

@@ -18,7 +18,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from guardrail.errors import EvaluationError, GuardClosed, QueueFull
 from guardrail.files.forks import freed, renewed
-from guardrail.pipeline.cancellation import Cancellation
+from guardrail.pipeline.cancellation import Cancellation, Left
 from guardrail.pipeline.thread_state import ThreadState
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Job(Generic[E, T]):
         if timed_out:
             self._timed_out.set()
         self._cancelled.set()
-        self.refuse(CancelledError())
+        self.refuse(Left())
 
     def emit(self, event: E) -> None:
         """Send an event (worker's side). Raises CancelledError if the job was cancelled."""
