@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from guardrail.engines.transformers.model import LocalModel
+from guardrail.engines.transformers.modes import with_modes
 from guardrail.engines.transformers.watch import Watch
 from guardrail.types import Fingerprint
 
@@ -16,15 +17,15 @@ class Identity:
         self._local = local
         self.fingerprint, self._watch = local.fingerprint, Watch(local.inner)
         self._found: tuple[Fingerprint, Watch] | None = None
-        self.modules: tuple[nn.Module, ...] = self._watch.modules
-        """Every module that takes part in a forward pass, as of the last look."""
+        self.modules: tuple[nn.Module, ...] = with_modes(local.inner)
+        """Those that have to be in evaluation mode, as of the last look."""
 
     def change(self) -> str | None:
         """What has changed in the model, in words."""
         with self._local.turn.lock:
             change = self._watch.change()
             if change is not None:
-                self.modules = tuple(self._local.inner.modules())
+                self.modules = with_modes(self._local.inner)
             return change
 
     def identify(self) -> Fingerprint:
@@ -44,5 +45,5 @@ class Identity:
         if self._found is None:
             return False
         self.fingerprint, self._watch = self._found
-        self.modules = self._watch.modules
+        self.modules = with_modes(self._local.inner)
         return True

@@ -8,6 +8,14 @@ from operator import attrgetter
 
 from torch import nn
 
+MODELESS = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
+"""Half of a model's modules, which compute the same in both modes."""
+
+
+def with_modes(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The modules of a model that may compute something else while they are trained."""
+    return tuple(module for module in model.modules() if type(module) not in MODELESS)
+
 
 @contextmanager
 def evaluating(modules: Iterable[nn.Module]) -> Generator[None]:

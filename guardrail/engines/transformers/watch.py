@@ -26,7 +26,7 @@ from guardrail.engines.transformers.standin import StandIn
 Check: TypeAlias = Callable[[], bool]
 """Whether something is as it was."""
 
-VERSION, TRAINING = attrgetter("_version"), attrgetter("training")
+VERSION = attrgetter("_version")
 CAPTURING = "transformers.utils.output_capturing"
 """Puts hooks on a model when hidden states or attentions are first asked for; they change nothing."""
 EVERYWHERE = [torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks]
@@ -45,16 +45,15 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        named = dict(model.named_modules())
-        self.modules = tuple(named.values())
+        modules = tuple(model.modules())
         added = list(additions(model).values())
-        tensors = _tensors(self.modules) + [t for m in added for t in loose_tensors(m).values()]
+        tensors = _tensors(modules) + [t for m in added for t in loose_tensors(m).values()]
         self._beyond: dict[str, Check] = {
-            "forward hooks": _same_hooks([t for m in self.modules for t in _hooks(m)] + EVERYWHERE),
-            "a module's forward method": _same_forwards(self.modules),
+            "forward hooks": _same_hooks([t for m in modules for t in _hooks(m)] + EVERYWHERE),
+            "a module's forward method": _same_forwards(modules),
         }
         self._checks: dict[str, Check] = self._beyond | {
-            "modules or parameters": _same_tables([t for m in self.modules for t in _holdings(m)]),
+            "modules or parameters": _same_tables([t for m in modules for t in _holdings(m)]),
             "values of weights": _same_versions(tensors),
             "the memory of weights": _same_addresses(tensors),
             "bytes of weights": _same_bytes(tensors),
