@@ -37,6 +37,10 @@ from typing import Self
 class GuardrailError(Exception):
     """The base class of all errors that guardrail raises on purpose."""
 
+    def __str__(self) -> str:
+        # a message may quote half a surrogate pair, which no terminal, log or pipe could write
+        return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
+
 
 class ConfigError(GuardrailError):
     """Something loaded before the first request is wrong."""

@@ -39,3 +39,7 @@ def test_a_policy_error_carries_every_problem():
     error = PolicyError([Problem("one"), Problem("two")], "p.yaml")
     assert [p.message for p in error.problems] == ["one", "two"]
     assert str(error) == "p.yaml: one\np.yaml: two"
+
+
+def test_the_text_of_an_error_can_be_written_whatever_it_quotes():
+    assert str(PolicyError([Problem("`\ud800` is wrong")], "p.yaml")) == r"p.yaml: `\ud800` is wrong"
