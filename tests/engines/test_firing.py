@@ -39,7 +39,7 @@ def rules(draw):
                 conditions=conditions,
                 require_all=draw(st.booleans()),
                 mode=draw(st.sampled_from(["enforce", "enforce", "shadow"])),
-                steering=replace(base.steering, policy=f"r{i}"),
+                steering=base.steering.renamed(f"r{i}"),
                 settings=base.settings.model_copy(update={"on_error": "allow"}),
             )
         )

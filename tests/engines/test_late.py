@@ -29,7 +29,7 @@ def steers(layers, threshold, operator="add"):
     (rule,) = active.rules
     condition = replace(rule.conditions[1], threshold=threshold)
     rule = replace(rule, action="steer", conditions=(condition,))
-    return replace(active, rules=(replace(rule, steering=replace(rule.steering, policy=rule.id)),))
+    return replace(active, rules=(replace(rule, steering=rule.steering.renamed(rule.id)),))
 
 
 def between(made, inputs):
@@ -196,7 +196,7 @@ def test_several_policies_steer_a_row_in_the_order_of_the_file_wherever_they_are
     with engine() as (made, _):
         first = steers((3,), between(made, batch(4)), "ablate").rules[0]
         second = steers((3,), -1e6, "add").rules[0]
-        second = replace(second, id="second", steering=replace(second.steering, policy="second"))
+        second = replace(second, id="second", steering=second.steering.renamed("second"))
         active = replace(plan(READ), rules=(first, second))
         for elsewhere in (False, True):
             on_a_device(monkeypatch, elsewhere)

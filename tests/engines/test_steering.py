@@ -176,7 +176,8 @@ def test_capping_limits_what_is_above_and_leaves_the_rest_bit_identical(limit):
 def test_a_floor_lifts_what_is_below():
     from dataclasses import replace
 
-    spec = replace(steering("cap", (2,), limit=0.5), floor=True)
+    cap = steering("cap", (2,), limit=0.5)
+    spec = replace(cap, floor=True, directions=cap.directions)
     with engine() as (made, _):
         steered = states_under(made, spec, 2, batch(8))[0][:, -1]
     assert (steered @ torch.from_numpy(spec.directions[0])).min() > 0.5 - 1e-4
@@ -215,7 +216,7 @@ def test_padding_on_either_side_is_steered_from_the_last_prompt_token_on(side):
 def test_both_of_two_steering_policies_act():
     from dataclasses import replace
 
-    first, second = steering("add", (3,), seed=1), replace(steering("add", (3,), seed=2), policy="other")
+    first, second = steering("add", (3,), seed=1), steering("add", (3,), seed=2).renamed("other")
     both = steering("add", (3,))
     total = replace(both, directions=(first.directions[0] + second.directions[0],))
     inputs = batch(2)

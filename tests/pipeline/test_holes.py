@@ -132,20 +132,10 @@ def test_a_lifted_policy_is_named_in_the_decision(tmp_path):
 
 
 def test_a_block_that_is_known_stands_although_it_came_late(tmp_path):
-    class Slow:
-        name = "slow"
-
-        def score(self, messages):
-            time.sleep(0.05)
-            return 9.0
-
-    class Plugin:
-        @hookimpl
-        def guardrail_scorers(self):
-            return [Slow()]
-
-    rule = policy(trait="slow", threshold=5.0, timeout_ms=10, on_timeout="allow", message="No.")
-    with guard(tmp_path, rule, options={"plugins": [Plugin()]}) as made:
+    rule = policy(timeout_ms=10, on_timeout="allow", message="No.")
+    with guard(tmp_path, rule) as made:
+        made.engine.blocks[0].register_forward_pre_hook(lambda module, args: time.sleep(0.05))
+        rewatch(made)
         assert made.chat("Hello").text == "No."
 
 

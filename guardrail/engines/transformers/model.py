@@ -46,7 +46,7 @@ class LocalModel:
 
     def identify(self) -> None:
         """Test and take the fingerprint of the model as it is now. Raises ModelError."""
-        SelfTest(self.model, self.inner, list(self.blocks), self._trial(), self.pad_token).run()
+        SelfTest(self.model, self.inner, self.blocks, self._trial(), self.pad_token).run()
         rendering = self.renderer
         self.fingerprint = fingerprint(self.model, self.tokenizer, rendering.template, rendering.arguments)
 
