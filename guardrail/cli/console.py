@@ -33,8 +33,9 @@ def errors() -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print one value on one line."""
-    print(json.dumps(value, default=_encode, ensure_ascii=False))
+    """Print one value on one line. Half a surrogate pair, which is no text, becomes an escape of JSON."""
+    text = json.dumps(value, default=_encode, ensure_ascii=False)
+    print(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def _encode(value: Any) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -110,7 +111,8 @@ def _problem(problem: object, error: PolicyError) -> dict[str, object]:
 def _counts(loaded: ActivePolicies) -> str:
     modes = [rule.mode for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)]
     parts = [f"{modes.count(mode)} {mode}" for mode in ("enforce", "shadow", "off") if mode in modes]
-    return f"{len(modes)} policies ({', '.join(parts) or 'none'})"
+    word = "policy" if len(modes) == 1 else "policies"
+    return f"{len(modes)} {word} ({', '.join(parts) or 'none'})"
 
 
 def _explained(loaded: ActivePolicies) -> dict[str, object]:
@@ -174,14 +176,19 @@ def _print_set(loaded: ActivePolicies) -> None:
     from guardrail.policy.rates import set_rate
 
     plan = loaded.plan
-    typer.echo(f"reads layers {', '.join(map(str, plan.layers)) or 'none'}; sha256 {loaded.sha256[:12]}")
+    typer.echo(f"reads {_layers(plan.layers)}; sha256 {loaded.sha256[:12]}")
     if plan.reply_layers:
-        typer.echo(f"follows replies at layers {', '.join(map(str, plan.reply_layers))}")
+        typer.echo(f"follows replies at {_layers(plan.reply_layers)}")
     total = _rate(set_rate(plan, loaded.calibration))
     typer.echo(
         f"all enforced policies on benign prompts: {total} (an upper bound: the sum of the policies' rates, "
         "at most 1; the rate is lower if policies fire together)"
     )
+
+
+def _layers(layers: Sequence[int]) -> str:
+    word = "layer" if len(layers) == 1 else "layers"
+    return f"{word} {', '.join(map(str, layers)) or 'none'}"
 
 
 def _steered(rule: Rule) -> str | None:

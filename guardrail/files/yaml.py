@@ -60,15 +60,15 @@ class Document:
         """The problem without what the environment holds, which may be a secret."""
         path, message = problem.path, problem.message
         near = [own for own in self.written if own[: len(path)] == path or path[: len(own)] == own]
+        whole: dict[str, str] = {}
+        words: dict[str, str] = {}
         for own in near and (path, *near):
             value = _at(self.data, own)
             written = _restored(value, own, self.written)
-            message = message.replace(show(value), show(written))
+            whole.setdefault(show(value), show(written))
             if own in self.written:
-                message = re.sub(
-                    rf"(?<!\w){re.escape(str(value))}(?!\w)", lambda _, w=str(written): w, message
-                )
-        return Problem(message, path, problem.line, problem.column)
+                words.setdefault(str(value), str(written))
+        return Problem(_replaced(message, whole, words), path, problem.line, problem.column)
 
 
 def read_document(path: str | Path) -> Document:
@@ -188,6 +188,17 @@ def _restored(value: Any, path: KeyPath, written: Mapping[KeyPath, str]) -> Any:
     if isinstance(value, list):
         return [_restored(item, (*path, i), written) for i, item in enumerate(value)]
     return value
+
+
+def _replaced(text: str, whole: Mapping[str, str], words: Mapping[str, str]) -> str:
+    """The text with each key replaced, those of `words` as whole words. What was put in stays as it is."""
+    kinds = [(whole, old, re.escape(old)) for old in whole if whole[old] != old]
+    kinds += [(words, old, rf"(?<!\w){re.escape(old)}(?!\w)") for old in words if old]
+    if not kinds:
+        return text
+    kinds.sort(key=lambda kind: len(kind[1]), reverse=True)
+    found = re.compile("|".join(f"({pattern})" for _, _, pattern in kinds))
+    return found.sub(lambda match: kinds[(match.lastindex or 1) - 1][0][match[0]], text)
 
 
 def _position(text: str, index: int | None) -> tuple[int | None, int | None]:

@@ -111,15 +111,22 @@ def sampling(options: Mapping[str, Any]) -> Sampling:
     Raises PromptError for options that are unknown, contradict one another or have a value that cannot be.
     """
     found: dict[str, Any] = {}
+    names: dict[str, str] = {}
     for name, value in options.items():
         own = SAME.get(name, name)
         if own not in OWN:
             _check_idle(name, value)
-        elif value is not None and found.setdefault(own, value) != value:
-            raise PromptError(f"`{name}` and `{own}` mean the same, and have different values")
+        elif value is not None:
+            first = names.setdefault(own, name)
+            if found.setdefault(own, value) != value:
+                raise PromptError(f"`{first}` and `{name}` mean the same, and have different values")
     if "stop" in found:
-        found["stop"] = _stops(found["stop"])
-    return Sampling(**found)
+        found["stop"] = _stops(found["stop"], names["stop"])
+    try:
+        return Sampling(**found)
+    except PromptError as error:
+        own, _, rest = str(error).partition(" ")
+        raise PromptError(f"{names.get(own, own)} {rest}") from None
 
 
 def _check_idle(name: str, value: object) -> None:
@@ -134,10 +141,10 @@ def _unknown(name: str, known: Iterable[str]) -> PromptError:
     return PromptError(f"unknown option `{name}`{suggest(name, known)}")
 
 
-def _stops(value: object) -> tuple[str, ...]:
+def _stops(value: object, name: str) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) and text for text in texts):
-        raise PromptError("`stop` is a text that is not empty, or a list of them")
+        raise PromptError(f"`{name}` is a text that is not empty, or a list of them")
     return tuple(texts)
 
 

@@ -96,14 +96,24 @@ def shipped_policies() -> Mapping[str, Path]:
 def located(source: Source) -> Source:
     """A shipped file's path for its name; whatever else is given stays as it is.
 
-    Text without a suffix or a folder is a name. Raises PolicyError if it names nothing.
+    Text without a suffix or a folder is a name. Raises PolicyError if it names nothing, and ConfigError for
+    what cannot be policies at all.
     """
+    _check_kind(source)
     if not isinstance(source, str) or Path(source).suffix or Path(source).name != source:
         return source
     shipped = shipped_policies()
     if source not in shipped and not Path(source).exists():
         raise PolicyError.single(f"no shipped policies have this name{suggest(source, shipped)}", source)
     return shipped.get(source, source)
+
+
+def _check_kind(source: object) -> None:
+    if not isinstance(source, str | os.PathLike | Mapping | PolicySet):
+        kind = type(source).__name__
+        raise ConfigError(
+            f"policies are the name or path of a file, a mapping or a PolicySet, not a value of type {kind}"
+        )
 
 
 def _beside(name: str, base: Path | None) -> Path:

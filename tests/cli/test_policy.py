@@ -68,6 +68,24 @@ def test_problems_as_json(folder, capsys):
     ]
 
 
+def test_half_a_surrogate_pair_is_a_problem_in_json_too(folder, capsys):
+    (folder / "half.yaml").write_text('version: 1\npolicies: [{id: "\\ud800"}]\n')
+    run(["policy", "validate", *paper(folder, "half"), "--json"])
+    assert "policies[0].id" in [p["key"] for p in json.loads(capsys.readouterr().out)["problems"]]
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"), [("validate", "valid; 1 policy (1 enforce)"), ("explain", "reads layer 3;")]
+)
+def test_one_policy_and_one_layer_are_not_many(folder, verb, said, capsys):
+    (folder / "one.yaml").write_text(
+        "version: 1\nvectors: vectors.safetensors\n"
+        "policies: [{id: a, trait: evil, layer: 3, threshold: {raw: 1}, action: block}]\n"
+    )
+    run(["policy", verb, *paper(folder, "one")])
+    assert said in capsys.readouterr().out
+
+
 def test_a_calibration_is_a_fingerprint_too(folder):
     calibration = str(folder / "calibration.json")
     assert run(["policy", "validate", str(folder / "every-key.yaml"), "--fingerprint", calibration]) == 0

@@ -85,6 +85,11 @@ def test_a_variable_that_is_not_set_is_a_problem_with_its_place(write):
     assert said == f"9:16: policies[0].threshold: {unset}"
 
 
+def test_a_variable_that_is_its_own_default_is_shown_once(write):
+    (said,) = problems(write(threshold='{fpr: "${RATE:-0.01}"}'))
+    assert said.endswith("must be a number, not `${RATE:-0.01}`")
+
+
 SECRET = "s3cret-" + "x" * 80
 
 

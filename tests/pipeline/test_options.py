@@ -39,11 +39,14 @@ def test_what_is_not_understood_is_refused_with_what_to_use(name):
         ({"max_new_token": 5}, "did you mean `max_new_tokens`"),
         ({"zzz": 5}, "unknown option `zzz`"),
         ({"max_tokens": 5, "max_completion_tokens": 6}, "different values"),
+        ({"max_tokens": 5, "max_new_tokens": 6}, "`max_tokens` and `max_new_tokens` mean the same"),
+        ({"max_tokens": 0}, "^max_tokens cannot be 0"),
+        ({"stop_strings": 1}, "`stop_strings` is a text"),
         ({"stop": ""}, "stop"),
         ({"stop": [1]}, "stop"),
         ({"stop": 1}, "stop"),
-        ({"max_tokens": "5"}, "max_new_tokens cannot be '5'"),
-        ({"max_tokens": True}, "max_new_tokens cannot be True"),
+        ({"max_tokens": "5"}, "^max_tokens cannot be '5'"),
+        ({"max_tokens": True}, "^max_tokens cannot be True"),
         ({"temperature": "hot"}, "temperature cannot be 'hot'"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": "x"}, "top_p"),
@@ -58,7 +61,7 @@ def test_options_that_cannot_be_are_refused_in_words(options, words):
 
 def test_options_are_split_into_what_a_request_is_about_and_how_to_generate():
     about, how = split({"tags": iter(["a"]), "conversation": "c", "max_tokens": 3})
-    assert about == {"tags": ("a",), "conversation": "c"}
+    assert about == {"tags": frozenset({"a"}), "conversation": "c"}
     assert how == Sampling(max_new_tokens=3)
 
 

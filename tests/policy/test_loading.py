@@ -51,6 +51,12 @@ def messages(caught):
     return [(problem.key, problem.message) for problem in caught.value.problems]
 
 
+@pytest.mark.parametrize("given", [5.0, b"chatbot", {"chatbot"}, ("chatbot",), ["chatbot"]])
+def test_what_cannot_be_policies_is_refused_in_words(given):
+    with pytest.raises(ConfigError, match="policies are the name or path of a file"):
+        source(given)
+
+
 def test_a_mapping_a_file_and_a_policy_set_load_the_same(folder):
     path = write(folder, rule())
     results = [
