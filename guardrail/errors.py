@@ -175,9 +175,15 @@ def outline(error: BaseException, text: bool = False) -> str:
     Other messages may quote the prompt, also as the cause of one of ours, and belong in no log.
     """
     kind, cause = type(error).__name__, error.__cause__
-    if text or (cause is None and isinstance(error, GuardrailError)):
+    if text or (cause is None and isinstance(error, GuardrailError) and _raised_here(error)):
         return f"{kind}: {error}"
     return kind if cause is None else f"{kind}, caused by {type(cause).__name__}"
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether guardrail itself raised an error: plugins may raise its classes, with texts of their own."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return not frames or str(frames[-1].f_globals.get("__name__")).partition(".")[0] == "guardrail"
 
 
 def located(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from guardrail.engines import Engine, Prompt
 from guardrail.errors import EvaluationError, PromptError, RequestError, outline
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.request import BEGUN
 from guardrail.policy.decide import unsupported
 from guardrail.types import Decision, Message
 
@@ -58,7 +59,9 @@ def unread(exchange: Exchange, reason: str | None) -> Decision | None:
 
 
 def _outcome(engine: Engine, exchange: Exchange) -> Prompt | Decision:
-    if (decision := unread(exchange, exchange.request.unreadable)) is not None:
+    # an action may have changed the messages, also into ones that end in a reply
+    begun = BEGUN if exchange.messages[-1].role == "assistant" else None
+    if (decision := unread(exchange, exchange.request.unreadable or begun)) is not None:
         return decision
     prompt = fitted(engine, exchange, exchange.messages)
     if (decision := unread(exchange, prompt.unread)) is not None:

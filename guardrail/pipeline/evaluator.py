@@ -6,6 +6,7 @@ have gone away.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from guardrail.errors import EvaluationError, located, outline
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.messages import Tool
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.results import checked_score
@@ -44,11 +46,19 @@ class Row:
     facts: Facts
     conversation: str | None
     """The conversation's id, if the caller gave one."""
+    tools: tuple[Tool, ...] = ()
 
     @classmethod
     def of(cls, exchange: Exchange) -> Row:
         """The exchange as it is now."""
-        return cls(exchange.messages, exchange.facts, exchange.request.conversation)
+        request = exchange.request
+        return cls(exchange.messages, exchange.facts, request.conversation, request.tools)
+
+    @property
+    def texts(self) -> tuple[Message, ...]:
+        """Everything that the model reads, for those who read text: tools as a system message in front."""
+        tools = [Message("system", json.dumps(self.tools, ensure_ascii=False))] if self.tools else []
+        return (*tools, *self.messages)
 
 
 class BatchEvaluator:
@@ -113,7 +123,7 @@ class BatchEvaluator:
         extra: dict[str, float] = {}
         end = min(self._job.started + self._timeout_s, perf_counter() + live.patience_s)
         for name in live.scorers:
-            score = partial(self._policies.plugins.scorers[name].score, row.messages)
+            score = partial(self._policies.plugins.scorers[name].score, row.texts)
             try:
                 extra[name] = checked_score(self._calls.call(name, score, end - perf_counter()))
             except TimeoutError:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
 
 
+CACHES = ("past_key_values", "cache")
+"""The names of a cache among the arguments, in older and newer transformers."""
+
+
 @dataclass(frozen=True, slots=True)
 class LastDecisions:
     """What was decided in one call, for each prompt; None for a reply that no response policy followed."""
@@ -60,7 +64,8 @@ def generate(
         return engine.generate(plan, evaluator, emit, arguments)
 
     with driver.recorder.closing(batch):
-        generated = driver.decide(_admission(batch, prompts, engine.unread(arguments)), ask).result()
+        names = [*engine.unread(arguments), *_hidden(batch, arguments)]
+        generated = driver.decide(_admission(batch, prompts, names), ask).result()
         completions = generated.completions if generated else {}
         answers = [_answer(driver, exchange, completions.get(i)) for i, exchange in enumerate(batch)]
         stopped = {i: answers[i].text for i, exchange in enumerate(batch) if exchange.final.stops}
@@ -75,6 +80,15 @@ def _admission(batch: Sequence[Exchange], prompts: Sequence[Prompt], names: Sequ
     reason = f"`{names[0]}` cannot be read" if names else None
     stops = [decision for exchange in batch if (decision := unread(exchange, reason)) is not None]
     return Admission(batch, [stops[0]] * len(batch) if stops else prompts)
+
+
+def _hidden(batch: Sequence[Exchange], arguments: Mapping[str, Any]) -> list[str]:
+    """The cache that was given, if it holds tokens: the model reads their text, and scorers do not see it."""
+    name = next((name for name in CACHES if arguments.get(name) is not None), None)
+    if name is None or not any(exchange.policies.plan.live(exchange.facts).scorers for exchange in batch):
+        return []
+    length = getattr(arguments[name], "get_seq_length", None)
+    return [name] if length is None or length() > 0 else []
 
 
 def _exchange(

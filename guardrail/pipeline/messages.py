@@ -48,7 +48,13 @@ def message(item: MessageLike) -> tuple[Message, str | None]:
 
 def _more(item: Mapping[str, object], known: Sequence[str]) -> str | None:
     """The first key that is not known and not empty."""
-    return next((str(key) for key, value in item.items() if key not in known and not _empty(value)), None)
+    return next((_name(key) for key, value in item.items() if key not in known and not _empty(value)), None)
+
+
+def _name(value: object) -> str:
+    """A key or type as it can be shown in a reason, which goes into logs: names, but not whole texts."""
+    text = str(value)
+    return text if text.isidentifier() and len(text) <= 40 else "..."
 
 
 def _empty(value: object) -> bool:
@@ -90,7 +96,7 @@ def _kind(part: object) -> str:
     if not isinstance(part, Mapping):
         return type(part).__name__
     more = _more(part, ("type", "text")) if part.get("type") == "text" else None
-    return f"text with `{more}`" if more else str(part.get("type", "unknown"))
+    return f"text with `{more}`" if more else _name(part.get("type", "unknown"))
 
 
 def _calls(calls: object) -> tuple[ToolCall, ...]:

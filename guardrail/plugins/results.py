@@ -31,7 +31,7 @@ def checked_review(plugin: str, value: object, actions: Collection[str]) -> str 
     if value == "steer":
         raise EvaluationError(f"plugin `{plugin}` asked to steer; only a policy can")
     if value not in actions and value != ALLOW:
-        raise EvaluationError(f"plugin `{plugin}` asked for the action `{value}`{suggest(value, actions)}")
+        raise EvaluationError(f"plugin `{plugin}` asked for an unknown action{suggest(value, actions)}")
     return value
 
 

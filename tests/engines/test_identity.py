@@ -136,7 +136,8 @@ def test_a_check_on_a_device_waits_for_the_scores_alone():
     ]
     with engine() as (made, bare):
         inputs = dict(zip(("input_ids", "attention_mask"), made.batch(prompts), strict=True))
-        without = asked(lambda: bare(**inputs, use_cache=False))
+        with torch.inference_mode():
+            without = asked(lambda: bare(**inputs, use_cache=False))
         check = asked(lambda: made.check(prompts, plan((2, 3)), Fixed(), lambda event: None))
     assert check == without + 1
 
