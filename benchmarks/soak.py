@@ -43,6 +43,8 @@ class Segment:
     asked: dict[str, int]
     wrong: tuple[str, ...]
     lost: int
+    never_begun: int
+    """Cancelled before a thread took them up, so that there was no request to record."""
     doubled: int
     reloads: int
     reloads_wrong: int
@@ -76,12 +78,14 @@ def segment(subject: Subject, number: int, size: int, reloads: int, threads: int
     over.set()
     changing.join()
     kept = recorded(subject.log, {item.conversation for item in asked})
+    missing = [item for item in asked if item.conversation not in kept]
     return Segment(
         number=number,
         process=str(os.getpid()),
         asked=dict(Counter(item.case for item in asked)),
         wrong=tuple(wrong(subject, seen, kept)),
-        lost=sum(item.case != "malformed" and item.conversation not in kept for item in asked),
+        lost=sum(item.case not in ("malformed", "cancelled") for item in missing),
+        never_begun=sum(item.case == "cancelled" for item in missing),
         doubled=sum(len(outcomes) > 1 for outcomes in kept.values()),
         reloads=changing.done,
         reloads_wrong=changing.wrong,
@@ -183,6 +187,7 @@ def report(subject: Subject, segments: Sequence[Segment], size: int, out: Path) 
         "cases": dict(cases),
         "wrong": [text for part in segments for text in part.wrong],
         "lost": sum(part.lost for part in segments),
+        "never_begun": sum(part.never_begun for part in segments),
         "doubled": sum(part.doubled for part in segments),
         "reloads": sum(part.reloads for part in segments),
         "reloads_wrong": sum(part.reloads_wrong for part in segments),
