@@ -191,6 +191,8 @@ SCRIPT = """
     sys.path.insert(0, {tests!r})
     from tiny import TOKENIZER, rewatch, tiny_model
     from guardrail import Guard
+    # a shell that runs the tests in the background has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     model = tiny_model()
     guard = Guard(model, TOKENIZER, json.loads({rules!r}))
     model.model.layers[0].register_forward_pre_hook(lambda module, args: time.sleep(0.02))
