@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
 
 
-CACHES = ("past_key_values", "cache")
-"""The names of a cache among the arguments, in older and newer transformers."""
-
-
 @dataclass(frozen=True, slots=True)
 class LastDecisions:
     """What was decided in one call, for each prompt; None for a reply that no response policy followed."""
@@ -84,6 +80,9 @@ def _admission(batch: Sequence[Exchange], prompts: Sequence[Prompt], names: Sequ
 
 def _hidden(batch: Sequence[Exchange], arguments: Mapping[str, Any]) -> list[str]:
     """The cache that was given, if it holds tokens: the model reads their text, and scorers do not see it."""
+    # lazily, because it imports torch
+    from guardrail.engines.transformers.caches import CACHES
+
     name = next((name for name in CACHES if arguments.get(name) is not None), None)
     if name is None or not any(exchange.policies.plan.live(exchange.facts).scorers for exchange in batch):
         return []
