@@ -26,7 +26,7 @@ import numpy as np
 from guardrail.bench import machine as provenance
 from guardrail.calibrate.joint_rates import Bar, Member, joint_rates
 from guardrail.calibrate.projections import Projections
-from guardrail.calibration.values import Benign
+from guardrail.calibration.benign import Benign
 from guardrail.statistics.conformal import conformal_rank, fpr_interval, observed_fpr
 
 OUT = Path(__file__).parent / "results" / "calibration.json"

@@ -14,7 +14,8 @@ import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from guardrail import Guard
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.engines import Evaluator
 from guardrail.engines.transformers.caches import CACHES
 from guardrail.engines.transformers.engine import TransformersEngine

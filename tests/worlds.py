@@ -3,7 +3,8 @@
 import numpy as np
 from hypothesis import settings
 
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import load
 from guardrail.testing import hand_made_vectors, tiny_fingerprint

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.calibrate.projections import Projections
-from guardrail.calibration.values import Achieved, Benign
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.evidence import Achieved
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.statistics.conformal import conformal_rank, observed_fpr

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.calibrate.projections import Column
+from guardrail.calibration.benign import BenignReplies
 from guardrail.calibration.running import Statistic
-from guardrail.calibration.values import BenignReplies
 from guardrail.policy.model import PolicySet
 
 STATISTICS: tuple[tuple[Statistic, int], ...] = (("mean", 16), ("max", 16), ("ema", 16))

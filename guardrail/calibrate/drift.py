@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.calibration.values import Benign, Calibration, Tail
+from guardrail.calibration.benign import Benign, Tail
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError
 from guardrail.plugins.audit import AuditRecord
 from guardrail.statistics.conformal import observed_fpr

@@ -14,7 +14,9 @@ from guardrail.calibrate.benign_replies import followed_layers, reply_statistics
 from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.projections import Advance, Projections, Spoken, token_projections
 from guardrail.calibrate.sample import Sample
-from guardrail.calibration.values import Benign, Calibration, Evidence
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.evidence import Evidence
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, VectorError
 from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import Threshold

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from guardrail.calibrate.joint_rates import Bar, Member, joint_rates
-from guardrail.calibration.values import Calibration, Tail
+from guardrail.calibration.benign import Tail
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, Problem
 from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import (

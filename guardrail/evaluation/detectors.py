@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError
 from guardrail.evaluation.material import Example, Material, benign, labelled_as
 from guardrail.evaluation.readout import Readout

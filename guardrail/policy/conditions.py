@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError
 from guardrail.files.problems import suggest
 from guardrail.plugins.protocols import ActionInfo

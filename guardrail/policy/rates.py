@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from guardrail.calibration.values import Benign, Calibration, Tail
+from guardrail.calibration.benign import Benign, Tail
+from guardrail.calibration.values import Calibration
 from guardrail.policy.model import Monitor
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel
 
-from guardrail.calibration.values import BenignReplies
+from guardrail.calibration.benign import BenignReplies
 from guardrail.errors import CalibrationError
 from guardrail.policy.alarms import Drift
 from guardrail.policy.model import Condition, Conversation, FprThreshold, Monitor, Policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from guardrail.calibration.values import Benign, BenignReplies, Tail
+from guardrail.calibration.benign import Benign, BenignReplies, Tail
 from guardrail.errors import CalibrationError
 from guardrail.policy.model import Condition, FprThreshold, Monitor, PercentileThreshold, RawThreshold
 from guardrail.vectors.values import FLOAT32_MAX

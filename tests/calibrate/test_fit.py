@@ -14,7 +14,8 @@ from guardrail.calibrate.achieved import rule_fired, trait_rates
 from guardrail.calibrate.fit import Options, calibrate
 from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.sample import read, split
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, PolicyError, VectorError
 from guardrail.extract.subject import Subject
 from guardrail.plugins.manager import Plugins

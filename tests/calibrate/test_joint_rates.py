@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from worlds import CALM
 
 from guardrail.calibrate.joint_rates import Bar, Member, decimal_rate, entering_factors, joint_rates, ranks
-from guardrail.calibration.values import Benign
+from guardrail.calibration.benign import Benign
 from guardrail.errors import CalibrationError
 from guardrail.statistics.conformal import conformal_rank
 

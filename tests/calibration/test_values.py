@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from worlds import CALM, VECTORS, benign, calibration
 
-from guardrail.calibration.values import Benign, BenignReplies, Calibration
+from guardrail.calibration.benign import Benign, BenignReplies
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError
 from guardrail.statistics.conformal import fpr_interval
 

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.cli import run
 from guardrail.evaluation import sweep
 from guardrail.extract import judges

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, ConfigError
 from guardrail.evaluation import baseline, confusion, detectors, gates, slices
 from guardrail.evaluation.material import Example, Material

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, ConfigError, ModelError, VectorError
 from guardrail.evaluation.material import Example, Material
 from guardrail.evaluation.run import Setup, evaluate

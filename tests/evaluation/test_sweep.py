@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from guardrail.calibration.values import Benign, Calibration
+from guardrail.calibration.benign import Benign
+from guardrail.calibration.values import Calibration
 from guardrail.engines.transformers.steering import BatchSteering
 from guardrail.errors import ConfigError
 from guardrail.evaluation import capability

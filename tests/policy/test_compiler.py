@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from worlds import FINGERPRINT, VECTORS, calibration, policies, rule, world
 
-from guardrail.calibration.values import BenignReplies
+from guardrail.calibration.benign import BenignReplies
 from guardrail.errors import Problem
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from worlds import benign, calibration, loaded, rule, world
 
-from guardrail.calibration.values import BenignReplies
+from guardrail.calibration.benign import BenignReplies
 from guardrail.policy.alarms import Drift
 from guardrail.policy.model import Monitor
 from guardrail.policy.rates import Rate, condition_rate, rule_rate, set_rate

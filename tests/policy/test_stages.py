@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from worlds import FINGERPRINT, VECTORS, calibration, policies, rule, world
 
+from guardrail.calibration.benign import BenignReplies
 from guardrail.calibration.running import highest, lowest
-from guardrail.calibration.values import BenignReplies, Calibration
+from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, PolicyError
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.alarms import Drift

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from guardrail.calibrate.drift import DriftReport
     from guardrail.calibrate.fit import Calibrated
     from guardrail.calibrate.policy_edit import PolicyEdit
-    from guardrail.calibration.values import Achieved, Calibration, Evidence
+    from guardrail.calibration.evidence import Achieved, Evidence
+    from guardrail.calibration.values import Calibration
 
 
 def _evidence(calibration: Calibration) -> Evidence:
