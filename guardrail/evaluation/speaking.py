@@ -9,6 +9,7 @@ from guardrail.engines import Continuation
 from guardrail.evaluation.capability import MultipleChoice, right
 from guardrail.evaluation.sweep import Prompts, Spoken
 from guardrail.extract.judges import coherence_request, trait_request
+from guardrail.extract.judges.opinions import opinions
 from guardrail.extract.layers.sweep import Questions
 from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.subject import Subject
@@ -48,8 +49,8 @@ class DefinitionSpeaker:
 
     def _traits(self, pairs: Sequence[tuple[RolloutPrompt, Continuation]]) -> Sequence[float | None]:
         requests = [trait_request(self.definition, p.asked, r.text, ended=r.ended) for p, r in pairs]
-        return self.judge.scores(requests) if requests else ()
+        return [one.score for one in opinions(self.judge, requests)]
 
     def _coherence(self, pairs: Sequence[tuple[RolloutPrompt, Continuation]]) -> Sequence[float | None]:
         requests = [coherence_request(p.asked, r.text, ended=r.ended) for p, r in pairs]
-        return self.judge.scores(requests) if requests else ()
+        return [one.score for one in opinions(self.judge, requests)]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from guardrail.errors import ConfigError, ExtractionError, NotInduced, TooFewPairs
 from guardrail.extract.directions import Directions, directions
-from guardrail.extract.filter import Evidence, check_enough, described, kept_pairs
+from guardrail.extract.evidence import Evidence, check_induced, described
+from guardrail.extract.filter import kept_pairs
 from guardrail.extract.journal import Report, check_begun, locked, silent
 from guardrail.extract.judgements import FILE as JUDGEMENTS
 from guardrail.extract.judgements import Judged, judge_rollouts
@@ -165,9 +166,9 @@ class Extractor:
 
     def _moments(self, trait: str, judged: Judged) -> Induced:
         pairs, evidence = kept_pairs(judged, trait)
-        text = json.dumps(described(evidence), indent=1) + "\n"
+        text = json.dumps(described(evidence, self.settings.minimum), indent=1) + "\n"
         write_atomically(self.folder / trait / "evidence.json", text.encode())
-        check_enough(evidence, self.settings.minimum)
+        check_induced(evidence, self.settings.minimum)
         moments = reply_moments(self.subject, judged, pairs, self.folder / trait, self.report)
         return Induced(definition=self.definitions[trait], evidence=evidence, moments=moments)
 
@@ -184,6 +185,8 @@ class Extractor:
             negative_mean=evidence.negative_mean,
             baseline=evidence.baseline,
             judge=self.judge.name,
+            numeric_mass=evidence.numeric_mass,
+            induction=evidence.induction,
             stability=stability(induced.moments, self.settings.position),
             untangled=found.untangled,
         )

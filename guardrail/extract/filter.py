@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 
-from guardrail.errors import NotInduced, TooFewPairs
+import numpy as np
+
+from guardrail.extract.evidence import Evidence
+from guardrail.extract.induction import PairScores, induction
 from guardrail.extract.judgements import Judged
 from guardrail.plugins.protocols import COHERENCE
 
 THRESHOLD = 50.0
-MINIMUM = 20
 Scores = Mapping[str, float | None]
 
 
@@ -27,24 +29,6 @@ class Pair:
     positive: int
     negative: int
     question: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """The judge's scores on both sides, and why pairs were dropped (the first reason that applies).
-
-    Means are over judged replies, None if there are none. `raised` is the share of positive replies that
-    score at least 50, `baseline` the mean score without a system prompt.
-    """
-
-    trait: str
-    pairs: int
-    kept: int
-    dropped: Mapping[str, int]
-    positive_mean: float | None
-    negative_mean: float | None
-    baseline: float | None
-    raised: float
 
 
 def reason_to_drop(trait: str, positive: Scores, negative: Scores) -> str | None:
@@ -64,31 +48,39 @@ def kept_pairs(judged: Judged, trait: str) -> tuple[list[Pair], Evidence]:
     """The kept pairs in the order of the rollouts, and the evidence."""
     kept: list[Pair] = []
     dropped: Counter[str] = Counter()
+    table = _Table()
     for pair in _pairs(judged):
-        reason = reason_to_drop(trait, judged.scores(pair.positive), judged.scores(pair.negative))
+        positive, negative = judged.scores(pair.positive), judged.scores(pair.negative)
+        table.add(pair.question, trait, positive, negative)
+        reason = reason_to_drop(trait, positive, negative)
         if reason is None:
             kept.append(pair)
         else:
             dropped[reason] += 1
-    return sorted(kept), _evidence(judged, trait, len(kept), dropped)
+    return sorted(kept), _evidence(judged, trait, len(kept), dropped, table.scores())
 
 
-def check_enough(evidence: Evidence, minimum: int = MINIMUM) -> None:
-    """Raises NotInduced or TooFewPairs below `minimum` kept pairs."""
-    if evidence.kept >= minimum:
-        return
-    what = f"{evidence.kept} of {evidence.pairs} pairs were kept and {minimum} are needed"
-    why = ", ".join(f"{count} {reason}" for reason, count in evidence.dropped.items())
-    asked, plain = _number(evidence.positive_mean), _number(evidence.baseline)
-    means = f"mean score {asked} when asked for it, {plain} without a system prompt"
-    if evidence.raised * evidence.pairs < minimum:
-        raise NotInduced(f"{evidence.trait} cannot be induced in this model: {what} ({means}; {why})")
-    raise TooFewPairs(f"{evidence.trait}: {what} ({why}); more samples may help")
+@dataclass(slots=True)
+class _Table:
+    """Collects the scores of pairs."""
 
+    question: list[int] = field(default_factory=list[int])
+    trait: list[tuple[float | None, float | None]] = field(default_factory=list)
+    coherence: list[tuple[float | None, float | None]] = field(default_factory=list)
 
-def described(evidence: Evidence) -> dict[str, object]:
-    """As JSON."""
-    return {**asdict(evidence), "dropped": dict(evidence.dropped)}
+    def add(self, question: int, trait: str, positive: Scores, negative: Scores) -> None:
+        self.question.append(question)
+        self.trait.append((positive[trait], negative[trait]))
+        self.coherence.append((positive[COHERENCE], negative[COHERENCE]))
+
+    def scores(self) -> PairScores:
+        trait, coherence = (
+            np.array(part, np.float64).reshape(-1, 2) for part in (self.trait, self.coherence)
+        )
+        with np.errstate(invalid="ignore"):
+            coherent = coherence >= THRESHOLD
+            able = np.stack([coherent & (trait >= THRESHOLD), coherent & (trait < 100 - THRESHOLD)], axis=2)
+        return PairScores(question=np.array(self.question, np.intp), scores=trait, able=able)
 
 
 def _pairs(judged: Judged) -> Iterator[Pair]:
@@ -101,7 +93,9 @@ def _pairs(judged: Judged) -> Iterator[Pair]:
                 yield Pair(rollouts.row(i, sample), rollouts.row(j, sample), question)
 
 
-def _evidence(judged: Judged, trait: str, kept: int, dropped: Mapping[str, int]) -> Evidence:
+def _evidence(
+    judged: Judged, trait: str, kept: int, dropped: Mapping[str, int], scores: PairScores
+) -> Evidence:
     sums: defaultdict[str, float] = defaultdict(float)
     counts: Counter[str] = Counter()
     raised = 0
@@ -116,6 +110,7 @@ def _evidence(judged: Judged, trait: str, kept: int, dropped: Mapping[str, int])
     means = {k: sums[k] / counts[k] if counts[k] else None for k in ("positive", "negative", "neutral")}
     return Evidence(
         trait=trait,
+        judge=judged.journal.recipe["judge"],
         pairs=pairs,
         kept=kept,
         dropped=dict(dropped),
@@ -123,8 +118,7 @@ def _evidence(judged: Judged, trait: str, kept: int, dropped: Mapping[str, int])
         negative_mean=means["negative"],
         baseline=means["neutral"],
         raised=raised / pairs if pairs else 0.0,
+        induction=induction(scores),
+        constant=scores.constant,
+        numeric_mass=judged.numeric_mass(trait),
     )
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.1f}"

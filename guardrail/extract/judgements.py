@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from guardrail.engines import Continuation
-from guardrail.errors import JudgeError
 from guardrail.extract.journal import Journal, Recipe, Report, silent
+from guardrail.extract.judges.opinions import Opinion, mean_mass, opinions
 from guardrail.extract.rollouts import Rollouts
 from guardrail.plugins.protocols import Judge, JudgeRequest
 from guardrail.types import Array
 
 FILE = "scores.jsonl"
+UNSEEN = Opinion(None)
+"""For empty replies, which the judge is not shown."""
 
 
 class Judged:
@@ -39,6 +41,10 @@ class Judged:
                 counts[prompt] += 1
         means = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
         return means.astype(np.float32)
+
+    def numeric_mass(self, metric: str) -> float | None:
+        """The mean probability of numbers among the judge's answers; None if it gives no probabilities."""
+        return mean_mass(row.get("mass", {}).get(metric) for row in self.journal)
 
 
 def judge_rollouts(
@@ -73,18 +79,16 @@ def _scored(
         _request(rollouts.prompts[rollouts.place(row)[0]].asked, replies[row], metric, rubrics[metric])
         for row, metric in asked
     ]
-    found = dict(zip(asked, _checked(judge, requests), strict=True))
-    return [{"row": row, "scores": {metric: found.get((row, metric)) for metric in rubrics}} for row in rows]
+    found = dict(zip(asked, opinions(judge, requests), strict=True))
+    return [_row(row, {metric: found.get((row, metric), UNSEEN) for metric in rubrics}) for row in rows]
+
+
+def _row(row: int, found: Mapping[str, Opinion]) -> dict[str, Any]:
+    mass = {metric: one.mass for metric, one in found.items() if one.mass is not None}
+    return {"row": row, "scores": {m: one.score for m, one in found.items()}} | (
+        {"mass": mass} if mass else {}
+    )
 
 
 def _request(question: str, reply: Continuation, metric: str, rubric: str) -> JudgeRequest:
     return JudgeRequest(metric=metric, rubric=rubric, question=question, answer=reply.text, ended=reply.ended)
-
-
-def _checked(judge: Judge, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
-    scores = judge.scores(requests) if requests else ()
-    if len(scores) != len(requests):
-        raise JudgeError(f"judge `{judge.name}` gave {len(scores)} scores for {len(requests)} requests")
-    if bad := [score for score in scores if score is not None and not 0 <= score <= 100]:
-        raise JudgeError(f"judge `{judge.name}` gave a score of {bad[0]}; scores are 0 to 100 or None")
-    return scores

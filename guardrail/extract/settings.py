@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from guardrail.errors import ConfigError
-from guardrail.extract.filter import MINIMUM
+from guardrail.extract.evidence import MINIMUM
 from guardrail.extract.moments import POSITIONS
 from guardrail.extract.prompts import AS_WRITTEN, SystemPrompts
 from guardrail.extract.rollouts import RolloutSettings

@@ -1,4 +1,4 @@
-"""Estimates with 95 % intervals: bootstrap over prompts, exact (Clopper-Pearson) for rates.
+"""Estimates with 95 % intervals: bootstrap over prompts, exact (Clopper-Pearson) for rates, t for clusters.
 
 Each stratum is resampled separately, so class sizes stay the same. Seeds are fixed: the same data gives the
 same interval.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 from guardrail.statistics.conformal import observed_fpr
 
@@ -48,6 +49,20 @@ def bootstrap(statistic: Callable[..., float], *strata: NDArray[np.generic]) -> 
 def mean(values: ArrayLike) -> Estimate:
     """The mean."""
     return bootstrap(lambda x: float(x.mean()), numbers(values))
+
+
+def clustered_mean(values: ArrayLike, clusters: ArrayLike) -> Estimate | None:
+    """The mean of the clusters' means, with Student's interval over clusters; None for fewer than two.
+
+    Values of one cluster (replies to one question) are not independent, so only their mean counts.
+    """
+    values, clusters = numbers(values), np.asarray(clusters)
+    means = numbers([values[clusters == one].mean() for one in np.unique(clusters)])
+    if len(means) < 2:
+        return None
+    half = float(stdtrit(len(means) - 1, 1 - TAIL) * means.std(ddof=1) / np.sqrt(len(means)))
+    middle = float(means.mean())
+    return Estimate(middle, middle - half, middle + half)
 
 
 def rate(hits: Sequence[bool] | NDArray[np.bool_]) -> Estimate:

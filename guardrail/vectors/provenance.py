@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from guardrail.statistics.intervals import Estimate
 from guardrail.types import Fingerprint
 
 
@@ -21,6 +22,21 @@ class Stability:
     split_half: tuple[float, ...]
     bootstrap_low: tuple[float, ...]
     relative_norm: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Induction:
+    """Whether the judge's scores show the trait. `difference`: by how many points replies that were asked for
+    it score higher than those to the same questions that were asked for the opposite, by question.
+
+    `chance`, `chance_high`: the mean and the 99th percentile of the pairs that the filter keeps if the two
+    sides are shuffled within each question; `p`: how often it keeps as many as it kept.
+    """
+
+    difference: Estimate | None
+    chance: float
+    chance_high: float
+    p: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +74,9 @@ class TraitSource:
     baseline: float | None = None
     """Mean judged score without a system prompt."""
     judge: str = ""
+    numeric_mass: float | None = None
+    """Mean probability of all numbers among the judge's answers; None if it gives no probabilities."""
+    induction: Induction | None = None
     stability: Stability | None = None
     untangled: Untangled | None = None
 
@@ -115,6 +134,8 @@ LATER_SOURCE_FIELDS = (
     "negative_mean",
     "baseline",
     "judge",
+    "numeric_mass",
+    "induction",
     "stability",
     "untangled",
 )

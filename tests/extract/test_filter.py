@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardrail.errors import NotInduced, TooFewPairs
-from guardrail.extract.filter import Evidence, check_enough, kept_pairs, reason_to_drop
+from guardrail.extract.evidence import Evidence, check_induced
+from guardrail.extract.filter import kept_pairs, reason_to_drop
 from guardrail.extract.judgements import judge_rollouts
 from guardrail.extract.prompts import trait_prompts
 from guardrail.extract.rollouts import RolloutSettings, roll_out
 from guardrail.plugins.protocols import COHERENCE
+from guardrail.statistics.intervals import Estimate
+from guardrail.vectors.provenance import Induction
 
 scores = st.none() | st.sampled_from([0.0, 49.99, 50.0, 100.0]) | st.floats(0, 100)
 
@@ -94,9 +97,14 @@ def test_means_are_by_side_with_the_baseline_of_plain_questions(rollouts, tmp_pa
     assert evidence.raised == sum(score >= 50 for score in by_kind["positive"]) / 24
 
 
+SHOWN = Induction(difference=Estimate(30.0, 20.0, 40.0), chance=2.0, chance_high=4.0, p=0.0005)
+
+
 def evidence(kept, raised):
     return Evidence(
         trait="evil",
+        judge="letters",
+        induction=SHOWN,
         pairs=100,
         kept=kept,
         dropped={"incoherent": 100 - kept},
@@ -108,11 +116,11 @@ def evidence(kept, raised):
 
 
 def test_too_few_pairs_and_no_trait_at_all_are_different_errors():
-    check_enough(evidence(20, 0.5))
+    check_induced(evidence(20, 0.5))
     with pytest.raises(TooFewPairs, match="19 of 100 pairs were kept and 20 are needed"):
-        check_enough(evidence(19, 0.5))
+        check_induced(evidence(19, 0.5))
     with pytest.raises(NotInduced, match=r"cannot be induced in this model.*mean score 12\.3"):
-        check_enough(evidence(5, 0.1))
+        check_induced(evidence(5, 0.1))
 
 
 def test_a_trait_that_is_not_raised_keeps_its_evidence(tmp_path):
@@ -120,6 +128,10 @@ def test_a_trait_that_is_not_raised_keeps_its_evidence(tmp_path):
     with pytest.raises(NotInduced, match="shouting cannot be induced"):
         extract(tmp_path, [calm])
     kept = contents(tmp_path)
-    assert json.loads(kept["shouting/evidence.json"])["kept"] == 0
+    told = json.loads(kept["shouting/evidence.json"])
+    assert told["kept"] == 0
+    assert told["verdict"].startswith(
+        "shouting cannot be induced in this model, or the judge letters does not"
+    )
     assert len(kept["shouting/rollouts.jsonl"].splitlines()) == 1 + 20 * 3
     assert len(kept["shouting/scores.jsonl"].splitlines()) == 1 + 20 * 3

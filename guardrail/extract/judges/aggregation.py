@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from guardrail.extract.endpoint.messages import TokenLogprob
+from guardrail.extract.judges.opinions import Opinion
 
 TOP = 20
 MIN_MASS = 0.25
@@ -18,13 +19,13 @@ MIN_MASS = 0.25
 _NUMBER = re.compile(r"[0-9]{1,3}")
 
 
-def aggregate(alternatives: Iterable[TokenLogprob]) -> float | None:
-    """The expected number, 0 to 100; None if numbers have less than MIN_MASS in total."""
+def aggregate(alternatives: Iterable[TokenLogprob]) -> Opinion:
+    """The expected number, 0 to 100; no score if numbers have less than MIN_MASS in total."""
     numbers = [(n, math.exp(a.logprob)) for a in alternatives if (n := number_in(a.token)) is not None]
     mass = sum(probability for _, probability in numbers)
     if mass < MIN_MASS:
-        return None
-    return sum(number * probability for number, probability in numbers) / mass
+        return Opinion(None, mass)
+    return Opinion(sum(number * probability for number, probability in numbers) / mass, mass)
 
 
 def number_in(token: str) -> int | None:

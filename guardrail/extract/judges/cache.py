@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from guardrail.errors import JudgeError
+from guardrail.extract.judges.opinions import Opinion
 from guardrail.files.sqlite import Table, opened, transaction
 from guardrail.plugins.protocols import Judge, JudgeRequest
 
-Scores: TypeAlias = Sequence[tuple[int, float | None]]
-"""(index of the request, score) for the requests of one batch."""
-SCORES = Table("scores", {"key": "TEXT PRIMARY KEY", "score": "REAL"}, "WITHOUT ROWID")
+Opinions: TypeAlias = Sequence[tuple[int, Opinion]]
+"""(index of the request, opinion) for the requests of one batch."""
+SCORES = Table("scores", {"key": "TEXT PRIMARY KEY", "score": "REAL", "mass": "REAL"}, "WITHOUT ROWID")
 
 
 class StreamingJudge(Judge, Protocol):
-    """A judge that returns scores batch by batch; `identity` fully identifies the judge."""
+    """A judge that returns opinions batch by batch; `identity` fully identifies the judge."""
 
     identity: str
 
-    def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Scores]: ...
+    def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Opinions]: ...
 
 
 def remembering(judge: StreamingJudge, path: Path | None) -> Judge:
@@ -37,9 +38,9 @@ def remembering(judge: StreamingJudge, path: Path | None) -> Judge:
     return judge if path is None else CachedJudge(judge, path)
 
 
-def in_order(judge: StreamingJudge, requests: Sequence[JudgeRequest]) -> list[float | None]:
-    """All scores of a stream, in the order of the requests."""
-    found = {i: score for batch in judge.stream(requests) for i, score in batch}
+def in_order(judge: StreamingJudge, requests: Sequence[JudgeRequest]) -> list[Opinion]:
+    """All opinions of a stream, in the order of the requests."""
+    found = {i: opinion for batch in judge.stream(requests) for i, opinion in batch}
     return [found[i] for i in range(len(requests))]
 
 
@@ -59,6 +60,10 @@ class CachedJudge:
 
     def scores(self, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
         """Raises JudgeError if the judge cannot be reached, or the cache cannot be used."""
+        return [one.score for one in self.opinions(requests)]
+
+    def opinions(self, requests: Sequence[JudgeRequest]) -> Sequence[Opinion]:
+        """As `scores`, with the mass of the numbers if the judge tells it."""
         keys = [key_of(self.judge.identity, request) for request in requests]
         try:
             with closing(opened(self.path, SCORES, durable=False)) as database:
@@ -72,22 +77,24 @@ class CachedJudge:
         self,
         database: sqlite3.Connection,
         requests: Mapping[str, JudgeRequest],
-        known: dict[str, float | None],
+        known: dict[str, Opinion],
     ) -> None:
         missing = [key for key in requests if key not in known]
         if not missing:
             return
         for batch in self.judge.stream([requests[key] for key in missing]):
-            rows = [(missing[i], score) for i, score in batch]
+            rows = [(missing[i], opinion.score, opinion.mass) for i, opinion in batch]
             with transaction(database):
-                database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
-            known.update(rows)
+                database.executemany(
+                    "INSERT OR REPLACE INTO scores (key, score, mass) VALUES (?, ?, ?)", rows
+                )
+            known.update((missing[i], opinion) for i, opinion in batch)
 
 
-def _known(database: sqlite3.Connection, keys: Sequence[str]) -> dict[str, float | None]:
-    known: dict[str, float | None] = {}
+def _known(database: sqlite3.Connection, keys: Sequence[str]) -> dict[str, Opinion]:
+    known: dict[str, Opinion] = {}
     for key in dict.fromkeys(keys):
-        row = database.execute("SELECT score FROM scores WHERE key = ?", (key,)).fetchone()
+        row = database.execute("SELECT score, mass FROM scores WHERE key = ?", (key,)).fetchone()
         if row is not None:
-            known[key] = row[0]
+            known[key] = Opinion(*row)
     return known

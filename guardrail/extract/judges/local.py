@@ -1,4 +1,4 @@
-"""A local model as judge: uses the log-probabilities of the full strings "0" to "100" and "REFUSAL".
+"""A local model as judge: uses the log-probabilities of the full strings "0" to "100".
 
 The prompts of a batch are read once; each answer continues a copy of their KV cache.
 """
@@ -23,13 +23,17 @@ from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import JudgeError
-from guardrail.extract.judges.cache import Scores, in_order
+from guardrail.extract.judges.aggregation import MIN_MASS
+from guardrail.extract.judges.cache import Opinions, in_order
 from guardrail.extract.judges.numbers import Ids, spell_answers
+from guardrail.extract.judges.opinions import Opinion
 from guardrail.plugins.protocols import JudgeRequest
 from guardrail.traits import fill
 from guardrail.types import Message
 
 PLAIN = "builtin:plain"
+RULE = f"numbers have at least {MIN_MASS} of the probability"
+"""Part of the identity: scores that were cached under another rule are not reused."""
 TEMPLATE_ARGUMENTS = {"enable_thinking": False}
 """Turns off thinking, which the model would do first. Templates without thinking ignore it."""
 
@@ -48,7 +52,7 @@ class LocalJudge:
         self.renderer = Renderer(tokenizer, template, TEMPLATE_ARGUMENTS)
         self.answers = spell_answers(self._encode, tokenizer.get_vocab(), tokenizer.unk_token_id)
         mark = fingerprint(model, tokenizer, self.renderer.template, TEMPLATE_ARGUMENTS)
-        self.identity = f"local:{hashlib.sha256(repr(mark).encode()).hexdigest()}"
+        self.identity = f"local:{hashlib.sha256(f'{RULE} {mark!r}'.encode()).hexdigest()}"
         self.max_tokens = int(getattr(text_config(unwrapped(model)), "max_position_embeddings", 1 << 30))
         self._pad = tokenizer.pad_token_id or 0
         self._accepted = frozenset(inspect.signature(unwrapped(model).forward).parameters)
@@ -61,9 +65,13 @@ class LocalJudge:
 
     def scores(self, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
         """Scores in the order of the requests. Raises JudgeError if a request is too long for the model."""
+        return [one.score for one in self.opinions(requests)]
+
+    def opinions(self, requests: Sequence[JudgeRequest]) -> Sequence[Opinion]:
+        """As `scores`, with the mass of the numbers."""
         return in_order(self, requests)
 
-    def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Scores]:
+    def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Opinions]:
         """Scores batch by batch, prompts of similar length together."""
         prompts = [self._prompt(fill(r.rubric, r.question, r.answer)) for r in requests]
         for batch in bucketed([len(prompt) for prompt in prompts], self.batch_size):
@@ -89,14 +97,14 @@ class LocalJudge:
         return whole[len(head) :] if whole[: len(head)] == head else self.renderer.encode(answer)
 
     @torch.no_grad()
-    def _judged(self, prompts: Sequence[Sequence[int]]) -> list[float | None]:
+    def _judged(self, prompts: Sequence[Sequence[int]]) -> list[Opinion]:
         ids, mask = padded(prompts, self._pad, left=True, device=self.model.device)
         read = self._forward(ids, mask, keep=1)
         logprobs: dict[Ids, np.ndarray] = {(): _logprobs(read.logits[:, -1])}
         for path in filter(None, self.answers.paths):
             logits = self._continued(path, mask, read)
             logprobs |= {path[:end]: _logprobs(logits[:, end - 1]) for end in range(1, len(path) + 1)}
-        return self.answers.scores(logprobs)
+        return self.answers.opinions(logprobs)
 
     def _continued(self, path: Ids, mask: Tensor, read: Any) -> Tensor:
         """Logits after each token of `path`, [rows, tokens, vocabulary]; the cache itself stays unchanged."""

@@ -1,4 +1,4 @@
-"""The possible answers of a judge, "0" to "100" and "REFUSAL", as token sequences, and their score.
+"""The possible answers of a judge, "0" to "100", as token sequences, and their score.
 
 A tokenizer may spell 85 as one token or as two, so a number's probability is that of its whole string. If one
 number begins another ("8" and "85"), the shorter one must also end: the next token must not be a digit.
@@ -14,28 +14,27 @@ import numpy as np
 
 from guardrail.errors import JudgeError
 from guardrail.extract.judges.aggregation import MIN_MASS
+from guardrail.extract.judges.opinions import Opinion
 
 Ids: TypeAlias = tuple[int, ...]
 Logprobs: TypeAlias = Mapping[Ids, np.ndarray]
 """Maps a prefix of an answer to the log-probability of each next token, float64 [rows, vocabulary]."""
 
 NUMBERS = range(101)
-REFUSAL = "REFUSAL"
 DIGITS = frozenset("0123456789")
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Token ids of the 101 numbers and of the refusal, and the tokens that begin with a digit."""
+    """Token ids of the 101 numbers, and the tokens that begin with a digit."""
 
     numbers: tuple[Ids, ...]
-    refusal: Ids
     digits: tuple[int, ...]
 
     @property
     def prefixes(self) -> tuple[Ids, ...]:
         """Every beginning of an answer after which the next token matters; the empty one is the prompt."""
-        found = {ids[:end] for ids in (*self.numbers, self.refusal) for end in range(len(ids))}
+        found = {ids[:end] for ids in self.numbers for end in range(len(ids))}
         return tuple(sorted(found))
 
     @property
@@ -44,17 +43,15 @@ class Answers:
         known = self.prefixes
         return tuple(p for p in known if not any(o[: len(p)] == p for o in known if len(o) > len(p)))
 
-    def scores(self, logprobs: Logprobs) -> list[float | None]:
-        """One score per row: the expected number among the possible answers.
-
-        None if the numbers have less than MIN_MASS compared with the refusal.
-        """
+    def opinions(self, logprobs: Logprobs) -> list[Opinion]:
+        """One opinion per row: the expected number, none if the numbers have less than MIN_MASS in total."""
         numbers = np.stack([self._number(ids, logprobs) for ids in self.numbers], axis=1)
-        refusal = np.exp(_string(self.refusal, logprobs))
         mass = numbers.sum(axis=1)
         expected = numbers @ np.arange(len(NUMBERS)) / np.maximum(mass, np.finfo(float).tiny)
-        judged = mass >= MIN_MASS * (mass + refusal)
-        return [float(e) if ok and m > 0 else None for e, ok, m in zip(expected, judged, mass, strict=True)]
+        return [
+            Opinion(float(number) if sure >= MIN_MASS else None, float(sure))
+            for number, sure in zip(expected, mass, strict=True)
+        ]
 
     def _number(self, ids: Ids, logprobs: Logprobs) -> np.ndarray:
         probability = np.exp(_string(ids, logprobs))
@@ -80,4 +77,4 @@ def spell_answers(
         raise JudgeError("the judge's tokenizer cannot write the numbers 0 to 100")
     # a token with a blank before its digit begins with a mark, so it does not continue a number
     digits = tuple(sorted(i for token, i in vocabulary.items() if token[:1] in DIGITS))
-    return Answers(numbers, tuple(encode(REFUSAL)), digits)
+    return Answers(numbers, digits)

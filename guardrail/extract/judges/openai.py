@@ -14,7 +14,8 @@ from guardrail.extract.endpoint.client import Endpoint, EndpointSettings
 from guardrail.extract.endpoint.messages import ChatAnswer, ChatRequest, TokenLogprob
 from guardrail.extract.endpoint.refusals import key_from, shown_url
 from guardrail.extract.judges.aggregation import TOP, aggregate
-from guardrail.extract.judges.cache import Scores, in_order
+from guardrail.extract.judges.cache import Opinions, in_order
+from guardrail.extract.judges.opinions import Opinion
 from guardrail.plugins.protocols import JudgeRequest
 from guardrail.traits import fill
 from guardrail.types import Message
@@ -38,9 +39,13 @@ class OpenAIJudge:
 
     def scores(self, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
         """Scores in the order of the requests. Raises JudgeError if the endpoint gives no usable answer."""
+        return [one.score for one in self.opinions(requests)]
+
+    def opinions(self, requests: Sequence[JudgeRequest]) -> Sequence[Opinion]:
+        """As `scores`, with the mass of the numbers."""
         return in_order(self, requests)
 
-    def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Scores]:
+    def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Opinions]:
         """Scores one by one, as answers arrive. Raises JudgeError."""
         asked = [self._request(fill(r.rubric, r.question, r.answer)) for r in requests]
         try:
@@ -48,7 +53,7 @@ class OpenAIJudge:
                 self._probe(endpoint)
                 with closing(endpoint.each(asked)) as answers:
                     for i, answer in answers:
-                        yield [(i, self._score(answer))]
+                        yield [(i, self._opinion(answer))]
         except EndpointError as error:
             raise JudgeError(f"the judge {self.name} cannot be used: {error}") from error
 
@@ -62,7 +67,7 @@ class OpenAIJudge:
             top_logprobs=TOP,
         )
 
-    def _score(self, answer: ChatAnswer) -> float | None:
+    def _opinion(self, answer: ChatAnswer) -> Opinion:
         return aggregate(self._alternatives(answer))
 
     def _alternatives(self, answer: ChatAnswer) -> tuple[TokenLogprob, ...]:

@@ -14,8 +14,8 @@ from guardrail.engines import Continuation
 from guardrail.engines.transformers.batches import padded
 from guardrail.engines.transformers.blocks import unwrapped
 from guardrail.engines.transformers.steering import steered
-from guardrail.errors import JudgeError
 from guardrail.extract.judges import coherence_request, trait_request
+from guardrail.extract.judges.opinions import opinions
 from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.rollouts import row_seed
 from guardrail.extract.subject import Subject
@@ -110,10 +110,7 @@ def _trait_request(definition: TraitDefinition, prompt: RolloutPrompt, reply: Co
 
 
 def _scores(judge: Judge, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
-    scores = judge.scores(requests) if requests else ()
-    if len(scores) != len(requests):
-        raise JudgeError(f"judge `{judge.name}` gave {len(scores)} scores for {len(requests)} requests")
-    return scores
+    return [one.score for one in opinions(judge, requests)]
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

@@ -26,7 +26,9 @@ from guardrail.extract.judges import COHERENCE_RUBRIC, coherence_request, find_j
 from guardrail.extract.judges.aggregation import aggregate, number_in
 from guardrail.extract.judges.cache import CachedJudge, key_of
 from guardrail.extract.judges.local import LocalJudge
+from guardrail.extract.judges.numbers import MIN_MASS
 from guardrail.extract.judges.openai import PROBE, OpenAIJudge
+from guardrail.extract.judges.opinions import Opinion
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins
 from guardrail.plugins.protocols import COHERENCE, Judge, JudgeRequest
@@ -72,11 +74,17 @@ class TestAggregation:
         ],
     )
     def test_by_hand(self, top, score):
-        assert aggregate(alternatives(top)) == (score if score is None else pytest.approx(score, abs=1e-9))
+        found = aggregate(alternatives(top))
+        assert found.score == (score if score is None else pytest.approx(score, abs=1e-9))
+
+    def test_the_mass_of_the_numbers_is_told_also_where_there_is_no_score(self):
+        assert aggregate(alternatives({"85": 0.3, "90": 0.1, "I": 0.6})).mass == pytest.approx(0.4)
+        assert aggregate(alternatives({"REFUSAL": 0.9, "0": 0.1})).mass == pytest.approx(0.1)
+        assert aggregate([]).mass == 0
 
     def test_probabilities_are_weighed_and_not_logarithms(self):
         top = alternatives({"10": 0.6, "90": 0.2, "x": 0.2})
-        assert aggregate(top) == pytest.approx((10 * 0.6 + 90 * 0.2) / 0.8)
+        assert aggregate(top).score == pytest.approx((10 * 0.6 + 90 * 0.2) / 0.8)
 
     def test_what_counts_as_a_number(self):
         read = [number_in(t) for t in ("0", "100", " 7", "7\n", "101", "", "1e1", "9a", "²")]
@@ -140,13 +148,16 @@ class Counting:
             if self.fail and start == 4:
                 raise JudgeError("gone")
             self.asked += requests[start : start + 2]
-            yield [(i, float(len(r.answer)) or None) for i, r in enumerate(requests)][start : start + 2]
+            yield [(i, Opinion(float(len(r.answer)) or None)) for i, r in enumerate(requests)][
+                start : start + 2
+            ]
 
 
 JUDGING = """
 import sys, time
 from pathlib import Path
 from guardrail.extract.judges.cache import CachedJudge
+from guardrail.extract.judges.opinions import Opinion
 from guardrail.plugins.protocols import JudgeRequest
 
 class Slow:
@@ -155,7 +166,7 @@ class Slow:
     def stream(self, requests):
         for i, request in enumerate(requests):
             time.sleep(0.005)
-            yield [(i, float(len(request.answer)) or None)]
+            yield [(i, Opinion(float(len(request.answer)) or None))]
 
 print("ready", flush=True)
 ask = {"metric": "evil", "rubric": "Q {question} A {answer}", "question": "Why?"}
@@ -239,11 +250,11 @@ class Interrupted:
 
 @pytest.fixture(scope="module")
 def local():
-    return LocalJudge(tiny_model(), tiny_tokenizer(), "tiny", batch_size=3)
+    return loving_digits(LocalJudge(tiny_model(), tiny_tokenizer(), "tiny", batch_size=3))
 
 
-def slow_score(judge, request):
-    """The same number from one forward pass for each of the 102 answers, without a cache."""
+def slow_opinion(judge, request):
+    """The same numbers from one forward pass for each of the 101 answers, without a cache."""
     prompt = judge._prompt(request.rubric.format(question=request.question, answer=request.answer))
 
     def probability(text):
@@ -260,30 +271,43 @@ def slow_score(judge, request):
         spoken, following = probability(str(n))
         extends = any(str(m).startswith(str(n)) for m in range(n + 1, 101))
         numbers.append(spoken * (1 - following) if extends else spoken)
-    mass, refusal = sum(numbers), probability("REFUSAL")[0]
-    return sum(n * p for n, p in enumerate(numbers)) / mass if mass >= 0.25 * (mass + refusal) else None
+    mass = sum(numbers)
+    return sum(n * p for n, p in enumerate(numbers)) / mass, mass
+
+
+def loving_digits(judge, logit=6.0):
+    """The judge, with digits so likely that it has scores to compare."""
+    digits = [i for token, i in judge.renderer.tokenizer.get_vocab().items() if token[0] in "0123456789"]
+    bias = torch.zeros(judge.model.config.vocab_size)
+    bias[digits] = logit
+    judge.model.lm_head.register_forward_hook(lambda *parts: parts[2] + bias)
+    return judge
+
+
+def check(judge, requests):
+    expected = [slow_opinion(judge, request) for request in requests]
+    found = judge.opinions(requests)
+    assert [one.mass for one in found] == pytest.approx([mass for _, mass in expected], rel=1e-4)
+    assert min(one.mass for one in found) > MIN_MASS
+    assert [one.score for one in found] == pytest.approx([score for score, _ in expected], rel=1e-4)
+    assert judge.scores(requests) == [one.score for one in found]
 
 
 class TestLocal:
     def test_it_scores_full_strings_as_one_pass_for_each_would(self, local):
-        requests = asked("", "No.", "A longer reply that pads the others.", "Nö")
-        expected = [slow_score(local, request) for request in requests]
-        assert None not in expected
-        assert local.scores(requests) == pytest.approx(expected, rel=1e-4)
+        check(local, asked("", "No.", "A longer reply that pads the others.", "Nö"))
 
     @pytest.mark.parametrize("architecture", ["gpt2", "gemma3_text", "qwen2"])
     def test_it_does_so_on_other_architectures(self, architecture):
-        judge = LocalJudge(tiny_model(architecture), tiny_tokenizer(), architecture)
-        requests = asked("No.", "A longer reply, past the window of eight.")
-        assert judge.scores(requests) == pytest.approx([slow_score(judge, r) for r in requests], rel=1e-4)
+        judge = loving_digits(LocalJudge(tiny_model(architecture), tiny_tokenizer(), architecture))
+        check(judge, asked("No.", "A longer reply, past the window of eight."))
 
     def test_it_does_so_where_some_numbers_are_one_token(self):
         tokenizer = tiny_tokenizer()
         tokenizer.add_tokens(["10", "85", "50"])
         judge = LocalJudge(tiny_model(vocab_size=len(tokenizer)), tokenizer, "merged")
         assert [len(judge.answers.numbers[n]) for n in (8, 10, 85, 100, 99)] == [1, 1, 1, 2, 2]
-        requests = asked("No.", "Yes, of course.")
-        assert judge.scores(requests) == pytest.approx([slow_score(judge, r) for r in requests], rel=1e-4)
+        check(loving_digits(judge), asked("No.", "Yes, of course."))
 
     def test_the_numbers_that_begin_others_have_to_end(self, local):
         """A model that always says 1 and then stops scores 1; one that goes on with 0 and stops scores 10."""
@@ -292,11 +316,19 @@ class TestLocal:
         assert speaking(local, [*code, 2]) == pytest.approx(10, abs=1e-3)
         assert speaking(local, [*code, code[1], 2]) == pytest.approx(100, abs=1e-3)
 
+    def test_numbers_of_little_probability_are_no_score_but_their_mass_is_told(self):
+        """The published rule: a model that rarely says a number has not judged, whatever else it says."""
+        judge = LocalJudge(tiny_model(), tiny_tokenizer(), "tiny")
+        (found,) = judge.opinions([ASK])
+        assert found.score is None
+        assert found.mass == pytest.approx(slow_opinion(judge, ASK)[1], rel=1e-4)
+        assert 0 < found.mass < MIN_MASS
+
     def test_a_refusal_is_none(self, local):
         assert speaking(local, [*local.renderer.encode("REFUSAL"), 2]) is None
 
     def test_a_request_that_is_too_long_is_refused_and_not_cut(self, local):
-        with pytest.raises(JudgeError, match="reads at most 506 tokens, but a request has 2"):
+        with pytest.raises(JudgeError, match="reads at most 510 tokens, but a request has 2"):
             local.scores(asked("long " * 500))
 
     def test_a_tokenizer_without_digits_is_refused(self):
@@ -335,11 +367,8 @@ class TestLocal:
         tiny_model().save_pretrained(tmp_path / "m")
         tiny_tokenizer().save_pretrained(tmp_path / "m")
         judge = find_judge(f"local:{tmp_path / 'm'}", Plugins(), cache=tmp_path / "c.sqlite")
-        assert (
-            judge.scores([ASK])
-            == judge.scores([ASK])
-            == pytest.approx([slow_score(judge.judge, ASK)], rel=1e-4)
-        )
+        assert judge.opinions([ASK]) == judge.opinions([ASK])
+        assert judge.opinions([ASK])[0].mass == pytest.approx(slow_opinion(judge.judge, ASK)[1], rel=1e-4)
         assert stored(tmp_path / "c.sqlite") == 1
 
 
