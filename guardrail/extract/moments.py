@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from guardrail.errors import ExtractionError
 from guardrail.types import Array
-from guardrail.vectors.values import canonical
+from guardrail.vectors.file_format import canonical
 
 POSITIONS = ("response_mean", "last_prompt_token", "prompt_mean")
 POSITIVE, NEGATIVE = 0, 1

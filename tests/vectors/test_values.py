@@ -10,10 +10,13 @@ from safetensors.numpy import load_file, save_file
 
 from guardrail.errors import VectorError
 from guardrail.testing import hand_made_vectors, tiny_fingerprint
+from guardrail.types import ProbeSite
+from guardrail.vectors.file_format import header, version
 from guardrail.vectors.provenance import Imported, LayerChoice, Provenance
-from guardrail.vectors.values import TraitVector, TraitVectors, _header, unit
+from guardrail.vectors.values import TraitVector, TraitVectors, unit
 
 ROWS, WIDTH = 5, 32
+PLACES = ((2, "last"), (2, "user_mean"), (2, "prompt_mean"), (4, "tool_mean"))
 
 
 def vector(seed=0, trait="evil", **keys):
@@ -198,7 +201,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 def test_what_came_later_in_the_provenance_survives_and_old_files_keep_their_identity(tmp_path):
     plain = hand_made_vectors(("evil",))
-    assert "imported" not in _header(plain)
+    assert "imported" not in header(plain, plain.provenance)
     choice = LayerChoice(
         selector="separation", rule="highest", layer=2, layers=(1, 2), scores=(None, 0.9), sweep_sha256="s"
     )
@@ -209,3 +212,102 @@ def test_what_came_later_in_the_provenance_survives_and_old_files_keep_their_ide
     again = TraitVectors.load(tmp_path / "v.safetensors")
     assert again.provenance == provenance
     assert again.sha256 == made.sha256 != plain.sha256
+
+
+def site(layer, position="user_mean", **keys):
+    weights = np.random.default_rng(layer).normal(size=WIDTH).astype(np.float32)
+    return ProbeSite(**{"layer": layer, "position": position, "weights": weights, "normalised": True, **keys})
+
+
+def summed(*sites, **keys):
+    return vector(**{"layer": sites[-1].layer, "sites": sites, **keys})
+
+
+SITES = (site(2, "last"), site(2), site(4, "tool_mean", absent=-0.5))
+
+
+def test_a_sum_and_its_read_outs_come_back_from_a_file(tmp_path):
+    fingerprint = hand_made_vectors().provenance.fingerprint
+    made = {"harm": summed(*SITES, trait="harm"), "evil": vector(position="prompt_mean", normalised=True)}
+    given = TraitVectors(made, Provenance(fingerprint=fingerprint, method="hand", created="now"))
+    given.save(tmp_path / "v.safetensors")
+    read = TraitVectors.load(tmp_path / "v.safetensors")
+    assert read.sha256 == given.sha256
+    assert (read["evil"].position, read["evil"].normalised, read["evil"].sites) == ("prompt_mean", True, ())
+    for one, other in zip(read["harm"].sites, SITES, strict=True):
+        assert (one.place, one.normalised, one.absent) == (other.place, True, other.absent)
+        assert np.array_equal(one.weights, other.weights)
+
+
+def test_every_part_of_a_read_out_counts_for_the_hash():
+    fingerprint = hand_made_vectors().provenance.fingerprint
+    made = [
+        vector(),
+        vector(position="user_mean"),
+        vector(normalised=True),
+        summed(*SITES),
+        summed(*SITES[:2]),
+        summed(site(2), SITES[0], SITES[2]),
+        summed(*SITES[:2], site(4, "tool_mean", absent=0.5)),
+        summed(*SITES[:2], site(4, "tool_mean", absent=-0.5, normalised=False)),
+        summed(*SITES[:2], site(4, "tool_mean", absent=-0.5, weights=SITES[0].weights)),
+    ]
+    provenance = Provenance(fingerprint=fingerprint, method="hand", created="now")
+    assert len({TraitVectors({"evil": one}, provenance).sha256 for one in made}) == len(made)
+
+
+def test_only_files_with_new_read_outs_are_closed_to_older_versions():
+    assert version({"evil": vector(unusable=(4,), layer=2)}) == "1"
+    assert {version({"evil": one}) for one in (vector(position="user_mean"), summed(*SITES))} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("sites", "reason"),
+    [
+        ([site(2), site(5)], "layer 5 is not a usable layer"),
+        ([site(0), site(2)], "layer 0 has no usable layer"),
+        ([site(4), site(2)], "in the order of their layers"),
+        ([site(2), site(2)], "user_mean at layer 2 is read by two sites"),
+        ([site(2, "first")], "position 'first' is not one of last"),
+        ([site(2, weights=np.ones(3, np.float32))], "do not fit a width of 32"),
+        ([site(2, weights=np.zeros(WIDTH, np.float32))], "zero norm"),
+        ([site(2, weights=np.full(WIDTH, np.nan, np.float32))], "NaN or infinite"),
+        ([site(2, "tool_mean", absent=float("inf"))], "NaN or infinite"),
+        ([site(2, absent=0.1)], "`absent` is for tool_mean only"),
+    ],
+)
+def test_sites_that_cannot_be_read_are_refused(sites, reason):
+    with pytest.raises(VectorError, match=reason):
+        summed(*sites)
+
+
+def test_the_chosen_layer_is_that_of_the_last_site():
+    with pytest.raises(VectorError, match="layer 3 is not that of the last site, 2"):
+        summed(site(2), layer=3)
+    with pytest.raises(VectorError, match="layer None is not that of the last site"):
+        summed(site(2), layer=None)
+    with pytest.raises(VectorError, match="the site at layer 2 has no usable layer"):
+        summed(site(2), site(3), unusable=(2,))
+    with pytest.raises(VectorError, match="position 'first'"):
+        vector(position="first")
+
+
+def test_a_sum_detects_at_its_layer_and_a_row_elsewhere():
+    made = summed(*SITES, position="prompt_mean")
+    states = {place: np.random.default_rng(7).normal(size=(3, WIDTH)).astype(np.float32) for place in PLACES}
+    units = {place: unit(rows) for place, rows in states.items()}
+    expected = made.offset[4] + sum(units[s.place] @ s.weights for s in SITES)
+    np.testing.assert_allclose(made.probe_at(4).projection(states), expected, rtol=1e-5)
+    row = states[2, "prompt_mean"] @ made.probe[2] + made.offset[2]
+    np.testing.assert_allclose(made.probe_at(2).projection(states), row, rtol=1e-5)
+
+
+def test_nothing_to_read_adds_what_the_site_says():
+    states = {place: np.ones((2, WIDTH), np.float32) for place in PLACES}
+    with_results = summed(*SITES).probe_at(4).projection(states)
+    states[4, "tool_mean"][1] = np.nan
+    found = summed(*SITES).probe_at(4).projection(states)
+    assert found[0] == with_results[0]
+    assert found[1] == pytest.approx(found[0] - SITES[2].product(states[4, "tool_mean"][:1])[0] - 0.5)
+    alone = vector(position="tool_mean", offset=np.full(ROWS, 3, np.float32)).probe_at(4)
+    assert alone.projection(states)[1] == 0

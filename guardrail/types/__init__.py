@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from guardrail.errors import PromptError
+from guardrail.types.probes import POSITIONS as POSITIONS
+from guardrail.types.probes import Array as Array
+from guardrail.types.probes import Place as Place
+from guardrail.types.probes import Position as Position
+from guardrail.types.probes import Probe as Probe
+from guardrail.types.probes import ProbeSite as ProbeSite
 
-Array: TypeAlias = NDArray[np.float32]
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Mode: TypeAlias = Literal["enforce", "shadow", "off"]
 Stage: TypeAlias = Literal["prompt", "response"]
@@ -133,16 +135,6 @@ class SteerSpec:
 
 STOP: Literal["stop"] = "stop"
 Verdict: TypeAlias = Literal["stop"] | SteerSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """A linear detector: projection = <h, weights> + offset at one layer, weights [d_model] float32."""
-
-    trait: str
-    layer: int
-    weights: Array = field(repr=False)
-    offset: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
