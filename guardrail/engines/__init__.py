@@ -6,24 +6,29 @@ Every engine is an `Engine`: it renders, decides and replies. Reading activation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Decision, Fingerprint, Message, Sampling, Timing
+from guardrail.types import Array, Decision, Fingerprint, Message, Position, Sampling, Timing
+
+Span: TypeAlias = tuple[int, int]
+"""A run of tokens, [start, end)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Token ids of a rendered conversation, up to where the reply begins.
 
-    `unread`: what the chat template left out of it, if anything.
+    `unread`: what the chat template left out of it, if anything. `spans`: where the tokens of each position
+    that was asked for are; no span: there is nothing to read (only for `tool_mean`).
     """
 
     ids: tuple[int, ...]
     unread: str | None = None
+    spans: Mapping[Position, tuple[Span, ...]] = field(default_factory=dict[Position, tuple[Span, ...]])
 
 
 class Evaluator(Protocol):
@@ -127,10 +132,16 @@ class Engine(Protocol):
         """Raises ModelError for a plan that this engine cannot carry out."""
         ...
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Prompt:
-        """The prompt's ids. A last turn of the assistant is continued.
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        positions: Collection[Position] = (),
+    ) -> Prompt:
+        """The prompt's ids. A last turn of the assistant is continued. `positions`: whose spans to find.
 
-        Raises PromptError if the chat template refuses the messages, or does not know tools.
+        Raises PromptError if the chat template refuses the messages, or does not know tools, and if the
+        tokens of a position cannot be found.
         """
         ...
 

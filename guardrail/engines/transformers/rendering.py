@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from guardrail.engines import Prompt
+from guardrail.engines import Prompt, Span
 from guardrail.engines.transformers.turn_marks import TOOL, TOOL_NAME, Shape, marked, missing, shape
+from guardrail.engines.transformers.turn_spans import WHOLE, spans
 from guardrail.errors import ModelError, PromptError
-from guardrail.types import Message
+from guardrail.types import Message, Position
 
 Tool: TypeAlias = Mapping[str, Any]
 PLAIN = (
@@ -50,16 +51,42 @@ class Renderer:
             )
         return own if isinstance(own, str) else own["default"]
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
+        positions: Collection[Position] = (),
+    ) -> Prompt:
         """The prompt up to where the reply begins. A last turn of the assistant is continued.
 
         `Prompt.unread` says what the template leaves out. Raises PromptError if it refuses the messages, or
-        does not know tools.
+        does not know tools, and if the tokens of one of the `positions` cannot be found.
         """
-        ids = self.tokenizer(self._text(messages, tools), add_special_tokens=False)["input_ids"]
+        text = self._text(messages, tools)
+        encoded = self._encoded(text, offsets=any(position not in WHOLE for position in positions))
+        ids = tuple(encoded["input_ids"])
         if not ids:
             raise PromptError("the prompt is empty")
-        return Prompt(tuple(ids), self._left_out(shape(messages), bool(tools)))
+        unread = self._left_out(shape(messages), bool(tools))
+        offsets: Sequence[Span] = encoded.get("offset_mapping", [(0, 0)] * len(ids))
+        try:
+            found = spans(positions, messages, offsets, text, lambda turns: self._text(turns, tools))
+        except PromptError:
+            if unread is None:
+                raise
+            # policies say what happens to turns that are left out
+            found = {}
+        return Prompt(ids, unread, found)
+
+    def _encoded(self, text: str, *, offsets: bool) -> Mapping[str, Any]:
+        """Ids, and the characters of each. Raises ModelError for a tokenizer that cannot tell those."""
+        if offsets and not getattr(self.tokenizer, "is_fast", False):
+            raise ModelError(
+                f"{type(self.tokenizer).__name__} does not tell which characters a token stands for, so that "
+                "the text of one turn cannot be found; load a fast tokenizer"
+            )
+        extra = {"return_offsets_mapping": True} if offsets else {}
+        return self.tokenizer(text, add_special_tokens=False, **extra)
 
     def _text(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         continues = messages[-1].role == "assistant"
