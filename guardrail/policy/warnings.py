@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 from guardrail.calibration.values import Calibration
 from guardrail.policy.rates import condition_rate
 from guardrail.policy.rules import Rule
 from guardrail.types import ALLOW
+from guardrail.vectors.provenance import Provenance
 
 OFTEN = 0.1
 """The share of benign prompts beyond which a threshold is probably a mistake."""
@@ -23,6 +25,27 @@ def warnings(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
         yield f"{rule.id}: enforced without a calibration; its false-positive rate is unknown"
     if rule.mode != "off":
         yield from _too_often(rule, calibration)
+
+
+def unsteady(rule: Rule, provenance: Provenance) -> Iterator[str]:
+    """Vectors that the rule reads or adds, and that depend on the questions they were made from."""
+    for trait, layers in _used(rule).items() if rule.mode != "off" else ():
+        source = provenance.traits.get(trait)
+        if source and (stability := source.stability):
+            worst = min(layers, key=lambda layer: stability.split_half[layer])
+            if text := stability.unsteady(worst):
+                yield f"{rule.id}: the vector of `{trait}` is unsteady: {text}"
+
+
+def _used(rule: Rule) -> Mapping[str, set[int]]:
+    """The layers by trait."""
+    used: defaultdict[str, set[int]] = defaultdict(set)
+    for condition in rule.conditions:
+        if condition.layer is not None:
+            used[condition.trait].add(condition.layer)
+    if rule.steering is not None:
+        used[rule.steering.trait].update(rule.steering.layers)
+    return used
 
 
 def open_keys(rule: Rule) -> list[str]:

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from guardrail.statistics.intervals import Estimate
 from guardrail.types import Fingerprint
 
+STEADY = 0.7
+"""The least split half of a vector to rely on. From there on the whole vector's expected cosine with the
+direction that all possible questions would give is at least 0.9 (Spearman-Brown: sqrt(2 r / (1 + r)))."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stability:
@@ -22,6 +26,16 @@ class Stability:
     split_half: tuple[float, ...]
     bootstrap_low: tuple[float, ...]
     relative_norm: tuple[float, ...]
+
+    def unsteady(self, layer: int) -> str | None:
+        """What to say of a direction that would be another one with other questions, else None."""
+        cosine = self.split_half[layer]
+        if cosine >= STEADY:
+            return None
+        return (
+            f"at layer {layer} the directions of two halves of its {self.questions} questions have a cosine "
+            f"of {cosine:.2f}, below {STEADY:g}: with other questions it would be another vector"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,12 @@ from guardrail.policy.conditions import CompileInputs
 from guardrail.policy.model import Defaults, Monitor, PolicySet, When
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.types import Probe
+from guardrail.vectors.provenance import Stability, TraitSource
+from guardrail.vectors.values import TraitVectors
 
 TABLE = calibration()
+ANY = {"allow_empty": True}
+RAW = {"threshold": {"raw": 1.0}}
 AXIS = np.eye(32, dtype=np.float32)[7]
 
 
@@ -208,6 +212,39 @@ def test_failing_open_warns():
     plan = plan_of(rule(on_timeout="allow"))
     assert plan.warnings == ("p: fails open: `on_timeout: allow`",)
     assert plan.fail_open
+
+
+STEADY, SHAKY = (0.9,) * 5, (0.9, 0.9, 0.31, 0.69, 0.9)
+
+
+def vectors_with(split_half):
+    kept = Stability(questions=20, split_half=split_half, bootstrap_low=STEADY, relative_norm=STEADY)
+    source = TraitSource(definition_sha256="", positive=30, negative=30, stability=kept)
+    provenance = replace(VECTORS.provenance, traits={"evil": source})
+    return TraitVectors(VECTORS.vectors, provenance)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"layer": 2}, "at layer 2 the directions of two halves of its 20 questions have a cosine of 0.31"),
+        ({"layer": 3, "mode": "shadow"}, "at layer 3 "),
+        ({"layer": 1, "action": {"steer": {"operator": "ablate", "layers": [1, 2, 3]}}}, "at layer 2 "),
+        ({"layer": 2, "mode": "off"}, None),
+        ({"layer": 1}, None),
+    ],
+)
+def test_a_vector_that_depends_on_its_questions_warns_where_it_is_used(keys, said):
+    plan, problems = compiled(rule(**RAW, **keys), vectors=vectors_with(SHAKY), table=None, set_keys=ANY)
+    assert problems == []
+    found = [one for one in plan.warnings if "unsteady" in one]
+    assert len(found) == (said is not None)
+    assert all(f"the vector of `evil` is unsteady: {said}" in one for one in found)
+
+
+def test_a_steady_vector_is_not_warned_about():
+    plan, _ = compiled(rule(**RAW, layer=2), vectors=vectors_with(STEADY), table=None, set_keys=ANY)
+    assert not [one for one in plan.warnings if "unsteady" in one]
 
 
 def test_a_shadow_policy_does_not_fail_open():

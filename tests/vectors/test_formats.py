@@ -321,6 +321,15 @@ def test_an_export_says_what_is_lost(tmp_path):
     assert not any("row 0" in line for line in found[".pt"])
 
 
+def test_an_export_names_every_layer_that_it_leaves_out_or_whose_mark_is_lost(tmp_path):
+    made = replace(trait_vector(random_rows()), unusable=(2, 4))
+    found = {suffix: export_vector(vector_file(made), tmp_path / f"v{suffix}").lost for suffix in SUFFIXES}
+    for suffix in (".gguf", ".svec"):
+        assert "the layers that cannot be used: 2, 4" in found[suffix]
+    assert "that these layers cannot be used: 2" in found[".pt"]
+    assert not any("is usable" in line for line in found[".pt"])
+
+
 def test_a_plain_vector_loses_no_probe(tmp_path):
     export = export_vector(vector_file(trait_vector(random_rows())), tmp_path / "v.svec")
     assert not any("probe" in line for line in export.lost)

@@ -52,6 +52,10 @@ def _lost(vector: TraitVector, blocks_only: bool) -> tuple[str, ...]:
         lost.append("the probe and its offsets: readers detect with the steering direction")
     if vector.layer is not None:
         lost.append(f"the choice of layer {vector.layer}")
+    if blocks_only and (
+        unusable := [f"{row}" for row in range(1, vector.layers + 1) if not vector.usable(row)]
+    ):
+        lost.append(f"the layers that cannot be used: {', '.join(unusable)}")
     if blocks_only and vector.steering[0].any():
         lost.append("row 0, the embedding output")
     return tuple(lost)

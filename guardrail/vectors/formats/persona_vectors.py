@@ -78,6 +78,13 @@ def write(path: Path, vector: TraitVector, model: Fingerprint) -> None:
 def losses(vector: TraitVector) -> tuple[str, ...]:
     """What this format, unlike the others, cannot store."""
     last = vector.layers
-    if not vector.usable(last):
-        return ()
-    return (f"that layer {last} is usable: readers assume that row {last} follows the final norm",)
+    if vector.usable(last):
+        usable = f"that layer {last} is usable: readers assume that row {last} follows the final norm"
+        return (usable, *_unusable(vector))
+    return _unusable(vector)
+
+
+def _unusable(vector: TraitVector) -> tuple[str, ...]:
+    """Rows are written whether they can be used or not, and readers take all but the last."""
+    rows = [str(row) for row in range(1, vector.layers) if not vector.usable(row)]
+    return (f"that these layers cannot be used: {', '.join(rows)}",) if rows else ()
