@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from guardrail.engines import Continuation, Prompt
+from guardrail.engines import Continuation, Prompt, Span
 from guardrail.engines.transformers.activations import Site
 from guardrail.engines.transformers.batches import bucketed
 from guardrail.engines.transformers.model import LocalModel
@@ -19,7 +19,7 @@ from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.sampling import SeededRows
 from guardrail.engines.transformers.steering import steered
 from guardrail.errors import PromptError
-from guardrail.types import Array, Message, Steering
+from guardrail.types import Array, Message, Position, Steering
 
 ROWS = 64
 """The default number of rows in a batch."""
@@ -91,9 +91,12 @@ class Subject:
         """The longest sequence that the model takes."""
         return self.local.max_tokens
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        """The prompt's ids, up to where the reply begins. Raises PromptError if the template refuses."""
-        return self.local.render(messages)
+    def render(self, messages: Sequence[Message], positions: Collection[Position] = ()) -> Prompt:
+        """The prompt's ids, up to where the reply begins, and the spans of `positions`.
+
+        Raises PromptError if the template refuses, or if the tokens of a position cannot be found.
+        """
+        return self.local.render(messages, positions)
 
     def replies(
         self,
@@ -174,32 +177,50 @@ class Subject:
         rows = [self.render(messages).ids for messages in prompts]
         return self.means(rows, [[(len(ids) - 1, len(ids))] for ids in rows])[:, 0]
 
+    def states(self, prompts: Sequence[Prompt], positions: Sequence[Position]) -> Array:
+        """[n, positions, L + 1, d_model] float32, as the guard reads prompts rendered with these positions.
+
+        NaN where a prompt has nothing to read (only for `tool_mean`).
+        """
+        runs = [[prompt.spans[position] for position in positions] for prompt in prompts]
+        found = self._pooled([prompt.ids for prompt in prompts], runs)
+        found[np.array([[not spans for spans in row] for row in runs], bool)] = np.nan
+        return found
+
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Indices of rows of these lengths, in batches to read at once."""
         return bucketed(lengths, self.rows, CPU_TOKENS if self.device.type == "cpu" else math.inf)
 
-    def means(self, rows: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[int, int]]]) -> Array:
+    def means(self, rows: Sequence[Sequence[int]], spans: Sequence[Sequence[Span]]) -> Array:
         """[n, spans, L + 1, d_model] float32: mean states over each row's spans [start, end) of tokens.
 
-        One forward pass per batch, with rows padded on the right; memory holds one layer of one batch at a
-        time. An empty span gives zeros. Every row has the same number of spans.
+        An empty span gives zeros. Every row has the same number of spans.
         """
-        count = len(spans[0]) if spans else 0
+        return self._pooled(rows, [[(span,) for span in row] for row in spans])
+
+    def _pooled(self, rows: Sequence[Sequence[int]], runs: Sequence[Sequence[Sequence[Span]]]) -> Array:
+        """[n, k, L + 1, d_model] float32: the means over k sets of runs of tokens in each row.
+
+        One forward pass per batch, with rows padded on the right; memory holds one layer of one batch at a
+        time.
+        """
+        count = len(runs[0]) if runs else 0
         means = np.zeros((len(rows), count, self.layers + 1, self.d_model), np.float32)
         for batch in self.batches([len(ids) for ids in rows]):
             ids, mask = self.local.padded([rows[i] for i in batch], left=False)
-            weights = _averaging([spans[i] for i in batch], ids.shape[1]).to(self.device)
+            weights = _averaging([runs[i] for i in batch], ids.shape[1]).to(self.device)
             sites = [Site(layer) for layer in range(self.layers + 1)]
             found = self.activations.read(ids, mask, sites, weights)
             means[batch] = torch.stack([found[site].cpu() for site in sites], dim=2).numpy()
         return means
 
 
-def _averaging(spans: Sequence[Sequence[tuple[int, int]]], width: int) -> Tensor:
-    """[rows, spans, tokens]: the weights that average over each span."""
-    weights = torch.zeros(len(spans), len(spans[0]), width)
-    for i, row in enumerate(spans):
-        for j, (start, end) in enumerate(row):
-            if end > start:
-                weights[i, j, start:end] = 1 / (end - start)
+def _averaging(runs: Sequence[Sequence[Sequence[Span]]], width: int) -> Tensor:
+    """[rows, k, tokens]: the weights that average over each set of runs."""
+    weights = torch.zeros(len(runs), len(runs[0]), width)
+    for i, row in enumerate(runs):
+        for j, spans in enumerate(row):
+            tokens = sum(end - start for start, end in spans)
+            for start, end in spans:
+                weights[i, j, start:end] = 1 / max(tokens, 1)
     return weights

@@ -13,7 +13,7 @@ from guardrail.engines.transformers.steering import steered
 from guardrail.errors import PromptError, SteeringError
 from guardrail.extract.subject import Subject
 from guardrail.testing import tiny_model
-from guardrail.types import Message
+from guardrail.types import POSITIONS, Message
 
 QUESTIONS = ("hello", "what is this?", "tell me a much longer story about rain", "z", "one more")
 PROMPTS = [[Message("system", "be brief"), Message("user", text)] for text in QUESTIONS]
@@ -152,3 +152,33 @@ def test_means_are_over_each_rows_own_spans(subject):
         assert np.allclose(row[0, 2], hidden[:3].mean(0), atol=1e-5)
         assert np.allclose(row[1, 2], hidden[2:].mean(0), atol=1e-5)
         assert not row[2].any()
+
+
+KNOWS_TOOLS = "{% for m in messages %}<|user|>{{ m.role }}:{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+
+
+def test_states_are_the_means_that_each_position_names():
+    subject = Subject(tiny_model(), TOKENIZER, chat_template=KNOWS_TOOLS)
+    talk = [*PROMPTS[2], Message("assistant", "no"), Message("tool", "wet"), Message("tool", "cold")]
+    prompts = [subject.render(messages, POSITIONS) for messages in (talk, PROMPTS[0])]
+    found = subject.states(prompts, POSITIONS)
+    for row, prompt, text, results in zip(
+        found, prompts, (QUESTIONS[2], "hello"), (["wet", "cold"], []), strict=True
+    ):
+        whole = TOKENIZER.decode(prompt.ids)
+        # one token per byte, apart from the four marks
+        tokens = [(TOKENIZER.decode([token]), i) for i, token in enumerate(prompt.ids)]
+        assert "".join(token for token, _ in tokens) == whole
+        starts = [sum(len(token) for token, _ in tokens[:i]) for i in range(len(tokens))]
+        (hidden,) = subject.model(torch.tensor([prompt.ids]), output_hidden_states=True).hidden_states[3]
+        texts = {"user_mean": [text], "tool_mean": results}
+        for j, position in enumerate(POSITIONS):
+            spans = [(whole.index(t), whole.index(t) + len(t)) for t in texts.get(position, [])]
+            inside = {
+                "last": [len(tokens) - 1],
+                "prompt_mean": range(len(tokens)),
+            }.get(position, [i for i, s in enumerate(starts) if any(a <= s < b for a, b in spans)])
+            if not inside:
+                assert np.isnan(row[j]).all()
+                continue
+            assert np.allclose(row[j, 3], hidden[list(inside)].mean(0).detach(), atol=1e-5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,7 +17,7 @@ from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.engines.transformers.self_test import LONG, SelfTest
 from guardrail.engines.transformers.turn import turn_of
-from guardrail.types import Message
+from guardrail.types import Message, Position
 
 
 class LocalModel:
@@ -89,9 +89,9 @@ class LocalModel:
         known = type(self.inner).__module__.startswith("transformers.")
         return torch.inference_mode() if known else torch.no_grad()
 
-    def render(self, messages: Sequence[Message]) -> Prompt:
+    def render(self, messages: Sequence[Message], positions: Collection[Position] = ()) -> Prompt:
         """The prompt's ids, up to where the reply begins. Raises PromptError if the template refuses."""
-        return self.renderer.render(messages)
+        return self.renderer.render(messages, (), positions)
 
     def padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
         """ids and mask [rows, tokens], on the model's device."""
