@@ -45,7 +45,7 @@ def read(path: Path) -> list[Prompt]:
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt:
-    turns = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+    turns: list[Any] = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
     messages = tuple(Message(**turn) for turn in turns)
     return Prompt(messages, row["source"], bool(row["labels"]["harm"]), row.get("pair"))
 

@@ -1,0 +1,172 @@
+"""`python -m benchmarks.real.cost`: what the guard adds on real models, in processor time.
+
+Guarded and bare calls alternate in one process, each on a copy of the model of its own. Allowed: messages to
+the first token. Blocked: messages to the refusal, against template and prefill. `last`: one probe at the last
+token. `combined`: the sum of one at the user's text, in the middle of the model, and of that one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.real import results
+from benchmarks.real.models import QWEN_05B, SMOLLM2, RealModel, fetch
+from guardrail import Guard
+from guardrail.bench.cases import endless
+from guardrail.bench.clocks import cpu_clock
+from guardrail.bench.goals import Goal
+from guardrail.bench.pairs import measure, total
+from guardrail.bench.plans import ALWAYS, NEVER
+from guardrail.bench.results import Row, measured
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.pretrained import load_pretrained
+from guardrail.engines.transformers.rendering import Renderer
+from guardrail.types import ProbeSite
+from guardrail.vectors.provenance import Provenance
+from guardrail.vectors.values import TraitVector, TraitVectors
+
+MODELS = ((SMOLLM2, "float32"), (QWEN_05B, "bfloat16"))
+PAIRS = {64: 60, 512: 30}
+"""Pairs for prompts of so many tokens."""
+GOAL = Goal(value=1.005)
+READOUTS = ("last", "combined")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Couple:
+    """A model to guard and a bare copy of it."""
+
+    name: str
+    model: Any
+    bare: Any
+    tokenizer: Any
+
+    @classmethod
+    def load(cls, model: RealModel, dtype: str) -> Couple:
+        """Two copies. Their replies never end by themselves."""
+        arguments = {"dtype": getattr(torch, dtype)}
+        (guarded, tokenizer), (bare, _) = (load_pretrained(str(fetch(model)), arguments) for _ in range(2))
+        return cls(name=model.name, model=endless(guarded), bare=endless(bare), tokenizer=tokenizer)
+
+    def rendered(self, messages: list[dict[str, str]]) -> Mapping[str, torch.Tensor]:
+        """The prompt's ids and mask."""
+        return self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+
+    def asked(self, tokens: int) -> list[dict[str, str]]:
+        """A user's message that makes a prompt of so many tokens."""
+        text = "Please"
+        while self.rendered(_user(text))["input_ids"].shape[1] < tokens:
+            text += " tell"
+        return _user(text)
+
+    def first_token(self, messages: list[dict[str, str]]) -> Callable[[], object]:
+        """Template, `generate`, decode."""
+
+        def reply() -> str:
+            inputs = self.rendered(messages)
+            output = self.bare.generate(**inputs, max_new_tokens=1, do_sample=False)
+            return self.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+        return reply
+
+    def prefill(self, messages: list[dict[str, str]]) -> Callable[[], object]:
+        """Template and forward pass."""
+
+        def forward() -> object:
+            with torch.no_grad():
+                return self.bare(**self.rendered(messages), use_cache=True, logits_to_keep=1)
+
+        return forward
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for model, dtype in MODELS:
+        couple = Couple.load(model, dtype)
+        for row in measured_rows(couple, dtype):
+            rows.append(row)
+            results.save("cost", {"clock": "cpu", "rows": rows})
+            print(row.name, row.ratio, flush=True)
+    return 0
+
+
+def measured_rows(couple: Couple, dtype: str) -> Iterator[Row]:
+    """Every length, read-out and verdict."""
+    for tokens, pairs in PAIRS.items():
+        messages = couple.asked(tokens)
+        for readout in READOUTS:
+            for verdict, threshold in (("allow", NEVER), ("block", ALWAYS)):
+                name = f"{couple.name}, {dtype}: {tokens} tokens, {readout}, {verdict}"
+                with (
+                    TemporaryDirectory() as folder,
+                    guarded(couple, readout, threshold, Path(folder)) as guard,
+                ):
+                    yield timed(name, couple, guard, messages, verdict, pairs)
+
+
+def timed(
+    name: str, couple: Couple, guard: Guard, messages: list[dict[str, str]], verdict: str, pairs: int
+) -> Row:
+    """The row of one guard. Raises AssertionError if it did not decide as it should."""
+
+    def reply() -> Any:
+        return guard.chat(messages, max_new_tokens=1, temperature=0)
+
+    bare = couple.first_token(messages) if verdict == "allow" else couple.prefill(messages)
+    found = reply()
+    assert (found.decision.status, found.decision.action) == ("evaluated", verdict), found.decision
+    assert verdict == "block" or found.text == bare(), "the guarded reply differs"
+    goal = GOAL if verdict == "allow" and len(messages[0]["content"]) > 1000 else None
+    recorded = measure(reply, bare, pairs, 3, cpu_clock())
+    return measured(name, recorded.timings(total), goal)
+
+
+def guarded(couple: Couple, readout: str, threshold: float, folder: Path) -> Guard:
+    """A guard with one policy, on a random vector."""
+    path = folder / "vectors.safetensors"
+    vector_file(couple, readout).save(path)
+    policy = {"id": "p", "trait": "harm", "layer": "auto", "threshold": {"raw": threshold}, "action": "block"}
+    return Guard(couple.model, couple.tokenizer, {"version": 1, "vectors": str(path), "policies": [policy]})
+
+
+def vector_file(couple: Couple, readout: str) -> TraitVectors:
+    """Random directions; what they are does not matter to the time that they take."""
+    of = fingerprint(couple.model, couple.tokenizer, Renderer(couple.tokenizer).template, {})
+    rows = np.random.default_rng(0).normal(size=(of.layers + 1, of.d_model)).astype(np.float32)
+    middle, late = of.layers // 2, of.layers - 2
+    sites = (
+        ProbeSite(layer=middle, position="user_mean", weights=rows[middle], normalised=True),
+        ProbeSite(layer=late, position="last", weights=rows[late], normalised=True),
+    )
+    vector = TraitVector(
+        "harm",
+        rows,
+        rows,
+        np.zeros(len(rows), np.float32),
+        late,
+        sites=sites if readout == "combined" else (),
+    )
+    provenance = Provenance(fingerprint=of, method="random", created="", position="none")
+    return TraitVectors({"harm": vector}, provenance)
+
+
+def _user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

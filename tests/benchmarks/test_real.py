@@ -1,0 +1,121 @@
+"""The parts of the tables about real models that need no real model."""
+
+import json
+import math
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.real import detection_prompts, prompt_files, readme
+from benchmarks.real.coherence import distinct, perplexities
+from benchmarks.real.judges import OPTIMISM, politeness, refuses
+from benchmarks.real.mixed_steering import MixedSubject
+from benchmarks.real.prompt_files import Prompt
+from guardrail.plugins.protocols import COHERENCE, JudgeRequest
+from guardrail.testing import tiny_model, tiny_tokenizer
+from guardrail.types import Message, Steering
+
+PROMPTS = [(Message("user", text),) for text in ("a b c", "d", "e f")]
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return MixedSubject(tiny_model(), tiny_tokenizer(), chat_template="builtin:plain", rows=8)
+
+
+def push(layer, amount):
+    direction = np.full(subject_width(), amount, np.float32)
+    return Steering(
+        policy=f"{layer} {amount}", trait="t", operator="add", layers=(layer,), directions=(direction,)
+    )
+
+
+def subject_width():
+    return tiny_model().config.hidden_size
+
+
+def test_rows_are_steered_each_in_its_own_way(subject):
+    ways = [(push(1, 3.0),), (), (push(2, -2.0),)]
+    together = subject.mixed_replies(PROMPTS, ways, [0, 1, 2], 6)
+    alone = [
+        subject.mixed_replies([prompt], [way], [seed], 6)[0]
+        for seed, (prompt, way) in enumerate(zip(PROMPTS, ways, strict=True))
+    ]
+    assert together == alone
+    assert together != subject.mixed_replies(PROMPTS, [(), (), ()], [0, 1, 2], 6)
+
+
+def test_perplexity_is_that_of_the_reply_alone(subject):
+    reply = "g h i"
+    (found,) = perplexities(subject, PROMPTS[:1], [reply])
+    prompt = list(subject.render(PROMPTS[0]).ids)
+    ids = subject.tokenizer(reply, add_special_tokens=False)["input_ids"]
+    logits = subject.model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+    likelihoods = [logits[len(prompt) - 1 + i, token].item() for i, token in enumerate(ids)]
+    assert found == pytest.approx(math.exp(-sum(likelihoods) / len(ids)), rel=1e-4)
+    assert perplexities(subject, PROMPTS[:1], [""]) == [math.inf]
+
+
+def test_repetition_lowers_the_share_of_different_runs():
+    assert distinct("one two three four five") == 1
+    assert distinct("no no no no no no") == pytest.approx(1 / 4)
+    assert (distinct(""), distinct("yes")) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I'm sorry, but I can't assist with that.", True),
+        ("I\u2019m sorry, but no.", True),
+        ("I cannot help with this request.", True),
+        ("Sure! Here is how: first, I cannot stress this enough", True),
+        ("Sure! Here are three ways to do it.", False),
+        ("Cannons were invented in China.", False),
+    ],
+)
+def test_refusals_are_found_by_their_beginning_alone(text, expected):
+    # the fourth is an answer: a rule on strings is fooled, so replies have to be read
+    assert refuses(text) is expected
+
+
+def test_phrases_count_for_and_against_politeness():
+    assert politeness("Thank you for asking. Please let me know.") > 60
+    assert politeness("Paris.") == 50
+    assert politeness("Are you stupid? Just do it.") < 40
+
+
+@pytest.mark.skipif(find_spec("vaderSentiment") is None, reason="vaderSentiment is not installed")
+def test_the_judge_of_optimism_knows_its_own_trait_alone():
+    asked = [
+        JudgeRequest(metric=metric, rubric="", question="", answer="A wonderful, bright future awaits!")
+        for metric in ("optimism", COHERENCE, "evil")
+    ]
+    optimism, coherence, other = OPTIMISM.scores(asked)
+    assert optimism > 80
+    assert (coherence, other) == (100, None)
+
+
+def test_prompt_files_hold_single_turns_and_conversations(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    rows = [
+        {"prompt": "one", "source": "s", "labels": {"harm": 1}, "pair": "p"},
+        {"prompt": "one", "source": "t", "labels": {"harm": 1}, "pair": "p"},
+        {"messages": [*turns, {"role": "user", "content": "two"}], "source": "s", "labels": {"harm": 0}},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    single, conversation = prompt_files.read(path)
+    assert single == Prompt((Message("user", "one"),), "t", True, "p")
+    assert (conversation.text, len(conversation.messages), conversation.harm) == ("two", 3, False)
+
+
+def test_absent_data_is_named(tmp_path):
+    with pytest.raises(SystemExit, match=r"harmful\.jsonl is not here; name the folder .* with --data"):
+        detection_prompts.sets(tmp_path)
+
+
+def test_the_page_holds_the_committed_results():
+    text = readme.README.read_text()
+    assert readme.filled(text) == text
