@@ -6,9 +6,11 @@ of guardrail's own is printed, and the exit code is 2.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Annotated
@@ -78,7 +80,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code: 0 success, 1 a finding, 2 a usage error, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        build(needed(given))(args=given, prog_name="guardrail")
+        with _logged():
+            build(needed(given))(args=given, prog_name="guardrail")
     except GuardrailError as error:
         print(error if isinstance(error, PolicyError | TraitError) else f"error: {error}", file=sys.stderr)
         return 2
@@ -87,6 +90,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _ended(INTERRUPTED)
     return 0
+
+
+@contextmanager
+def _logged() -> Generator[None]:
+    """What guardrail logs is said like the other messages of a command."""
+    log, handler = logging.getLogger("guardrail"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _ended(code: int) -> int:

@@ -41,7 +41,7 @@ def open_guard(
     with loading(model):
         from guardrail import Guard
 
-        guard = Guard(
+        return Guard(
             *load(model),
             source,
             engine=model.engine,
@@ -49,9 +49,6 @@ def open_guard(
             chat_template=model.chat_template,
             watch_s=watch_s,
         )
-    for warning in guard.active.plan.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return guard
 
 
 def check_policies(path: Path, model: ModelOptions) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -61,6 +61,7 @@ class PolicyWatcher:
         self._interval_s: float | None = None
         self._seen = self._digest()
         self._active = self._candidate()
+        _tell(self._active.plan.warnings)
         self.loaded_at = datetime.now(UTC)
         self.error: BaseException | None = None
         """Why the last reload failed, or None if it succeeded."""
@@ -93,6 +94,7 @@ class PolicyWatcher:
             except Exception as error:
                 self._failed(error)
                 return False
+            _tell(w for w in candidate.plan.warnings if w not in self._active.plan.warnings)
             self._active, self.loaded_at = candidate, datetime.now(UTC)
             self.error, self.reloads = None, self.reloads + 1
             return True
@@ -172,6 +174,12 @@ class PolicyWatcher:
         for path in _files(Path(self._source)):
             digest.update(_content(path))
         return digest.hexdigest()
+
+
+def _tell(warnings: Iterable[str]) -> None:
+    """What a person should know about valid policies, once: each decision carries it as well."""
+    for warning in warnings:
+        log.warning("%s", warning)
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Reloading survives whatever a policy file holds, and goes on with the next good one."""
 
+import json
 import threading
 import time
 
@@ -132,3 +133,14 @@ def test_a_watch_that_cannot_start_can_be_started_again(watched, monkeypatch):
 
 def _fails(thread):
     raise RuntimeError("can't start new thread")
+
+
+def test_warnings_are_logged_once_and_again_only_if_a_reload_brings_new_ones(tmp_path, caplog):
+    broad = rule(id="broad", threshold=0.01)
+    path = world(tmp_path) / "policies.json"
+    path.write_text(json.dumps(policies(tmp_path, broad)))
+    with PolicyWatcher(path, lambda: FINGERPRINT, Plugins()) as watcher:
+        assert [record.getMessage()[:20] for record in caplog.records] == ["broad: the threshold"]
+        path.write_text(json.dumps(policies(tmp_path, broad, rule(id="open", on_error="allow"))))
+        assert watcher.reload()
+    assert [record.getMessage()[:16] for record in caplog.records[1:]] == ["open: fails open"]
