@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from guardrail.calibration.benign import Benign, BenignReplies
 from guardrail.calibration.evidence import Evidence
+from guardrail.calibration.slices import Populations, Slice
 from guardrail.errors import CalibrationError
 from guardrail.files import json_text
 from guardrail.types import Fingerprint
@@ -26,7 +27,7 @@ class Calibration:
 
     `probes` are projections of the last prompt tokens on the probes. `steering` are those of prompt and
     reply tokens on the unit steering vectors, which `cap` limits. `replies` calibrates policies about replies
-    and may be missing.
+    and may be missing. `slices` are known by name.
     """
 
     fingerprint: Fingerprint
@@ -40,6 +41,22 @@ class Calibration:
     )
     evidence: Evidence | None = None
     """None in files from older versions and in files made without `guardrail calibrate`."""
+    slices: Mapping[str, Slice] = field(default_factory=dict[str, Slice], repr=False)
+    worst_slice: bool = False
+    """Whether thresholds that are rates or percentiles hold for every slice as well."""
+
+    def __post_init__(self) -> None:
+        for name, one in self.slices.items():
+            if any(self.probes[trait].keys() - one.probes.get(trait, {}).keys() for trait in self.probes):
+                raise CalibrationError(f"slice `{name}`: a trait or a layer is missing")
+
+    def populations(self, trait: str, layer: int) -> Populations | None:
+        """What thresholds of a trait at a layer must hold for. None if the calibration lacks them."""
+        benign = self.probes.get(trait, {}).get(layer)
+        if benign is None:
+            return None
+        binding = self.slices if self.worst_slice else {}
+        return Populations(benign, {name: one.probes[trait][layer] for name, one in binding.items()})
 
     @cached_property
     def sha256(self) -> str:
@@ -52,8 +69,8 @@ class Calibration:
 
     def _json(self) -> str:
         content = {"format": FORMAT, "version": FORMAT_VERSION, **_fields(self)}
-        for name in ("replies", "evidence"):
-            # so that the hash of a file from before `replies` existed stays the same
+        for name in ("replies", "evidence", "slices", "worst_slice"):
+            # so that the hash of a file from before these keys existed stays the same
             if not getattr(self, name):
                 del content[name]
         return json.dumps(content, sort_keys=True, default=_fields)

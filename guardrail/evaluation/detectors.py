@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.calibration.benign import Benign
+from guardrail.calibration.slices import Populations
 from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError
 from guardrail.evaluation.material import Example, Material, benign, labelled_as
@@ -94,17 +94,17 @@ def from_calibration(
     """
     found: dict[str, Detector] = {}
     for trait, layer in layers.items():
-        benign = _benign_at(calibration, trait, layer)
-        rate = max(FPR, 1 / (benign.n + 1))
-        threshold = benign.conformal(rate, "lower" if trait in below else "upper")
+        known = _known_at(calibration, trait, layer)
+        rate = max(FPR, 1 / (known.fewest + 1))
+        threshold = known.conformal(rate, "lower" if trait in below else "upper").projection
         found[_name(trait, rate)] = _detector(vectors[trait], layer, threshold, trait in below, "calibration")
     return found
 
 
-def _benign_at(calibration: Calibration, trait: str, layer: int) -> Benign:
-    if layer not in (known := calibration.probes.get(trait, {})):
+def _known_at(calibration: Calibration, trait: str, layer: int) -> Populations:
+    if (known := calibration.populations(trait, layer)) is None:
         raise CalibrationError(f"the calibration lacks {trait} at layer {layer}; calibrate again")
-    return known[layer]
+    return known
 
 
 def _name(trait: str, fpr: float) -> str:

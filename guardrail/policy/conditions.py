@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from guardrail.calibration.benign import Benign
+from guardrail.calibration.slices import Populations
 from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError
 from guardrail.files.problems import suggest
@@ -70,9 +71,11 @@ class Conditions:
         self, condition: Condition, layer: int, path: tuple[str | int, ...]
     ) -> CompiledCondition | None:
         """The condition on a prompt's score at `layer`, or None after reporting a problem."""
-        benign = self._benign(condition.trait, layer)
+        known = self._known(condition.trait, layer)
+        benign = known and known.benign
         try:
-            raw = raw_threshold(condition, benign)
+            edge = raw_threshold(condition, known)
+            raw = edge.projection
             threshold = finite(benign.standardise(raw) if benign else raw)
             reading = self._reading(condition.trait, layer, benign)
         except CalibrationError as error:
@@ -88,6 +91,7 @@ class Conditions:
             fires=condition.fires,
             fpr=fpr,
             n=benign.n if benign else None,
+            slice=edge.slice,
         )
 
     def _condition(
@@ -159,10 +163,9 @@ class Conditions:
             return None
         return layer
 
-    def _benign(self, trait: str, layer: int) -> Benign | None:
-        if self.inputs.calibration is None:
-            return None
-        return self.inputs.calibration.probes.get(trait, {}).get(layer)
+    def _known(self, trait: str, layer: int) -> Populations | None:
+        calibration = self.inputs.calibration
+        return calibration and calibration.populations(trait, layer)
 
     def _reading(self, trait: str, layer: int, benign: Benign | None) -> int:
         if (trait, layer) not in self.probes:

@@ -28,36 +28,46 @@ class Rate:
 
 
 def condition_rate(
-    condition: CompiledCondition, calibration: Calibration | None, monitor: Monitor | None = None
+    condition: CompiledCondition,
+    calibration: Calibration | None,
+    monitor: Monitor | None = None,
+    slice: str | None = None,
 ) -> Rate | None:
     """The rate that a threshold was calibrated for, else the rate in the calibration, or None without one.
 
-    With a `monitor` it is the rate per benign reply.
+    With a `monitor` it is the rate per benign reply, with a `slice` the rate on its prompts.
     """
     tail: Tail = "upper" if condition.fires == "above" else "lower"
-    known = _benign(condition, calibration, monitor, tail)
+    known = _benign(condition, calibration, monitor, slice, tail)
     if known is None:
         return None
-    if condition.fpr is not None:
+    if condition.fpr is not None and condition.slice == slice:
         return Rate(condition.fpr, *fpr_interval(known.n, condition.fpr), known.n)
     return Rate(*observed_fpr(known.beyond(condition.raw, tail), known.n), known.n)
 
 
 def _benign(
-    condition: CompiledCondition, calibration: Calibration | None, monitor: Monitor | None, tail: Tail
+    condition: CompiledCondition,
+    calibration: Calibration | None,
+    monitor: Monitor | None,
+    slice: str | None,
+    tail: Tail,
 ) -> Benign | None:
     if calibration is None or condition.layer is None or condition.drift is not None:
         return None
     if monitor is None:
-        return calibration.probes.get(condition.trait, {}).get(condition.layer)
+        probes = calibration.probes if slice is None else calibration.slices[slice].probes
+        return probes.get(condition.trait, {}).get(condition.layer)
+    if slice is not None:
+        return None
     replies = calibration.replies.get(condition.trait, {}).get(condition.layer)
     table = {} if replies is None else replies.highest if tail == "upper" else replies.lowest
     return table.get(monitor.key)
 
 
-def rule_rate(rule: Rule, calibration: Calibration | None) -> Rate | None:
+def rule_rate(rule: Rule, calibration: Calibration | None, slice: str | None = None) -> Rate | None:
     """The sum of its conditions bounds `any_of`, the rarest one bounds `all_of`. None if unknown."""
-    rates = [condition_rate(condition, calibration, rule.monitor) for condition in rule.conditions]
+    rates = [condition_rate(one, calibration, rule.monitor, slice) for one in rule.conditions]
     known = [rate for rate in rates if rate is not None]
     if len(rule.conditions) == 1:
         return rates[0]
@@ -67,13 +77,13 @@ def rule_rate(rule: Rule, calibration: Calibration | None) -> Rate | None:
     return _sum(known) if len(known) == len(rates) else None
 
 
-def set_rate(plan: Plan, calibration: Calibration | None) -> Rate | None:
+def set_rate(plan: Plan, calibration: Calibration | None, slice: str | None = None) -> Rate | None:
     """An upper bound for all enforced policies together: the sum, at most 1. None if one is unknown.
 
-    With response policies the rate is per benign prompt and its reply.
+    With response policies the rate is per benign prompt and its reply; a slice has prompts only.
     """
-    rules = (*plan.rules, *plan.reply_rules)
-    rates = [rule_rate(rule, calibration) for rule in rules if rule.mode == "enforce"]
+    rules = (*plan.rules, *(plan.reply_rules if slice is None else ()))
+    rates = [rule_rate(rule, calibration, slice) for rule in rules if rule.mode == "enforce"]
     known = [rate for rate in rates if rate is not None]
     return _sum(known) if len(known) == len(rates) else None
 

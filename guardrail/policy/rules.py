@@ -20,7 +20,8 @@ class CompiledCondition:
     """One comparison. `reading` is the probe's index in the plan, None for a scorer that reads no layer.
 
     `threshold` and readings are scores; `raw` is the same threshold as a projection. `fpr` and `n` give the
-    calibrated rate and the number of benign prompts behind it. With `drift` the condition is about earlier
+    calibrated rate and the number of benign prompts behind it; `slice` is the slice of the calibration that
+    set the threshold, None if the benign sample did. With `drift` the condition is about earlier
     replies of the conversation and reads nothing. In a reply rule `reading` is an index into `reply_probes`.
     """
 
@@ -32,6 +33,7 @@ class CompiledCondition:
     fires: Fires = "above"
     fpr: float | None = None
     n: int | None = None
+    slice: str | None = None
     drift: Drift | None = None
 
     def holds(self, score: float) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from guardrail.calibration.benign import Benign, BenignReplies, Tail
+from guardrail.calibration.benign import BenignReplies, Tail
+from guardrail.calibration.slices import Edge, Populations
 from guardrail.errors import CalibrationError
 from guardrail.policy.model import Condition, FprThreshold, Monitor, PercentileThreshold, RawThreshold
 from guardrail.vectors.values import FLOAT32_MAX
@@ -25,15 +26,15 @@ def finite(threshold: float) -> float:
     return threshold
 
 
-def raw_threshold(condition: Condition, benign: Benign | None) -> float:
+def raw_threshold(condition: Condition, known: Populations | None) -> Edge:
     """The threshold as a projection. Raises CalibrationError if a calibration is missing or too small."""
     value = condition.threshold
     if isinstance(value, RawThreshold):
-        return value.raw
-    if benign is None:
+        return Edge(value.raw)
+    if known is None:
         missing = f"needs a calibration of `{condition.trait}` at this layer"
         raise CalibrationError(f"{missing}: set `calibration`, or write {{raw: ...}}")
-    return _projection(condition, benign.mean, benign.sd, lambda _: benign)
+    return _edge(condition, known.benign.mean, known.benign.sd, lambda _: known)
 
 
 def raw_reply_threshold(condition: Condition, monitor: Monitor, replies: BenignReplies | None) -> float:
@@ -48,16 +49,20 @@ def raw_reply_threshold(condition: Condition, monitor: Monitor, replies: BenignR
     if replies is None:
         missing = f"needs a calibration with benign replies of `{condition.trait}` at this layer"
         raise CalibrationError(f"{missing}; add one, or write {{raw: ...}}")
-    return _projection(condition, replies.mean, replies.sd, lambda tail: replies.extremes(monitor.key, tail))
+
+    def extremes(tail: Tail) -> Populations:
+        return Populations(replies.extremes(monitor.key, tail))
+
+    return _edge(condition, replies.mean, replies.sd, extremes).projection
 
 
-def _projection(condition: Condition, mean: float, sd: float, spread: Callable[[Tail], Benign]) -> float:
+def _edge(condition: Condition, mean: float, sd: float, spread: Callable[[Tail], Populations]) -> Edge:
     """The threshold as a projection. `spread` gives the values that a rate or a percentile refers to."""
     value = condition.threshold
     tail: Tail = "upper" if condition.fires == "above" else "lower"
     if isinstance(value, FprThreshold):
         return spread(tail).conformal(value.fpr, tail)
     if isinstance(value, PercentileThreshold):
-        return spread(tail).percentile(value.percentile if tail == "upper" else 100 - value.percentile)
+        return spread(tail).percentile(value.percentile, tail)
     assert isinstance(value, int | float), value
-    return mean + float(value) * sd
+    return Edge(mean + float(value) * sd)

@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from guardrail.calibration.values import Calibration
-from guardrail.policy.rates import condition_rate
+from guardrail.policy.rates import condition_rate, rule_rate
 from guardrail.policy.rules import Rule
 from guardrail.types import ALLOW
 from guardrail.vectors.provenance import Provenance
 
 OFTEN = 0.1
 """The share of benign prompts beyond which a threshold is probably a mistake."""
+TIMES = 3
+"""How many times its own rate a policy may fire on a slice of the calibration without a warning."""
 
 
 def warnings(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
@@ -25,6 +27,7 @@ def warnings(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
         yield f"{rule.id}: enforced without a calibration; its false-positive rate is unknown"
     if rule.mode != "off":
         yield from _too_often(rule, calibration)
+        yield from _on_slices(rule, calibration)
 
 
 def unsteady(rule: Rule, provenance: Provenance) -> Iterator[str]:
@@ -79,3 +82,16 @@ def _too_often(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
             )
             hint = "a number is a score, {fpr: 0.01} a rate"
             yield f"{rule.id}: the threshold of `{condition.trait}` fires on {benign}; {hint}"
+
+
+def _on_slices(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
+    """Slices with more than three times the rule's rate. Not where chance explains it: the intervals meet."""
+    usual = rule_rate(rule, calibration)
+    for name in calibration.slices if calibration and usual else ():
+        found = rule_rate(rule, calibration, name)
+        if usual and found and found.value > TIMES * usual.value and found.low > usual.high:
+            there = f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}] of the slice `{name}`"
+            yield (
+                f"{rule.id}: fires on {there}, more than {TIMES} times its rate of {usual.value:.2%}; "
+                "`guardrail calibrate --worst-slice` keeps the rate on every slice"
+            )
