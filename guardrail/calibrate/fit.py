@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from guardrail.calibrate import projections as collect
 from guardrail.calibrate import proposals
-from guardrail.calibrate.achieved import plan_rates, trait_rates
+from guardrail.calibrate.achieved import Kept, Trigger, achieved, plan_triggers, trait_triggers
 from guardrail.calibrate.benign_replies import followed_layers, reply_statistics
 from guardrail.calibrate.policy_file import PolicyFile
-from guardrail.calibrate.projections import Advance, Projections, Spoken, token_projections
+from guardrail.calibrate.projections import Advance, Directions, Projections, Spoken, token_projections
 from guardrail.calibrate.sample import Sample
 from guardrail.calibration.benign import Benign
-from guardrail.calibration.evidence import Evidence
+from guardrail.calibration.evidence import Achieved, Evidence
+from guardrail.calibration.slices import Slice
 from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, VectorError
 from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import Threshold
 from guardrail.policy.plan import Plan
-from guardrail.policy.rules import CompiledCondition
 from guardrail.statistics.conformal import conformal_rank
 from guardrail.types import Fingerprint
 from guardrail.vectors.values import TraitVectors
@@ -39,7 +39,8 @@ class Options:
     """The targets. `set_fpr` is a rate for all enforced policies together.
 
     `conversations`: how many prompts the unguarded model answers, with at most `max_new_tokens` each, for the
-    statistics that `cap` and policies about replies need; 0 skips them.
+    statistics that `cap` and policies about replies need; 0 skips them. `worst_slice`: rates hold for every
+    slice of the sample as well.
     """
 
     population: str
@@ -47,8 +48,8 @@ class Options:
     set_fpr: float | None = None
     conversations: int = CONVERSATIONS
     max_new_tokens: int = NEW_TOKENS
-    skipped: int = 0
     allow_model_mismatch: bool = False
+    worst_slice: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +60,21 @@ class Calibrated:
     plan: Plan | None = None
     thresholds: Mapping[KeyPath, Threshold]
     """The new values for the policy file, by the path of the threshold. The plan already uses them."""
+    triggers: tuple[Trigger, ...] = ()
+    """What the achieved rates are about, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What was read from the model: a calibration, and the projections for computing rates."""
+    """What was read from the model: a calibration, and the projections for computing rates.
+
+    `kept` prompts are behind the thresholds; `tested` ones show how often these fire. Both by slice; the
+    benign sample under None.
+    """
 
     calibration: Calibration
-    kept: Projections
-    held_out: Projections
+    kept: Kept
+    tested: Kept
 
 
 def calibrate(
@@ -99,8 +106,7 @@ def measure(
     check_vectors(vectors, subject.fingerprint, options.allow_model_mismatch)
     check_rates(sample, options, policies)
     directions = collect.probes(vectors, policies.probes(subject.fingerprint) if policies else None)
-    kept = collect.prompt_projections(subject, sample.calibration, directions, advance)
-    held_out = collect.prompt_projections(subject, sample.held_out, directions, advance)
+    kept, tested = _read(subject, sample, directions, options.worst_slice, advance)
     spoken = _spoken(subject, sample, options, advance)
     rules = policies and policies.policies
     followed = collect.followed(vectors, followed_layers(rules))
@@ -110,12 +116,14 @@ def measure(
         vectors_sha256=vectors.sha256,
         population=options.population,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        probes=_table(kept),
+        probes=_table(kept[None]),
         steering=_table(tokens.steering) if spoken else {},
         replies=reply_statistics(tokens.replies, followed.columns, rules),
-        evidence=_evidence(sample, options, len(spoken), tokens.tokens),
+        evidence=_evidence(sample, len(spoken), tokens.tokens),
+        slices={name: _slice(name, one, kept[name]) for name, one in sample.slices.items()},
+        worst_slice=options.worst_slice,
     )
-    return Measured(calibration=calibration, kept=kept, held_out=held_out)
+    return Measured(calibration=calibration, kept=kept, tested=tested)
 
 
 def conclude(
@@ -123,14 +131,23 @@ def conclude(
 ) -> Calibrated:
     """Compute thresholds and what they achieve. Raises PolicyError if the policy file does not fit the
     calibration, and CalibrationError if a set's rate cannot be divided among its policies."""
-    calibration, kept, held_out = measured.calibration, measured.kept, measured.held_out
+    calibration, kept = measured.calibration, measured.kept
     plan, thresholds = _thresholds(policies, vectors, calibration, kept, options) if policies else (None, {})
-    achieved = trait_rates(vectors, kept, held_out, options.fpr)
-    if plan is not None:
-        achieved += plan_rates(plan, kept, held_out, options.set_fpr)
-    if calibration.evidence is not None:
-        calibration = replace(calibration, evidence=replace(calibration.evidence, achieved=achieved))
-    return Calibrated(calibration=calibration, plan=plan, thresholds=thresholds)
+    triggers = trait_triggers(vectors, calibration, kept, options.fpr)
+    triggers += plan_triggers(plan, kept, options.set_fpr) if plan else ()
+    found = {name: achieved(triggers, projections) for name, projections in measured.tested.items()}
+    return Calibrated(
+        calibration=_with_rates(calibration, found),
+        plan=plan,
+        thresholds=thresholds,
+        triggers=tuple(triggers),
+    )
+
+
+def _with_rates(calibration: Calibration, found: Mapping[str | None, tuple[Achieved, ...]]) -> Calibration:
+    slices = {name: replace(one, achieved=found[name]) for name, one in calibration.slices.items()}
+    evidence = calibration.evidence and replace(calibration.evidence, achieved=found[None])
+    return replace(calibration, evidence=evidence, slices=slices)
 
 
 def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatch: bool) -> None:
@@ -150,26 +167,58 @@ def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatc
 
 def check_rates(sample: Sample, options: Options, policies: PolicyFile | None) -> None:
     """Raises before reading the model if the number of prompts or the policies rule out a rate."""
-    n = len(sample.calibration)
-    _check_rate(sample, options.fpr)
-    if options.set_fpr is None:
-        if policies and (problems := proposals.unsupported(policies.policies, n)):
-            raise policies.document.error(problems)
-        return
-    if policies is None:
+    if options.set_fpr is not None and policies is None:
         raise CalibrationError("a rate for the whole set needs a policy file")
-    _check_rate(sample, options.set_fpr)
-    if problems := proposals.not_rates(policies.policies):
+    for name, one in {None: sample, **(sample.slices if options.worst_slice else {})}.items():
+        _check_population("" if name is None else f"slice `{name}`: ", one, options, policies)
+    if policies and options.set_fpr is not None and (problems := proposals.not_rates(policies.policies)):
         raise policies.document.error(problems)
 
 
-def _check_rate(sample: Sample, fpr: float) -> None:
+def _check_population(about: str, sample: Sample, options: Options, policies: PolicyFile | None) -> None:
+    n = len(sample.calibration)
+    _check_rate(about, sample, options.fpr)
+    if options.set_fpr is not None:
+        _check_rate(about, sample, options.set_fpr)
+    elif policies and (problems := proposals.unsupported(policies.policies, n, about)):
+        raise policies.document.error(problems)
+
+
+def _check_rate(about: str, sample: Sample, fpr: float) -> None:
     try:
         conformal_rank(len(sample.calibration), fpr)
     except CalibrationError as error:
-        whole = len(sample.calibration) + len(sample.held_out)
-        told = f"{error}: {len(sample.held_out)} of the {whole} distinct prompts are held out"
-        raise CalibrationError(told) from error
+        held_out = f"{len(sample.held_out)} of the {len(sample.prompts)} distinct prompts are held out"
+        raise CalibrationError(f"{about}{error}: {held_out}") from error
+
+
+def _read(
+    subject: Subject, sample: Sample, directions: Directions, worst_slice: bool, advance: Advance
+) -> tuple[Kept, Kept]:
+    """The projections behind thresholds, and those that test them: a slice that sets none tests whole."""
+    kept: dict[str | None, Projections] = {}
+    tested: dict[str | None, Projections] = {}
+    for name, one in {None: sample, **sample.slices}.items():
+        kept[name] = collect.prompt_projections(subject, one.calibration, directions, advance)
+        whole = name is not None and not worst_slice
+        held_out = collect.prompt_projections(subject, one.held_out, directions, advance)
+        tested[name] = kept[name] if whole else held_out
+    return kept, tested
+
+
+def _slice(name: str, sample: Sample, kept: Projections) -> Slice:
+    try:
+        probes = _table(kept)
+    except CalibrationError as error:
+        raise CalibrationError(f"slice `{name}`: {error}") from error
+    return Slice(
+        source=sample.source,
+        source_sha256=sample.sha256,
+        prompts=len(sample.prompts),
+        duplicates=sample.duplicates,
+        skipped=sample.skipped,
+        probes=probes,
+    )
 
 
 def _spoken(subject: Subject, sample: Sample, options: Options, advance: Advance) -> list[Spoken]:
@@ -194,12 +243,12 @@ def _table(projections: Projections) -> dict[str, dict[int, Benign]]:
     return table
 
 
-def _evidence(sample: Sample, options: Options, conversations: int, tokens: int) -> Evidence:
+def _evidence(sample: Sample, conversations: int, tokens: int) -> Evidence:
     return Evidence(
         source_sha256=sample.sha256,
-        prompts=len(sample.calibration) + len(sample.held_out),
+        prompts=len(sample.prompts),
         duplicates=sample.duplicates,
-        skipped=options.skipped,
+        skipped=sample.skipped,
         calibrated=len(sample.calibration),
         held_out=len(sample.held_out),
         seed=sample.seed,
@@ -209,7 +258,7 @@ def _evidence(sample: Sample, options: Options, conversations: int, tokens: int)
 
 
 def _thresholds(
-    file: PolicyFile, vectors: TraitVectors, calibration: Calibration, kept: Projections, options: Options
+    file: PolicyFile, vectors: TraitVectors, calibration: Calibration, kept: Kept, options: Options
 ) -> tuple[Plan, dict[KeyPath, Threshold]]:
     policies = file.policies
     if options.set_fpr is None:
@@ -217,13 +266,6 @@ def _thresholds(
         thresholds = proposals.at_rate(policies, plan, calibration, options.fpr)
     else:
         rules = file.compile(proposals.without_rates(policies), vectors, calibration).rules
-        thresholds = proposals.for_set(policies, rules, _strengths(kept), options.set_fpr)
+        binding = {name: one for name, one in kept.items() if name is None or options.worst_slice}
+        thresholds = proposals.for_set(policies, rules, binding, options.set_fpr)
     return file.compile(proposals.replaced(policies, thresholds), vectors, calibration), thresholds
-
-
-def _strengths(kept: Projections) -> proposals.Strengths:
-    def strengths(condition: CompiledCondition) -> object:
-        values = kept.of(condition.trait, condition.layer or 0)
-        return values if condition.fires == "above" else -values
-
-    return strengths

@@ -13,6 +13,7 @@ from guardrail.calibrate.sample import BenignPrompt
 from guardrail.engines.transformers.activations import Site
 from guardrail.engines.transformers.batches import bucketed, padded
 from guardrail.errors import CalibrationError
+from guardrail.policy.rules import CompiledCondition
 from guardrail.types import Array, Probe
 from guardrail.vectors.values import TraitVector, TraitVectors, unit
 
@@ -63,6 +64,11 @@ class Projections:
     def of(self, trait: str, layer: int) -> NDArray[np.float32]:
         """[n]."""
         return self.values[:, self.columns.index((trait, layer))]
+
+    def strengths(self, condition: CompiledCondition) -> NDArray[np.float32]:
+        """[n]: the prompts' projections, signed so that greater ones fire first."""
+        values = self.of(condition.trait, condition.layer or 0)
+        return values if condition.fires == "above" else -values
 
 
 def probes(vectors: TraitVectors, others: Mapping[str, Probe] | None = None) -> Directions:

@@ -9,8 +9,8 @@ stay unchanged too, because a set's rate is about prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from guardrail.calibrate.joint_rates import Bar, Member, joint_rates
 from guardrail.calibration.benign import Tail
@@ -27,13 +27,15 @@ from guardrail.policy.model import (
     Threshold,
 )
 from guardrail.policy.plan import Plan
-from guardrail.policy.rules import CompiledCondition, Rule
+from guardrail.policy.rules import Rule
 from guardrail.statistics.conformal import conformal_rank
+
+if TYPE_CHECKING:
+    from guardrail.calibrate.achieved import Kept
+    from guardrail.calibrate.projections import Projections
 
 DIGITS = 6
 Thresholds = Mapping[KeyPath, Threshold]
-Strengths = Callable[[CompiledCondition], Any]
-"""The calibration prompts' projections [n] on a condition's probe, signed so that greater fires first."""
 
 
 def conditions(policies: PolicySet) -> Iterator[tuple[KeyPath, Policy, Condition]]:
@@ -68,12 +70,13 @@ def at_rate(
         if c.layer is None or isinstance(condition.threshold, FprThreshold | PercentileThreshold):
             continue
         tail: Tail = "upper" if c.fires == "above" else "lower"
-        benign = calibration.probes[c.trait][c.layer]
-        raw = benign.conformal(fpr, tail)
+        known = calibration.populations(c.trait, c.layer)
+        assert known is not None
+        raw = known.conformal(fpr, tail).projection
         if isinstance(condition.threshold, RawThreshold):
             found[path] = RawThreshold(raw=rounded(raw, tail))
         else:
-            found[path] = rounded(benign.standardise(raw), tail)
+            found[path] = rounded(known.benign.standardise(raw), tail)
     return found
 
 
@@ -95,15 +98,15 @@ def not_rates(policies: PolicySet) -> list[Problem]:
     ]
 
 
-def unsupported(policies: PolicySet, n: int) -> list[Problem]:
-    """Problems for the rates that n benign prompts cannot support."""
+def unsupported(policies: PolicySet, n: int, about: str = "") -> list[Problem]:
+    """Problems for the rates that n benign prompts cannot support; each message begins with `about`."""
     found: list[Problem] = []
     for path, _, condition in conditions(policies):
         try:
             if isinstance(condition.threshold, FprThreshold):
                 conformal_rank(n, condition.threshold.fpr)
         except CalibrationError as error:
-            found.append(Problem(str(error), path))
+            found.append(Problem(f"{about}{error}", path))
     return found
 
 
@@ -115,26 +118,39 @@ def without_rates(policies: PolicySet) -> PolicySet:
 
 
 def for_set(
-    policies: PolicySet, rules: Sequence[Rule], strengths: Strengths, target: float
+    policies: PolicySet, rules: Sequence[Rule], kept: Kept, target: float
 ) -> dict[KeyPath, Threshold]:
-    """Rates for all enforced policies, in the proportions of the file. Raises CalibrationError."""
-    places = list(conditions(policies))
+    """Rates for all enforced policies, in the proportions of the file. Raises CalibrationError.
+
+    The set keeps the target in every population of `kept`: each rate is the lowest that one of them needs.
+    """
     enforced = [rule for rule in rules if rule.mode == "enforce"]
     if not enforced:
         raise CalibrationError("no policy is enforced, so a rate for the whole set has no effect")
-    members = [
-        _member(rule, [c for _, own, c in places if own.id == rule.id], strengths) for rule in enforced
-    ]
-    found: dict[KeyPath, Threshold] = {}
-    for rule, rates in zip(enforced, joint_rates(members, target), strict=True):
+    rates = [_set_rates(policies, enforced, name, found, target) for name, found in kept.items()]
+    return {path: FprThreshold(fpr=min(own[path] for own in rates)) for path in rates[0]}
+
+
+def _set_rates(
+    policies: PolicySet, rules: Sequence[Rule], slice: str | None, kept: Projections, target: float
+) -> dict[KeyPath, float]:
+    """Rates with which the set keeps the target in one population, by the paths of their thresholds."""
+    places = list(conditions(policies))
+    members = [_member(rule, [c for _, own, c in places if own.id == rule.id], kept) for rule in rules]
+    try:
+        rates = joint_rates(members, target)
+    except CalibrationError as error:
+        raise CalibrationError(f"slice `{slice}`: {error}" if slice else str(error)) from error
+    found: dict[KeyPath, float] = {}
+    for rule, shares in zip(rules, rates, strict=True):
         own = [path for path, policy, _ in places if policy.id == rule.id]
-        found |= {path: FprThreshold(fpr=rate) for path, rate in zip(own, rates, strict=True)}
+        found |= zip(own, shares, strict=True)
     return found
 
 
-def _member(rule: Rule, own: Sequence[Condition], strengths: Strengths) -> Member:
+def _member(rule: Rule, own: Sequence[Condition], kept: Projections) -> Member:
     bars = [
-        Bar(strengths(compiled), condition.threshold.fpr)
+        Bar(kept.strengths(compiled), condition.threshold.fpr)
         for compiled, condition in zip(rule.conditions, own, strict=True)
         if isinstance(condition.threshold, FprThreshold)
     ]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from guardrail.errors import CalibrationError, PromptError
 from guardrail.pipeline.request import request
 from guardrail.types import Message, Messages
+
+SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,41 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Two disjoint parts of the distinct prompts. `duplicates` were left out before the split."""
+    """Two disjoint parts of the distinct prompts. `duplicates` were left out before the split.
+
+    `skipped`: lines that could not be read. `slices`: other samples by name, which share no prompt with this.
+    """
 
     calibration: tuple[BenignPrompt, ...]
     held_out: tuple[BenignPrompt, ...]
     duplicates: int
     seed: int
+    source: str = ""
+    skipped: int = 0
+    slices: Mapping[str, Sample] = field(default_factory=dict[str, "Sample"])
+
+    @property
+    def prompts(self) -> tuple[BenignPrompt, ...]:
+        """All of them."""
+        return (*self.calibration, *self.held_out)
+
+    def beside(self, slices: Mapping[str, Sample]) -> Sample:
+        """The same sample with slices. Raises CalibrationError with every prompt of theirs that it holds."""
+        known = {prompt.key: prompt.name for prompt in self.prompts}
+        shared = [
+            f"slice `{name}`: {prompt.name} is the same prompt as {known[prompt.key]}"
+            for name, one in slices.items()
+            for prompt in sorted(one.prompts, key=lambda prompt: prompt.name)
+            if prompt.key in known
+        ]
+        if shared:
+            raise CalibrationError("\n".join([*some(shared), "a slice holds prompts that the sample lacks"]))
+        return replace(self, slices=slices)
 
     @property
     def sha256(self) -> str:
         """Identifies the distinct prompts, independent of their order and split."""
-        keys = sorted(prompt.key for prompt in (*self.calibration, *self.held_out))
+        keys = sorted(prompt.key for prompt in self.prompts)
         return hashlib.sha256("".join(keys).encode()).hexdigest()
 
 
@@ -103,3 +129,9 @@ def split(prompts: Sequence[BenignPrompt], held_out: float = 0.2, seed: int = 0)
         duplicates=len(prompts) - len(ordered),
         seed=seed,
     )
+
+
+def some(problems: Sequence[str]) -> list[str]:
+    """The first problems, and how many more there are."""
+    more = len(problems) - SHOWN_PROBLEMS
+    return [*problems[:SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]

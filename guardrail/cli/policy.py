@@ -129,8 +129,20 @@ def _explained(loaded: ActivePolicies) -> dict[str, object]:
             for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)
         ],
         "set_fpr_upper_bound": set_rate(loaded.plan, loaded.calibration),
+        "slices": {name: _explained_slice(name, loaded) for name in _slices(loaded)},
         "warnings": loaded.plan.warnings,
     }
+
+
+def _slices(loaded: ActivePolicies) -> Sequence[str]:
+    return tuple(loaded.calibration.slices) if loaded.calibration else ()
+
+
+def _explained_slice(name: str, loaded: ActivePolicies) -> dict[str, object]:
+    from guardrail.policy.rates import rule_rate, set_rate
+
+    rates = {rule.id: rule_rate(rule, loaded.calibration, name) for rule in loaded.plan.rules}
+    return {"policies": rates, "set_fpr_upper_bound": set_rate(loaded.plan, loaded.calibration, name)}
 
 
 def _explained_rule(rule: Rule) -> dict[str, object]:
@@ -146,7 +158,7 @@ def _explained_rule(rule: Rule) -> dict[str, object]:
         "action": rule.action,
         "require_all": rule.require_all,
         "conditions": [
-            {name: getattr(c, name) for name in ("trait", "layer", "fires", "threshold", "raw")}
+            {name: getattr(c, name) for name in ("trait", "layer", "fires", "threshold", "raw", "slice")}
             for c in rule.conditions
         ],
         "share": rule.share,
@@ -165,10 +177,11 @@ def _print_explained(loaded: ActivePolicies) -> None:
         (row for rule in rules for row in _rows(rule, loaded)),
     )
     for rule in rules:
-        for line in (_followed(rule), _steered(rule)):
+        for line in (_decided(rule), _followed(rule), _steered(rule)):
             if line:
                 typer.echo(f"{rule.id}: {line}")
     _print_set(loaded)
+    _print_slices(loaded)
     _print_warnings(loaded)
 
 
@@ -186,9 +199,25 @@ def _print_set(loaded: ActivePolicies) -> None:
     )
 
 
+def _print_slices(loaded: ActivePolicies) -> None:
+    from guardrail.policy.rates import rule_rate, set_rate
+
+    plan, calibration, rows = loaded.plan, loaded.calibration, list[tuple[str, str, str]]()
+    for name in _slices(loaded):
+        rows += [(name, rule.id, _rate(rule_rate(rule, calibration, name))) for rule in plan.rules]
+        rows.append((name, "all enforced (upper bound)", _rate(set_rate(plan, calibration, name))))
+    if rows:
+        print_table(("slice", "policy", "rate (95 %)"), rows, title="\non the slices of the calibration")
+
+
 def _layers(layers: Sequence[int]) -> str:
     word = "layer" if len(layers) == 1 else "layers"
     return f"{word} {', '.join(map(str, layers)) or 'none'}"
+
+
+def _decided(rule: Rule) -> str | None:
+    names = dict.fromkeys(c.slice for c in rule.conditions if c.slice)
+    return f"the threshold comes from the slice `{'` and `'.join(names)}`" if names else None
 
 
 def _steered(rule: Rule) -> str | None:

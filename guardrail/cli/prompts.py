@@ -66,13 +66,14 @@ def with_system(prompts: Iterable[InputPrompt], system: str | None) -> list[Inpu
     found = list(prompts)
     if system is None:
         return found
-    if taken := [prompt.name for prompt in found if _has_system(prompt.content)]:
+    if taken := [prompt.name for prompt in found if has_system(prompt.content)]:
         raise ConfigError("\n".join(f"{name}: has a system message; leave out --system" for name in taken))
     first = Message("system", argument(system))
     return [replace(prompt, content=_behind(first, prompt.content)) for prompt in found]
 
 
-def _has_system(content: Content) -> bool:
+def has_system(content: Content) -> bool:
+    """Whether one of the messages is a system message."""
     return not isinstance(content, str) and any(_role(message) == "system" for message in content)
 
 

@@ -10,7 +10,7 @@ from tiny import policies as policy_content
 
 from guardrail import Guard
 from guardrail.calibrate import projections as collect
-from guardrail.calibrate.achieved import rule_fired, trait_rates
+from guardrail.calibrate.achieved import achieved, rule_fired, trait_triggers
 from guardrail.calibrate.fit import Options, calibrate
 from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.sample import read, split
@@ -195,14 +195,16 @@ def test_the_same_prompts_in_another_order_give_the_same_calibration(made, subje
             assert second.high == pytest.approx(first.high, rel=1e-4, abs=1e-4)
 
 
-def test_ties_at_the_threshold_are_reported_and_do_not_fire(vectors):
+def test_ties_at_the_threshold_are_reported_and_do_not_fire(made, vectors):
     one = TraitVectors({"evil": vectors["evil"]}, vectors.provenance)
     draw = np.random.default_rng(5).integers(0, 10, (3000, 1)).astype(np.float32)
     kept, held_out = (collect.Projections((("evil", 2),), part) for part in (draw[:2000], draw[2000:]))
-    (found,) = trait_rates(one, kept, held_out, 0.05)
+    benign = {"evil": {2: Benign.of(draw[:2000, 0])}}
+    calibration = replace(made.calibration, probes=benign)
+    (found,) = achieved(trait_triggers(one, calibration, {None: kept}, 0.05), held_out)
     assert found.tied == (draw[:2000] == 9).sum()
     assert found.fired == 0
-    (looser,) = trait_rates(one, kept, held_out, 0.15)
+    (looser,) = achieved(trait_triggers(one, calibration, {None: kept}, 0.15), held_out)
     assert looser.tied == (draw[:2000] == 8).sum()
     assert looser.fired == (draw[2000:] == 9).sum()
 

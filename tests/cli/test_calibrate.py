@@ -1,78 +1,25 @@
 """`guardrail calibrate` and `guardrail calibrate drift`: files in, files out, exit codes 0, 1 and 2."""
 
 import json
-import shutil
 
-import numpy as np
 import pytest
-from tiny import TOKENIZER
+from calibrating import POLICY, calibrate, copied, inputs, loaded, vectors
 
 from guardrail import Guard
 from guardrail.calibration.values import Calibration
 from guardrail.cli import run
 from guardrail.cli.calibrate.benign import read_benign
-from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.errors import ConfigError
-from guardrail.testing import CHAT_TEMPLATE, tiny_model
-from guardrail.vectors.provenance import Provenance
-from guardrail.vectors.values import TraitVector, TraitVectors
-
-POLICY = """\
-version: 1
-vectors: vectors.safetensors  # ours
-calibration: calibration.json
-audit: {sqlite: AUDIT}
-policies:
-  - id: no-malice
-    trait: evil
-    threshold: {fpr: 0.05}  # one in twenty
-    action: block
-  - id: no-jokes
-    trait: humor
-    threshold: 2.5
-    action: block
-"""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A tiny model on disk, with random vectors and 250 benign prompts."""
-    folder = tmp_path_factory.mktemp("calibrate")
-    model = tiny_model()
-    model.save_pretrained(folder / "model")
-    TOKENIZER.save_pretrained(folder / "model")
-    rng = np.random.default_rng(3)
-    traits = {t: TraitVector.from_difference(t, rng.normal(size=(5, 32)), layer=2) for t in ("evil", "humor")}
-    from guardrail.engines.transformers.pretrained import load_pretrained
-
-    loaded, tokenizer = load_pretrained(str(folder / "model"), {})
-    mark = fingerprint(loaded, tokenizer, CHAT_TEMPLATE, {})
-    TraitVectors(traits, Provenance(fingerprint=mark, method="random", created="2026-01-01")).save(
-        folder / "vectors.safetensors"
-    )
-    letters = np.array(list("abcdefghijklmnopqrstuvwxyz    ?"))
-    texts = ["".join(rng.choice(letters, rng.integers(5, 40))) + "." for _ in range(250)]
-    (folder / "benign.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
-    return folder
+    return inputs(tmp_path_factory.mktemp("calibrate"))
 
 
 @pytest.fixture
 def folder(made, tmp_path):
-    for name in ("vectors.safetensors", "benign.jsonl"):
-        shutil.copy(made / name, tmp_path)
-    (tmp_path / "model").symlink_to(made / "model")
-    (tmp_path / "policy.yaml").write_text(POLICY.replace("AUDIT", str(tmp_path / "audit.sqlite")))
-    return tmp_path
-
-
-def calibrate(folder, *more, benign="benign.jsonl"):
-    given = ["--model", str(folder / "model"), "--out", str(folder / "calibration.json")]
-    files = ["--benign", str(folder / benign), "--conversations", "3"]
-    return run(["calibrate", *given, *files, *more])
-
-
-def vectors(folder):
-    return ["--vectors", str(folder / "vectors.safetensors")]
+    return copied(made, tmp_path)
 
 
 def test_a_calibration_is_written_with_its_evidence(folder, capsys):
@@ -149,12 +96,6 @@ def test_a_score_that_belongs_to_another_calibration_is_a_warning(folder, capsys
     path.write_text(path.read_text().replace("calibration.json", "older.json"))
     assert calibrate(folder, "--apply", str(path), "--fpr", "0.05") == 0
     assert "names older.json, but these thresholds are for" in capsys.readouterr().err
-
-
-def loaded(folder):
-    from guardrail.engines.transformers.pretrained import load_pretrained
-
-    return load_pretrained(str(folder / "model"), {})
 
 
 # --- what is refused ----------------------------------------------------------------------------------

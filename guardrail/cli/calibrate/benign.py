@@ -4,50 +4,86 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardrail.cli.calibrate.options import SampleOptions
-from guardrail.cli.prompts import STDIN, InputPrompt, lines, parsed, with_system
-from guardrail.errors import ConfigError
+from guardrail.cli.prompts import STDIN, InputPrompt, has_system, lines, parsed, with_system
+from guardrail.errors import CalibrationError, ConfigError
 from guardrail.types import Messages
 
 if TYPE_CHECKING:
-    from guardrail.calibrate.sample import Sample
+    from guardrail.calibrate.sample import BenignPrompt, Sample
     from guardrail.extract.subject import Subject
 
-SHOWN_PROBLEMS = 20
 COLUMN = "prompt"
 
 
-def read_sample(options: SampleOptions, subject: Subject) -> tuple[Sample, int]:
-    """The split prompts, and how many were left out. Raises ConfigError with the line of every bad one."""
-    from guardrail.calibrate.sample import read, split
-
+def read_files(options: SampleOptions) -> dict[str | None, BenignFile]:
+    """The slices by name, and the benign prompts under None. Raises ConfigError for an empty file."""
     assert options.benign is not None
-    file = read_benign(options.benign)
-    given = with_system((InputPrompt(name=n, content=c) for n, c in file.prompts), options.system)
-    prompts = [(prompt.name, prompt.content) for prompt in given]
-    found = read(prompts, lambda messages: subject.render(messages).ids, subject.longest)
-    problems = [*file.problems, *found.problems]
-    if problems and not options.skip_invalid:
-        raise ConfigError("\n".join([*_some(problems), "--skip-invalid leaves such prompts out"]))
-    if not found.prompts:
-        raise ConfigError(f"{options.benign}: the file holds no prompts")
-    return split(found.prompts, options.held_out, options.seed), len(problems)
+    files: dict[str | None, BenignFile] = {None: read_benign(options.benign)}
+    for name, path in options.slice_files().items():
+        files[name] = read_benign(path)
+    if empty := [file.name for file in files.values() if not (file.prompts or file.problems)]:
+        raise ConfigError("\n".join(f"{name}: the file holds no prompts" for name in empty))
+    return files
 
 
-def _some(problems: list[str]) -> list[str]:
-    more = len(problems) - SHOWN_PROBLEMS
-    return [*problems[:SHOWN_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+def read_sample(files: Mapping[str | None, BenignFile], options: SampleOptions, subject: Subject) -> Sample:
+    """The split prompts, with the slices beside them. Raises ConfigError with the line of every bad one."""
+    from guardrail.calibrate.sample import read, some
+
+    given = {name: _prompts(file, options.system, own=name is not None) for name, file in files.items()}
+    found = {
+        name: read(prompts, lambda messages: subject.render(messages).ids, subject.longest)
+        for name, prompts in given.items()
+    }
+    problems = {name: [*file.problems, *found[name].problems] for name, file in files.items()}
+    if (every := [*chain(*problems.values())]) and not options.skip_invalid:
+        raise ConfigError("\n".join([*some(every), "--skip-invalid leaves such prompts out"]))
+    parts = {
+        name: _split(name, file, found[name].prompts, options, len(problems[name]))
+        for name, file in files.items()
+    }
+    return parts.pop(None).beside({name: one for name, one in parts.items() if name is not None})
+
+
+def _prompts(file: BenignFile, system: str | None, *, own: bool) -> list[tuple[str, Messages | str]]:
+    """The prompts with --system in front. `own`: those with a system message keep it; else it is an error."""
+    prompts = [InputPrompt(name=name, content=content) for name, content in file.prompts]
+    keep = [own and has_system(prompt.content) for prompt in prompts]
+    given = iter(with_system([p for p, kept in zip(prompts, keep, strict=True) if not kept], system))
+    found = [prompt if kept else next(given) for prompt, kept in zip(prompts, keep, strict=True)]
+    return [(prompt.name, prompt.content) for prompt in found]
+
+
+def _split(
+    slice: str | None,
+    file: BenignFile,
+    prompts: Sequence[BenignPrompt],
+    options: SampleOptions,
+    skipped: int,
+) -> Sample:
+    """A slice is split only if thresholds must hold for it; otherwise all of it shows how often they fire."""
+    from guardrail.calibrate.sample import split
+
+    held_out = options.held_out if slice is None or options.worst_slice else 0
+    try:
+        sample = split(prompts, held_out, options.seed)
+    except CalibrationError as error:
+        raise CalibrationError(f"{file.name}: {error}") from error
+    return replace(sample, source=Path(file.name).name, skipped=skipped)
 
 
 @dataclass(slots=True)
 class BenignFile:
     """The prompts of a file, each with its place (file:line), and the problems with other lines."""
 
+    name: str
     prompts: list[tuple[str, Messages | str]] = field(default_factory=list[tuple[str, "Messages | str"]])
     problems: list[str] = field(default_factory=list[str])
 
@@ -57,8 +93,8 @@ def read_benign(path: Path) -> BenignFile:
 
     Raises ConfigError if the file cannot be read at all.
     """
-    found = BenignFile()
     name = "<stdin>" if path == STDIN else str(path)
+    found = BenignFile(name)
     rows = {".txt": _text, ".csv": _csv}.get(path.suffix.lower(), _json_lines)
     for number, content in rows(path, name):
         where = f"{name}:{number}"

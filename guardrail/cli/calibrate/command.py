@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 live scores have drifted, 2 a usage or configuration error
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from guardrail.cli.calibrate.benign import read_sample
+from guardrail.cli.calibrate.benign import BenignFile, read_files, read_sample
 from guardrail.cli.calibrate.options import RateOptions, ResultOptions, SampleOptions
 from guardrail.cli.calibrate.output import print_calibrated, print_calibrated_json, print_drift
 from guardrail.cli.console import print_json
@@ -69,7 +69,8 @@ def calibrate(
         raise ConfigError("no benign prompts: name a file with --benign")
     result.check_out()
     given = inputs(model.name, rates.vectors, policies.policies, result)
-    made, edit = _calibrated(given, sample, model, rates, result)
+    files = read_files(sample)
+    made, edit = _calibrated(given, files, sample, model, rates, result)
     made.calibration.save(result.out)
     if edit is not None and result.write:
         edit.write()
@@ -90,15 +91,21 @@ def inputs(model: str, vectors: str | None, policies: Path | None, result: Resul
 
 
 def _calibrated(
-    given: Inputs, sample: SampleOptions, model: ModelOptions, rates: RateOptions, result: ResultOptions
+    given: Inputs,
+    files: Mapping[str | None, BenignFile],
+    sample: SampleOptions,
+    model: ModelOptions,
+    rates: RateOptions,
+    result: ResultOptions,
 ) -> tuple[Calibrated, PolicyEdit | None]:
     subject = load_subject(model)
     # only now, because it imports torch, which `loading` prepares for
     from guardrail.calibrate.fit import conclude, measure
 
-    split, skipped = read_sample(sample, subject)
-    options = _options(given, sample, rates, skipped)
-    total = len(split.calibration) + len(split.held_out) + min(sample.conversations, len(split.calibration))
+    split = read_sample(files, sample, subject)
+    options = _options(given, sample, rates)
+    total = sum(len(one.prompts) for one in (split, *split.slices.values()))
+    total += min(sample.conversations, len(split.calibration))
     with counted("reading prompts", total) as advance:
         measured = measure(subject, given.vectors, split, options, given.policies, advance)
     with _saved_on_failure(measured.calibration, result.out):
@@ -109,7 +116,7 @@ def _calibrated(
     return made, edit
 
 
-def _options(given: Inputs, sample: SampleOptions, rates: RateOptions, skipped: int) -> Options:
+def _options(given: Inputs, sample: SampleOptions, rates: RateOptions) -> Options:
     from guardrail.calibrate.fit import Options
 
     assert sample.benign is not None
@@ -119,7 +126,6 @@ def _options(given: Inputs, sample: SampleOptions, rates: RateOptions, skipped: 
         sample,
         rates,
         population=sample.population or f"{sample.benign.name}, benign prompts as given",
-        skipped=skipped,
         allow_model_mismatch=rates.allow_model_mismatch or allowed,
     )
 

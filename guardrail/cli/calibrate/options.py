@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,8 @@ from typer import Option
 from guardrail.cli.options import SystemOption
 from guardrail.errors import CalibrationError, ConfigError
 
+SLICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOptions(SystemOption):
@@ -19,6 +22,15 @@ class SampleOptions(SystemOption):
     benign: Annotated[
         Path | None,
         Option("--benign", "--input", help="Benign prompts: JSON Lines, .txt (one per line) or .csv."),
+    ] = None
+    slices: Annotated[
+        list[str] | None,
+        Option(
+            "--slice",
+            metavar="NAME=FILE",
+            help="Other benign prompts to report rates on, as in --benign. Repeatable. --system applies to "
+            "those without a system message.",
+        ),
     ] = None
     skip_invalid: Annotated[bool, Option("--skip-invalid", help="Leave out unreadable prompts.")] = False
     held_out: Annotated[float, Option(help="Fraction of prompts held out to measure the achieved rate.")] = (
@@ -31,6 +43,31 @@ class SampleOptions(SystemOption):
         Option(min=0, help="Number of prompts to reply to, for `cap` and response policies."),
     ] = 256
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 96
+    worst_slice: Annotated[
+        bool, Option("--worst-slice", help="Set thresholds so that every slice keeps the rate.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.worst_slice and not self.slices:
+            raise ConfigError("--worst-slice needs at least one --slice NAME=FILE")
+        self.slice_files()
+
+    def slice_files(self) -> dict[str, Path]:
+        """The files of --slice by name. Raises ConfigError for what names none, and for names given twice."""
+        from guardrail.calibration.slices import BENIGN
+
+        found: dict[str, Path] = {}
+        for text in self.slices or []:
+            name, _, file = text.partition("=")
+            if not (SLICE_NAME.fullmatch(name) and file):
+                raise ConfigError(f"--slice {text}: write NAME=FILE, the name in letters, digits, _ . and -")
+            if name in found or name == BENIGN:
+                taken = "the name of --benign itself" if name == BENIGN else "given twice"
+                raise ConfigError(f"--slice {text}: `{name}` is {taken}; choose another name")
+            if file == "-":
+                raise ConfigError(f"--slice {text}: a slice needs a file; standard input is for --benign")
+            found[name] = Path(file)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,12 @@ from guardrail.cli.console import console, print_json, print_table
 from guardrail.errors import CalibrationError
 
 if TYPE_CHECKING:
+    from guardrail.calibrate.achieved import Trigger
     from guardrail.calibrate.drift import DriftReport
     from guardrail.calibrate.fit import Calibrated
     from guardrail.calibrate.policy_edit import PolicyEdit
     from guardrail.calibration.evidence import Achieved, Evidence
+    from guardrail.calibration.slices import Slice
     from guardrail.calibration.values import Calibration
 
 
@@ -40,13 +42,30 @@ def print_calibrated_json(
             "population": calibration.population,
             "created": calibration.created,
             **{name: value for name, value in asdict(evidence).items() if name != "achieved"},
-            "achieved": [asdict(one) | {"rate": one.rate} for one in evidence.achieved],
+            "achieved": [_with_rate(one) for one in evidence.achieved],
+            "worst_slice": calibration.worst_slice,
+            "slices": {name: _slice(one) for name, one in calibration.slices.items()},
+            "deciding": [_decided(one) for one in made.triggers if one.deciding],
             "thresholds": [{"key": _key(k), "threshold": _plain(v)} for k, v in made.thresholds.items()],
             "prompts_needed": _needed(rates),
             "diff": edit.diff() if edit else None,
             "written": bool(edit and edit.changes and result.write),
         }
     )
+
+
+def _with_rate(one: Achieved) -> dict[str, object]:
+    return {**asdict(one), "rate": one.rate}
+
+
+def _slice(one: Slice) -> dict[str, object]:
+    names = ("source", "source_sha256", "prompts", "duplicates", "skipped")
+    achieved = [_with_rate(rate) for rate in one.achieved]
+    return {**{name: getattr(one, name) for name in names}, "achieved": achieved}
+
+
+def _decided(trigger: Trigger) -> dict[str, object]:
+    return {"kind": trigger.kind, "name": trigger.name, "slices": trigger.deciding}
 
 
 def _plain(threshold: object) -> object:
@@ -94,6 +113,7 @@ def print_calibrated(
     if evidence.achieved:
         columns = ("", "name", "target", "held out", "fired", "rate", "95 % interval")
         print_table(columns, map(_row, evidence.achieved), title="\nachieved on the held-out prompts")
+    _print_slices(made)
     for one in evidence.achieved:
         if one.tied:
             typer.echo(
@@ -112,6 +132,24 @@ def _row(one: Achieved) -> Sequence[object]:
     interval = f"[{one.low:.2%}, {one.high:.2%}]"
     name = one.name or "all enforced policies"
     return (one.kind, name, target, str(one.n), str(one.fired), f"{one.rate:.2%}", interval)
+
+
+def _print_slices(made: Calibrated) -> None:
+    worst, slices = made.calibration.worst_slice, made.calibration.slices
+    columns = ("slice", "", "name", "target", "prompts", "fired", "rate", "95 % interval")
+    rows = [(name, *_row(one)) for name, own in slices.items() for one in own.achieved]
+    if rows:
+        part = "held-out prompts" if worst else "prompts"
+        print_table(columns, rows, title=f"\nachieved on the {part} of the slices")
+    for one in made.triggers if worst else ():
+        if one.deciding:
+            typer.echo(f"{one.name}: the threshold comes from {' and '.join(map(_population, one.deciding))}")
+
+
+def _population(name: str) -> str:
+    from guardrail.calibration.slices import BENIGN
+
+    return "the benign sample" if name == BENIGN else f"the slice `{name}`"
 
 
 def _print_set(made: Calibrated, target: float) -> None:
