@@ -18,12 +18,16 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt, where it is from, and whether it asks for harm. pair: what its look-alike has too."""
+    """One prompt, where it is from, and whether it asks for harm.
+
+    pair: what its look-alike has too. category: the kind, where its file names one.
+    """
 
     messages: tuple[Message, ...]
     source: str
     harm: bool
-    pair: str | None = None
+    pair: str = ""
+    category: str = ""
 
     @property
     def text(self) -> str:
@@ -47,7 +51,8 @@ def read(path: Path) -> list[Prompt]:
 def _prompt(row: Mapping[str, Any]) -> Prompt:
     turns: list[Any] = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
     messages = tuple(Message(**turn) for turn in turns)
-    return Prompt(messages, row["source"], bool(row["labels"]["harm"]), row.get("pair"))
+    named = (row.get("pair", ""), row.get("category", ""))
+    return Prompt(messages, row["source"], bool(row["labels"]["harm"]), *named)
 
 
 def shuffled(prompts: list[Prompt], longest: int = 300) -> list[Prompt]:

@@ -108,6 +108,20 @@ def _steered(one: Result) -> list[str]:
     ]
 
 
+def _judges(found: Result) -> Iterator[str]:
+    rows = [
+        [
+            name,
+            _number(one["induction"]["difference"], 1),
+            f"{one['kept']} of {one['pairs']}",
+            f"{one['induction']['chance']:.0f}, at most {one['induction']['chance_high']:.0f}",
+            "goes on" if one["verdict"] == "induced" else "refuses",
+        ]
+        for name, one in found["judges"].items()
+    ]
+    yield _table(["judge", "difference", "pairs kept", "by chance", "extraction"], rows)
+
+
 def _three(evidence: Result) -> str:
     return ", ".join(f"{evidence[name]:.1f}" for name in ("positive_mean", "negative_mean", "baseline"))
 
@@ -153,6 +167,7 @@ def _cost(found: Result) -> Iterator[str]:
 SECTIONS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "detection": _detection,
     "personas": _personas,
+    "judges": _judges,
     "refusal": _refusal,
     "cost": _cost,
 }

@@ -38,6 +38,8 @@ from guardrail.vectors.provenance import LayerChoice
 from guardrail.vectors.values import TraitVector
 
 FIT, CHOOSE, TEST, NEW_TOKENS = 96, 12, 30, 40
+MULTIPLES = (1.0, 2.0, 4.0)
+"""Of the vector, added for harmless prompts."""
 READ = ("refusal", "answer", "broken")
 
 
@@ -83,16 +85,17 @@ def main() -> int:
 
 
 def chosen(measured: Sweep) -> tuple[LayerChoice, str]:
-    """By the rule; if no direction keeps its limits, the best without them, and a note."""
+    """By the rule; if no direction induces refusals, by the rule without that limit, and a note."""
     try:
         return by_refusal(measured), ""
     except ExtractionError as error:
-        return by_refusal(measured, max_kl=np.inf, min_induce=-np.inf), str(error)
+        return by_refusal(measured, min_induce=-np.inf), f"{error}. So it was chosen without that limit."
 
 
 def steerings(vector: TraitVector, layer: int) -> dict[str, list[Steering]]:
     """What is compared: added at its layer, ablated at every layer, from the last prompt token on."""
-    return {"none": [], "added": [adding(vector, layer, 1.0)], "ablated": [ablating(vector, layer)]}
+    added = {f"added-{multiple:g}": [adding(vector, layer, multiple)] for multiple in MULTIPLES}
+    return {"none": [], "ablated": [ablating(vector, layer)], **added}
 
 
 def replies(
@@ -101,8 +104,8 @@ def replies(
     steered: Mapping[str, Sequence[Steering]],
     folder: Path,
 ) -> list[dict[str, Any]]:
-    """Greedy replies to every prompt under every steering; a batch is a cell."""
-    places = [(kind, name) for kind in asked for name in steered]
+    """Greedy replies to every prompt under every steering; a batch is a cell. Nothing is added for harm."""
+    places = [(kind, name) for kind in asked for name in steered if (kind, name[:5]) != ("harmful", "added")]
     digest = hashlib.sha256()
     for one in (steering for name in steered for steering in steered[name]):
         digest.update(b"".join(one.direction(i).tobytes() for i in range(len(one.layers))))
