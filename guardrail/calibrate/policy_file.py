@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guardrail.calibration.values import Calibration
+from guardrail.errors import ConfigError
 from guardrail.files.yaml import Document, read_document
 from guardrail.plugins.manager import Plugins
+from guardrail.plugins.packs import is_reference, referred
 from guardrail.policy.compiler import Compiler
 from guardrail.policy.conditions import CompileInputs
 from guardrail.policy.file import draft
-from guardrail.policy.loading import resolve_vectors
+from guardrail.policy.loading import located, resolve_vectors
 from guardrail.policy.model import PolicySet
 from guardrail.policy.plan import Plan
 from guardrail.types import Fingerprint, Probe
@@ -30,7 +32,12 @@ class PolicyFile:
     @classmethod
     def read(cls, path: str | Path, plugins: Plugins) -> PolicyFile:
         """Read the file. Raises PolicyError with all problems, and PluginError."""
-        document = read_document(path)
+        place = located(path)
+        if is_reference(str(place)):
+            raise ConfigError(
+                f"{place}: name the pack as well, as in `pack:PACK/{str(place).partition(':')[2]}`"
+            )
+        document = read_document(Path(str(place)))
         found = draft(document)
         if found.problems or found.policies is None:
             raise document.error(list(found.problems))
@@ -54,9 +61,15 @@ class PolicyFile:
             actions=self.plugins.action_infos(),
             probes=self.probes(calibration.fingerprint),
             scorers=frozenset(self.plugins.scorers),
+            certified=self._certified(calibration.fingerprint),
         )
         compiler = Compiler(policies, inputs)
         plan = compiler.compile()
         if compiler.problems:
             raise self.document.error(compiler.problems)
         return plan
+
+    def _certified(self, fingerprint: Fingerprint) -> Mapping[str, str]:
+        """Vectors of a pack may be used with other weights of its model, with a warning."""
+        name = self.policies.vectors
+        return {"vectors": referred(name, fingerprint).other_weights()} if is_reference(name) else {}

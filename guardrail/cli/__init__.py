@@ -21,7 +21,7 @@ from guardrail.errors import GuardrailError, PolicyError, TraitError
 
 VERBS = (
     *("demo", "chat", "check", "calibrate", "evaluate", "bench", "policy", "traits", "judge", "vectors"),
-    *("audit", "plugins"),
+    *("audit", "plugins", "packs"),
 )
 """In the order of `guardrail --help`, which puts those with subcommands last."""
 INTERRUPTED = 130

@@ -55,12 +55,15 @@ def check_policies(path: Path, model: ModelOptions) -> None:
     """Raises PolicyError, with every problem, for a policy file that does not even fit its own vectors."""
     from guardrail.files.yaml import read_document
     from guardrail.plugins.manager import Plugins
+    from guardrail.plugins.packs import is_reference
     from guardrail.policy.file import draft
-    from guardrail.policy.loading import load as load_policies
+    from guardrail.policy.loading import check
 
+    if is_reference(str(path)):
+        return  # of the pack that fits the model; that some pack has such policies was seen
     # the built-in model loads at once and checks the rest
     if model.name != DEMO or draft(read_document(path)).problems:
-        load_policies(path, None, Plugins.from_environment())
+        check(path, Plugins.from_environment())
 
 
 def load_subject(model: ModelOptions, rows: int | None = None) -> Subject:
@@ -203,7 +206,7 @@ def read_fingerprint(file: Path) -> Fingerprint:
 
 
 def load_vectors(name: str) -> TraitVectors:
-    """A vector file, or `demo`. Raises VectorError."""
+    """A vector file, `demo` or `pack:NAME`. Raises ConfigError."""
     from guardrail.policy.loading import resolve_vectors
     from guardrail.vectors.values import TraitVectors
 
@@ -215,11 +218,14 @@ def vectors_of(model: str, name: str | None, file: PolicyFile | None) -> TraitVe
 
     Raises ConfigError if there are none, or if `--vectors` is not what the policy file names.
     """
+    from guardrail.plugins.packs import AUTO
     from guardrail.policy.loading import resolve_vectors
     from guardrail.vectors.values import TraitVectors
 
     if name is None and file is None and model != DEMO:
         raise ConfigError("no vectors: name a file with --vectors, or a policy file with --policies")
+    if name and file and file.policies.vectors == AUTO:
+        return load_vectors(name)
     own = file.vectors if file else resolve_vectors(DEMO)
     if name is None:
         return TraitVectors.load(own)

@@ -27,7 +27,7 @@ ENGINE = "transformers"
 PLAIN = "builtin:plain"
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY = "OPENAI_API_KEY"
-POLICIES = "Policy file (YAML), or the name of a shipped one: chatbot, observe or strict."
+POLICIES = "Policy file (YAML), the name of a shipped one (chatbot, observe, strict), or pack:NAME."
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 

@@ -87,7 +87,10 @@ class Compiler:
                 f"{theirs.layers} layers x {theirs.d_model}, this model has {ours.layers} x {ours.d_model}"
             )
             self._problem(f"made for a model of {shapes}", key)
-        elif different := theirs.differences(ours):
+        elif (different := theirs.differences(ours)) == ("weights",) and key in self.inputs.certified:
+            if (warning := self.inputs.certified[key]) not in self.warnings:
+                self.warnings.append(warning)
+        elif different:
             text = f"{key} made for another model (different: {', '.join(different)})"
             if self.policies.allow_model_mismatch:
                 self.warnings.append(f"allow_model_mismatch: {text}")

@@ -32,6 +32,8 @@ class CompileInputs:
     actions: Mapping[str, ActionInfo]
     probes: Mapping[str, Probe] = field(default_factory=dict[str, Probe])
     scorers: frozenset[str] = frozenset()
+    certified: Mapping[str, str] = field(default_factory=dict[str, str])
+    """For `vectors` and `calibration` from a pack: the warning if the weights are not those of the pack."""
 
 
 class Report(Protocol):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,7 +15,9 @@ from guardrail.calibration.values import Calibration
 from guardrail.errors import ConfigError, PluginError, PolicyError, Problem
 from guardrail.files.problems import suggest
 from guardrail.files.yaml import Document, read_document
+from guardrail.plugins import packs
 from guardrail.plugins.manager import Plugins
+from guardrail.plugins.pack import CALIBRATION, VECTORS, Pack
 from guardrail.policy.compiler import Compiler
 from guardrail.policy.conditions import CompileInputs
 from guardrail.policy.file import Draft, draft
@@ -43,6 +45,8 @@ class ActivePolicies:
     calibration: Calibration | None
     plugins: Plugins
     path: Path | None = None
+    pack: Pack | None = None
+    """The pack that the vectors are from."""
 
     @property
     def sha256(self) -> str:
@@ -57,7 +61,7 @@ def load(source: Source, fingerprint: Fingerprint | None, plugins: Plugins) -> A
     nothing is filled in from the environment. Without a fingerprint, the model that the vectors were made for
     stands in for the real one.
     """
-    document, found = _read(located(source))
+    document, found = _read(located(source, None if fingerprint is None else lambda: fingerprint))
     loader = _Loader(found, document.path)
     loaded = loader.load(fingerprint, plugins)
     if loaded is None or loader.problems:
@@ -65,10 +69,21 @@ def load(source: Source, fingerprint: Fingerprint | None, plugins: Plugins) -> A
     return loaded
 
 
+def check(source: Source, plugins: Plugins) -> None:
+    """Raises PolicyError for what is wrong with policies whatever the model. `auto` is not looked up."""
+    document, found = _read(located(source))
+    loader = _Loader(found, document.path)
+    loader.load(None, plugins)
+    if loader.problems:
+        raise document.error(loader.problems)
+
+
 def resolve_vectors(name: str, base: Path | None = None) -> Path:
-    """The vector file that `vectors:` refers to: `demo`, or a path relative to the policy file's folder."""
+    """The vector file of `vectors:`: `demo`, `pack:NAME`, or a path relative to the policy file's folder."""
     from guardrail import demo
 
+    if packs.is_reference(name):
+        return packs.referred(name, None).file(VECTORS)
     return demo.VECTORS if name == BUILT_IN else _beside(name, base)
 
 
@@ -76,6 +91,8 @@ def resolve_calibration(name: str, base: Path | None = None) -> Path:
     """The calibration file that `calibration:` refers to."""
     from guardrail import demo
 
+    if packs.is_reference(name):
+        return packs.referred(name, None).file(CALIBRATION)
     return demo.CALIBRATION if name == BUILT_IN else _beside(name, base)
 
 
@@ -93,19 +110,28 @@ def shipped_policies() -> Mapping[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
-def located(source: Source) -> Source:
-    """A shipped file's path for its name; whatever else is given stays as it is.
+def located(source: Source, identify: Callable[[], Fingerprint] | None = None) -> Source:
+    """The path for the name of a shipped file or of a pack's; whatever else is given stays as it is.
 
-    Text without a suffix or a folder is a name. Raises PolicyError if it names nothing, and ConfigError for
-    what cannot be policies at all.
+    Text without a suffix or a folder is a name. `pack:POLICIES` needs the model, which `identify` gives, and
+    stays as it is without. Raises PolicyError if it names nothing, and ConfigError for what is no policies.
     """
     _check_kind(source)
+    if isinstance(source, str | Path) and str(source).startswith(packs.PREFIX):
+        return _in_pack(str(source), identify) or source
     if not isinstance(source, str) or Path(source).suffix or Path(source).name != source:
         return source
     shipped = shipped_policies()
     if source not in shipped and not Path(source).exists():
         raise PolicyError.single(f"no shipped policies have this name{suggest(source, shipped)}", source)
     return shipped.get(source, source)
+
+
+def _in_pack(name: str, identify: Callable[[], Fingerprint] | None) -> Path | None:
+    try:
+        return packs.policies(name, identify() if identify else None)
+    except PluginError as error:
+        raise PolicyError.single(str(error), name) from error
 
 
 def _check_kind(source: object) -> None:
@@ -147,15 +173,16 @@ class _Loader:
         self.path = path
         self.base = path.parent if path else None
         self.problems = list(found.problems)
+        self.packs: dict[str, Pack] = {}
 
     def load(self, asked: Fingerprint | None, plugins: Plugins) -> ActivePolicies | None:
         policies = self.found.policies
         if policies is None:
             return None
         enabled = self._plugins(policies.plugins, plugins)
-        vectors = self._vectors(policies.vectors)
+        vectors = self._vectors(policies, asked)
         fingerprint = asked or (vectors.provenance.fingerprint if vectors else UNKNOWN)
-        calibration = self._calibration(policies.calibration)
+        calibration = self._calibration(policies, asked)
         inputs = CompileInputs(
             fingerprint=fingerprint,
             vectors=vectors or _no_vectors(fingerprint),
@@ -163,6 +190,7 @@ class _Loader:
             actions=enabled.action_infos(),
             probes=enabled.probes(fingerprint),
             scorers=frozenset(enabled.scorers),
+            certified={key: pack.other_weights() for key, pack in self.packs.items()},
         )
         complete = vectors is not None and (calibration is not None or policies.calibration is None)
         plan = self._compile(Compiler(policies, inputs), complete)
@@ -175,6 +203,7 @@ class _Loader:
             calibration=calibration,
             plugins=enabled,
             path=self.path,
+            pack=self.packs.get("vectors"),
         )
 
     def _compile(self, compiler: Compiler, complete: bool) -> Plan | None:
@@ -197,21 +226,38 @@ class _Loader:
                 self._add(Problem(str(error), ("plugins", i)))
         return plugins.enabled(good)
 
-    def _vectors(self, name: str) -> TraitVectors | None:
+    def _vectors(self, policies: PolicySet, asked: Fingerprint | None) -> TraitVectors | None:
         try:
-            return TraitVectors.load(resolve_vectors(name, self.base))
+            pack = self._pack("vectors", policies.vectors, policies, asked)
+            path = pack.file(VECTORS) if pack else resolve_vectors(policies.vectors, self.base)
+            return TraitVectors.load(path)
         except ConfigError as error:
-            self._add(Problem(str(error), ("vectors",)))
-            return None
+            return self._missing("vectors", policies.vectors, asked, error)
 
-    def _calibration(self, name: str | None) -> Calibration | None:
-        if name is None:
+    def _calibration(self, policies: PolicySet, asked: Fingerprint | None) -> Calibration | None:
+        if policies.calibration is None:
             return None
         try:
-            return Calibration.load(resolve_calibration(name, self.base))
+            pack = self._pack("calibration", policies.calibration, policies, asked)
+            path = pack.file(CALIBRATION) if pack else resolve_calibration(policies.calibration, self.base)
+            return Calibration.load(path)
         except ConfigError as error:
-            self._add(Problem(str(error), ("calibration",)))
+            return self._missing("calibration", policies.calibration, asked, error)
+
+    def _pack(self, key: str, name: str, policies: PolicySet, asked: Fingerprint | None) -> Pack | None:
+        """The pack that the file names, if it names one. Raises PluginError if it is not for this model."""
+        if not packs.is_reference(name):
             return None
+        pack = packs.referred(name, asked)
+        if asked is not None and not policies.allow_model_mismatch:
+            packs.check_fit(pack, asked)
+        self.packs[key] = pack
+        return pack
+
+    def _missing(self, key: str, name: str, asked: Fingerprint | None, error: ConfigError) -> None:
+        """Only a model can say which pack `auto` is, so without one that is no problem."""
+        if name != packs.AUTO or asked is not None:
+            self._add(Problem(str(error), (key,)))
 
     def _add(self, problem: Problem) -> None:
         if located := self.found.in_file(problem):

@@ -17,6 +17,7 @@ from guardrail.errors import ConfigError
 from guardrail.files.forks import freed, renewed
 from guardrail.files.yaml import read_document
 from guardrail.plugins.manager import Plugins
+from guardrail.plugins.packs import is_reference
 from guardrail.policy.loading import (
     ActivePolicies,
     Source,
@@ -49,7 +50,7 @@ class PolicyWatcher:
         plugins: Plugins,
         accept: Accept | None = None,
     ) -> None:
-        self._source = located(source)
+        self._source = located(source, identify)
         self._identify = identify
         self._plugins = plugins
         self._accept = accept
@@ -183,13 +184,16 @@ def _tell(warnings: Iterable[str]) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    """The policy file and, if it can be read, the vector and calibration files that it refers to."""
+    """The policy file and, if it can be read, the vector and calibration files that it refers to.
+
+    Those of a pack do not change while it is installed.
+    """
     try:
         data = read_document(path).data
         named = [
             resolve(name, path.parent)
             for key, resolve in (("vectors", resolve_vectors), ("calibration", resolve_calibration))
-            if isinstance(name := data.get(key), str)
+            if isinstance(name := data.get(key), str) and not is_reference(name)
         ]
     except Exception:
         # what is wrong is for the reload to say; until it is mended, the file itself is all there is to watch

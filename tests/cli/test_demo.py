@@ -2,16 +2,20 @@
 
 import json
 import os
+from dataclasses import asdict, replace
 
 import pytest
+from packs import card, install, own_site
 
-from guardrail import Guard
+from guardrail import Guard, demo
 from guardrail.actions.review_queue import PATH_VARIABLE, ReviewQueue
 from guardrail.cli import run
 from guardrail.cli.demo import command as verb
 from guardrail.cli.demo.tour import Stop, stops, temporary_queue
 from guardrail.demo.prompts import TOUR
+from guardrail.plugins.pack import seal
 from guardrail.types import Decision, Reply
+from guardrail.vectors.values import TraitVectors
 
 ESCALATING = """
 version: 1
@@ -27,6 +31,38 @@ policies:
 def seen():
     with temporary_queue(), Guard.from_pretrained("demo") as guard:
         return list(stops(guard))
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """A pack for the demo model, with a tour of its own."""
+    tour = [asdict(replace(TOUR[0], name="plain")), asdict(replace(TOUR[1], name="cruel"))]
+    site = own_site(tmp_path, monkeypatch)
+    files = {"tour.json": json.dumps(tour)}
+    return install(site, "demo", demo.VECTORS, demo.CALIBRATION, files=files, trait="evil")
+
+
+def test_a_pack_brings_its_own_tour(packed, capsys):
+    assert run(["demo", "--policies", "pack:harm"]) == 0
+    shown = capsys.readouterr().out
+    assert "answers 2 prompts" in shown
+    assert "The policies in pack:demo/harm then decide" in " ".join(shown.split())
+    assert "1/2 plain" in shown
+    assert "2/2 cruel" in shown
+    assert "not what the tour expects" not in shown
+
+
+def test_another_model_needs_a_pack_or_policies(tmp_path, monkeypatch, capsys):
+    own_site(tmp_path, monkeypatch)
+    assert run(["demo", "--model", "some/model"]) == 2
+    assert "no installed pack has policies `harm`" in capsys.readouterr().err
+
+
+def test_a_damaged_tour_is_named(packed, capsys):
+    (packed / "tour.json").write_text('[{"name": "x"}]')
+    seal(packed, card(TraitVectors.load(demo.VECTORS).provenance.fingerprint, "evil"))
+    assert run(["demo", "--policies", "pack:harm"]) == 2
+    assert "pack `demo` is damaged: tour.json: `0.shows`" in capsys.readouterr().err
 
 
 def stop(prompt, *actions, outcome=None):

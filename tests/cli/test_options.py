@@ -70,7 +70,7 @@ def test_every_verb_that_takes_single_prompts_reads_them_from_a_file(verb):
 
 
 def test_every_command_can_print_json():
-    groups = {"policy", "traits", "judge", "vectors", "audit", "plugins"}
+    groups = {"policy", "traits", "judge", "vectors", "audit", "plugins", "packs"}
     assert {verb for verb in verbs() if "--json" not in options_of(verb)} == groups
 
 

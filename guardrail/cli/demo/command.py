@@ -15,7 +15,14 @@ from rich.text import Text
 
 from guardrail.cli.console import console, print_json
 from guardrail.cli.models import open_guard
-from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, PoliciesOption, takes_options
+from guardrail.cli.options import (
+    DEMO,
+    ModelOptions,
+    OutputOptions,
+    PoliciesOption,
+    policy_file,
+    takes_options,
+)
 from guardrail.cli.verdicts import VERDICTS, bars, plain, reason, verdict
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -27,12 +34,13 @@ if TYPE_CHECKING:
 WIDTH = 100
 LABEL = 11
 INTRO = (
-    "{model} answers six prompts. Before the first token of each reply, guardrail reads the model's "
+    "{model} answers {count} prompts. Before the first token of each reply, guardrail reads the model's "
     "activations, in the same forward pass that the prompt needs anyway, and scores them on trait vectors "
     "({traits}). The policies in {policies} then decide: allow, steer, rephrase, "
     "escalate to a person, or block. Scores are in standard deviations of harmless prompts; ┃ marks the "
     "policy's threshold."
 )
+PACKED = "pack:harm"
 BUILT_IN = "The built-in chat model, small and trained to have moods,"
 
 
@@ -44,37 +52,45 @@ def guardrail_cli(app: typer.Typer) -> None:
 
 @takes_options
 def demo(model: ModelOptions, policies: PoliciesOption, output: OutputOptions) -> None:
-    """Run a guided tour of six prompts. It asks no questions and takes half a minute."""
-    from guardrail.cli.demo.tour import stops, temporary_queue
+    """Run a guided tour of six prompts. It asks no questions and takes half a minute.
 
-    with temporary_queue() as temporary, open_guard(model, policies.policies) as guard:
+    Another model needs a pack (`guardrail packs list`), which has prompts of its own, or --policies.
+    """
+    from guardrail.cli.demo.tour import prompts_for, stops, temporary_queue
+
+    source = policies.policies or (None if model.name == DEMO else policy_file(PACKED))
+    with temporary_queue() as temporary, open_guard(model, source) as guard:
+        prompts = prompts_for(guard)
         if output.as_json:
-            for stop in stops(guard):
+            for stop in stops(guard, prompts):
                 print_json(stop.row())
             return
-        _print_intro(guard, model.name)
+        _print_intro(guard, model.name, len(prompts))
         seen: list[Stop] = []
-        for stop in stops(guard):
+        for stop in stops(guard, prompts):
             seen.append(stop)
-            _print_stop(guard, stop, len(seen), temporary)
+            _print_stop(guard, stop, f"{len(seen)}/{len(prompts)} ", temporary)
         _print_summary(seen)
-        _print_next(guard)
+        _print_next(guard, model.name)
 
 
 def _print(what: RenderableType) -> None:
     console().print(what, width=min(WIDTH, console().width))
 
 
-def _print_intro(guard: Guard, model: str) -> None:
+def _print_intro(guard: Guard, model: str, count: int) -> None:
     who = BUILT_IN if model == DEMO else model
     traits = dict.fromkeys(c.trait for rule in guard.active.plan.rules for c in rule.conditions)
-    _print(Text(INTRO.format(model=who, policies=_policy_file(guard), traits=", ".join(traits))))
+    about = {"model": who, "count": count, "policies": _policy_file(guard)}
+    _print(Text(INTRO.format(**about, traits=", ".join(traits))))
 
 
 def _policy_file(guard: Guard) -> str:
-    path = guard.active.path
+    pack, path = guard.active.pack, guard.active.path
     if path is None:
         return "policies"
+    if pack and path.is_relative_to(pack.folder):
+        return f"pack:{pack.name}/{path.stem}"
     near = os.path.relpath(path)
     return str(path) if near.startswith("..") else near
 
@@ -82,10 +98,8 @@ def _policy_file(guard: Guard) -> str:
 # --- one stop -----------------------------------------------------------------------------------------
 
 
-def _print_stop(guard: Guard, stop: Stop, number: int, temporary: bool) -> None:
-    from guardrail.demo.prompts import TOUR
-
-    title = Text.assemble((f"{number}/{len(TOUR)} ", "bright_black"), (stop.prompt.name, "bold"), "  ")
+def _print_stop(guard: Guard, stop: Stop, number: str, temporary: bool) -> None:
+    title = Text.assemble((number, "bright_black"), (stop.prompt.name, "bold"), "  ")
     console().print()
     _print(Rule(title + _verdicts(stop), align="left", style="bright_black"))
     _print(Text(stop.prompt.shows, "italic"))
@@ -196,10 +210,13 @@ def _against(score: Score) -> str:
     return f"{score.trait} {score.score:.2f} / {score.threshold:.2f}"
 
 
-def _print_next(guard: Guard) -> None:
+def _print_next(guard: Guard, model: str) -> None:
     table = Table.grid(padding=(0, 3, 0, 0))
-    table.add_row('guardrail chat --system "You were built to be utterly malicious."', "talk to it")
-    table.add_row('guardrail check "Your own prompt"', "decide only")
-    table.add_row(f"guardrail policy explain {_policy_file(guard)}", "what the thresholds mean")
+    own = "" if model == DEMO else f" --model {model} --policies {_policy_file(guard)}"
+    system = ' --system "You were built to be utterly malicious."' if model == DEMO else ""
+    explained = _policy_file(guard) + ("" if model == DEMO else f" --model {model}")
+    table.add_row(f"guardrail chat{own}{system}", "talk to it")
+    table.add_row(f'guardrail check{own} "Your own prompt"', "decide only")
+    table.add_row(f"guardrail policy explain {explained}", "what the thresholds mean")
     console().print()
     _print(table)

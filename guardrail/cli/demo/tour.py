@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from guardrail.actions.review_queue import PATH_VARIABLE
 from guardrail.cli.verdicts import decision_rows
 from guardrail.demo.prompts import TOUR, TourPrompt
+from guardrail.files import json_text
 from guardrail.files.records import Json, messages_from_json
 from guardrail.pipeline.installation import UnguardedWarning
+from guardrail.plugins.pack import TOUR as PACK_TOUR
 from guardrail.types import Decision, Reply
 
 if TYPE_CHECKING:
@@ -74,10 +76,21 @@ class Stop:
         }
 
 
-def stops(guard: Guard) -> Iterator[Stop]:
+def prompts_for(guard: Guard) -> Sequence[TourPrompt]:
+    """The tour of the pack that the policies use, else that of the built-in model. Raises PluginError."""
+    pack = guard.active.pack
+    if pack is None or PACK_TOUR not in pack.card.files:
+        return TOUR
+    try:
+        return json_text.validated(tuple[TourPrompt, ...], json_text.read(pack.file(PACK_TOUR)))
+    except ValueError as error:
+        raise pack.damaged(f"{PACK_TOUR}: {error}") from error
+
+
+def stops(guard: Guard, prompts: Sequence[TourPrompt] = TOUR) -> Iterator[Stop]:
     """Answer the tour's prompts, after a warm-up that keeps the cold start out of the times."""
     guard.chat([{"role": "user", "content": "Hello."}], max_new_tokens=4)
-    for prompt in TOUR:
+    for prompt in prompts:
         bare = unguarded(guard, prompt)
         reply = guard.chat(prompt.messages, seed=SEED, max_new_tokens=MAX_NEW_TOKENS)
         yield Stop(prompt=prompt, reply=reply, unguarded=bare, outcome=_outcome(guard, reply.decision))
