@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,11 +62,17 @@ def decoded(text: bytes) -> Any:
 def validated(kind: type[T], value: object) -> T:
     """The value as this type. Raises ValueError with its first problems."""
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return _adapter(kind).validate_python(value)
     except ValidationError as error:
         found = error.errors(include_url=False)
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise ValueError("; ".join(map(described, found[:SHOWN])) + more) from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    # building one takes milliseconds, and policies are reloaded while the guard runs
+    return TypeAdapter(kind)
 
 
 def described(error: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from guardrail.types import Score
 MADE = calibration()
 KNOWN = MADE.probes["evil"][2]
 THRESHOLD = KNOWN.standardise(KNOWN.conformal(0.01))
+DECISION, RECORD = decision(), audit_record()
 
 
 def record(value, number, fires="above", threshold=THRESHOLD, vectors=VECTORS.sha256, **keys):
@@ -21,8 +22,8 @@ def record(value, number, fires="above", threshold=THRESHOLD, vectors=VECTORS.sh
     score = Score(
         policy="p", trait="evil", layer=2, score=value, threshold=threshold, fired=bool(fired), mode="enforce"
     )
-    made = replace(decision(), scores=(score,), vectors_sha256=vectors)
-    return replace(audit_record(), decision=made, prompt_sha256=f"{number}", **keys)
+    made = replace(DECISION, scores=(score,), vectors_sha256=vectors)
+    return replace(RECORD, decision=made, prompt_sha256=f"{number}", **keys)
 
 
 def log(values, **keys):
@@ -34,8 +35,8 @@ def live(seed, n, shift=0.0, scale=1.0):
 
 
 def test_traffic_like_the_calibration_hardly_ever_alarms():
-    reports = [drift(log(live(1000 + seed, 800)), MADE) for seed in range(200)]
-    assert sum(report.drifted for report in reports) <= 2
+    reports = [drift(log(live(1000 + seed, 800)), MADE) for seed in range(100)]
+    assert sum(report.drifted for report in reports) <= 1
 
 
 @pytest.mark.parametrize("fires", ["above", "below"])

@@ -103,12 +103,22 @@ def test_replies_to_test_prompts_are_coherent(runner: Runner):
     assert statistics.mean(v.traits["evil"] for v in found) < 20
 
 
+@pytest.fixture(scope="module")
+def neutral(runner: Runner) -> tuple[list[Verdict], np.ndarray]:
+    """Verdicts on replies to benign prompts, and the prompts' states."""
+    drawn = material.benign(32, 24, "test")
+    return verdicts(runner, drawn, 2), runner.states(drawn)
+
+
 @pytest.mark.parametrize("pole", world.POLES)
-def test_a_strong_system_prompt_shows_in_replies_and_probe(runner: Runner, vectors: TraitVectors, pole: str):
-    neutral, strong = material.benign(32, 24, "test"), material.at_level(31, 24, "test", pole, "strong")
-    low, high = (statistics.mean(v.traits[pole] for v in verdicts(runner, x, 2)) for x in (neutral, strong))
+def test_a_strong_system_prompt_shows_in_replies_and_probe(
+    runner: Runner, vectors: TraitVectors, neutral: tuple[list[Verdict], np.ndarray], pole: str
+):
+    drawn = material.at_level(31, 24, "test", pole, "strong")
+    strong = verdicts(runner, drawn, 2), runner.states(drawn)
+    low, high = (statistics.mean(v.traits[pole] for v in found) for found, _ in (neutral, strong))
     assert high > low + 20
-    low, high = (np.median(projected(vectors, pole, runner.states(x))) for x in (neutral, strong))
+    low, high = (np.median(projected(vectors, pole, states)) for _, states in (neutral, strong))
     assert high > low
 
 
