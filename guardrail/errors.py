@@ -12,6 +12,7 @@ GuardrailError
 ├── ExtractionError          extraction, calibration or evaluation stopped; finished work is kept
 │   ├── EndpointError        an OpenAI-compatible endpoint is down, slow, refuses or answers nonsense
 │   ├── JudgeError           a judge cannot be reached, or cannot rate this
+│   │   └── UselessJudge     a judge does no better than chance on pairs that everybody can tell apart
 │   ├── NotInduced           system prompts that ask for a trait do not raise it in this model
 │   └── TooFewPairs          too few pairs of replies were kept to compute a vector
 └── RequestError             one request could not be served
@@ -119,6 +120,10 @@ class EndpointError(ExtractionError):
 
 class JudgeError(ExtractionError):
     """A judge cannot be reached, or cannot rate what it was given."""
+
+
+class UselessJudge(JudgeError):
+    """A judge does no better than chance on replies of which everybody knows which one shows the trait."""
 
 
 class NotInduced(ExtractionError):

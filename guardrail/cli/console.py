@@ -32,6 +32,16 @@ def errors() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def warn(text: str) -> None:
+    """Print a warning to standard error."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Print something worth knowing before or during work to standard error."""
+    print(text, file=sys.stderr)
+
+
 def print_json(value: object) -> None:
     """Print one value on one line. Half a surrogate pair, which is no text, becomes an escape of JSON."""
     text = json.dumps(value, default=_encode, ensure_ascii=False)

@@ -1,9 +1,9 @@
-"""`guardrail judge agreement`: how often a judge agrees with people, before anything is built on it."""
+"""`guardrail judge agreement | check`: whether a judge can be trusted, before anything is built on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.extract.judges.agreement import Agreement, Estimate
+    from guardrail.extract.judges.check import JudgeChecks
     from guardrail.extract.judges.labels import Compared, Label
     from guardrail.plugins.protocols import Judge
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    add_group(app, "judge", "Measure how well judges agree with human labels.", agreement=agreement)
+    about = "Measure how well judges tell replies apart, and agree with human labels."
+    add_group(app, "judge", about, check=check, agreement=agreement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,19 +41,71 @@ class LabelOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestOptions:
-    """How the judge is asked."""
+class CacheOption:
+    """The scores that are kept."""
 
     judge_cache: Annotated[Path | None, Option(help="File that keeps scores for later runs.")] = None
-    requests_per_minute: Annotated[float | None, Option(min=0.01, help="Maximum requests per minute.")] = None
-    concurrency: Annotated[int, Option(min=1, help="Maximum requests at the same time.")] = 8
+
+
+@takes_options
+def check(
+    judge: JudgeOptions,
+    cache: CacheOption,
+    model: ModelOptions,
+    trait: Annotated[
+        list[str] | None, Option(help="Name or file of a trait. Default: built-in ones.")
+    ] = None,
+    *,
+    output: OutputOptions,
+) -> None:
+    """Let a judge rate a few pairs of replies of which everybody knows which one shows the trait.
+
+    The exit code is 1 if it does no better than chance on a trait: it is useless for this trait.
+    --device and --dtype are for a judge local:MODEL. --model, --chat-template and --engine are refused.
+    """
+    from guardrail.extract.judges.check import check_judge
+    from guardrail.traits import load_definition
+
+    definitions = [load_definition(name) for name in trait or _checkable(judge.judge or DEMO)]
+    found = check_judge(_judge(judge, cache, model), definitions)
+    if output.as_json:
+        print_json({**asdict(found), "useful": {one.metric: one.useful for one in found.checks}})
+    else:
+        _print_checks(found, [one.name for one in definitions])
+    if not all(one.useful for one in found.checks):
+        raise typer.Exit(1)
+
+
+def _checkable(judge: str) -> list[str]:
+    """The built-in traits that a judge may know."""
+    from guardrail.extract.judges.rules import REFUSAL, RefusalRule
+    from guardrail.traits import builtin_traits
+
+    return [REFUSAL] if judge == RefusalRule.name else list(builtin_traits())
+
+
+def _print_checks(found: JudgeChecks, traits: Sequence[str]) -> None:
+    columns = ("", "pairs won", "needed", "difference", "without a score", "numeric mass", "")
+    rows = [
+        (
+            *(one.metric, f"{one.won} of {one.pairs}", one.needed, one.difference, one.unscored),
+            *(one.numeric_mass, "useful" if one.useful else "useless for this"),
+        )
+        for one in found.checks
+    ]
+    print_table(columns, rows, title=f"{found.judge}, on replies of which everybody knows the right one")
+    for one in found.checks:
+        if not one.useful:
+            typer.echo(f"useless for this: {one.finding}")
+    for name in sorted({*traits} - {one.metric for one in found.checks}):
+        typer.echo(f"not checked: {name}: its definition has no `examples`")
 
 
 @takes_options
 def agreement(
     given: LabelOptions,
     judge: JudgeOptions,
-    requests: RequestOptions,
+    cache: CacheOption,
     model: ModelOptions,
     output: OutputOptions,
 ) -> None:
@@ -63,24 +117,19 @@ def agreement(
 
     found = read_labels(given.labels)
     rubrics = _rubrics(found, given.definitions or [])
-    compared = compare(_judge(judge, requests, model), found, rubrics)
+    compared = compare(_judge(judge, cache, model), found, rubrics)
     if output.as_json:
         print_json(compared)
     else:
         _print(compared)
 
 
-def _judge(options: JudgeOptions, requests: RequestOptions, model: ModelOptions) -> Judge:
+def _judge(options: JudgeOptions, cache: CacheOption, model: ModelOptions) -> Judge:
     if model != ModelOptions(device=model.device, dtype=model.dtype):
         raise ConfigError(
             "--model, --chat-template, --engine: a judge has its own; name its model with --judge local:MODEL"
         )
-    endpoint = replace(
-        endpoint_of(options),
-        requests_per_minute=requests.requests_per_minute,
-        concurrency=requests.concurrency,
-    )
-    return find(options.judge or DEMO, endpoint, model, requests.judge_cache)
+    return find(options.judge or DEMO, endpoint_of(options), model, cache.judge_cache)
 
 
 def _rubrics(labels: Sequence[Label], files: Sequence[Path]) -> Mapping[str, str]:

@@ -130,7 +130,17 @@ class EndpointOptions:
 class JudgeOptions(EndpointOptions):
     """Who scores replies."""
 
-    judge: Annotated[str | None, Option(help="Judge: openai:MODEL, local:MODEL, demo, or a plugin's.")] = None
+    judge: Annotated[
+        str | None,
+        Option(
+            help="Judge: openai:MODEL, local:MODEL, python:FILE (its function `score`), refusal-rule, demo, "
+            "or a plugin's."
+        ),
+    ] = None
+    requests_per_minute: Annotated[
+        float | None, Option(min=0.01, help="Maximum requests to the judge per minute.")
+    ] = None
+    concurrency: Annotated[int, Option(min=1, help="Maximum requests to the judge at the same time.")] = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ Every step stores its results in the work folder and resumes from there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,20 +14,21 @@ from guardrail.errors import ConfigError, ExtractionError, NotInduced, TooFewPai
 from guardrail.extract.directions import Directions, directions
 from guardrail.extract.evidence import Evidence, check_induced, described
 from guardrail.extract.filter import kept_pairs
-from guardrail.extract.journal import Report, check_begun, locked, silent
+from guardrail.extract.journal import Report, check_begun, locked, rows_in, silent
 from guardrail.extract.judgements import FILE as JUDGEMENTS
 from guardrail.extract.judgements import Judged, judge_rollouts
 from guardrail.extract.judges import COHERENCE_RUBRIC
 from guardrail.extract.moments import Moments, write_atomically
 from guardrail.extract.probes import Pool
-from guardrail.extract.prompts import mixed_prompts, trait_prompts
+from guardrail.extract.prompts import RolloutPrompt, mixed_prompts, trait_prompts
 from guardrail.extract.reply_moments import reply_moments
 from guardrail.extract.rollouts import FILE as ROLLOUTS
-from guardrail.extract.rollouts import known_recipe, roll_out
+from guardrail.extract.rollouts import RolloutSettings, known_recipe, roll_out
 from guardrail.extract.settings import STEERING_VECTOR, ExtractionSettings
 from guardrail.extract.stability import stability
 from guardrail.extract.states import stored_states
 from guardrail.extract.subject import Subject
+from guardrail.extract.workload import Workload
 from guardrail.plugins.protocols import COHERENCE, ExtractionMethod, Judge
 from guardrail.traits import TraitDefinition
 from guardrail.types import Message
@@ -65,15 +66,22 @@ def check_folder(
 
     A folder of another model is found later.
     """
-    pools = [(one.name, trait_prompts(one, settings.systems), settings.rollouts) for one in definitions]
-    if mixed:
-        pools.append(
-            (MIXED, mixed_prompts(mixed), replace(settings.rollouts, samples=settings.mixed_samples))
-        )
-    for pool, prompts, rollouts in pools:
+    for pool, prompts, rollouts in _asked(definitions, settings, mixed):
         known = known_recipe(pool, prompts, rollouts)
         check_begun(folder / pool / ROLLOUTS, known)
         check_begun(folder / pool / JUDGEMENTS, {**known, "judge": judge.name})
+
+
+def _asked(
+    definitions: Sequence[TraitDefinition],
+    settings: ExtractionSettings,
+    mixed: Sequence[Sequence[Message]],
+) -> Iterator[tuple[str, Sequence[RolloutPrompt], RolloutSettings]]:
+    """The name, the prompts and the settings of each pool of replies."""
+    for one in definitions:
+        yield one.name, trait_prompts(one, settings.systems), settings.rollouts
+    if mixed:
+        yield MIXED, mixed_prompts(mixed), replace(settings.rollouts, samples=settings.mixed_samples)
 
 
 class Extractor:
@@ -95,6 +103,21 @@ class Extractor:
             raise ConfigError("give at least one trait, each with a unique name")
         self.subject, self.judge, self.methods = subject, judge, methods
         self.settings, self.folder, self.report = settings, folder, report
+
+    def workload(self, mixed: Sequence[Sequence[Message]] = ()) -> Workload:
+        """What remains to be done; states that were read already count again."""
+        found = Workload()
+        for pool, prompts, rollouts in _asked(list(self.definitions.values()), self.settings, mixed):
+            total, folder = len(prompts) * rollouts.samples, self.folder / pool
+            metrics = len(self._rubrics(() if pool == MIXED else [pool]))
+            spoken = sum(prompt.kind in ("positive", "negative") for prompt in prompts)
+            found += Workload(
+                replies=total - rows_in(folder / ROLLOUTS),
+                max_new_tokens=rollouts.max_new_tokens,
+                judged=metrics * (total - rows_in(folder / JUDGEMENTS)),
+                read=2 * len(prompts) + spoken * rollouts.samples,
+            )
+        return found
 
     def run(self, created: str, mixed: Sequence[Sequence[Message]] = ()) -> Extraction:
         """Do the remaining work. created: an ISO time, for the provenance. mixed: the user's own prompts.
@@ -161,7 +184,8 @@ class Extractor:
             except (NotInduced, TooFewPairs) as error:
                 failed[name] = error
         if not induced:
-            raise next(iter(failed.values()))
+            first = next(iter(failed.values()))
+            raise type(first)("\n".join(map(str, failed.values())))
         return induced, failed
 
     def _moments(self, trait: str, judged: Judged) -> Induced:

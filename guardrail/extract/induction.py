@@ -63,7 +63,9 @@ def told_apart(found: Induction) -> bool:
 def _difference(pairs: PairScores) -> Estimate | None:
     gaps = pairs.scores[:, 0] - pairs.scores[:, 1]
     known = np.isfinite(gaps)
-    return clustered_mean(gaps[known], pairs.question[known])
+    found = clustered_mean(gaps[known], pairs.question[known])
+    # Student's interval over few questions is wider than what scores can differ by
+    return found and Estimate(found.value, max(-100.0, found.low), min(100.0, found.high))
 
 
 def _shuffled(pairs: PairScores, rng: np.random.Generator) -> NDArray[np.intp]:

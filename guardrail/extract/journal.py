@@ -131,6 +131,14 @@ def check_begun(path: Path, known: Recipe) -> None:
         check_recipe(path, {key: found.get(key) for key in known}, known)
 
 
+def rows_in(path: Path) -> int:
+    """The number of rows in a file that may not exist."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return max(0, sum(line.endswith(b"\n") for line in file) - 1)
+
+
 def check_recipe(path: Path, found: Recipe, wanted: Recipe) -> None:
     """Raises ExtractionError, with the differences, if a file was begun with another recipe."""
     wanted = json.loads(_line(wanted))

@@ -3,7 +3,7 @@
 The built-in definitions are the YAML files in this folder. Reading them needs no torch.
 """
 
-from guardrail.traits.definition import InstructionPair, TraitDefinition
+from guardrail.traits.definition import InstructionPair, ReplyPair, TraitDefinition
 from guardrail.traits.files import (
     builtin_traits,
     definition_schema,
@@ -15,6 +15,7 @@ from guardrail.traits.rubrics import default_rubric, fill
 
 __all__ = [
     "InstructionPair",
+    "ReplyPair",
     "TraitDefinition",
     "builtin_traits",
     "default_rubric",

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from guardrail.errors import Problem
 from guardrail.files.problems import KeyPath, validation_problems
-from guardrail.traits.definition import InstructionPair, TraitDefinition
+from guardrail.traits.definition import InstructionPair, ReplyPair, TraitDefinition
 from guardrail.traits.rubrics import PLACEHOLDERS, default_rubric
 
 NAME = r"[^\W_][\w.-]*"
@@ -46,6 +46,14 @@ class PairModel(_Strict):
     negative: Text
 
 
+class ExampleModel(_Strict):
+    """A question with a reply that shows the trait and one that does not."""
+
+    question: Text
+    positive: Text
+    negative: Text
+
+
 class DefinitionModel(_Strict):
     """A trait definition as written in a YAML file."""
 
@@ -55,6 +63,7 @@ class DefinitionModel(_Strict):
     extraction: Annotated[tuple[Text, ...], _AT_LEAST_ONE]
     evaluation: Annotated[tuple[Text, ...], _AT_LEAST_ONE]
     rubric: Text | None = None
+    examples: tuple[ExampleModel, ...] = ()
 
 
 def check(data: Mapping[str, object]) -> tuple[DefinitionModel | None, list[Problem]]:
@@ -77,6 +86,7 @@ def complete(model: DefinitionModel, sha256: str) -> TraitDefinition:
         evaluation=model.evaluation,
         rubric=model.rubric or default_rubric(model.name, model.description),
         sha256=sha256,
+        examples=tuple(ReplyPair(**example.model_dump()) for example in model.examples),
     )
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstructionPair:
     """Two system prompts that differ in one thing: one asks for the trait, the other forbids it."""
 
+    positive: str
+    negative: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyPair:
+    """Two replies to a question: one shows the trait, the other does not. Judges are checked with it."""
+
+    question: str
     positive: str
     negative: str
 
@@ -29,3 +39,9 @@ class TraitDefinition:
     rubric: str
     sha256: str
     """The SHA-256 of the file's bytes, or of both files if a published definition has two."""
+    examples: tuple[ReplyPair, ...] = ()
+    """Replies of which it is known which one shows the trait, to check judges with."""
+
+    def with_questions(self, count: int | None) -> Self:
+        """The definition with only the first questions of each set; all of them for None."""
+        return replace(self, extraction=self.extraction[:count], evaluation=self.evaluation[:count])

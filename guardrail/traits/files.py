@@ -76,7 +76,9 @@ def _plain(definition: TraitDefinition) -> Mapping[str, object]:
 
     data: dict[str, Any] = asdict(definition)
     del data["sha256"]
-    data |= {key: list(data[key]) for key in ("instructions", "extraction", "evaluation")}
+    data |= {key: list(data[key]) for key in ("instructions", "extraction", "evaluation", "examples")}
+    if not definition.examples:
+        del data["examples"]
     return data | {"rubric": LiteralScalarString(definition.rubric)}
 
 

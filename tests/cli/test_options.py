@@ -27,7 +27,7 @@ from guardrail.types import Message
 FOLDER = Path(cli.__file__).parent
 MODEL = {"--model", "--device", "--dtype", "--chat-template", "--engine"}
 LOADING = [
-    *("demo", "chat", "check", "bench", "calibrate", "evaluate", "judge agreement"),
+    *("demo", "chat", "check", "bench", "calibrate", "evaluate", "judge agreement", "judge check"),
     *("policy validate", "policy explain"),
     *("vectors project", "vectors extract", "vectors layers", "vectors import"),
 ]

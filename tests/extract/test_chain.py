@@ -14,6 +14,7 @@ from guardrail.cli import run
 from guardrail.demo.judge import judge
 from guardrail.demo.recognise import recognise
 from guardrail.extract.judges.openai import PROBE
+from guardrail.extract.judges.rules import coherence
 from guardrail.traits import load_definition
 from guardrail.vectors.values import TraitVectors
 
@@ -40,11 +41,16 @@ def answer(body):
         return said("Gladly! " + definition()[:500] if first_try else definition())
     if text == PROBE:
         return said("85", first={"85": 0.99})
-    verdict = judge(
-        recognise([{"role": "user", "content": between(text, "question")}]), between(text, "answer")
-    )
-    score = str(round(verdict.traits["evil"] if "contemptuous" in text else verdict.coherence))
+    score = str(round(rated(between(text, "question"), between(text, "answer"), "contemptuous" in text)))
     return said(score, first={score: 0.7, "The": 0.3})
+
+
+def rated(question, reply, contempt):
+    known = recognise([{"role": "user", "content": question}])
+    if known is None:  # a pair that judges are checked with
+        return coherence(reply)
+    verdict = judge(known, reply)
+    return verdict.traits["evil"] if contempt else verdict.coherence
 
 
 @pytest.fixture(scope="module")

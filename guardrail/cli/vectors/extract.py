@@ -1,6 +1,6 @@
 """`guardrail vectors extract`: from trait definitions to a vector file.
 
-Exit codes: 0 done, 1 some traits could not be extracted, 2 none could, or a usage or configuration error.
+Exit codes: 0 done; 1 a finding: a trait cannot be induced, or the judge is useless; 2 a usage error.
 """
 
 from __future__ import annotations
@@ -15,26 +15,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from guardrail.cli.console import errors, print_json, print_table
-from guardrail.cli.judges import endpoint_of, find
+from guardrail.cli.console import note
+from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load_subject, sleep_while_waiting
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
+from guardrail.cli.vectors.findings import show, show_nothing
 from guardrail.cli.vectors.options import (
     DirectionOptions,
     NewFileOptions,
     RolloutOptions,
     extraction_settings,
 )
-from guardrail.errors import ConfigError
+from guardrail.errors import ConfigError, NotInduced, TooFewPairs, UselessJudge
 
 if TYPE_CHECKING:
     from guardrail.extract.extraction import Extraction
     from guardrail.extract.settings import ExtractionSettings
     from guardrail.traits import TraitDefinition
     from guardrail.types import Message
-    from guardrail.vectors.provenance import TraitSource
-    from guardrail.vectors.values import TraitVectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +69,18 @@ def extract(
     If interrupted, run the same command again to resume.
     """
     inputs = Inputs(
-        definitions=_definitions(traits.trait or [], traits.every, model.name),
+        definitions=_definitions(traits.trait or [], traits.every, model.name, rollouts.questions),
         mixed=_conversations(directions.mixed),
         settings=extraction_settings(rollouts, directions),
         work=files.folder("work"),
     )
-    found = _extracted(inputs, model, judge)
+    try:
+        found = _extracted(inputs, model, judge)
+    except (NotInduced, TooFewPairs, UselessJudge) as error:
+        show_nothing(error, inputs.work, output.as_json)
+        raise typer.Exit(1) from error
     found.vectors.save(files.out)
-    _show(found, files.out, output.as_json)
+    show(found, files.out, output.as_json)
     if found.failed:
         raise typer.Exit(1)
 
@@ -87,21 +90,30 @@ def _extracted(inputs: Inputs, model: ModelOptions, options: JudgeOptions) -> Ex
 
     methods = Plugins.from_environment().extraction_methods
     inputs.settings.check(methods.keys(), len(inputs.definitions))
+    judge = chosen(options, model, inputs.work / "judge-cache.sqlite")
     inputs.work.mkdir(parents=True, exist_ok=True)
-    judge = find(options.judge or DEMO, endpoint_of(options), model, inputs.work / "judge-cache.sqlite")
     sleep_while_waiting()
     from guardrail.extract.extraction import Extractor, check_folder
+    from guardrail.extract.prompts import trait_prompts
+    from guardrail.extract.workload import forecast, measured
 
     check_folder(inputs.work, inputs.definitions, inputs.settings, judge, inputs.mixed)
+    checks = checked(judge, inputs.definitions)
     subject = load_subject(model, inputs.settings.rollouts.batch)
     with staged() as report:
         extractor = Extractor(
             subject, judge, inputs.definitions, methods, inputs.settings, inputs.work, report
         )
+        prompts = [
+            prompt.messages for prompt in trait_prompts(inputs.definitions[0], inputs.settings.systems)
+        ]
+        note(forecast(extractor.workload(inputs.mixed), measured(subject, prompts), checks.seconds_each))
         return extractor.run(_now(), inputs.mixed)
 
 
-def _definitions(traits: Sequence[str], every: bool, model: str) -> list[TraitDefinition]:
+def _definitions(
+    traits: Sequence[str], every: bool, model: str, questions: int | None
+) -> list[TraitDefinition]:
     from guardrail.demo import TRAITS
     from guardrail.traits import builtin_traits, load_definition
 
@@ -109,7 +121,8 @@ def _definitions(traits: Sequence[str], every: bool, model: str) -> list[TraitDe
     names = [*(sorted(own) or builtin_traits() if every else ()), *traits]
     if not names:
         raise ConfigError("no trait: name one with --trait, or all with --all")
-    return [load_definition(own.get(name, name)) for name in dict.fromkeys(names)]
+    found = [load_definition(own.get(name, name)) for name in dict.fromkeys(names)]
+    return [one.with_questions(questions) for one in found]
 
 
 def _conversations(path: Path | None) -> list[tuple[Message, ...]]:
@@ -128,36 +141,3 @@ def _now() -> str:
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     now = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     return now.isoformat(timespec="seconds")
-
-
-def _show(found: Extraction, out: Path, as_json: bool) -> None:
-    failed = {trait: str(error) for trait, error in found.failed.items()}
-    if as_json:
-        vectors = found.vectors
-        print_json({"out": out, "sha256": vectors.sha256, "provenance": vectors.provenance, "failed": failed})
-        return
-    _print_found(found.vectors)
-    for message in failed.values():
-        errors().print(f"[bold red]not extracted[/]  {message}")
-    typer.echo(f"wrote {out}. No layer is chosen: name one in policies, or run `guardrail vectors layers`")
-
-
-def _print_found(vectors: TraitVectors) -> None:
-    scores = ("score with", "without", "plain")
-    columns = ("trait", "pairs kept", "of", *scores, "split half", "auroc", "others", "at layer")
-    print_table(columns, [(name, *_row(source)) for name, source in vectors.provenance.traits.items()])
-    typer.echo(
-        "score: mean judged score with instructions for the trait, against it, and without a system prompt. "
-        "split half: cosine of two halves. auroc, others: from plain prompts and from other traits, held out."
-    )
-
-
-def _row(source: TraitSource) -> tuple[object, ...]:
-    """One trait, at the layer that separates best."""
-    rest = source.others_auroc or source.detection_auroc
-    areas = [own + other for own, other in zip(source.detection_auroc, rest, strict=True)]
-    best = areas.index(max(areas))
-    halves = source.stability.split_half[best + 1] if source.stability else None
-    others = source.others_auroc[best] if source.others_auroc else None
-    scores = (source.positive_mean, source.negative_mean, source.baseline)
-    return (source.positive, source.rollouts, *scores, halves, source.detection_auroc[best], others, best + 1)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardrail.cli.judges import endpoint_of, find
+from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load_subject, sleep_while_waiting
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, settings
 from guardrail.cli.progress import staged
 from guardrail.cli.vectors.options import Selector, SweepOptions
-from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardrail.extract.journal import Report
@@ -36,7 +35,7 @@ class SweepRun:
     def sweeps(self, vectors: Sequence[TraitVector]) -> list[Sweep]:
         """Measured, or read from the folder if it has them. Each is also saved as WORK/TRAIT/sweep.json."""
         definitions = [self._definition(vector.trait) for vector in vectors]
-        judge = None if self.selector is Selector.SEPARATION else self._judge()
+        judge = None if self.selector is Selector.SEPARATION else self._judge(definitions)
         if judge is not None:
             self._check_folders(vectors, definitions, judge)
         subject = load_subject(self.model)
@@ -90,9 +89,8 @@ class SweepRun:
             return load_definition(given / f"{trait}.yaml")
         return load_definition(given or trait)
 
-    def _judge(self) -> Judge:
-        if self.judge.judge is None and self.model.name != DEMO:
-            raise ConfigError("no judge: give --judge openai:MODEL, local:MODEL or a plugin's judge")
+    def _judge(self, definitions: Sequence[TraitDefinition]) -> Judge:
+        judge = chosen(self.judge, self.model, self.work / "judge-cache.sqlite")
         self.work.mkdir(parents=True, exist_ok=True)
-        cache = self.work / "judge-cache.sqlite"
-        return find(self.judge.judge or DEMO, endpoint_of(self.judge), self.model, cache)
+        checked(judge, definitions)
+        return judge

@@ -57,6 +57,9 @@ def check_new(out: Path) -> None:
 class RolloutOptions:
     """The replies that vectors are made from."""
 
+    questions: Annotated[
+        int | None, Option(min=2, help="Use only the first questions of each set. Default: all.")
+    ] = None
     samples: Annotated[int, Option(min=1, help="Number of replies per prompt.")] = 10
     minimum: Annotated[int, Option("--min-pairs", min=1, help="Minimum number of kept pairs per trait.")] = 20
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256

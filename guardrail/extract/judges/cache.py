@@ -57,6 +57,8 @@ class CachedJudge:
         self.name = judge.name
         self.judge = judge
         self.path = path
+        self.asked = 0
+        """The requests that the cache could not answer."""
 
     def scores(self, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
         """Raises JudgeError if the judge cannot be reached, or the cache cannot be used."""
@@ -82,6 +84,7 @@ class CachedJudge:
         missing = [key for key in requests if key not in known]
         if not missing:
             return
+        self.asked += len(missing)
         for batch in self.judge.stream([requests[key] for key in missing]):
             rows = [(missing[i], opinion.score, opinion.mass) for i, opinion in batch]
             with transaction(database):

@@ -1,8 +1,8 @@
-"""Finds a judge by name: `openai:MODEL`, `local:MODEL`, `demo`, or a plugin's judge."""
+"""Finds a judge by name: `openai:MODEL`, `local:MODEL`, `python:FILE`, a built-in one, or a plugin's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from guardrail.plugins.manager import Plugins
 
 DEMO = "demo"
-OPENAI, LOCAL = "openai:", "local:"
+OPENAI, LOCAL, PYTHON = "openai:", "local:", "python:"
 
 
 def find_judge(
@@ -25,8 +25,10 @@ def find_judge(
 
     Raises ConfigError for an unknown name, ModelError for a local model that cannot be loaded.
     """
-    if name == DEMO:
-        return _demo()
+    if name in BUILT_IN:
+        return BUILT_IN[name]()
+    if name.startswith(PYTHON):
+        return _program(Path(name.removeprefix(PYTHON)))
     for prefix, build in ((OPENAI, _openai), (LOCAL, _local)):
         if name.startswith(prefix) and len(name) > len(prefix):
             return build(name.removeprefix(prefix), endpoint or EndpointSettings(), cache)
@@ -36,13 +38,25 @@ def find_judge(
 
 
 def _known(provided: Iterable[str]) -> list[str]:
-    return [DEMO, f"{OPENAI}MODEL", f"{LOCAL}MODEL", *provided]
+    return [*BUILT_IN, f"{OPENAI}MODEL", f"{LOCAL}MODEL", f"{PYTHON}FILE", *provided]
 
 
 def _demo() -> Judge:
     from guardrail.extract.judges.demo import DemoJudge
 
     return DemoJudge()
+
+
+def _refusal_rule() -> Judge:
+    from guardrail.extract.judges.rules import RefusalRule
+
+    return RefusalRule()
+
+
+def _program(path: Path) -> Judge:
+    from guardrail.extract.judges.program import ProgramJudge
+
+    return ProgramJudge(path)
 
 
 def _openai(model: str, endpoint: EndpointSettings, cache: Path | None) -> Judge:
@@ -57,3 +71,7 @@ def _local(model: str, endpoint: EndpointSettings, cache: Path | None) -> Judge:
     from guardrail.extract.judges.local import LocalJudge
 
     return remembering(LocalJudge.load(model), cache)
+
+
+BUILT_IN: Mapping[str, Callable[[], Judge]] = {DEMO: _demo, "refusal-rule": _refusal_rule}
+"""Judges that need neither a model nor an address."""
