@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from guardrail.audit.trail import AuditTrail
-from guardrail.engines import Engine, GeneratingEngine, identify
+from guardrail.engines import Engine, GeneratingEngine, accept, identify
 from guardrail.errors import ConfigError
 from guardrail.pipeline import chat, generate
 from guardrail.pipeline.asynchronous import AsyncRequests
@@ -23,7 +23,7 @@ from guardrail.pipeline.worker import Worker
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import ActivePolicies, Source, default_policies
 from guardrail.policy.reload import PolicyWatcher
-from guardrail.types import Check, Decision, Messages, Reply, Ticket
+from guardrail.types import Check, Decision, Messages, Position, Reply, Ticket
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +70,7 @@ class Guard(AsyncRequests):
             self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)
             undo.callback(self.engine.close)
             self.policies = PolicyWatcher(
-                policies, partial(identify, self.engine), enabled, lambda new: self.engine.accept(new.plan)
+                policies, partial(identify, self.engine), enabled, lambda new: accept(self.engine, new.plan)
             )
             undo.callback(self.policies.close)
             self._open(queue_size, undo)
@@ -197,13 +197,14 @@ class Guard(AsyncRequests):
         messages: Messages | str,
         traits: Sequence[str] | None = None,
         layers: Sequence[int] | str = "all",
-        position: Literal["last", "all"] = "last",
+        position: Position | Literal["own", "all"] = "own",
     ) -> NDArray[Any]:
         """Scores (projections if there is no calibration), for inspection. Decides nothing.
 
         traits: names; None for every trait of the vector file. layers: 1-based; `all` for every layer.
-        Returns float32 [traits, layers] at the last prompt token, or [traits, layers, tokens] for
-        position="all"; NaN for a layer that cannot be used. Raises ConfigError for an unknown trait.
+        position: what to read: `own` for what each probe reads, as policies do; `all` for every token.
+        Returns float32 [traits, layers], or [traits, layers, tokens] for position="all"; NaN for a layer that
+        cannot be used. Raises ConfigError for an unknown trait.
         """
         from guardrail.pipeline.project import project
 

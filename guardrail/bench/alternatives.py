@@ -6,12 +6,15 @@ the whole reply, `output_hidden_states=True`, and an nnsight trace around the wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Protocol
 
+import numpy as np
+
 from guardrail.engines.transformers.blocks import decoder_blocks
 from guardrail.policy.plan import Plan
+from guardrail.types import Array
 
 
 class Alternative(Protocol):
@@ -23,19 +26,24 @@ class Alternative(Protocol):
 
 
 class _Probes:
-    """The plan's probes per layer, as tensors on the model's device."""
+    """The plan's probes per layer, as tensors on the model's device. All read the last position."""
 
     def __init__(self, plan: Plan, device: Any) -> None:
-        import torch
 
         self.layers = plan.layers
-        parts = {layer: plan.matrix(layer) for layer in plan.layers}
-        self._weights = {i: torch.from_numpy(weights).to(device) for i, (_, weights, _) in parts.items()}
-        self._offsets = {i: torch.from_numpy(offsets).to(device) for i, (_, _, offsets) in parts.items()}
+        terms = {layer: plan.terms(layer) for layer in plan.layers}
+        self._weights = {i: _joined([t.weights for t in parts], device) for i, parts in terms.items()}
+        self._offsets = {i: _joined([t.offsets for t in parts], device) for i, parts in terms.items()}
 
     def scores(self, layer: int, hidden: Any) -> Any:
         """[rows, probes] of the last position of hidden [rows, positions, d_model]."""
         return hidden[:, -1].float() @ self._weights[layer].T + self._offsets[layer]
+
+
+def _joined(parts: Sequence[Array], device: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(np.concatenate(parts)).to(device)
 
 
 class Hooks:

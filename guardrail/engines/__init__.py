@@ -7,9 +7,10 @@ Every engine is an `Engine`: it renders, decides and replies. Reading activation
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from guardrail.errors import ModelError, PromptError
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
 from guardrail.types import Array, Decision, Fingerprint, Message, Position, Sampling, Timing
@@ -29,6 +30,13 @@ class Prompt:
     ids: tuple[int, ...]
     unread: str | None = None
     spans: Mapping[Position, tuple[Span, ...]] = field(default_factory=dict[Position, tuple[Span, ...]])
+
+    def tail(self, dropped: int) -> Prompt:
+        """The prompt without its first tokens. Raises PromptError if some of them are to be read."""
+        if cut := [p for p, spans in self.spans.items() if any(start < dropped for start, _ in spans)]:
+            raise PromptError(f"a policy reads `{cut[0]}`, and some of its tokens would be cut off")
+        moved = {p: tuple((a - dropped, b - dropped) for a, b in spans) for p, spans in self.spans.items()}
+        return replace(self, ids=self.ids[dropped:], spans=moved)
 
 
 class Evaluator(Protocol):
@@ -128,6 +136,15 @@ class Engine(Protocol):
         """The longest sequence that the model takes."""
         ...
 
+    @property
+    def positions(self) -> frozenset[Position]:
+        """The positions whose states it reads: `last`, and means over tokens only if all of them are seen.
+
+        An engine that computes a prompt in pieces, or skips what a cache holds, has to keep sums over them
+        to give a mean. Policies that need another position are refused when they are loaded.
+        """
+        ...
+
     def accept(self, plan: Plan) -> None:
         """Raises ModelError for a plan that this engine cannot carry out."""
         ...
@@ -183,6 +200,18 @@ class ChangingEngine(Engine, Protocol):
         ...
 
 
+def accept(engine: Engine, plan: Plan) -> None:
+    """Let the engine accept a plan. Raises ModelError if it does not read all that the plan needs."""
+    # an engine that was made before there were other positions has the last one
+    given: frozenset[Position] = getattr(engine, "positions", frozenset({"last"}))
+    if missing := sorted(plan.positions - given):
+        raise ModelError(
+            f"this engine does not read {', '.join(f'`{one}`' for one in missing)} of this model, which the "
+            f"vector file asks for; it reads {', '.join(f'`{one}`' for one in sorted(given))}"
+        )
+    engine.accept(plan)
+
+
 def identify(engine: Engine) -> Fingerprint:
     """The fingerprint of an engine's model as it is now."""
     return engine.identify() if isinstance(engine, ChangingEngine) else engine.fingerprint
@@ -197,9 +226,12 @@ class ReadingEngine(Engine, Protocol):
         ...
 
     def hidden_states(
-        self, prompt: Prompt, layers: Sequence[int], position: Literal["last", "all"] = "last"
+        self, prompt: Prompt, layers: Sequence[int], position: Position | Literal["all"] = "last"
     ) -> Mapping[int, Array]:
-        """The residual stream after each layer: [d_model] for `last`, [tokens, d_model] for `all`."""
+        """The residual stream after each layer: [tokens, d_model] for `all`, else [d_model].
+
+        NaN if the prompt, rendered with this position, has nothing to read there.
+        """
         ...
 
 

@@ -8,11 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from guardrail.engines import Continuation, Prompt, Span
 from guardrail.engines.transformers.activations import Site
-from guardrail.engines.transformers.batches import bucketed
+from guardrail.engines.transformers.batches import averaging, bucketed
 from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.pretrained import load_pretrained
@@ -208,19 +207,8 @@ class Subject:
         means = np.zeros((len(rows), count, self.layers + 1, self.d_model), np.float32)
         for batch in self.batches([len(ids) for ids in rows]):
             ids, mask = self.local.padded([rows[i] for i in batch], left=False)
-            weights = _averaging([runs[i] for i in batch], ids.shape[1]).to(self.device)
+            weights = averaging([runs[i] for i in batch], ids.shape[1]).to(self.device)
             sites = [Site(layer) for layer in range(self.layers + 1)]
             found = self.activations.read(ids, mask, sites, weights)
             means[batch] = torch.stack([found[site].cpu() for site in sites], dim=2).numpy()
         return means
-
-
-def _averaging(runs: Sequence[Sequence[Sequence[Span]]], width: int) -> Tensor:
-    """[rows, k, tokens]: the weights that average over each set of runs."""
-    weights = torch.zeros(len(runs), len(runs[0]), width)
-    for i, row in enumerate(runs):
-        for j, spans in enumerate(row):
-            tokens = sum(end - start for start, end in spans)
-            for start, end in spans:
-                weights[i, j, start:end] = 1 / max(tokens, 1)
-    return weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from guardrail.engines import Engine, Prompt
 from guardrail.errors import EvaluationError, PromptError, RequestError, outline
@@ -78,8 +78,9 @@ def fitted(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> P
 
 
 def _rendered(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> Prompt:
+    positions = exchange.policies.plan.positions - {"last"}
     try:
-        prompt = engine.render(messages, exchange.request.tools)
+        prompt = engine.render(messages, exchange.request.tools, *([positions] if positions else []))
     except (RequestError, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -99,5 +100,6 @@ def _cut(exchange: Exchange, prompt: Prompt, limit: int) -> Prompt:
         raise PromptError(
             f"the prompt has {len(prompt.ids)} tokens, {dropped} more than fit beside the reply"
         )
+    found = prompt.tail(dropped)
     exchange.warn(f"truncated: the first {dropped} tokens were dropped, only the rest was evaluated")
-    return replace(prompt, ids=prompt.ids[dropped:])
+    return found

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from guardrail.errors import PluginError
 from guardrail.plugins.protocols import Action
-from guardrail.types import ALLOW, Fingerprint, Probe
+from guardrail.types import ALLOW, POSITIONS, Fingerprint, Probe, ProbeSite
 
 T = TypeVar("T")
 
@@ -59,11 +59,22 @@ def check_action(action: Action) -> None:
 
 def check_probe(probe: Probe, fingerprint: Fingerprint) -> None:
     """Raises PluginError if the probe cannot be read on this model."""
-    if probe.weights.shape != (fingerprint.d_model,):
+    for site in probe.sites:
+        _check_site(probe.trait, site, fingerprint)
+    if any(site.layer > probe.layer for site in probe.earlier):
+        raise PluginError(f"probe `{probe.trait}`: a site is above its layer {probe.layer}")
+    if not np.isfinite(probe.offset):
+        raise PluginError(f"probe `{probe.trait}`: its offset is not finite")
+
+
+def _check_site(trait: str, site: ProbeSite, fingerprint: Fingerprint) -> None:
+    if site.weights.shape != (fingerprint.d_model,):
         raise PluginError(
-            f"probe `{probe.trait}`: weights {probe.weights.shape} do not fit ({fingerprint.d_model},)"
+            f"probe `{trait}`: weights {site.weights.shape} do not fit ({fingerprint.d_model},)"
         )
-    if not 1 <= probe.layer <= fingerprint.layers:
-        raise PluginError(f"probe `{probe.trait}`: layer {probe.layer} is outside 1 to {fingerprint.layers}")
-    if not (np.isfinite(probe.weights).all() and np.isfinite(probe.offset) and probe.weights.any()):
-        raise PluginError(f"probe `{probe.trait}`: weights are zero or not finite")
+    if not 1 <= site.layer <= fingerprint.layers:
+        raise PluginError(f"probe `{trait}`: layer {site.layer} is outside 1 to {fingerprint.layers}")
+    if site.position not in POSITIONS:
+        raise PluginError(f"probe `{trait}`: position {site.position!r} is not one of {', '.join(POSITIONS)}")
+    if not (np.isfinite(site.weights).all() and np.isfinite(site.absent) and site.weights.any()):
+        raise PluginError(f"probe `{trait}`: weights are zero or not finite")

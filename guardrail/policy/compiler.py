@@ -206,6 +206,9 @@ class Compiler:
         if isinstance(condition.threshold, RawThreshold):
             self._problem("recheck reads another layer, so it cannot use a raw threshold", *path, "recheck")
             return None
+        # steering changes the last token's state alone
+        if not self.conditions.check_plain(condition, layer, "cannot be rechecked", (*path, "recheck")):
+            return None
         return self.conditions.linear(condition, layer, path)
 
 

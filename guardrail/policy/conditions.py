@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
-
-import numpy as np
 
 from guardrail.calibration.benign import Benign
 from guardrail.calibration.slices import Populations
@@ -84,7 +82,7 @@ class Conditions:
             self._problem(str(error), *path, "threshold")
             return None
         fpr = condition.threshold.fpr if isinstance(condition.threshold, FprThreshold) else None
-        return CompiledCondition(
+        found = CompiledCondition(
             trait=condition.trait,
             layer=layer,
             reading=reading,
@@ -95,6 +93,15 @@ class Conditions:
             n=benign.n if benign else None,
             slice=edge.slice,
         )
+        if found.holds(0.0) and self._only_results(condition.trait, layer):
+            self._problem(
+                "would fire on every prompt without tool results, which scores 0", *path, "threshold"
+            )
+        return found
+
+    def _only_results(self, trait: str, layer: int) -> bool:
+        """Whether a trait's probe reads nothing but tool results."""
+        return {site.position for site in self.probe(trait, layer).sites} == {"tool_mean"}
 
     def _condition(
         self, policy: Policy, condition: Condition, path: tuple[str | int, ...]
@@ -122,6 +129,8 @@ class Conditions:
         self, policy: Policy, condition: Condition, layer: int, path: tuple[str | int, ...]
     ) -> CompiledCondition | None:
         """The condition of a policy about replies or conversations. Adds its probe to `reply_probes`."""
+        if not self.check_plain(condition, layer, "cannot follow replies", (*path, "trait")):
+            return None
         calibration, reading = self.inputs.calibration, len(self.reply_probes)
         replies = calibration.replies.get(condition.trait, {}).get(layer) if calibration else None
         key = "conversation" if policy.conversation else "threshold"
@@ -132,12 +141,19 @@ class Conditions:
                 found = reply_condition(condition, layer, policy.monitor or Monitor(), replies, reading)
             compiled, scale = found
             finite(compiled.threshold)
-            probe = scale.folded(condition.trait, layer, self._probe(condition.trait, layer))
+            probe = scale.folded(self.probe(condition.trait, layer))
         except CalibrationError as error:
             self._problem(str(error), *path, key)
             return None
         self.reply_probes.append(probe)
         return compiled
+
+    def check_plain(self, condition: Condition, layer: int, cannot: str, path: tuple[str | int, ...]) -> bool:
+        """Whether a probe reads one token as it is. Reports a problem for any other."""
+        probe = self.probe(condition.trait, layer)
+        if not probe.plain:
+            self._problem(f"its probe reads {probe.read_outs} of prompts and {cannot}", *path)
+        return probe.plain
 
     def _scorer_condition(
         self, condition: Condition, path: tuple[str | int, ...]
@@ -174,17 +190,14 @@ class Conditions:
             self.probes[trait, layer] = self._folded(trait, layer, benign)
         return list(self.probes).index((trait, layer))
 
-    def _probe(self, trait: str, layer: int) -> Probe:
-        if (own := self.inputs.probes.get(trait)) is not None:
-            weights, offset = own.weights, own.offset
-        else:
-            vector = self.inputs.vectors[trait]
-            weights, offset = vector.probe[layer], float(vector.offset[layer])
-        return Probe(trait=trait, layer=layer, weights=weights.astype(np.float32), offset=offset)
+    def probe(self, trait: str, layer: int) -> Probe:
+        """What detects a trait at a layer: a plugin's probe, or the vector's."""
+        own = self.inputs.probes.get(trait)
+        return self.inputs.vectors[trait].probe_at(layer) if own is None else replace(own, trait=trait)
 
     def _folded(self, trait: str, layer: int, benign: Benign | None) -> Probe:
         scale = Scale(benign.mean, benign.sd) if benign else Scale()
-        return scale.folded(trait, layer, self._probe(trait, layer))
+        return scale.folded(self.probe(trait, layer))
 
 
 def _place(policy: Policy, path: tuple[str | int, ...], j: int) -> tuple[str | int, ...]:

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
-
 from guardrail.policy.alarms import Drift
 from guardrail.policy.model import Fires
 from guardrail.policy.rules import Live, Rule, Screen
-from guardrail.types import Array, Facts, Probe
+from guardrail.policy.terms import Terms, terms_at
+from guardrail.types import Facts, Position, Probe
 
 STRENGTHS: Mapping[str, int] = {"allow": 0, "steer": 10, "rephrase": 20, "escalate": 30, "block": 40}
 """The strength of the built-in actions, from weak to strong. Plugins may choose values in between."""
@@ -41,8 +40,18 @@ class Plan:
     @cached_property
     def layers(self) -> tuple[int, ...]:
         """The layers that are read before the decision, ascending."""
+        return tuple(sorted({site.layer for probe in self.live_probes for site in probe.sites}))
+
+    @cached_property
+    def positions(self) -> frozenset[Position]:
+        """The positions that are read before the decision."""
+        return frozenset(site.position for probe in self.live_probes for site in probe.sites)
+
+    @cached_property
+    def live_probes(self) -> tuple[Probe, ...]:
+        """The probes that decide on prompts."""
         live = {c.reading for rule in self.rules for c in rule.conditions}
-        return tuple(sorted({p.layer for i, p in enumerate(self.probes) if i in live}))
+        return tuple(probe for i, probe in enumerate(self.probes) if i in live)
 
     @cached_property
     def steered_layers(self) -> tuple[int, ...]:
@@ -128,9 +137,6 @@ class Plan:
         """The rule with this policy id."""
         return next((rule for rule in (*self.rules, *self.reply_rules) if rule.id == policy), None)
 
-    def matrix(self, layer: int) -> tuple[tuple[int, ...], Array, Array]:
-        """(indices, weights [k, d_model], offsets [k]) of all probes at a layer, for one matrix product."""
-        chosen = tuple(i for i, probe in enumerate(self.probes) if probe.layer == layer)
-        weights = np.stack([self.probes[i].weights for i in chosen]).astype(np.float32)
-        offsets = np.asarray([self.probes[i].offset for i in chosen], dtype=np.float32)
-        return chosen, weights, offsets
+    def terms(self, layer: int) -> tuple[Terms, ...]:
+        """What all probes, also those that are only read again after steering, take from a layer's states."""
+        return terms_at(layer, self.probes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel
@@ -14,7 +14,7 @@ from guardrail.policy.alarms import Drift
 from guardrail.policy.model import Condition, Conversation, FprThreshold, Monitor, Policy
 from guardrail.policy.rules import CompiledCondition
 from guardrail.policy.thresholds import raw_reply_threshold
-from guardrail.types import Probe
+from guardrail.types import Probe, ProbeSite
 
 PROMPT_KEYS = ("on_timeout", "timeout_ms", "on_truncate")
 """Settings that only concern the time before the first token."""
@@ -29,15 +29,33 @@ class Scale:
     mean: float = 0.0
     sd: float = 1.0
 
-    def folded(self, trait: str, layer: int, probe: Probe) -> Probe:
-        """The probe whose projection is the score. Raises CalibrationError if float32 cannot hold it."""
+    def folded(self, probe: Probe) -> Probe:
+        """The probe whose projection is the score. Raises CalibrationError if float32 cannot hold it.
+
+        A probe of tool results alone scores 0, the benign mean, where there are none.
+        """
         with np.errstate(all="ignore"):
-            weights = (probe.weights / self.sd).astype(probe.weights.dtype)
             offset = (probe.offset - self.mean) / self.sd
-            held = np.isfinite(weights).all() and np.isfinite(np.float32(offset))
-        if not held:
-            raise CalibrationError(f"the calibration of `{trait}` at layer {layer} scales it out of range")
-        return Probe(trait=trait, layer=layer, weights=weights, offset=offset)
+            found = replace(
+                probe,
+                weights=(probe.weights / self.sd).astype(np.float32),
+                offset=offset,
+                absent=probe.absent / self.sd if probe.earlier or probe.position != "tool_mean" else -offset,
+                earlier=tuple(self._divided(site) for site in probe.earlier),
+            )
+            parts = [
+                np.array([offset], np.float32),
+                *(np.append(s.weights, np.float32(s.absent)) for s in found.sites),
+            ]
+        if not np.isfinite(np.concatenate(parts)).all():
+            raise CalibrationError(
+                f"the calibration of `{probe.trait}` at layer {probe.layer} scales it out of range"
+            )
+        return found
+
+    def _divided(self, site: ProbeSite) -> ProbeSite:
+        weights = (site.weights / self.sd).astype(np.float32)
+        return replace(site, weights=weights, absent=site.absent / self.sd)
 
     def score(self, projection: float) -> float:
         """The score of a projection."""

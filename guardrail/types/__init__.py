@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from guardrail.errors import PromptError
 from guardrail.types.probes import POSITIONS as POSITIONS
+from guardrail.types.probes import TINY as TINY
 from guardrail.types.probes import Array as Array
 from guardrail.types.probes import Place as Place
 from guardrail.types.probes import Position as Position

@@ -82,6 +82,11 @@ class Probe:
         return (*self.earlier, own)
 
     @property
+    def read_outs(self) -> str:
+        """What is read, in words: `user_mean`, or `last (layer 3) + user_mean (layer 5, unit norm)`."""
+        return " + ".join(_described(site, self) for site in self.sites)
+
+    @property
     def plain(self) -> bool:
         """Whether this is one product with the state of one token, as it is."""
         return self.position == "last" and not self.normalised and not self.earlier
@@ -94,3 +99,9 @@ class Probe:
             nothing = np.isnan(rows).all(axis=-1) & (site.position == "tool_mean")
             found = found + np.where(nothing, np.float32(site.absent), site.product(rows))
         return np.asarray(found, dtype=np.float32)
+
+
+def _described(site: ProbeSite, probe: Probe) -> str:
+    """A site's position, its layer if the probe has several sites, and whether it reads directions only."""
+    notes = [f"layer {site.layer}"] * bool(probe.earlier) + ["unit norm"] * site.normalised
+    return site.position + (f" ({', '.join(notes)})" if notes else "")

@@ -31,11 +31,11 @@ def test_one_matrix_product_for_each_layer():
     axes = np.eye(8, dtype=np.float32)
     probes = [Probe(trait=str(i), layer=2 + i % 2, weights=axes[i], offset=i / 10) for i in range(4)]
     whole = type(plan)(probes=tuple(probes), rules=plan.rules)
-    indices, weights, offsets = whole.matrix(3)
-    assert indices == (1, 3)
-    np.testing.assert_array_equal(weights, axes[[1, 3]])
-    np.testing.assert_allclose(offsets, [0.1, 0.3])
-    assert weights.dtype == offsets.dtype == np.float32
+    (terms,) = whole.terms(3)
+    assert (terms.position, terms.normalised, terms.probes) == ("last", False, (1, 3))
+    np.testing.assert_array_equal(terms.weights, axes[[1, 3]])
+    np.testing.assert_allclose(terms.offsets, [0.1, 0.3])
+    assert terms.weights.dtype == terms.offsets.dtype == np.float32
 
 
 def test_only_layers_that_decide_are_read():

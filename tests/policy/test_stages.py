@@ -17,7 +17,7 @@ from guardrail.policy.model import Condition, Conversation, Monitor, Policy, Ref
 from guardrail.policy.rates import set_rate
 from guardrail.policy.rules import CompiledCondition
 from guardrail.policy.stages import Scale, drift_condition, reply_condition, stage_problems
-from guardrail.types import Probe
+from guardrail.types import Probe, ProbeSite
 
 REPLIES = [np.random.default_rng(i).normal(0.5, 2.0, 30) for i in range(400)]
 BENIGN = BenignReplies.of(REPLIES, [("mean", 16), ("max", 4)])
@@ -202,19 +202,43 @@ def test_explaining_says_how_replies_are_followed(folder):
 
 
 def test_a_scale_is_folded_into_the_probe():
-    probe = Probe(trait="evil", layer=1, weights=np.asarray([4, 8], np.float32), offset=6.0)
-    folded = Scale(mean=2.0, sd=4.0).folded("vice", 3, probe)
+    probe = Probe(trait="vice", layer=3, weights=np.asarray([4, 8], np.float32), offset=6.0)
+    folded = Scale(mean=2.0, sd=4.0).folded(probe)
     assert (folded.trait, folded.layer, folded.offset) == ("vice", 3, 1.0)
     assert folded.weights.tolist() == [1.0, 2.0]
     assert folded.weights.dtype == np.float32
     assert Scale(mean=2.0, sd=4.0).score(10.0) == 2.0
 
 
+def test_a_scale_is_folded_into_every_site_of_a_sum():
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(3, 8)).astype(np.float32)
+    early = ProbeSite(layer=1, position="tool_mean", weights=weights[0], absent=-0.5, normalised=True)
+    probe = Probe(
+        trait="vice", layer=3, weights=weights[1], offset=6.0, position="user_mean", earlier=(early,)
+    )
+    states = {site.place: rng.normal(size=(4, 8)).astype(np.float32) for site in probe.sites}
+    states[1, "tool_mean"][2] = np.nan
+    scale = Scale(mean=2.0, sd=4.0)
+    np.testing.assert_allclose(
+        scale.folded(probe).projection(states), scale.score(probe.projection(states)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_probe_of_tool_results_alone_scores_the_benign_mean_without_them():
+    probe = Probe(trait="vice", layer=3, weights=np.ones(8, np.float32), offset=6.0, position="tool_mean")
+    states = {(3, "tool_mean"): np.full((1, 8), np.nan, np.float32)}
+    assert Scale(mean=2.0, sd=4.0).folded(probe).projection(states).tolist() == [0.0]
+
+
 @pytest.mark.parametrize("scale", [Scale(mean=-1e39), Scale(sd=1e-39)])
 def test_a_scale_that_float32_cannot_hold_is_an_error_of_the_calibration(scale):
-    probe = Probe(trait="evil", layer=1, weights=np.array([4.0, 8.0], np.float32))
+    probe = Probe(trait="vice", layer=3, weights=np.array([4.0, 8.0], np.float32))
     with pytest.raises(CalibrationError, match="`vice` at layer 3 scales it out of range"):
-        scale.folded("vice", 3, probe)
+        scale.folded(probe)
+    site = ProbeSite(layer=2, position="user_mean", weights=np.array([4.0, 8.0], np.float32))
+    with pytest.raises(CalibrationError, match="scales it out of range"):
+        Scale(sd=1e-39).folded(replace(probe, weights=probe.weights * 1e-39, earlier=(site,)))
 
 
 FEWER_BELOW = replace(

@@ -75,7 +75,8 @@ def test_hand_made_vectors_read_one_coordinate_each():
 
 def test_the_hand_made_plan_reads_coordinate_zero():
     plan = hand_made_plan(threshold=1.5, message="No.")
-    _, weights, offsets = plan.matrix(2)
+    (terms,) = plan.terms(2)
+    weights, offsets = terms.weights, terms.offsets
     state = np.full(32, 0.5, np.float32)
     state[0] = 1.5
     scores = weights @ state + offsets

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from guardrail.engines import Span
+
 
 def bucketed(lengths: Sequence[int], rows: int, tokens: float = math.inf) -> Iterator[list[int]]:
     """Indices in batches of at most `rows` and, padded, at most `tokens`, unless one row alone has more.
@@ -37,3 +39,14 @@ def padded(
         ids[i, place] = torch.tensor(row, dtype=ids.dtype, device="cpu")
         mask[i, place] = 1
     return ids.to(device), mask.to(device)
+
+
+def averaging(runs: Sequence[Sequence[Sequence[Span]]], width: int) -> Tensor:
+    """[rows, k, tokens]: the weights that average over each set of runs."""
+    weights = torch.zeros(len(runs), len(runs[0]), width)
+    for i, row in enumerate(runs):
+        for j, spans in enumerate(row):
+            tokens = sum(end - start for start, end in spans)
+            for start, end in spans:
+                weights[i, j, start:end] = 1 / max(tokens, 1)
+    return weights

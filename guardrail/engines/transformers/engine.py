@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Scored, Token
-from guardrail.engines.transformers.activations import Site, TransformersActivations
+from guardrail.engines.transformers.activations import TransformersActivations
 from guardrail.engines.transformers.assembly import assemble
 from guardrail.engines.transformers.blocks import decoder_of, text_config
 from guardrail.engines.transformers.ends import EMPTY, Ends
@@ -25,6 +25,7 @@ from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.nnsight import Traced
 from guardrail.engines.transformers.output import GuardedOutput
+from guardrail.engines.transformers.pools import Batch, Pools
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.sampling import generation_arguments, seeded
@@ -32,7 +33,7 @@ from guardrail.engines.transformers.turn import claim, release
 from guardrail.engines.transformers.unsupported import check_generation, check_rows, prompt_ids, unread
 from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Decision, Fingerprint, Message, Sampling, Timing
+from guardrail.types import Array, Decision, Fingerprint, Message, Position, Sampling, Timing
 
 
 class TransformersEngine:
@@ -91,9 +92,15 @@ class TransformersEngine:
         """The fingerprint of the model as it is now. Raises ModelError if it can no longer be guarded."""
         return self.identity.identify()
 
+    @property
+    def positions(self) -> frozenset[Position]:
+        """The positions whose states it reads."""
+        return self.local.positions
+
     def accept(self, plan: Plan) -> None:
-        """Hold requests to the model as identified. Raises ModelError for steering that it cannot do."""
+        """Hold requests to the model as identified. Raises ModelError for what the plan asks in vain."""
         self._check_steering(plan)
+        self.local.renderer.check(plan.positions)
         if self.identity.accept():
             # what is looked into may be another module now
             self.instruments = Instruments(self.local, *self.instruments.kinds)
@@ -110,10 +117,15 @@ class TransformersEngine:
                 "transformers cannot crop a sliding window; steer at or above the last layer read"
             )
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> Prompt:
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        positions: Collection[Position] = (),
+    ) -> Prompt:
         """The prompt's ids; the guard decides what to do with one that is too long."""
         self.turn.refuse_reentry()
-        return self.local.renderer.render(messages, tools)
+        return self.local.renderer.render(messages, tools, positions)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""
@@ -124,12 +136,10 @@ class TransformersEngine:
         return self.tokenizer.decode(ids)
 
     def hidden_states(
-        self, prompt: Prompt, layers: Sequence[int], position: Literal["last", "all"] = "last"
+        self, prompt: Prompt, layers: Sequence[int], position: Position | Literal["all"] = "last"
     ) -> dict[int, Array]:
-        """The residual stream after each layer: [d_model] for `last`, [tokens, d_model] for `all`."""
-        ids, mask = self.batch([prompt])
-        found = self.activations.read(ids, mask, [Site(layer) for layer in layers], position)
-        return {site.layer: states[0].float().cpu().numpy() for site, states in found.items()}
+        """The residual stream after each layer: [tokens, d_model] for `all`, else [d_model]."""
+        return self.local.hidden_states(prompt, layers, position)
 
     def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:
         """Decide on a batch and generate nothing: the forward ends at the last layer read."""
@@ -137,7 +147,8 @@ class TransformersEngine:
         start = perf_counter()
         with self.turn.taken(), evaluating(self.identity.modules), self.local.without_autograd():
             self.front.put()
-            guarded = GuardedPrefill(self.instruments.reader(plan), evaluator, len(prompts), 1, Ends(None, 0))
+            pools = Pools(Ends(None, 0), len(prompts), runs=Batch.left_padded(prompts).runs(plan.positions))
+            guarded = GuardedPrefill(self.instruments.reader(plan), evaluator, pools)
             if not guarded.decisions:
                 names = [layer_name(layer) for layer in plan.layers]
                 padded = len({len(prompt.ids) for prompt in prompts}) > 1
@@ -163,11 +174,14 @@ class TransformersEngine:
         if stream:
             kwargs["streamer"] = self._streamer(emit)
         with self.local.without_autograd(), seeded(sampling.seed, self.inner.device):
-            result = self.generate(plan, evaluator, emit, kwargs)
+            result = self._generated(plan, evaluator, emit, kwargs, Batch.left_padded(prompts))
         return [result.completions.get(row) or _stopped(d) for row, d in enumerate(result.decisions)]
 
-    def prompts(self, arguments: Mapping[str, Any]) -> list[Prompt]:
-        """The prompts in the arguments of `generate`, without padding. Raises PromptError for none."""
+    def prompts(self, arguments: Mapping[str, Any], positions: Collection[Position] = ()) -> list[Prompt]:
+        """The prompts in the arguments of `generate`, without padding, with the spans of these positions.
+
+        Raises PromptError if there are none, and if the tokens of a position cannot be found.
+        """
         self.turn.refuse_reentry()
         ids = prompt_ids(arguments).cpu()  # one copy, because each one waits for the device
         check_rows(arguments, len(ids), self.unread(arguments))
@@ -179,7 +193,8 @@ class TransformersEngine:
             rows = [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]
         if not all(rows):
             raise PromptError(EMPTY)
-        return [Prompt(tuple(row)) for row in rows]
+        found = self.local.renderer.spans_in
+        return [Prompt(tuple(row), spans=found(row, positions)) for row in rows]
 
     def unread(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         """The arguments of `generate` that hold content which is not text."""
@@ -189,13 +204,27 @@ class TransformersEngine:
         self, plan: Plan, evaluator: Evaluator, emit: Emit, arguments: Mapping[str, Any]
     ) -> GuardedOutput:
         """`model.generate(**arguments)` under guard. Raises UnsupportedGeneration and PromptError."""
+        batch = None
+        if plan.positions - {"last"}:
+            mask = arguments.get("attention_mask")
+            batch = Batch.masked(self.prompts(arguments, plan.positions), mask)
+        return self._generated(plan, evaluator, emit, arguments, batch)
+
+    def _generated(
+        self,
+        plan: Plan,
+        evaluator: Evaluator,
+        emit: Emit,
+        arguments: Mapping[str, Any],
+        batch: Batch | None,
+    ) -> GuardedOutput:
         check_generation(arguments, self.inner.generation_config)
         prompts, width = prompt_ids(arguments).shape
         # until the prompt is evaluated no pass may begin: whatever it computes, nothing would have decided on
         with self.turn.taken(barred=True), evaluating(self.identity.modules):
             self.front.put()
             self.instruments.reader(plan)
-            self._generation = Generation(self.instruments, plan, evaluator, prompts, width, emit)
+            self._generation = Generation(self.instruments, plan, evaluator, prompts, width, emit, batch)
             try:
                 return self._generation.run(self._generate, arguments)
             finally:

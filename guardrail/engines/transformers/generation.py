@@ -30,6 +30,7 @@ from guardrail.engines.transformers.executor import Visit, layer_name, layer_of
 from guardrail.engines.transformers.instruments import Instruments
 from guardrail.engines.transformers.monitor import GatedStreamer, ReplyMonitor
 from guardrail.engines.transformers.output import GuardedOutput
+from guardrail.engines.transformers.pools import Batch, Pools
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.rows import Kept, select_inputs, select_outputs
@@ -57,9 +58,10 @@ class Generation:
         prompts: int,
         width: int,
         emit: Emit,
+        batch: Batch | None = None,
     ) -> None:
         self.instruments, self.plan, self.evaluator = instruments, plan, evaluator
-        self.prompts, self.width, self.emit = prompts, width, emit
+        self.prompts, self.width, self.emit, self.batch = prompts, width, emit, batch
         self.guarded: GuardedPrefill | None = None
         self.resume: Any = None
         self.timing = Timing()
@@ -147,13 +149,8 @@ class Generation:
         return end is not None
 
     def _guarded_prefill(self, call: PrefillCall) -> tuple[GuardedPrefill, Any]:
-        reader = self.instruments.reader(self.plan)
-        expand = len(call.ids) // self.prompts
-        # without scores, nothing is copied to the host that could carry the ends of rows
-        ends = Ends(call.mask, call.columns, wait=not self.plan.layers)
-        guarded = self.guarded = GuardedPrefill(
-            reader, self.evaluator, self.prompts, expand, ends, self.instruments.ahead
-        )
+        reader, pools = self.instruments.reader(self.plan), self._pools(call)
+        guarded = self.guarded = GuardedPrefill(reader, self.evaluator, pools, self.instruments.ahead)
         if guarded.stopped:
             return guarded, None
         before = lengths(call.cache)
@@ -166,6 +163,12 @@ class Generation:
         if outputs is None:
             rewind(call.cache, before)
         return guarded, outputs
+
+    def _pools(self, call: PrefillCall) -> Pools:
+        # without scores, nothing is copied to the host that could carry the ends of rows
+        ends = Ends(call.mask, call.columns, wait=not self.plan.layers)
+        runs = self.batch.runs(self.plan.positions, call.first) if self.batch else {}
+        return Pools(ends, self.prompts, len(call.ids) // self.prompts, runs)
 
     def _outputs(self, call: PrefillCall, guarded: GuardedPrefill, record: bool) -> Any:
         """The outputs for the prompt, None if no row goes on. `record`: the cache may be cropped later."""
@@ -200,7 +203,7 @@ class Generation:
             return self._output(decisions, [], None)
         assert self.guarded is not None
         self._release()
-        expand = self.guarded.expand
+        expand = self.guarded.pools.expand
         rows = Kept(kept, self.prompts, expand)
         if len(kept) < self.prompts:
             self.resume = select_outputs(self.resume, rows)

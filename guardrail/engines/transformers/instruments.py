@@ -9,8 +9,8 @@ from torch import nn
 
 from guardrail.engines.transformers.executor import Executor, layer_name
 from guardrail.engines.transformers.model import LocalModel
+from guardrail.engines.transformers.reading import Reader
 from guardrail.engines.transformers.replies import ReplyReader
-from guardrail.engines.transformers.steering import Reader
 from guardrail.engines.transformers.turn import Turn
 from guardrail.policy.plan import Plan
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from math import nan
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from guardrail.engines import Prompt
-from guardrail.engines.transformers.activations import TransformersActivations
-from guardrail.engines.transformers.batches import padded
+from guardrail.engines.transformers.activations import Site, TransformersActivations
+from guardrail.engines.transformers.batches import averaging, padded
 from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
 from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.engines.transformers.self_test import LONG, SelfTest
 from guardrail.engines.transformers.turn import turn_of
-from guardrail.types import Message, Position
+from guardrail.types import POSITIONS, Array, Message, Position
 
 
 class LocalModel:
@@ -46,7 +47,9 @@ class LocalModel:
 
     def identify(self) -> None:
         """Test and take the fingerprint of the model as it is now. Raises ModelError."""
-        SelfTest(self.model, self.inner, self.blocks, self._trial(), self.pad_token).run()
+        test = SelfTest(self.model, self.inner, self.blocks, self._trial(), self.pad_token)
+        test.run()
+        self.positions: frozenset[Position] = frozenset(POSITIONS if test.every_token else ("last",))
         rendering = self.renderer
         self.fingerprint = fingerprint(self.model, self.tokenizer, rendering.template, rendering.arguments)
 
@@ -92,6 +95,21 @@ class LocalModel:
     def render(self, messages: Sequence[Message], positions: Collection[Position] = ()) -> Prompt:
         """The prompt's ids, up to where the reply begins. Raises PromptError if the template refuses."""
         return self.renderer.render(messages, (), positions)
+
+    def hidden_states(
+        self, prompt: Prompt, layers: Sequence[int], position: Position | Literal["all"]
+    ) -> dict[int, Array]:
+        """The residual stream after each layer: [tokens, d_model] for `all`, else [d_model]."""
+        ids, mask = self.padded([prompt.ids], left=True)
+        sites = [Site(layer) for layer in layers]
+        if position in ("last", "all"):
+            found = self.activations.read(ids, mask, sites, position)
+        else:
+            runs = prompt.spans[position]
+            weights = averaging([[runs]], ids.shape[1]).to(ids.device)
+            means = self.activations.read(ids, mask, sites, weights if runs else weights * nan)
+            found = {site: states[:, 0] for site, states in means.items()}
+        return {site.layer: states[0].float().cpu().numpy() for site, states in found.items()}
 
     def padded(self, rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
         """ids and mask [rows, tokens], on the model's device."""

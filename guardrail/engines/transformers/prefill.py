@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 from guardrail.engines import Evaluator
-from guardrail.engines.transformers.ends import Ends, on_host
+from guardrail.engines.transformers.ends import on_host
 from guardrail.engines.transformers.executor import layer_of
 from guardrail.engines.transformers.firing import Firing
 from guardrail.engines.transformers.gates import Gates
+from guardrail.engines.transformers.pools import Pools
 from guardrail.engines.transformers.readback import Readback
-from guardrail.engines.transformers.steering import BatchSteering, Reader
+from guardrail.engines.transformers.reading import Reader
+from guardrail.engines.transformers.steering import BatchSteering
 from guardrail.errors import SteeringError
 from guardrail.types import Decision
 
 
 class GuardedPrefill:
-    """Visits the layers of one forward pass. `prompts` decisions, `expand` rows for each (beams, samples).
+    """Visits the layers of one forward pass. `pools` gives the states of its prompts.
 
     Up to the last layer read it collects scores; there it decides, once per prompt. From there on it steers
     the last prompt position, unless a steered layer already went by: then `needs_recompute` is true and the
@@ -36,20 +38,17 @@ class GuardedPrefill:
         self,
         reader: Reader,
         evaluator: Evaluator,
-        prompts: int,
-        expand: int,
-        ends: Ends,
+        pools: Pools,
         ahead: bool = False,
     ) -> None:
-        self.reader, self.evaluator = reader, evaluator
+        self.reader, self.evaluator, self.pools = reader, evaluator, pools
         # a decision that arrives in mid-pass may come after the layers that it would steer
         self.ahead = ahead and not reader.plan.enforced_steering
-        self.prompts, self.expand, self.ends = prompts, expand, ends
-        self.plan = reader.plan
+        self.ends, self.plan = pools.ends, reader.plan
         self.decisions: list[Decision] = []
         self.steering: BatchSteering | None = None
         self.guard_seconds = 0.0
-        self._chunks: list[Tensor] = []
+        self._products: list[Tensor] = []
         self._scores: Readback | None = None
         self._gated: Gated | None = None
         self._went_by = False
@@ -74,7 +73,7 @@ class GuardedPrefill:
         """One layer of the prefill. True stops the forward pass."""
         start, layer = perf_counter(), layer_of(name)
         if self._scores is None and layer in self._layers:
-            self._chunks.append(self._scores_at(layer, hidden))
+            self._products += self.reader.products(layer, hidden, self.pools)
             if layer == self._layers[-1]:
                 self._read()
         elif self.ahead and self._scores is not None and not self.decisions and self._scores.arrived:
@@ -112,23 +111,18 @@ class GuardedPrefill:
                 self.steering.count()
         self.guard_seconds += perf_counter() - start
 
-    def _scores_at(self, layer: int, hidden: Tensor) -> Tensor:
-        states = self.ends.at(hidden)
-        # beams and samples of a prompt are equal until the first token: one row of them is enough
-        return self.reader.scores(layer, states if self.expand == 1 else states[:: self.expand])
-
     def _read(self) -> None:
         """Send the scores to the host, and wait for them if they decide on more than steering."""
         # layers of one model may be on several devices
-        device = self._chunks[-1].device
-        scores = _joined([chunk.to(device) for chunk in self._chunks])
+        device = self._products[-1].device
+        scores = self.reader.scores([product.to(device) for product in self._products])
         # the device knows the plan alone: plugins and people can only be asked by the host
         only_steers = self.plan.only_steers and self.evaluator.by_plan
         late = not on_host(scores) and (only_steers or self.ahead)
         if late:
             self._put_off(scores)
         # in one copy, because the host waits once for every copy
-        more = (self._gated and self._gated.fired.float(), self.ends.unknown(self.expand))
+        more = (self._gated and self._gated.fired.float(), self.ends.unknown(self.pools.expand))
         columns = [scores, *(columns.to(device) for columns in more if columns is not None)]
         self._scores = Readback(_joined(columns))
         if not late:
@@ -139,18 +133,18 @@ class GuardedPrefill:
         steered = self.plan.enforced_steering
         # gates can steer this pass only if none of their layers was computed before the scores
         if steered and steered[0] >= self._layers[-1]:
-            self._gated = Gated(self.reader.firing(scores.device), scores, self.expand)
+            self._gated = Gated(self.reader.firing(scores.device), scores, self.pools.expand)
         else:
             self._went_by = True
 
     def _decide(self) -> None:
-        rows = self._scores.rows() if self._scores else [[]] * self.prompts
+        rows = self._scores.rows() if self._scores else [[]] * self.pools.prompts
         readings = [self.reader.in_order(row) for row in rows]
         # first, because an empty row is the caller's error and has no score to decide on
         self.ends.learn(rows)
-        self.decisions = [self.evaluator.decide(row, readings[row]) for row in range(self.prompts)]
+        self.decisions = [self.evaluator.decide(row, readings[row]) for row in range(self.pools.prompts)]
         if any(decision.steering for decision in self.decisions):
-            self.steering = BatchSteering(self.decisions, self.expand, self.plan.order)
+            self.steering = BatchSteering(self.decisions, self.pools.expand, self.plan.order)
 
     def _where(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """The part of hidden that is steered, and which of its positions, if not all."""
@@ -165,7 +159,7 @@ class GuardedPrefill:
             self._recheck(layer, hidden)
 
     def _recheck(self, layer: int, hidden: Tensor) -> None:
-        scores = self._scores_at(layer, hidden).tolist()
+        scores = self.reader.again(layer, self.pools.at("last", hidden)).tolist()
         for row, decision in enumerate(self.decisions):
             if decision.steering:
                 readings = self.reader.spread(layer, scores[row])

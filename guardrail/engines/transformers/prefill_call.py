@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from guardrail.engines.transformers.caches import cache_name, cache_of
+from guardrail.errors import UnsupportedGeneration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,19 @@ class PrefillCall:
     def _whole(self) -> bool:
         """Whether the ids are all tokens so far, not only the new ones."""
         return self.mask is None or self.mask.shape[1] == self.ids.shape[1]
+
+    @property
+    def first(self) -> int:
+        """The first column of the whole prompt that the forward pass computes.
+
+        Raises UnsupportedGeneration if the ids are not the whole prompt: nobody knows what the cache holds.
+        """
+        if not self._whole:
+            raise UnsupportedGeneration(
+                "a policy reads more of a prompt than its last token, and `input_ids` holds only its end: "
+                "give the whole prompt without a cache, or a policy whose probe reads `last`"
+            )
+        return self.ids.shape[1] - self.columns
 
     @property
     def columns(self) -> int:

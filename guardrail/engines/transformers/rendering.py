@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from guardrail.engines import Prompt, Span
+from guardrail.engines.transformers.frames import CALLS, RESULT, UNKNOWN, USER, Frames
 from guardrail.engines.transformers.turn_marks import TOOL, TOOL_NAME, Shape, marked, missing, shape
-from guardrail.engines.transformers.turn_spans import WHOLE, spans
+from guardrail.engines.transformers.turn_spans import NO_TEXT, WHOLE, spans, tokens_within, whole
 from guardrail.errors import ModelError, PromptError
 from guardrail.types import Message, Position
 
 Tool: TypeAlias = Mapping[str, Any]
+SAMPLES: Mapping[Position, Shape] = {"user_mean": (USER,), "tool_mean": (USER, CALLS, RESULT)}
+"""The shortest conversations that have something to read at a position."""
 PLAIN = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant:{% endif %}"
@@ -62,21 +66,66 @@ class Renderer:
         `Prompt.unread` says what the template leaves out. Raises PromptError if it refuses the messages, or
         does not know tools, and if the tokens of one of the `positions` cannot be found.
         """
+        unread = self._left_out(shape(messages), bool(tools))
+        try:
+            return replace(self._find(messages, tools, positions), unread=unread)
+        except PromptError:
+            if unread is None or not positions:
+                raise
+            # policies say what happens to turns that are left out
+            return replace(self._find(messages, tools, ()), unread=unread)
+
+    def _find(
+        self, messages: Sequence[Message], tools: Sequence[Tool], positions: Collection[Position]
+    ) -> Prompt:
         text = self._text(messages, tools)
         encoded = self._encoded(text, offsets=any(position not in WHOLE for position in positions))
         ids = tuple(encoded["input_ids"])
         if not ids:
             raise PromptError("the prompt is empty")
-        unread = self._left_out(shape(messages), bool(tools))
         offsets: Sequence[Span] = encoded.get("offset_mapping", [(0, 0)] * len(ids))
-        try:
-            found = spans(positions, messages, offsets, text, lambda turns: self._text(turns, tools))
-        except PromptError:
-            if unread is None:
-                raise
-            # policies say what happens to turns that are left out
-            found = {}
-        return Prompt(ids, unread, found)
+        found = spans(positions, messages, offsets, text, lambda turns: self._text(turns, tools))
+        return Prompt(ids, spans=found)
+
+    def check(self, positions: Collection[Position]) -> None:
+        """Raises ModelError if template or tokenizer make it impossible to find a position's tokens."""
+        for position, turns in SAMPLES.items():
+            if position not in positions:
+                continue
+            try:
+                self._find(marked(turns), (), [position])
+            except PromptError as error:
+                raise ModelError(f"`{position}` cannot be read with this chat template: {error}") from error
+
+    def spans_in(
+        self, ids: Sequence[int], positions: Collection[Position]
+    ) -> dict[Position, tuple[Span, ...]]:
+        """The spans of positions in ids whose messages are unknown.
+
+        Raises PromptError if they cannot be found. Tool results never are: other turns may look like them.
+        """
+        found: dict[Position, tuple[Span, ...]] = {
+            position: whole(position, len(ids)) for position in positions if position in WHOLE
+        }
+        if "tool_mean" in positions:
+            raise PromptError("tool results cannot be found in token ids; give messages to `chat` or `check`")
+        if "user_mean" in positions:
+            found["user_mean"] = (self._user_span(ids),)
+        return found
+
+    def _user_span(self, ids: Sequence[int]) -> Span:
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        encoded = self._encoded(text, offsets=True)
+        if tuple(encoded["input_ids"]) != tuple(ids):
+            raise PromptError(UNKNOWN.format("their text has other ids"))
+        span = tokens_within(encoded["offset_mapping"], self._frames.user_text(text))
+        if span is None:
+            raise PromptError(NO_TEXT)
+        return span
+
+    @cached_property
+    def _frames(self) -> Frames:
+        return Frames(lambda messages: self._text(messages, ()))
 
     def _encoded(self, text: str, *, offsets: bool) -> Mapping[str, Any]:
         """Ids, and the characters of each. Raises ModelError for a tokenizer that cannot tell those."""

@@ -1,4 +1,4 @@
-"""Tensor arithmetic of the guard: readings of one batch, and steering of its rows. Uses no model.
+"""Tensor arithmetic of steering: the rows of one batch. Uses no model.
 
 add: h += d (Chen et al. 2025, 3.2). ablate: h -= <h, u> u (Arditi et al. 2024). cap: <h, u> is limited to a
 ceiling, or to a floor (the Assistant Axis, 2026). Projections are computed in float32.
@@ -9,57 +9,14 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from math import nan
 
 import torch
 from torch import Tensor, nn
 
 from guardrail.engines.transformers.executor import layer_name, layer_of
-from guardrail.engines.transformers.firing import Firing
 from guardrail.engines.transformers.hooks import Hooked
 from guardrail.errors import SteeringError
-from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Steering
-
-
-class Reader:
-    """The plan's probes as matrices, kept on the devices that have asked for them."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._matrices: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
-        self._indices = {layer: plan.matrix(layer)[0] for layer in {probe.layer for probe in plan.probes}}
-        read = [index for layer in plan.layers for index in self._indices[layer]]
-        self._columns = {index: column for column, index in enumerate(read)}
-        self._places = [self._columns.get(index) for index in range(len(plan.probes))]
-        self._firing: dict[torch.device, Firing] = {}
-
-    def scores(self, layer: int, states: Tensor) -> Tensor:
-        """[rows, probes of this layer] float32, for states [rows, d_model]: one matrix product."""
-        key = (layer, states.device)
-        if key not in self._matrices:
-            _, weights, offsets = self.plan.matrix(layer)
-            self._matrices[key] = (
-                torch.from_numpy(weights.T.copy()).to(states.device),
-                torch.from_numpy(offsets).to(states.device),
-            )
-        weights, offsets = self._matrices[key]
-        return torch.addmm(offsets, states.float(), weights)
-
-    def firing(self, device: torch.device) -> Firing:
-        """The rules that steer, on a device, for scores of all layers read, side by side."""
-        if device not in self._firing:
-            self._firing[device] = Firing(self.plan, self._columns, device)
-        return self._firing[device]
-
-    def in_order(self, scores: Sequence[float]) -> list[float]:
-        """Scores of all layers read, side by side, in the order of the plan's probes; NaN if not read."""
-        return [nan if place is None else scores[place] for place in self._places]
-
-    def spread(self, layer: int, scores: Sequence[float]) -> list[float]:
-        """Scores of one layer's probes among all of the plan's; NaN elsewhere."""
-        found = dict(zip(self._indices[layer], scores, strict=True))
-        return [found.get(index, nan) for index in range(len(self._places))]
 
 
 class BatchSteering:

@@ -40,22 +40,23 @@ def marked(turns: Shape) -> list[Message]:
         waiting += made
         asked = answered or _call(i, 0)
         labels = (asked.id, asked.name) if role == "tool" else (None, None)
-        found.append(Message(role, _mark(i) if text else "", made, *labels))
+        found.append(Message(role, mark(i) if text else "", made, *labels))
     return found
 
 
 def missing(turns: Shape, rendered: str) -> str | None:
     """The first turn whose marks are not in the rendered text, in words."""
     for i, (role, text, calls) in enumerate(turns):
-        if text and _mark(i) not in rendered:
+        if text and mark(i) not in rendered:
             return f"the chat template leaves out turn {i + 1}, of the role `{role}`"
-        marks = [(_call(i, j).name, _mark(i, j)) for j in range(calls)]
-        if not all(mark in rendered for pair in marks for mark in pair):
+        pairs = [(_call(i, j).name, mark(i, j)) for j in range(calls)]
+        if not all(part in rendered for pair in pairs for part in pair):
             return f"the chat template leaves out the tool calls of turn {i + 1}"
     return None
 
 
-def _mark(turn: int, call: int | None = None) -> str:
+def mark(turn: int, call: int | None = None) -> str:
+    """What stands for the text of a turn, or for the argument of one of its calls."""
     return f"markedturn{turn}x" if call is None else f"markedargument{turn}x{call}x"
 
 
@@ -64,5 +65,5 @@ def _call(turn: int, call: int) -> ToolCall:
     return ToolCall(
         f"c{turn % 10_000:04}{call % 10_000:04}",
         f"markedcall{turn}x{call}x",
-        f'{{"value": "{_mark(turn, call)}"}}',
+        f'{{"value": "{mark(turn, call)}"}}',
     )

@@ -19,6 +19,7 @@ from guardrail.types import Message, Position
 Rendering: TypeAlias = Callable[[Sequence[Message]], str]
 """The text that a chat template makes of messages."""
 MARK = "markedtext"
+NO_TEXT = "the last user turn has no text, and a policy reads it (`user_mean`)"
 WHOLE: tuple[Position, ...] = ("last", "prompt_mean")
 """Positions whose tokens are known without looking at turns."""
 
@@ -40,7 +41,7 @@ def spans(
         within = [tokens_within(offsets, text_span(text, messages, i, render)) for i in turns]
         found[position] = tuple(span for span in within if span) or whole(position, len(offsets))
     if "user_mean" in found and not found["user_mean"]:
-        raise PromptError("the last user turn has no text, and a policy reads it (`user_mean`)")
+        raise PromptError(NO_TEXT)
     return found
 
 
