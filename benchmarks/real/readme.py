@@ -40,10 +40,12 @@ def _results(name: str) -> list[Result]:
 def _detection(found: Result) -> Iterator[str]:
     yield f"**{found['model']}**. {_origin(found)}"
     detectors = found["detectors"]
-    sets = dict.fromkeys(name for one in detectors for name in one["fired"])
-    rows = [[name, *(_percent(one["fired"].get(name)) for one in detectors)] for name in sets]
-    rows.append(["XSTest, unsafe against safe: AUROC", *(_number(one["auroc"], 3) for one in detectors)])
-    yield _table(["fires on", *(one["detector"] for one in detectors)], rows)
+    for threshold in ("worst", "ordinary"):
+        sets = dict.fromkeys(name for one in detectors for name in one[threshold])
+        rows = [[name, *(_percent(one[threshold][name]) for one in detectors)] for name in sets]
+        yield _table([f"threshold `{threshold}`: fires on", *(one["detector"] for one in detectors)], rows)
+    rows = [["XSTest, unsafe against safe", *(_number(one["auroc"], 3) for one in detectors)]]
+    yield _table(["AUROC", *(one["detector"] for one in detectors)], rows)
     for one in detectors:
         if one["chosen"]:
             yield f"`{one['detector']}` chose: {one['chosen'][0]}"
