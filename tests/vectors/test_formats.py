@@ -17,7 +17,7 @@ from worlds import CALM
 
 from guardrail.errors import VectorError
 from guardrail.testing import hand_made_vectors, tiny_fingerprint
-from guardrail.vectors.formats import FORMATS, export_vector, import_vectors
+from guardrail.vectors.formats import FORMATS, Place, export_vector, import_vectors
 from guardrail.vectors.formats.control_vectors import model_hint
 from guardrail.vectors.values import TraitVector, TraitVectors, unit
 
@@ -150,6 +150,10 @@ def test_pickled_objects_are_refused_and_never_run(tmp_path, monkeypatch, save):
     [
         ({"evil": torch.ones(2)}, "contains a dict, not one tensor"),
         (torch.ones(LAYERS, WIDTH), r"shape \[4, 8\], but this model needs \[5, 8\]"),
+        (torch.ones(WIDTH), r"nothing says of which layer: give --layer"),
+        (torch.ones(2, LAYERS, WIDTH), r"2 positions, -2 to -1: give one with --token, not None"),
+        (torch.ones(1, LAYERS + 1, WIDTH), r"has 5 layers, but this model has 4"),
+        (torch.ones(1, LAYERS, WIDTH + 1), r"shape \[9\], but the model's width is 8"),
         (torch.ones(LAYERS + 1, WIDTH + 1), r"this model needs \[5, 8\]"),
         (torch.ones(LAYERS + 1, WIDTH, dtype=torch.int64), "only floats"),
         (torch.full((LAYERS + 1, WIDTH), torch.nan), "NaN"),
@@ -355,3 +359,63 @@ def test_layers_that_cannot_be_used_are_not_written_where_a_file_can_do_without(
     only_first = vector_file(trait_vector(random_rows(), unusable=(2, 3, 4)))
     with pytest.raises(VectorError, match="no usable layer from 2 on"):
         export_vector(only_first, tmp_path / "v.gguf")
+
+
+# --- the refusal-direction project ------------------------------------------------------------------------
+
+
+def chosen(folder, layer, pos):
+    (folder / "direction_metadata.json").write_text(json.dumps({"pos": pos, "layer": layer}))
+
+
+def test_one_direction_is_of_the_layer_that_its_project_chose(tmp_path):
+    row = random_rows()[2]
+    torch.save(torch.from_numpy(row).double(), tmp_path / "direction.pt")
+    chosen(tmp_path, 3, -2)
+    made = imported(tmp_path / "direction.pt")
+    assert made.layer == 3
+    assert [layer for layer in range(LAYERS + 1) if made.usable(layer)] == [3]
+    assert np.array_equal(made.steering[3], row)
+    assert imported(tmp_path / "direction.pt", place=Place(layer=LAYERS)).layer == LAYERS
+
+
+def test_a_table_of_positions_gives_every_layer_but_the_last(tmp_path):
+    """Their layer n is the input of block n, which is our layer n; n = 0 is the embedding output."""
+    table = np.stack([random_rows(seed)[:LAYERS] for seed in range(3)])
+    (tmp_path / "generate_directions").mkdir()
+    path = tmp_path / "generate_directions" / "mean_diffs.pt"
+    torch.save(torch.from_numpy(table), path)
+    made = imported(path, place=Place(token=-2))
+    assert np.array_equal(made.steering[:LAYERS], table[1])
+    assert (made.unusable, made.layer) == ((LAYERS,), None)
+    chosen(tmp_path, 2, -3)
+    made = imported(path)
+    assert np.array_equal(made.steering[:LAYERS], table[0])
+    assert made.layer == 2
+
+
+@pytest.mark.parametrize(
+    ("metadata", "place", "match"),
+    [
+        ("{}", {}, r"direction_metadata\.json: needs the whole numbers `pos` and `layer`"),
+        ("no json", {}, "cannot be read as JSON"),
+        ('{"pos": -1, "layer": 0}', {}, "layer 0 does not exist; layers are 1 to 4"),
+        ('{"pos": -1, "layer": 5}', {}, "layer 5 does not exist"),
+    ],
+)
+def test_a_place_that_does_not_exist_is_an_error(tmp_path, metadata, place, match):
+    torch.save(torch.ones(WIDTH), tmp_path / "direction.pt")
+    (tmp_path / "direction_metadata.json").write_text(metadata)
+    with pytest.raises(VectorError, match=match):
+        imported(tmp_path / "direction.pt", place=Place(**place))
+
+
+def test_a_place_is_for_tensors_that_lack_one(tmp_path):
+    files = [
+        official(tmp_path, torch.from_numpy(random_rows())),
+        svec(tmp_path / "h.svec", {"1": random_rows(2)[2].tolist()}),
+        control_vector(tmp_path / "c.gguf", {"direction.1": random_rows()[1]}),
+    ]
+    for path in files:
+        with pytest.raises(VectorError, match=r"are for \.pt tensors of one or three dimensions"):
+            imported(path, place=Place(layer=2))

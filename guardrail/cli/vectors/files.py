@@ -37,6 +37,15 @@ class ImportOptions:
             show_default="0",
         ),
     ] = None
+    layer: Annotated[
+        int | None, Option(min=1, help="Layer of a .pt tensor [d_model] (refusal direction).")
+    ] = None
+    token: Annotated[
+        int | None,
+        Option(
+            max=-1, help="Token to take of a .pt tensor [positions, L, d_model]; -1 is the prompt's last."
+        ),
+    ] = None
 
 
 @takes_options
@@ -44,13 +53,14 @@ def import_(
     given: ImportOptions, model: ModelOptions, stand_in: FingerprintOption, output: OutputOptions
 ) -> None:
     """Read other tools' vector files into one of guardrail's. Never unpickles or overwrites anything."""
-    from guardrail.vectors.formats import format_of, import_vectors
+    from guardrail.vectors.formats import Place, format_of, import_vectors
 
     pairs, out = _paired(given.files, given.trait), given.out
     for path in given.files:
         format_of(path)
     check_new(out)
-    vectors = import_vectors(pairs, fingerprint_of(model, stand_in.fingerprint), given.first_block)
+    place = Place(layer=given.layer, token=given.token)
+    vectors = import_vectors(pairs, fingerprint_of(model, stand_in.fingerprint), given.first_block, place)
     vectors.save(out)
     if output.as_json:
         print_json({"out": out, "sha256": vectors.sha256, "provenance": vectors.provenance})
@@ -72,7 +82,9 @@ def _print_imported(vectors: TraitVectors, out: Path) -> None:
         for name, source in vectors.provenance.imported.items()
     ]
     print_table(("trait", "from", "format", "sha256", "usable layers"), rows)
-    typer.echo(f"wrote {out}. No layer is chosen: name one in policies, or run `guardrail vectors layers`")
+    chosen = ", ".join(f"{name}: layer {one.layer}" for name, one in vectors.items() if one.layer)
+    hint = chosen or "No layer is chosen: name one in policies, or run `guardrail vectors layers`"
+    typer.echo(f"wrote {out}. {hint}")
 
 
 def _layers(vectors: TraitVectors, trait: str) -> str:

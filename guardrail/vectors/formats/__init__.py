@@ -7,5 +7,6 @@ decoder block. An export reports what the other format cannot store. Nothing her
 from guardrail.vectors.formats.exporting import Export, export_vector
 from guardrail.vectors.formats.formats import FORMATS, VectorFormat, format_of
 from guardrail.vectors.formats.importing import import_vectors
+from guardrail.vectors.formats.refusal_direction import Place
 
-__all__ = ["FORMATS", "Export", "VectorFormat", "export_vector", "format_of", "import_vectors"]
+__all__ = ["FORMATS", "Export", "Place", "VectorFormat", "export_vector", "format_of", "import_vectors"]

@@ -21,6 +21,7 @@ import numpy as np
 from guardrail.errors import VectorError
 from guardrail.types import Fingerprint
 from guardrail.vectors.formats.directions import Directions, by_layer
+from guardrail.vectors.formats.refusal_direction import Place
 from guardrail.vectors.values import TraitVector
 
 ARCHITECTURE = "controlvector"
@@ -31,8 +32,9 @@ _FIRST_WRITTEN = 2
 """The layer of `direction.1`, the first that llama.cpp accepts."""
 
 
-def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
+def read(path: Path, model: Fingerprint, first_block: int, place: Place) -> Directions:
     """Read a control vector. Raises VectorError for other GGUF files, quantised tensors and wrong shapes."""
+    place.refuse()
     reader = _gguf().GGUFReader(path)
     architecture = _text(reader, "general.architecture")
     if architecture != ARCHITECTURE:

@@ -23,6 +23,8 @@ class Directions:
 
     rows: Mapping[int, Array] = field(repr=False)
     raw_last: bool = False
+    layer: int | None = None
+    """The layer that the file's own project chose, if it says so."""
 
 
 def by_layer(
@@ -68,4 +70,5 @@ def assembled(trait: str, found: Directions, model: Fingerprint) -> TraitVector:
     if len(unusable) == model.layers:
         raise VectorError("no layer of the file can be used")
     offset = np.zeros(model.layers + 1, np.float32)
-    return TraitVector(trait, steering, unit(steering), offset, unusable=tuple(sorted(unusable)))
+    unused = tuple(sorted(unusable))
+    return TraitVector(trait, steering, unit(steering), offset, layer=found.layer, unusable=unused)

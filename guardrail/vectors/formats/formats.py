@@ -10,6 +10,7 @@ from guardrail.errors import VectorError
 from guardrail.types import Fingerprint
 from guardrail.vectors.formats import control_vectors, persona_vectors, svec
 from guardrail.vectors.formats.directions import Directions
+from guardrail.vectors.formats.refusal_direction import Place
 from guardrail.vectors.values import TraitVector
 
 
@@ -20,7 +21,7 @@ class VectorFormat:
     name: str
     suffix: str
     first_block: int | None
-    read: Callable[[Path, Fingerprint, int], Directions]
+    read: Callable[[Path, Fingerprint, int, Place], Directions]
     write: Callable[[Path, TraitVector, Fingerprint], None]
     losses: Callable[[TraitVector], tuple[str, ...]]
 

@@ -13,22 +13,26 @@ from guardrail.types import Fingerprint
 from guardrail.vectors.formats.directions import assembled
 from guardrail.vectors.formats.formats import VectorFormat, format_of
 from guardrail.vectors.formats.persona_vectors import POSITIONS
+from guardrail.vectors.formats.refusal_direction import Place
 from guardrail.vectors.provenance import Imported, Provenance
 from guardrail.vectors.values import TraitVector, TraitVectors
 
+ITS_OWN = Place()
+
 
 def import_vectors(
-    files: Mapping[str, Path], model: Fingerprint, first_block: int | None = None
+    files: Mapping[str, Path], model: Fingerprint, first_block: int | None = None, place: Place = ITS_OWN
 ) -> TraitVectors:
     """Vectors of one model, read from one file per trait.
 
     `first_block` is the files' number for the first decoder block, 0 or 1; None uses the format's default.
-    Probes are unit directions without offset: calibrate before using thresholds. No layer is chosen. Raises
+    `place`: the layer and the token of tensors that do not name theirs. Probes are unit directions without
+    offset: calibrate before using thresholds. No layer is chosen, unless the file's project chose one. Raises
     VectorError with the file's name.
     """
     if not files:
         raise VectorError("no file to import")
-    read = {trait: _read(trait, path, model, first_block) for trait, path in files.items()}
+    read = {trait: _read(trait, path, model, first_block, place) for trait, path in files.items()}
     provenance = Provenance(
         fingerprint=model,
         method="imported",
@@ -40,13 +44,13 @@ def import_vectors(
 
 
 def _read(
-    trait: str, path: Path, model: Fingerprint, first_block: int | None
+    trait: str, path: Path, model: Fingerprint, first_block: int | None, place: Place
 ) -> tuple[TraitVector, Imported]:
     kind = format_of(path)
     number = _first_block(kind, path, first_block)
     try:
         digest = hashlib.sha256(content(path)).hexdigest()
-        vector = assembled(trait, kind.read(path, model, number or 0), model)
+        vector = assembled(trait, kind.read(path, model, number or 0, place), model)
     except VectorError as error:
         raise VectorError(f"{path}: {error}") from error
     except Exception as error:  # hostile files make the libraries raise anything

@@ -1,4 +1,6 @@
-"""The official persona-vectors format `.pt`: one tensor [L + 1, d_model], saved with torch.
+"""Tensors saved with torch, `.pt`: the official persona-vectors format, one tensor [L + 1, d_model].
+
+Tensors of one or three dimensions are those of the refusal-direction project (`refusal_direction.py`).
 
 Source: safety-research/persona_vectors, generate_vec.py. `TRAIT_response_avg_diff.pt` and the two related
 files hold means of `hidden_states[0..L]` of transformers. Row l is our layer l, row 0 the embedding output.
@@ -13,10 +15,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from guardrail.errors import VectorError
 from guardrail.files.json_text import MAX_BYTES
 from guardrail.types import Fingerprint
 from guardrail.vectors.formats.directions import Directions, direction
+from guardrail.vectors.formats.refusal_direction import Place, from_tensor
 from guardrail.vectors.values import TraitVector
 
 POSITIONS = {
@@ -27,19 +33,25 @@ POSITIONS = {
 """The position at which activations were read, by the ending of an official file name."""
 
 
-def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
+def read(path: Path, model: Fingerprint, first_block: int, place: Place) -> Directions:
     """Read an official file. Rows are already layers, so `first_block` is not used.
 
     Raises VectorError for anything but one float tensor of the model's shape. Never unpickles objects.
     """
     tensor = _loaded(path)
+    if tensor.ndim in (1, 3):
+        return from_tensor(_numbers(tensor), path, model, place)
+    place.refuse()
     wanted = (model.layers + 1, model.d_model)
     if tuple(tensor.shape) != wanted:
         raise VectorError(f"the tensor has shape {list(tensor.shape)}, but this model needs {list(wanted)}")
+    return Directions({layer: direction(row, model.d_model) for layer, row in enumerate(_numbers(tensor))})
+
+
+def _numbers(tensor: Any) -> NDArray[np.generic]:
     if not tensor.is_floating_point():
         raise VectorError(f"directions have the type {tensor.dtype}; only floats can be read")
-    rows = tensor.detach().float().numpy()
-    return Directions({layer: direction(row, model.d_model) for layer, row in enumerate(rows)})
+    return tensor.detach().float().numpy()
 
 
 def _loaded(path: Path) -> Any:

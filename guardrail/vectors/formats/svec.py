@@ -24,13 +24,15 @@ from guardrail.files import json_text
 from guardrail.types import Fingerprint
 from guardrail.vectors.formats.control_vectors import model_hint
 from guardrail.vectors.formats.directions import Directions, by_layer
+from guardrail.vectors.formats.refusal_direction import Place
 from guardrail.vectors.values import TraitVector
 
 _RAW_LAST = "raw_last_layer"
 
 
-def read(path: Path, model: Fingerprint, first_block: int) -> Directions:
+def read(path: Path, model: Fingerprint, first_block: int, place: Place) -> Directions:
     """Read an .svec file. Raises VectorError for other JSON, directions of heads, and wrong shapes."""
+    place.refuse()
     data = _loaded(path)
     if data.get("num_heads") is not None:
         raise VectorError("the directions are for attention heads, not for the residual stream")
