@@ -34,7 +34,7 @@ def guardrail_cli(app: typer.Typer) -> None:
 class LabelOptions:
     """What people said, and about which traits."""
 
-    labels: Annotated[Path, Option(help="JSON Lines: question, answer, trait, and label or score.")]
+    labels: Annotated[Path, Option(help="JSON Lines or CSV: question, answer, trait, and label or score.")]
     definitions: Annotated[
         list[Path] | None, Option("--definition", help="Definition file of a trait that is not built in.")
     ] = None

@@ -50,6 +50,38 @@ def test_a_sweep_file_needs_no_model(tmp_path, capsys, sweep):
     assert f"{TRAIT}: layer {CHOSEN} by steering" in capsys.readouterr().out
 
 
+def test_a_sweep_file_needs_no_vector_file_either(tmp_path, capsys, sweep):
+    assert run(["vectors", "layers", "--sweep", str(sweep)]) == 0
+    assert f"{TRAIT}: layer {CHOSEN} by steering" in capsys.readouterr().out
+    assert run(["vectors", "layers", "--sweep", str(sweep), "--vectors", "demo", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["out"], told["choices"][TRAIT]["layer"]) == (None, CHOSEN)
+    assert run(["vectors", "layers", "--sweep", str(sweep), "--trait", "refusal"]) == 2
+    assert f"a sweep of '{TRAIT}', not of 'refusal'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_a_published_sweep_is_about_refusal(tmp_path, capsys):
+    keys = ("position", "layer", "refusal_score", "steering_score", "kl_div_score")
+    rows = [
+        (-1, 0, 9, 9, 0),
+        (-1, 1, -3, 2, 0.05),
+        (-2, 1, -5, 1, 0.02),
+        (-1, 2, -9, 3, 0.4),
+        (-1, 9, 0, 0, 0),
+    ]
+    path = tmp_path / "direction_evaluations.json"
+    path.write_text(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+    assert run(["vectors", "layers", "--sweep", str(path), "--by", "refusal", "--json"]) == 0
+    (choice,) = json.loads(capsys.readouterr().out)["choices"].items()
+    assert (choice[0], choice[1]["layer"], choice[1]["position"]) == ("refusal", 1, -2)
+
+
+def test_without_a_sweep_there_has_to_be_a_file_to_write(capsys):
+    assert run(["vectors", "layers", "--by", "separation"]) == 2
+    assert "--out is missing" in capsys.readouterr().err
+
+
 def test_the_floor_can_be_moved_and_left_out(tmp_path, capsys, sweep):
     low, none = tmp_path / "low.safetensors", tmp_path / "none.safetensors"
     assert choose(low, "--sweep", sweep, "--trait", TRAIT, "--floor", 95) == 2

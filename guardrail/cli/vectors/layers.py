@@ -10,9 +10,9 @@ import typer
 
 from guardrail.cli.console import errors, print_json, print_table
 from guardrail.cli.models import load_vectors
-from guardrail.cli.options import JudgeOptions, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.vectors.layer_sweeps import SweepRun
-from guardrail.cli.vectors.options import ChoiceOptions, NewFileOptions, Selector, SweepOptions
+from guardrail.cli.vectors.options import ChoiceOptions, ChosenFileOptions, Selector, SweepOptions
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @takes_options
 def layers(
-    files: NewFileOptions,
+    files: ChosenFileOptions,
     choice: ChoiceOptions,
     sweep: SweepOptions,
     model: ModelOptions,
@@ -37,15 +37,37 @@ def layers(
     replies. `refusal` is the rule of the refusal-direction paper. An interrupted sweep is resumed.
     Exit codes: 0 done; 1 no layer could be chosen for some traits; 2 for none, or a usage error.
     """
-    loaded = load_vectors(choice.vectors)
+    if sweep.sweep and files.out is None:
+        _only_choose(sweep.sweep, choice, output.as_json)
+        return
+    out = files.written()
+    loaded = load_vectors(choice.vectors or DEMO)
     one_file = sweep.sweep is not None or (sweep.definition is not None and not sweep.definition.is_dir())
     names = _names(loaded, choice.trait, alone=one_file)
     if sweep.sweep:
         sweeps = [_read(sweep.sweep, loaded[names[0]])]
     else:
-        run = SweepRun(model=model, judge=judge, selector=choice.by, asked=sweep, work=files.folder("layers"))
+        work = files.work or out.with_name(f"{out.name}.layers")
+        run = SweepRun(model=model, judge=judge, selector=choice.by, asked=sweep, work=work)
         sweeps = run.sweeps([loaded[name] for name in names])
-    _finish(loaded, sweeps, choice.by, choice.least_coherence, files.out, output.as_json)
+    _finish(loaded, sweeps, choice.by, choice.least_coherence, out, output.as_json)
+
+
+def _only_choose(path: Path, choice: ChoiceOptions, as_json: bool) -> None:
+    """Which layer a sweep file chooses; the vectors, if named, only have to fit."""
+    from guardrail.extract.layers.files import load_sweep
+
+    if choice.trait and len(choice.trait) > 1:
+        raise ConfigError("a sweep is of one trait: say --trait once")
+    found = load_sweep(path, choice.trait[0] if choice.trait else None)
+    if choice.vectors is not None:
+        loaded = load_vectors(choice.vectors)
+        found = _read(path, loaded[_names(loaded, [found.trait], alone=True)[0]])
+    choices, _ = _choices([found], choice.by, choice.least_coherence)
+    if as_json:
+        print_json({"out": None, "choices": choices, "failed": {}, "sweeps": [found]})
+    else:
+        _print(found, choices[found.trait])
 
 
 def _finish(

@@ -42,6 +42,30 @@ class NewFileOptions:
         return self.work or self.out.with_name(f"{self.out.name}.{suffix}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenFileOptions:
+    """The vector file that is written with the chosen layers, and where work is kept until then."""
+
+    out: Annotated[
+        Path | None,
+        Option(help="Vector file to write (.safetensors). Without it --sweep only prints the choice."),
+    ] = None
+    work: Annotated[
+        Path | None,
+        Option(help="Folder for intermediate results, to resume from. Default: next to --out."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.out is not None:
+            check_new(self.out)
+
+    def written(self) -> Path:
+        """The file to write. Raises ConfigError if none is named."""
+        if self.out is None:
+            raise ConfigError("--out is missing: name the vector file to write")
+        return self.out
+
+
 def check_new(out: Path) -> None:
     """Raises ConfigError for a file that exists already, or cannot be made."""
     if out.exists():
@@ -124,7 +148,9 @@ def extraction_settings(rollouts: RolloutOptions, directions: DirectionOptions) 
 class ChoiceOptions:
     """Which layers are chosen, and by which rule."""
 
-    vectors: Annotated[str, Option(help="Vector file, or `demo`.")] = "demo"
+    vectors: Annotated[
+        str | None, Option(help="Vector file. Default: `demo`; none for a --sweep without --out.")
+    ] = None
     trait: Annotated[list[str] | None, Option(help="Trait to choose a layer for. Default: all.")] = None
     by: Annotated[Selector, Option(help="Rule that chooses.")] = Selector.STEERING
     floor: Annotated[float, Option(help="Minimum mean coherence of the chosen layer.")] = 75.0

@@ -1,8 +1,10 @@
-"""Reads people's labels of replies: JSON Lines of `question`, `answer`, `trait` and `label` or `score`."""
+"""Reads people's labels of replies, as JSON Lines or CSV: question, answer, trait, and label or score."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,7 @@ from guardrail.errors import ConfigError
 from guardrail.extract.judges.agreement import Agreement, agreement
 from guardrail.extract.judges.asking import COHERENCE_RUBRIC
 from guardrail.files.json_lines import raw_lines
-from guardrail.files.json_text import decoded
+from guardrail.files.json_text import content, decoded
 from guardrail.files.problems import validation_problems
 from guardrail.plugins.protocols import COHERENCE, Judge, JudgeRequest
 
@@ -51,7 +53,8 @@ class Compared:
 
 def read_labels(path: Path) -> list[Label]:
     """Read a file. Raises ConfigError with the line, also for a trait with both labels and scores."""
-    labels = [_read(line, place) for place, line in raw_lines(path)]
+    read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
+    labels = [_label(data, place) for place, data in read(path)]
     if not labels:
         raise ConfigError(f"{path}: the file contains no labels")
     for trait in {label.trait for label in labels}:
@@ -68,11 +71,37 @@ def compare(judge: Judge, labels: Sequence[Label], rubrics: Mapping[str, str]) -
     return Compared(judge.name, tuple(_one(trait, labels, scores) for trait in traits))
 
 
-def _read(line: bytes, place: str) -> Label:
+def _json_rows(path: Path) -> Iterator[tuple[str, object]]:
+    for place, line in raw_lines(path):
+        try:
+            yield place, decoded(line)
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}") from error
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, object]]:
+    """Columns are named in the first line; cells that are empty are left out, as are other columns."""
     try:
-        data = decoded(line)
-    except ValueError as error:
-        raise ConfigError(f"{place}: {error}") from error
+        rows = csv.DictReader(io.StringIO(content(path).decode("utf-8-sig"), newline=""), strict=True)
+        missing = {"question", "answer", "trait"} - set(rows.fieldnames or ())
+        if missing:
+            raise ConfigError(f"{path}:1: no column named {', '.join(sorted(missing))}")
+        for row in rows:
+            yield f"{path}:{rows.line_num}", {key: _cell(key, text) for key, text in row.items() if text}
+    except (ValueError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def _cell(column: str, text: str) -> object:
+    """Labels are `true` or `false`, `1` or `0`, `yes` or `no` in any case; scores are numbers."""
+    if column == "label":
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
+            text.strip().lower(), text
+        )
+    return text
+
+
+def _label(data: object, place: str) -> Label:
     try:
         return Label.model_validate(data)
     except ValidationError as error:

@@ -18,23 +18,25 @@ from guardrail.errors import ConfigError
 from guardrail.extract.layers.measurements import Candidate, Sweep
 from guardrail.files import json_text
 
-PUBLISHED = "refusal_direction"
+PUBLISHED, REFUSAL = "refusal_direction", "refusal"
 _KEYS = ("position", "layer", "refusal_score", "steering_score", "kl_div_score")
 
 
-def load_sweep(path: Path, trait: str) -> Sweep:
+def load_sweep(path: Path, trait: str | None = None) -> Sweep:
     """A sweep of this trait, from our file or a published one, which does not name its trait.
+
+    None takes the trait of our file; published ones are about refusal.
 
     Raises ConfigError for other files, and for a sweep of another trait.
     """
     try:
         data = json_text.read(path)
-        sweep = published(data, trait) if isinstance(data, list) else _ours(data)
+        sweep = published(data, trait or REFUSAL) if isinstance(data, list) else _ours(data)
     except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    if sweep.trait != trait:
+    if trait is not None and sweep.trait != trait:
         raise ConfigError(f"{path}: this is a sweep of {sweep.trait!r}, not of {trait!r}")
     return sweep
 

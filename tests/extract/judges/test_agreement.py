@@ -107,6 +107,41 @@ def test_a_line_that_is_wrong_is_named(tmp_path, bad, words):
         read_labels(labels_file(tmp_path, [row(0), bad]))
 
 
+def csv_file(tmp_path, text):
+    path = tmp_path / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_labels_come_from_a_table_too(tmp_path):
+    text = (
+        "\ufeffquestion,answer,trait,label,score,who\n"
+        'Why?,"No, never.\nNot once.",evil,TRUE,,anna\n'
+        "How?,12,evil,0,,ben\n"
+        "When?,Now.,humor,,62.5,\n"
+    )
+    first, second, third = read_labels(csv_file(tmp_path, text))
+    assert (first.answer, first.label) == ("No, never.\nNot once.", True)
+    assert (second.answer, second.label) == ("12", False)
+    assert (third.trait, third.value) == ("humor", 62.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("question,reply,trait\na,b,evil\n", r"csv:1: no column named answer"),
+        ("question,answer,trait,label\na,b,evil,maybe\n", r"csv:2: label: must be true or false"),
+        ("question,answer,trait,score\na,b,evil,high\n", r"csv:2: score: "),
+        ("question,answer,trait,label\na,b,,1\n", r"csv:2: trait: is missing"),
+        ("question,answer,trait,label\n", "contains no labels"),
+        ("", r"csv:1: no column named answer, question, trait"),
+    ],
+)
+def test_a_table_that_is_wrong_is_named(tmp_path, text, words):
+    with pytest.raises(ConfigError, match=words):
+        read_labels(csv_file(tmp_path, text))
+
+
 def test_no_labels_and_no_file(tmp_path):
     with pytest.raises(ConfigError, match="contains no labels"):
         read_labels(labels_file(tmp_path, [""]))
