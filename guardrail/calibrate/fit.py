@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from guardrail.calibrate import projections as collect
 from guardrail.calibrate import proposals
 from guardrail.calibrate.achieved import Kept, Trigger, achieved, plan_triggers, trait_triggers
 from guardrail.calibrate.benign_replies import followed_layers, reply_statistics
 from guardrail.calibrate.policy_file import PolicyFile
-from guardrail.calibrate.projections import Advance, Directions, Projections, Spoken, token_projections
+from guardrail.calibrate.projections import Advance, Column, Projections, Spoken, token_projections
 from guardrail.calibrate.sample import Sample
 from guardrail.calibration.benign import Benign
 from guardrail.calibration.evidence import Achieved, Evidence
@@ -23,7 +25,7 @@ from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import Threshold
 from guardrail.policy.plan import Plan
 from guardrail.statistics.conformal import conformal_rank
-from guardrail.types import Fingerprint
+from guardrail.types import Fingerprint, Probe
 from guardrail.vectors.values import TraitVectors
 
 if TYPE_CHECKING:
@@ -105,8 +107,8 @@ def measure(
     """
     check_vectors(vectors, subject.fingerprint, options.allow_model_mismatch)
     check_rates(sample, options, policies)
-    directions = collect.probes(vectors, policies.probes(subject.fingerprint) if policies else None)
-    kept, tested = _read(subject, sample, directions, options.worst_slice, advance)
+    probes = collect.probes(vectors, policies.probes(subject.fingerprint) if policies else None)
+    kept, tested = _read(subject, sample, probes, options.worst_slice, advance)
     spoken = _spoken(subject, sample, options, advance)
     rules = policies and policies.policies
     followed = collect.followed(vectors, followed_layers(rules))
@@ -193,15 +195,15 @@ def _check_rate(about: str, sample: Sample, fpr: float) -> None:
 
 
 def _read(
-    subject: Subject, sample: Sample, directions: Directions, worst_slice: bool, advance: Advance
+    subject: Subject, sample: Sample, probes: Mapping[Column, Probe], worst_slice: bool, advance: Advance
 ) -> tuple[Kept, Kept]:
     """The projections behind thresholds, and those that test them: a slice that sets none tests whole."""
     kept: dict[str | None, Projections] = {}
     tested: dict[str | None, Projections] = {}
     for name, one in {None: sample, **sample.slices}.items():
-        kept[name] = collect.prompt_projections(subject, one.calibration, directions, advance)
+        kept[name] = collect.prompt_projections(subject, one.calibration, probes, advance)
         whole = name is not None and not worst_slice
-        held_out = collect.prompt_projections(subject, one.held_out, directions, advance)
+        held_out = collect.prompt_projections(subject, one.held_out, probes, advance)
         tested[name] = kept[name] if whole else held_out
     return kept, tested
 
@@ -236,8 +238,12 @@ def _spoken(subject: Subject, sample: Sample, options: Options, advance: Advance
 def _table(projections: Projections) -> dict[str, dict[int, Benign]]:
     table: dict[str, dict[int, Benign]] = {}
     for trait, layer in projections.columns:
+        values = projections.of(trait, layer)
+        read = values[~np.isnan(values)]
         try:
-            table.setdefault(trait, {})[layer] = Benign.of(projections.of(trait, layer))
+            if len(values) and not len(read):
+                raise CalibrationError("no benign prompt has tool results, and nothing else is read")
+            table.setdefault(trait, {})[layer] = Benign.of(read)
         except CalibrationError as error:
             raise CalibrationError(f"{trait} at layer {layer}: {error}") from error
     return table

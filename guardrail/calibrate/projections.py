@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.calibrate.sample import BenignPrompt
+from guardrail.engines import Prompt
 from guardrail.engines.transformers.activations import Site
 from guardrail.engines.transformers.batches import bucketed, padded
 from guardrail.errors import CalibrationError
 from guardrail.policy.rules import CompiledCondition
-from guardrail.types import Array, Probe
+from guardrail.policy.terms import projections
+from guardrail.types import Array, Place, Position, Probe
 from guardrail.vectors.values import TraitVector, TraitVectors, unit
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Directions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projections:
-    """values: [n, columns] float32."""
+    """values: [n, columns] float32; NaN for a probe of tool results alone on a prompt without any."""
 
     columns: tuple[Column, ...]
     values: Array = field(repr=False)
@@ -66,30 +68,38 @@ class Projections:
         return self.values[:, self.columns.index((trait, layer))]
 
     def strengths(self, condition: CompiledCondition) -> NDArray[np.float32]:
-        """[n]: the prompts' projections, signed so that greater ones fire first."""
+        """[n]: the prompts' projections, signed so that greater ones fire first; NaN never fires."""
         values = self.of(condition.trait, condition.layer or 0)
-        return values if condition.fires == "above" else -values
+        return np.nan_to_num(values if condition.fires == "above" else -values, nan=-np.inf)
 
 
-def probes(vectors: TraitVectors, others: Mapping[str, Probe] | None = None) -> Directions:
-    """The directions that detect: each trait's probe at every usable layer, and the plugins' probes.
+def probes(vectors: TraitVectors, others: Mapping[str, Probe] | None = None) -> dict[Column, Probe]:
+    """What detects: each trait's probe at every usable layer, and the plugins' probes.
 
     Raises CalibrationError if there is none.
     """
-    rows = [(t, i, v.probe[i], float(v.offset[i])) for t, v in vectors.items() for i in _usable(v)]
-    rows += [(t, p.layer, p.weights, p.offset) for t, p in (others or {}).items()]
-    if not rows:
+    found = {(t, i): v.probe_at(i) for t, v in vectors.items() for i in _usable(v)}
+    found |= {(t, p.layer): p for t, p in (others or {}).items()}
+    if not found:
         raise CalibrationError("there is no trait to calibrate")
-    return _directions(vectors, rows)
+    return found
+
+
+def positions(probes: Iterable[Probe]) -> list[Position]:
+    """The positions that probes read, each once."""
+    return sorted({site.position for probe in probes for site in probe.sites})
 
 
 def followed(vectors: TraitVectors, others: Mapping[str, set[int]]) -> Directions:
-    """The directions that follow replies: each trait's probe at its own layer and at those in policies."""
+    """The directions that follow replies: each trait's probe at its own layer and at those in policies.
+
+    Probes that read more than one token follow none.
+    """
     rows = [
         (t, i, v.probe[i], float(v.offset[i]))
         for t, v in vectors.items()
         for i in _usable(v)
-        if i == v.layer or i in others.get(t, ())
+        if v.probe_at(i).plain and (i == v.layer or i in others.get(t, ()))
     ]
     return _directions(vectors, rows)
 
@@ -112,28 +122,42 @@ def _directions(vectors: TraitVectors, rows: Sequence[tuple[str, int, Array, flo
 
 
 def prompt_projections(
-    subject: Subject, prompts: Sequence[BenignPrompt], directions: Directions, advance: Advance
+    subject: Subject, prompts: Sequence[BenignPrompt], probes: Mapping[Column, Probe], advance: Advance
 ) -> Projections:
-    """Projections of each prompt's last token. Raises CalibrationError if one is not finite."""
-    values = np.empty((len(prompts), len(directions.columns)), np.float32)
+    """What probes read of each prompt. Raises CalibrationError for a projection that is not finite."""
+    values = np.empty((len(prompts), len(probes)), np.float32)
     for block in bucketed([len(prompt.ids) for prompt in prompts], BLOCK):
-        rows = [prompts[i].ids for i in block]
-        states = subject.means(rows, [[(len(ids) - 1, len(ids))] for ids in rows])[:, 0]
-        values[block] = _projected(states, directions)
+        values[block] = _block_values(subject, [prompts[i] for i in block], list(probes.values()))
         advance(len(block))
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    bad = np.flatnonzero(np.isinf(values).any(axis=1))
     if len(bad):
         raise CalibrationError(f"{prompts[bad[0]].name}: the model's activations are not finite")
-    return Projections(directions.columns, values)
+    return Projections(tuple(probes), values)
 
 
-def _projected(states: Array, directions: Directions) -> Array:
-    """[n, columns] of states [n, L + 1, d_model]."""
-    values = np.empty((len(states), len(directions.columns)), np.float32)
-    for layer in {layer for _, layer in directions.columns}:
-        here = directions.at(layer)
-        values[:, here] = states[:, layer] @ directions.weights[here].T + directions.offsets[here]
+def _block_values(subject: Subject, prompts: Sequence[BenignPrompt], probes: Sequence[Probe]) -> Array:
+    """[n, probes]: infinite for a prompt whose states are not finite, NaN if there is nothing to read."""
+    read = positions(probes)
+    rendered = [_rendered(subject, prompt, read) for prompt in prompts]
+    states = subject.states(rendered, read)
+    there = np.array([[bool(prompt.spans[position]) for position in read] for prompt in rendered])
+    wrong = (~np.isfinite(states).all(axis=(2, 3)) & there).any(axis=1)
+    layers = {site.layer for probe in probes for site in probe.sites}
+    by_place: dict[Place, Array] = {
+        (layer, position): states[:, j, layer] for j, position in enumerate(read) for layer in layers
+    }
+    values = projections(probes, by_place)
+    if "tool_mean" in read:
+        nothing, only = ~there[:, read.index("tool_mean")], [probe.only_results for probe in probes]
+        values[nothing[:, None] & np.array(only)] = np.nan
+    values[wrong] = np.inf
     return values
+
+
+def _rendered(subject: Subject, prompt: BenignPrompt, read: Sequence[Position]) -> Prompt:
+    if read == ["last"]:
+        return Prompt(prompt.ids, spans={"last": ((len(prompt.ids) - 1, len(prompt.ids)),)})
+    return subject.render(prompt.messages, read)
 
 
 @dataclass(frozen=True, slots=True)

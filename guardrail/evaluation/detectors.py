@@ -19,7 +19,7 @@ from guardrail.policy.plan import Plan
 from guardrail.policy.rules import Rule
 from guardrail.statistics.intervals import Estimate, rate
 from guardrail.statistics.metrics import FPR, threshold_at
-from guardrail.types import Array
+from guardrail.types import States
 from guardrail.vectors.values import TraitVector, TraitVectors
 
 Fired = NDArray[np.bool_]
@@ -35,9 +35,9 @@ class Cut:
     threshold: float
     below: bool = False
 
-    def fires(self, states: Array) -> Fired:
-        """[n] for states [n, L + 1, d_model]."""
-        values = states[:, self.layer] @ self.vector.probe[self.layer] + self.vector.offset[self.layer]
+    def fires(self, states: States) -> Fired:
+        """[n] for states [n, d_model] by place."""
+        values = self.vector.probe_at(self.layer).projection(states)
         return values <= self.threshold if self.below else values >= self.threshold
 
 
@@ -48,16 +48,15 @@ class Compiled:
     plan: Plan
     rule: Rule
 
-    def fires(self, states: Array) -> Fired:
-        """[n] for states [n, L + 1, d_model]."""
+    def fires(self, states: States) -> Fired:
+        """[n] for states [n, d_model] by place."""
         held = [self._holds(states, i) for i in range(len(self.rule.conditions))]
         return np.all(held, axis=0) if self.rule.require_all else np.any(held, axis=0)
 
-    def _holds(self, states: Array, index: int) -> Fired:
+    def _holds(self, states: States, index: int) -> Fired:
         condition = self.rule.conditions[index]
         assert condition.reading is not None
-        probe = self.plan.probes[condition.reading]
-        values = states[:, probe.layer] @ probe.weights + np.float32(probe.offset)
+        values = self.plan.probes[condition.reading].projection(states)
         return values >= condition.threshold if condition.fires == "above" else values <= condition.threshold
 
 
@@ -148,7 +147,7 @@ def measured(detector: Detector, material: Material, readout: Readout) -> Detect
 
 
 def _share(detector: Detector, readout: Readout, examples: Sequence[Example]) -> Estimate | None:
-    return rate(detector.what.fires(readout.states(examples))) if examples else None
+    return rate(detector.what.fires(readout.placed(examples))) if examples else None
 
 
 def set_fpr(detectors: Mapping[str, Detector], material: Material, readout: Readout) -> Estimate | None:
@@ -157,5 +156,5 @@ def set_fpr(detectors: Mapping[str, Detector], material: Material, readout: Read
     clean = benign(material.labelled)
     if not enforced or not clean:
         return None
-    states = readout.states(clean)
+    states = readout.placed(clean)
     return rate(np.any([detector.what.fires(states) for detector in enforced], axis=0))

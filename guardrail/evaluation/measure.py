@@ -23,6 +23,7 @@ from guardrail.evaluation.results import (
 from guardrail.evaluation.slices import LENGTH, by_length, sliced
 from guardrail.statistics import correlation, metrics
 from guardrail.statistics.intervals import Estimate, Numbers, numbers, rate
+from guardrail.types import Array, Position
 from guardrail.vectors.values import TraitVector
 
 NOTHING = np.empty(0)
@@ -126,7 +127,7 @@ class TraitMeasurement:
         """Results by declared slice and by length. A class missing from a slice comes from the whole data."""
         hard = labelled_as(self.material.hard_benign, self.trait, False)
         examples = [*self.positive, *self.negative, *hard]
-        fired = self.detector.what.fires(self.readout.states(examples)) if self.detector else None
+        fired = self.detector.what.fires(self.readout.placed(examples)) if self.detector else None
         table = _Sliced(examples, self.trait, self.scores(examples), fired, len(examples) - len(hard))
         parts = sliced(examples) | {LENGTH: by_length(examples[: table.hard])}
         return {
@@ -176,7 +177,7 @@ class TraitMeasurement:
 
     def _detection_nulls(self, found: Nulls) -> Nulls:
         positive, negative = (self.oriented(part, self.searched) for part in (self.positive, self.negative))
-        shown, bare = (self.readout.states(part) for part in (self.positive, self.negative))
+        shown, bare = (self._states(part) for part in (self.positive, self.negative))
         observed = metrics.area(self.scores(self.positive), self.scores(self.negative))
         return replace(
             found,
@@ -184,13 +185,17 @@ class TraitMeasurement:
             shuffled_auroc=nulls.shuffled_labels(observed, positive, negative),
         )
 
+    def _states(self, examples: Sequence[Example]) -> Array:
+        """[n, L + 1, d_model] at the position of random directions, that of the probe's last site."""
+        return self.readout.states(examples, null_position(self.vector, self.layer))
+
     def _monitoring_nulls(self, found: Nulls) -> Nulls:
         score, expression, conditions = self._paired()
         kept = correlation.varying(conditions, expression)
         rows, named = [self.monitored[i] for i in kept], [conditions[i] for i in kept]
         overall = correlation.pearson(score, expression)
         inner = correlation.within(conditions, score, expression) if any(conditions) else None
-        states = self.readout.states(self.monitored)
+        states = self._states(self.monitored)
         random = self.directions
         return replace(
             found,
@@ -216,6 +221,11 @@ class TraitMeasurement:
             expression=expression,
             conditions=conditions,
         )
+
+
+def null_position(vector: TraitVector, layer: int) -> Position:
+    """Where random directions are read for a trait: as its probe, or as the last site of a sum."""
+    return vector.probe_at(layer).position
 
 
 @dataclass(frozen=True, slots=True)

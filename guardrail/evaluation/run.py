@@ -11,13 +11,13 @@ from guardrail.errors import CalibrationError, ConfigError, VectorError
 from guardrail.evaluation import baseline, confusion, detectors
 from guardrail.evaluation.detectors import Detector
 from guardrail.evaluation.material import Example, Material, labelled_as, unique
-from guardrail.evaluation.measure import TraitMeasurement
+from guardrail.evaluation.measure import TraitMeasurement, null_position
 from guardrail.evaluation.nulls import DRAWS, RandomDirections
 from guardrail.evaluation.readout import Readout, usable_layers
 from guardrail.evaluation.results import Evaluation
 from guardrail.files.problems import suggest
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Fingerprint, Message
+from guardrail.types import Array, Fingerprint, Message, Position
 from guardrail.vectors.values import TraitVectors
 
 FEW, FEW_NEGATIVES, FEWEST_NEUTRAL = 30, 100, 10
@@ -28,7 +28,11 @@ class Reader(Protocol):
 
     @property
     def fingerprint(self) -> Fingerprint: ...
-    def prompt_states(self, prompts: Sequence[Sequence[Message]]) -> Array: ...
+    def read(
+        self, prompts: Sequence[Sequence[Message]], positions: Sequence[Position]
+    ) -> Mapping[Position, Array]:
+        """[n, L + 1, d_model] at each position."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,14 @@ class Setup:
     plan: Plan | None = None
     layer: int | None = None
     draws: int = DRAWS
+
+    def positions(self, layers: Mapping[str, int]) -> list[Position]:
+        """What has to be read for traits at these layers, at all others, and for the policies."""
+        probes = [self.vectors[trait].probe_at(layer) for trait, layer in layers.items()]
+        probes += self.plan.probes if self.plan else ()
+        found: set[Position] = {site.position for probe in probes for site in probe.sites}
+        found |= {self.vectors[trait].position for trait in layers}
+        return sorted(found)
 
 
 def check_setup(setup: Setup, fingerprint: Fingerprint, material: Material) -> None:
@@ -96,9 +108,10 @@ def evaluate(setup: Setup, reader: Reader, material: Material) -> Evaluation:
     check_setup(setup, reader.fingerprint, material)
     layers = layers_of(setup, material.traits)
     examples = material.examples()
-    readout = Readout(examples, reader.prompt_states([example.messages for example in examples]))
+    messages = [example.messages for example in examples]
+    readout = Readout(examples, reader.read(messages, setup.positions(layers)))
     found = _detectors(setup, layers, material, readout)
-    directions = _directions(setup, material, readout)
+    directions = _directions(setup, layers, material, readout)
     traits = {
         trait: TraitMeasurement(
             trait=trait,
@@ -108,7 +121,7 @@ def evaluate(setup: Setup, reader: Reader, material: Material) -> Evaluation:
             material=material,
             readout=readout,
             detector=_own(found, trait),
-            directions=directions,
+            directions=directions[null_position(setup.vectors[trait], layers[trait])] if directions else None,
         ).result()
         for trait in material.traits
     }
@@ -147,21 +160,28 @@ def _own(found: Mapping[str, Detector], trait: str) -> Detector | None:
     return next((d for d in found.values() if d.traits == (trait,) and d.source != "data"), None)
 
 
-def _directions(setup: Setup, material: Material, readout: Readout) -> RandomDirections | None:
+def _directions(
+    setup: Setup, layers: Mapping[str, int], material: Material, readout: Readout
+) -> dict[Position, RandomDirections]:
+    """Random directions at each position that needs some; none with too few neutral prompts."""
     if len(material.neutral) < FEWEST_NEUTRAL or not material.traits:
-        return None
+        return {}
     vectors = [setup.vectors[trait] for trait in material.traits]
-    layers = [setup.layer] if setup.layer else sorted({row for v in vectors for row in usable_layers(v)})
-    return RandomDirections(readout.states(material.neutral), layers, setup.draws)
+    rows = [setup.layer] if setup.layer else sorted({row for v in vectors for row in usable_layers(v)})
+    found: set[Position] = {null_position(setup.vectors[trait], layers[trait]) for trait in material.traits}
+    return {p: RandomDirections(readout.states(material.neutral, p), rows, setup.draws) for p in found}
 
 
 def _notes(
-    setup: Setup, fingerprint: Fingerprint, material: Material, directions: RandomDirections | None
+    setup: Setup,
+    fingerprint: Fingerprint,
+    material: Material,
+    directions: Mapping[Position, RandomDirections],
 ) -> list[str]:
     notes: list[str] = []
     if different := setup.vectors.provenance.fingerprint.differences(fingerprint):
         notes.append(f"the vectors were made for another model (different: {', '.join(different)})")
-    if directions is None:
+    if not directions:
         notes.append("no null of random directions: it needs neutral prompts (--neutral, or benign ones)")
     if not baseline.available():
         notes.append("no text baseline: it needs scikit-learn (the extra `report`)")

@@ -186,6 +186,13 @@ class Subject:
         found[np.array([[not spans for spans in row] for row in runs], bool)] = np.nan
         return found
 
+    def read(
+        self, prompts: Sequence[Sequence[Message]], positions: Sequence[Position]
+    ) -> dict[Position, Array]:
+        """[n, L + 1, d_model] float32 at each position, as the guard reads these conversations."""
+        found = self.states([self.render(messages, positions) for messages in prompts], positions)
+        return {position: found[:, i] for i, position in enumerate(positions)}
+
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Indices of rows of these lengths, in batches to read at once."""
         return bucketed(lengths, self.rows, CPU_TOKENS if self.device.type == "cpu" else math.inf)

@@ -93,15 +93,11 @@ class Conditions:
             n=benign.n if benign else None,
             slice=edge.slice,
         )
-        if found.holds(0.0) and self._only_results(condition.trait, layer):
+        if found.holds(0.0) and self.probe(condition.trait, layer).only_results:
             self._problem(
                 "would fire on every prompt without tool results, which scores 0", *path, "threshold"
             )
         return found
-
-    def _only_results(self, trait: str, layer: int) -> bool:
-        """Whether a trait's probe reads nothing but tool results."""
-        return {site.position for site in self.probe(trait, layer).sites} == {"tool_mean"}
 
     def _condition(
         self, policy: Policy, condition: Condition, path: tuple[str | int, ...]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from guardrail.types import Array, Position, Probe
+from guardrail.types import Array, Position, Probe, States, normed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,6 +26,27 @@ class Terms:
     weights: Array = field(repr=False)
     offsets: Array = field(repr=False)
     absent: Array = field(repr=False)
+
+    def of(self, states: Array) -> Array:
+        """[n, k] for states [n, d_model]; a row of NaN has no tool results to read."""
+        found = (normed(states) if self.normalised else states) @ self.weights.T + self.offsets
+        if self.position != "tool_mean":
+            return found
+        return np.where(np.isnan(states).all(axis=-1, keepdims=True), self.absent, found)
+
+
+def projections(probes: Sequence[Probe], states: States) -> Array:
+    """[n, probes] for the states [n, d_model] at each place that they read: what an engine computes."""
+    layers = sorted({site.layer for probe in probes for site in probe.sites})
+    products = [(terms, _product(terms, states)) for layer in layers for terms in terms_at(layer, probes)]
+    found = np.zeros((len(products[0][1]), len(probes)), np.float32)
+    for terms, product in products:
+        found[:, list(terms.probes)] += product
+    return found
+
+
+def _product(terms: Terms, states: States) -> Array:
+    return terms.of(states[terms.layer, terms.position])
 
 
 def terms_at(layer: int, probes: Sequence[Probe]) -> tuple[Terms, ...]:

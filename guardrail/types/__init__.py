@@ -14,6 +14,8 @@ from guardrail.types.probes import Place as Place
 from guardrail.types.probes import Position as Position
 from guardrail.types.probes import Probe as Probe
 from guardrail.types.probes import ProbeSite as ProbeSite
+from guardrail.types.probes import States as States
+from guardrail.types.probes import normed as normed
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Mode: TypeAlias = Literal["enforce", "shadow", "off"]

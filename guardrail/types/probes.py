@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,12 @@ prompt, padding excluded (`prompt_mean`).
 POSITIONS: tuple[Position, ...] = get_args(Position)
 Place: TypeAlias = tuple[int, Position]
 """A layer, and a position there."""
+
+
+class States(Protocol):
+    """States [n, d_model] by place: a mapping, or what looks them up."""
+
+    def __getitem__(self, place: Place, /) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +48,17 @@ class ProbeSite:
 
     def product(self, states: Array) -> Array:
         """<n(state), weights> for states [..., d_model], n being the unit normalisation or nothing."""
-        if self.normalised:
-            states = states / np.maximum(np.linalg.norm(states, axis=-1, keepdims=True), TINY)
-        return (states @ self.weights).astype(np.float32)
+        return (normed(states) if self.normalised else states) @ self.weights
 
 
 TINY = 1e-12
 """The least norm that a state is divided by."""
+
+
+def normed(states: Array) -> Array:
+    """States [..., d_model] divided by their norms, as a site that asks for it reads them."""
+    norms = np.linalg.norm(states, axis=-1, keepdims=True)
+    return (states / np.maximum(norms, TINY)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +96,16 @@ class Probe:
         return " + ".join(_described(site, self) for site in self.sites)
 
     @property
+    def only_results(self) -> bool:
+        """Whether nothing but tool results is read."""
+        return all(site.position == "tool_mean" for site in self.sites)
+
+    @property
     def plain(self) -> bool:
         """Whether this is one product with the state of one token, as it is."""
         return self.position == "last" and not self.normalised and not self.earlier
 
-    def projection(self, states: Mapping[Place, Array]) -> Array:
+    def projection(self, states: States) -> Array:
         """[n] for the states [n, d_model] at each place. A row of NaN: there is nothing to read."""
         found = np.float32(self.offset)
         for site in self.sites:

@@ -17,10 +17,12 @@ from guardrail.calibrate.sample import read, split
 from guardrail.calibration.benign import Benign
 from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, PolicyError, VectorError
+from guardrail.evaluation.readout import Placed
 from guardrail.extract.subject import Subject
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.model import FprThreshold, RawThreshold
 from guardrail.testing import CHAT_TEMPLATE, tiny_model
+from guardrail.types import POSITIONS, Message, ProbeSite
 from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVector, TraitVectors
 
@@ -122,7 +124,7 @@ def test_steering_statistics_are_those_of_prompt_and_reply_tokens(subject, vecto
 
 def test_reply_statistics_leave_out_the_prompt_and_the_token_that_is_never_read(subject, vectors, prompts):
     spoken = collect.speak(subject, prompts.calibration[:4], new_tokens=5, seed=9, advance=lambda count: None)
-    directions = collect.probes(vectors)
+    directions = collect.followed(vectors, {"evil": {3}})
     column = directions.columns.index(("evil", 3))
     rows = collect.token_projections(subject, spoken, collect.steering(vectors), directions, seed=9).replies
     vector = vectors["evil"]
@@ -359,8 +361,8 @@ def test_activations_that_are_not_finite_name_the_prompt(vectors, prompts):
     class Broken:
         rows = 16
 
-        def means(self, rows, spans):
-            return np.full((len(rows), 1, 5, 32), np.nan, np.float32)
+        def states(self, prompts, positions):
+            return np.full((len(prompts), 1, 5, 32), np.nan, np.float32)
 
     name = prompts.calibration[0].name
     with pytest.raises(CalibrationError, match=f"{name}: the model's activations are not finite"):
@@ -371,11 +373,91 @@ def test_prompts_are_read_in_blocks_so_that_states_do_not_pile_up(vectors, subje
     sizes = []
 
     class Counting:
-        def means(self, rows, spans):
-            sizes.append(len(rows))
-            return np.zeros((len(rows), 1, 5, 32), np.float32)
+        def states(self, prompts, positions):
+            sizes.append(len(prompts))
+            return np.zeros((len(prompts), 1, 5, 32), np.float32)
 
     many = sample(subject, texts(1, 700), 0.0).calibration
     collect.prompt_projections(Counting(), many, collect.probes(vectors), lambda count: None)
     assert sum(sizes) == len(many)
     assert max(sizes) == collect.BLOCK < len(many)
+
+
+TOOLS = "{% for m in messages %}<|user|>{{ m.role }}:{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+
+
+@pytest.fixture(scope="module")
+def pooled():
+    """A model with a template that knows tools, and vectors with every kind of read-out."""
+    subject = Subject(tiny_model(), TOKENIZER, rows=16, chat_template=TOOLS)
+    rng = np.random.default_rng(5)
+    rows = (subject.layers + 1, subject.d_model)
+    harm = TraitVector.from_difference("harm", rng.normal(size=rows), layer=3)
+    places = ((1, "prompt_mean"), (3, "last"), (3, "user_mean"))
+    sites = tuple(
+        ProbeSite(layer=layer, position=p, weights=harm.probe[i + 1], normalised=i != 1)
+        for i, (layer, p) in enumerate(places)
+    )
+    made = {
+        "harm": replace(harm, position="user_mean", sites=sites),
+        "theft": replace(
+            TraitVector.from_difference("theft", rng.normal(size=rows), 2), position="tool_mean"
+        ),
+    }
+    provenance = Provenance(fingerprint=subject.fingerprint, method="random", created="2026-01-01")
+    return subject, TraitVectors(made, provenance)
+
+
+@pytest.fixture(scope="module")
+def pooled_prompts(pooled):
+    results = [[Message("tool", text[::-1])] * (i % 3 > 0) for i, text in enumerate(texts(1, 250))]
+    talks = [[Message("user", text), *result] for text, result in zip(texts(0, 250), results, strict=True)]
+    return sample(pooled[0], talks)
+
+
+@pytest.fixture(scope="module")
+def pooled_made(pooled, pooled_prompts):
+    return calibrate(*pooled, pooled_prompts, OPTIONS)
+
+
+def test_means_and_sums_are_calibrated_as_they_are_read(pooled, pooled_prompts, pooled_made):
+    subject, vectors = pooled
+    for trait, layer in (("harm", 2), ("harm", 3), ("theft", 2)):
+        probe, found = vectors[trait].probe_at(layer), []
+        for prompt in pooled_prompts.calibration:
+            states = subject.read([prompt.messages], POSITIONS)
+            if trait == "theft" and np.isnan(states["tool_mean"]).all():
+                continue
+            found += probe.projection(Placed(states)).tolist()
+        benign = pooled_made.calibration.probes[trait][layer]
+        assert benign.n == len(found) == (200 if trait == "harm" else benign.n)
+        assert benign.mean == pytest.approx(np.mean(found), rel=1e-3, abs=1e-5)
+        assert benign.sd == pytest.approx(np.std(found, ddof=1), rel=1e-3)
+    assert 100 < pooled_made.calibration.probes["theft"][2].n < 200
+    assert "harm" not in pooled_made.calibration.replies
+
+
+def test_a_guard_scores_prompts_as_the_calibration_did(tmp_path, pooled, pooled_prompts, pooled_made):
+    subject, vectors = pooled
+    vectors.save(tmp_path / "vectors.safetensors")
+    pooled_made.calibration.save(tmp_path / "calibration.json")
+    rules = [rule("harm", "harm"), rule("theft", "theft")]
+    with Guard(subject.model, TOKENIZER, policy_content(tmp_path, *rules), chat_template=TOOLS) as guard:
+        for prompt in pooled_prompts.held_out[:6]:
+            decision = guard.check(prompt.messages).decision
+            harm, theft = decision.scores
+            states = Placed(subject.read([prompt.messages], POSITIONS))
+            for score, trait in ((harm, "harm"), (theft, "theft")):
+                benign = pooled_made.calibration.probes[trait][score.layer]
+                projection = vectors[trait].probe_at(score.layer).projection(states)[0]
+                nothing = trait == "theft" and prompt.messages[-1].role != "tool"
+                expected = 0 if nothing else benign.standardise(projection)
+                assert score.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
+            own = guard.project(prompt.messages, ["harm"], [3])
+            assert own[0, 0] == pytest.approx(harm.score, rel=1e-3, abs=1e-3)
+
+
+def test_no_tool_result_in_the_sample_is_said(pooled, pooled_prompts):
+    bare = [prompt.messages[:1] for prompt in pooled_prompts.prompts]
+    with pytest.raises(CalibrationError, match="theft at layer 1: no benign prompt has tool results"):
+        calibrate(*pooled, sample(pooled[0], bare), OPTIONS)

@@ -8,7 +8,7 @@ from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, ConfigError
 from guardrail.evaluation import baseline, confusion, detectors, gates, slices
 from guardrail.evaluation.material import Example, Material
-from guardrail.evaluation.readout import Readout
+from guardrail.evaluation.readout import Placed, Readout
 from guardrail.evaluation.results import DetectorResult
 from guardrail.statistics.intervals import Estimate
 from guardrail.testing import hand_made_plan, hand_made_vectors, tiny_fingerprint
@@ -107,7 +107,7 @@ def material(labels):
 
 def test_a_policy_fires_as_its_plan_says_and_its_rates_are_exact():
     labelled = material([True, True, True, False, False, False, False])
-    readout = Readout(labelled.labelled, planted([5, 2, 1, 2, 0, 0, -9]))
+    readout = Readout(labelled.labelled, {"last": planted([5, 2, 1, 2, 0, 0, -9])})
     (detector,) = detectors.from_plan(hand_made_plan(threshold=2.0)).values()
     found = detectors.measured(detector, labelled, readout)
     assert (found.tpr.value, found.fpr.value) == (pytest.approx(2 / 3), 0.25)
@@ -133,7 +133,7 @@ def test_a_calibrated_probe_fires_in_the_tail_that_it_watches(below):
     vectors = hand_made_vectors(("evil",))
     side = frozenset({"evil"}) if below else frozenset()
     (detector,) = detectors.from_calibration(vectors, calibration(vectors), {"evil": 2}, side).values()
-    assert detector.what.fires(planted([-1.1, 0, 1.1])).tolist() == (
+    assert detector.what.fires(Placed({"last": planted([-1.1, 0, 1.1])})).tolist() == (
         [True, False, False] if below else [False, False, True]
     )
 
@@ -146,7 +146,7 @@ def test_a_calibration_without_the_layer_is_refused():
 
 def test_a_threshold_from_the_data_claims_no_false_positive_rate():
     labelled = material([True, *[False] * 200])
-    readout = Readout(labelled.labelled, planted([9, *np.linspace(-1, 1, 200)]))
+    readout = Readout(labelled.labelled, {"last": planted([9, *np.linspace(-1, 1, 200)])})
     vectors = hand_made_vectors(("evil",))
     (detector,) = detectors.from_data(vectors, {"evil": 2}, labelled, readout).values()
     found = detectors.measured(detector, labelled, readout)

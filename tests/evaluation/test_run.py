@@ -36,6 +36,9 @@ class Reader:
             states[i, :, : len(numbers)] += np.array(numbers, np.float32)
         return states
 
+    def read(self, prompts, positions):
+        return dict.fromkeys(positions, self.prompt_states(prompts))
+
 
 def example(*numbers, **known):
     return Example(messages=(Message("user", " ".join(f"{n:.4f}" for n in numbers)),), **known)

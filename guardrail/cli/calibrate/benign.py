@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from guardrail.cli.calibrate.options import SampleOptions
 from guardrail.cli.prompts import STDIN, InputPrompt, has_system, lines, parsed, with_system
 from guardrail.errors import CalibrationError, ConfigError
-from guardrail.types import Messages
+from guardrail.types import Messages, Position
 
 if TYPE_CHECKING:
     from guardrail.calibrate.sample import BenignPrompt, Sample
@@ -33,13 +33,21 @@ def read_files(options: SampleOptions) -> dict[str | None, BenignFile]:
     return files
 
 
-def read_sample(files: Mapping[str | None, BenignFile], options: SampleOptions, subject: Subject) -> Sample:
-    """The split prompts, with the slices beside them. Raises ConfigError with the line of every bad one."""
+def read_sample(
+    files: Mapping[str | None, BenignFile],
+    options: SampleOptions,
+    subject: Subject,
+    positions: Collection[Position] = (),
+) -> Sample:
+    """The split prompts, with the slices beside them. `positions`: what probes read of each prompt.
+
+    Raises ConfigError with the line of every bad prompt.
+    """
     from guardrail.calibrate.sample import read, some
 
     given = {name: _prompts(file, options.system, own=name is not None) for name, file in files.items()}
     found = {
-        name: read(prompts, lambda messages: subject.render(messages).ids, subject.longest)
+        name: read(prompts, lambda messages: subject.render(messages, positions).ids, subject.longest)
         for name, prompts in given.items()
     }
     problems = {name: [*file.problems, *found[name].problems] for name, file in files.items()}

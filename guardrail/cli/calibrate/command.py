@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from guardrail.calibrate.policy_edit import PolicyEdit
     from guardrail.calibrate.policy_file import PolicyFile
     from guardrail.calibration.values import Calibration
+    from guardrail.extract.subject import Subject
+    from guardrail.types import Position
     from guardrail.vectors.values import TraitVectors
 
 
@@ -102,7 +104,7 @@ def _calibrated(
     # only now, because it imports torch, which `loading` prepares for
     from guardrail.calibrate.fit import conclude, measure
 
-    split = read_sample(files, sample, subject)
+    split = read_sample(files, sample, subject, _positions(given, subject))
     options = _options(given, sample, rates)
     total = sum(len(one.prompts) for one in (split, *split.slices.values()))
     total += min(sample.conversations, len(split.calibration))
@@ -114,6 +116,13 @@ def _calibrated(
     if given.policies and edit and edit.changes and not result.set_calibration:
         _warn_about_calibration(given.policies, result.out)
     return made, edit
+
+
+def _positions(given: Inputs, subject: Subject) -> list[Position]:
+    from guardrail.calibrate.projections import positions, probes
+
+    others = given.policies.probes(subject.fingerprint) if given.policies else None
+    return positions(probes(given.vectors, others).values())
 
 
 def _options(given: Inputs, sample: SampleOptions, rates: RateOptions) -> Options:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
     from guardrail.policy.loading import ActivePolicies
     from guardrail.traits import TraitDefinition
+    from guardrail.types import Position
     from guardrail.vectors.values import TraitVectors
 
 
@@ -37,7 +38,7 @@ def open_inputs(model: ModelOptions, policies: Path | None, data: DataOptions) -
     given = _given(data, vectors, file)
     subject = load_subject(model)
     if given is not None:
-        _check_prompts(subject, given)
+        _check_prompts(subject, given, _positions(vectors, file, subject))
     return Opened(
         model=model,
         data=data,
@@ -200,7 +201,13 @@ def _below(file: PolicyFile | None, traits: Sequence[str]) -> frozenset[str]:
     return frozenset(trait for trait, found in sides.items() if found == {"below"})
 
 
-def _check_prompts(subject: Subject, material: Material) -> None:
+def _positions(vectors: TraitVectors, file: PolicyFile | None, subject: Subject) -> list[Position]:
+    from guardrail.calibrate.projections import positions, probes
+
+    return positions(probes(vectors, file.probes(subject.fingerprint) if file else None).values())
+
+
+def _check_prompts(subject: Subject, material: Material, positions: Sequence[Position]) -> None:
     """Raises ConfigError with every prompt that does not fit into the model."""
     from guardrail.errors import PromptError
     from guardrail.files.json_lines import refuse
@@ -208,7 +215,7 @@ def _check_prompts(subject: Subject, material: Material) -> None:
     problems: list[str] = []
     for example in material.examples():
         try:
-            tokens = len(subject.render(example.messages).ids)
+            tokens = len(subject.render(example.messages, positions).ids)
         except PromptError as error:
             problems.append(f"{example.place}: {error}")
             continue

@@ -32,7 +32,7 @@ from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge
 from guardrail.statistics.metrics import area
 from guardrail.traits import TraitDefinition
-from guardrail.types import Array
+from guardrail.types import Array, normed
 from guardrail.vectors.values import TraitVector
 
 Row: TypeAlias = Mapping[str, Any]
@@ -237,9 +237,10 @@ def _ablated(row: Row) -> Candidate:
 
 
 def _projections(subject: Subject, vector: TraitVector, prompts: Sequence[RolloutPrompt]) -> Array:
-    """[n, L + 1]."""
-    states = subject.prompt_states([prompt.messages for prompt in prompts])
-    return np.einsum("nld,ld->nl", states, vector.probe) + vector.offset
+    """[n, L + 1]: of the rows of the probe, each at its layer."""
+    states = subject.read([prompt.messages for prompt in prompts], [vector.position])[vector.position]
+    read = normed(states) if vector.normalised else states
+    return np.einsum("nld,ld->nl", read, vector.probe) + vector.offset
 
 
 def _separated(layer: int, positive: Array, negative: Array) -> Candidate:
