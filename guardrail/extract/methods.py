@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import Examples, ExtractionMethod
@@ -17,7 +18,7 @@ from guardrail.types import Array
 
 SHRINKAGE = 0.1
 PENALTY = 0.01
-STEPS = 50
+STEPS = 1000
 Matrix = NDArray[np.float64]
 
 
@@ -26,10 +27,11 @@ class Difference:
 
     name = "difference"
     needs_scores = False
+    penalties: tuple[float, ...] = ()
 
     def direction(self, examples: Examples) -> Array:
         """[d_model]."""
-        return _gap(examples)
+        return _float32(_gap(examples))
 
 
 class Pca:
@@ -51,15 +53,21 @@ class Pca:
 class Lda:
     """Fisher's discriminant, S^-1 (mean with - mean without), S the within-class covariance, shrunk.
 
-    S = (1 - a) S + a tr(S)/d I with a = 0.1 (Friedman 1989).
+    S = (1 - a) S + a tr(S)/d I with a = 0.1, or the given penalty (Friedman 1989).
     """
 
     name = "lda"
     needs_scores = False
+    penalties = (0.5, SHRINKAGE, 0.02)
 
     def direction(self, examples: Examples) -> Array:
         """[d_model]."""
-        return discriminant([examples.positive], [examples.negative])
+        sides = (examples.positive, examples.negative)
+        within = [
+            side - share @ side / share.sum() for side, share in zip(sides, _shares(examples), strict=True)
+        ]
+        scaled = np.concatenate(within) * np.sqrt(np.concatenate(_shares(examples)))[:, None]
+        return _float32(_solved(scaled, _gap(examples), _penalty(examples, SHRINKAGE)))
 
 
 class Contrast:
@@ -79,10 +87,11 @@ class Contrast:
 
 
 class Logistic:
-    """Logistic regression, L2-penalised, by Newton's method, on states scaled to unit mean variance."""
+    """Logistic regression, L2-penalised, by L-BFGS, on states scaled to unit mean variance."""
 
     name = "logistic"
     needs_scores = False
+    penalties = (0.1, PENALTY, 0.001)
 
     def direction(self, examples: Examples) -> Array:
         """[d_model]."""
@@ -90,7 +99,8 @@ class Logistic:
         x, basis = _reduced(states)
         scale = np.sqrt(_level(x, states.shape[1]))
         labels = np.repeat([1.0, 0.0], [len(examples.positive), len(examples.negative)])
-        return _float32(_newton(x / scale, labels) @ basis)
+        shares, penalty = np.concatenate(_shares(examples)), _penalty(examples, PENALTY)
+        return _float32(_regressed(x / scale, labels, shares, penalty) @ basis)
 
 
 class Regression:
@@ -119,14 +129,14 @@ def discriminant(positive: Sequence[Array], negative: Sequence[Array], others: S
     if others:
         ground = (ground + _mean_of_means(others)) / 2
     gap = _mean_of_means(positive) - ground
-    return _float32(_solved(within, gap))
+    return _float32(_solved(within / np.sqrt(len(within)), gap, SHRINKAGE))
 
 
-def _solved(within: Matrix, gap: Matrix) -> Matrix:
-    """(Shrunk covariance)^-1 gap. within: [n, d_model], centred."""
+def _solved(within: Matrix, gap: Matrix, shrinkage: float) -> Matrix:
+    """(Shrunk covariance)^-1 gap. within: [n, d_model], centred; the covariance is within' within."""
     n, d = within.shape
-    level = SHRINKAGE * (within**2).sum() / (n * d) + 1e-12
-    scaled = within * np.sqrt((1 - SHRINKAGE) / n)
+    level = shrinkage * (within**2).sum() / d + 1e-12
+    scaled = within * np.sqrt(1 - shrinkage)
     if n >= d:
         return np.linalg.solve(scaled.T @ scaled + level * np.eye(d), gap)
     # Woodbury: the inverse of a low-rank matrix plus a multiple of the identity
@@ -134,21 +144,24 @@ def _solved(within: Matrix, gap: Matrix) -> Matrix:
     return (gap - scaled.T @ inner) / level
 
 
-def _newton(x: Matrix, labels: Matrix) -> Matrix:
-    """Weights that minimise the mean log loss plus PENALTY / 2 |w|^2; the intercept is not penalised."""
-    x1 = np.column_stack([x, np.ones(len(x))])
-    penalty = np.full(x1.shape[1], PENALTY)
-    penalty[-1] = 1e-9
-    weights = np.zeros(x1.shape[1])
-    for _ in range(STEPS):
-        p = 1 / (1 + np.exp(-np.clip(x1 @ weights, -30, 30)))
-        gradient = x1.T @ (p - labels) / len(x) + penalty * weights
-        curvature = (x1.T * (p * (1 - p))) @ x1 / len(x) + np.diag(penalty)
-        step = np.linalg.solve(curvature, gradient)
-        weights -= step
-        if np.abs(step).max() < 1e-8:
-            break
-    return weights[:-1]
+def _regressed(x: Matrix, labels: Matrix, shares: Matrix, strength: float) -> Matrix:
+    """Weights that minimise the log loss, averaged with these shares of the rows, plus strength / 2 |w|^2.
+
+    The intercept is not penalised.
+    """
+    from scipy.optimize import minimize
+
+    def loss(weights: Matrix) -> tuple[float, Matrix]:
+        z = x @ weights[:-1] + weights[-1]
+        wrong = shares * (expit(z) - labels)
+        value = shares @ (np.logaddexp(0, z) - labels * z) + strength / 2 * (weights[:-1] @ weights[:-1])
+        return float(value), np.append(x.T @ wrong + strength * weights[:-1], wrong.sum())
+
+    start = np.zeros(x.shape[1] + 1)
+    found = minimize(
+        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "gtol": 1e-6, "ftol": 1e-12}
+    )
+    return found.x[:-1]
 
 
 def _reduced(states: Array) -> tuple[Matrix, Matrix]:
@@ -167,10 +180,21 @@ def _level(x: Matrix, d_model: int) -> float:
     return float((x**2).sum() / (len(x) * d_model)) + 1e-12
 
 
-def _gap(examples: Examples) -> Array:
-    return _float32(
-        examples.positive.mean(axis=0, dtype=np.float64) - examples.negative.mean(axis=0, dtype=np.float64)
-    )
+def _gap(examples: Examples) -> Matrix:
+    with_it, without = _shares(examples)
+    return with_it @ examples.positive / with_it.sum() - without @ examples.negative / without.sum()
+
+
+def _shares(examples: Examples) -> tuple[Matrix, Matrix]:
+    """How much each row counts on either side, 1 in all. Given weights make both sides count the same."""
+    n, m = len(examples.positive), len(examples.negative)
+    if examples.positive_weights is None or examples.negative_weights is None:
+        return np.full(n, 1 / (n + m)), np.full(m, 1 / (n + m))
+    return examples.positive_weights.astype(np.float64) / 2, examples.negative_weights.astype(np.float64) / 2
+
+
+def _penalty(examples: Examples, default: float) -> float:
+    return default if examples.penalty is None else examples.penalty
 
 
 def _mean_of_means(groups: Sequence[Array]) -> Matrix:

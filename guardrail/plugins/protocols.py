@@ -179,6 +179,9 @@ class Examples:
     `neutral` are questions without a system prompt. `others` holds one array per trait that is extracted
     together with this one: its positive prompts. `states` are all prompts, `scores` [n] the mean judged score
     of their replies on this trait, 0 to 100, or NaN if they were not judged for it.
+
+    Labelled prompts (`vectors fit`) come without pairs, neutral questions and scores, but with the weights of
+    the rows on each side, [n], which sum to 1, and a `penalty`; None means what the method does by default.
     """
 
     positive: Array = field(repr=False)
@@ -187,6 +190,9 @@ class Examples:
     others: tuple[Array, ...] = field(repr=False, default=())
     states: Array = field(repr=False)
     scores: Array = field(repr=False)
+    positive_weights: Array | None = field(repr=False, default=None)
+    negative_weights: Array | None = field(repr=False, default=None)
+    penalty: float | None = None
 
 
 @runtime_checkable
@@ -200,3 +206,13 @@ class ExtractionMethod(Protocol):
     needs_scores: bool
 
     def direction(self, examples: Examples) -> Array: ...
+
+
+@runtime_checkable
+class LabelledMethod(ExtractionMethod, Protocol):
+    """An extraction method that also fits labelled prompts: it respects weights and `Examples.penalty`.
+
+    `penalties` are those worth trying, the strongest first; empty for a method that has none.
+    """
+
+    penalties: tuple[float, ...]
