@@ -126,6 +126,63 @@ class LayerChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FitCandidate:
+    """What a probe could read, a way to fit it, and how it did on prompts that were held out.
+
+    `value` is the criterion, `error` the standard error of its distance to the best candidate (None for those
+    far behind), `auroc` the mean over checks and pairs of sources.
+    """
+
+    places: tuple[tuple[int, str], ...]
+    """Layer and position of each site."""
+    normalised: bool
+    method: str
+    penalty: float | None
+    value: float
+    auroc: float
+    error: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSource:
+    """The prompts of one class from one source; `fired` is the share of them above the check's threshold."""
+
+    source: str
+    label: bool
+    prompts: int
+    fired: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitCheck:
+    """The chosen candidate on prompts that were held out of its fit, fold by fold as in `held_out`.
+
+    The threshold is the lowest one that no harmless source exceeds at more than 1 %; `recall` is the mean
+    over sources. The candidate was also chosen by these numbers, so fresh prompts will do a little worse.
+    """
+
+    name: str
+    held_out: tuple[str, ...]
+    auroc: Estimate
+    recall: Estimate
+    sources: tuple[FitSource, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledFit:
+    """How one trait's probe was fitted on labelled prompts. `candidates` begins with the chosen one."""
+
+    data_sha256: str
+    criterion: str
+    reason: str
+    checks: tuple[FitCheck, ...]
+    candidates: tuple[FitCandidate, ...]
+    duplicates: int = 0
+    """Prompts that were repeated, and left out."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """How and from what a vector file was made; `fingerprint` is the model's."""
 
@@ -138,9 +195,10 @@ class Provenance:
     notes: str = ""
     imported: Mapping[str, Imported] = field(default_factory=dict[str, Imported])
     layer_choices: Mapping[str, LayerChoice] = field(default_factory=dict[str, LayerChoice])
+    fits: Mapping[str, LabelledFit] = field(default_factory=dict[str, LabelledFit])
 
 
-LATER_FIELDS = ("imported", "layer_choices")
+LATER_FIELDS = ("imported", "layer_choices", "fits")
 LATER_SOURCE_FIELDS = (
     "others_auroc",
     "rollouts",
