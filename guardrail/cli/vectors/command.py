@@ -23,6 +23,8 @@ from guardrail.cli.options import (
 from guardrail.cli.prompts import chosen
 from guardrail.cli.vectors.extract import extract
 from guardrail.cli.vectors.files import export, import_
+from guardrail.cli.vectors.fit import fit
+from guardrail.cli.vectors.fits import print_fit
 from guardrail.cli.vectors.layers import layers
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
     about, files = "Inspect, create, import and export trait vectors.", {"import_": import_, "export": export}
-    add_group(app, "vectors", about, show=show, project=project, extract=extract, layers=layers, **files)
+    verbs = {"show": show, "project": project, "extract": extract, "fit": fit, "layers": layers}
+    add_group(app, "vectors", about, **verbs, **files)
 
 
 @takes_options
@@ -88,6 +91,8 @@ def _print_described(vectors: TraitVectors) -> None:
     print_table(("", *vectors), cosines, title="\ncosine at the row's chosen layer")
     for name, choice in source.layer_choices.items():
         typer.echo(f"\n{name}: layer {choice.layer} by {choice.selector}: {choice.rule}")
+    for name, fitted in source.fits.items():
+        print_fit(name, fitted)
     for name, file in source.imported.items():
         typer.echo(f"\n{name}: imported from {file.file} ({file.format}, sha256 {file.sha256[:12]})")
     if source.notes:

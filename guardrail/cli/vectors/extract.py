@@ -108,7 +108,7 @@ def _extracted(inputs: Inputs, model: ModelOptions, options: JudgeOptions) -> Ex
             prompt.messages for prompt in trait_prompts(inputs.definitions[0], inputs.settings.systems)
         ]
         note(forecast(extractor.workload(inputs.mixed), measured(subject, prompts), checks.seconds_each))
-        return extractor.run(_now(), inputs.mixed)
+        return extractor.run(now(), inputs.mixed)
 
 
 def _definitions(
@@ -136,7 +136,7 @@ def _conversations(path: Path | None) -> list[tuple[Message, ...]]:
     return [one.messages for _, one in read]
 
 
-def _now() -> str:
+def now() -> str:
     """The time, or SOURCE_DATE_EPOCH for files that must be the same in every build."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     now = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)

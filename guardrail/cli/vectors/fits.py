@@ -1,0 +1,59 @@
+"""How a probe was fitted on labelled prompts, for people: printed by `vectors fit` and `vectors show`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from guardrail.cli.console import print_table
+
+if TYPE_CHECKING:
+    from guardrail.statistics.intervals import Estimate
+    from guardrail.vectors.provenance import FitCandidate, FitSource, LabelledFit
+
+SOURCES = ("source", "label", "prompts", "above the threshold", "95 % interval")
+SHOWN = 8
+"""Candidates; `--json` shows all."""
+
+
+def print_fit(trait: str, fit: LabelledFit) -> None:
+    """What was chosen, why, and how it did on held-out sources."""
+    chosen = fit.candidates[0]
+    typer.echo(f"\n{trait}: {_places(chosen)}; {_way(chosen)}\n  {fit.reason}")
+    for check in fit.checks:
+        typer.echo(
+            f"\n{trait}: {check.name}, held out of the fit: AUROC {_estimate(check.auroc)}, recall "
+            f"{_estimate(check.recall)} at the threshold that no harmless source exceeds at more than 1 %"
+        )
+        print_table(SOURCES, [_source(one) for one in check.sources])
+    columns = ("", "reads", "way to fit", "criterion", "AUROC", "")
+    rows = [_candidate(one, one is chosen) for one in fit.candidates[:SHOWN]]
+    print_table(columns, rows, title=f"\n{trait}: the best of {len(fit.candidates)} candidates")
+    for warning in fit.warnings:
+        typer.echo(f"warning: {trait}: {warning}")
+
+
+def _source(one: FitSource) -> Sequence[object]:
+    interval = f"[{one.fired.low:.1%}, {one.fired.high:.1%}]"
+    return (one.source or "(none named)", int(one.label), one.prompts, f"{one.fired.value:.1%}", interval)
+
+
+def _candidate(one: FitCandidate, chosen: bool) -> Sequence[object]:
+    error = "" if one.error is None else f"± {one.error:.3f} from the best"
+    mark = "chosen" if chosen else ""
+    return (mark, _places(one), _way(one), f"{one.value:.3f}", f"{one.auroc:.4f}", error)
+
+
+def _places(one: FitCandidate) -> str:
+    return " + ".join(f"{position} at layer {layer}" for layer, position in one.places)
+
+
+def _way(one: FitCandidate) -> str:
+    penalty = "" if one.penalty is None else f" {one.penalty:g}"
+    return f"{one.method}{penalty}{', unit norm' if one.normalised else ''}"
+
+
+def _estimate(one: Estimate) -> str:
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
