@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from guardrail.traits import TraitDefinition
     from guardrail.vectors.values import TraitVectors
 
+NO_SYSTEM = "(no system prompt)"
 VectorsFile: TypeAlias = Annotated[str, Option("--vectors", help="Vector file, or `demo`.")]
 
 
@@ -77,12 +78,19 @@ def show(
         _print_definition(definition)
 
 
+def _asked(definition: TraitDefinition, question: str) -> str:
+    other = definition.provoking.get(question)
+    return question if other is None else f"{other}  |  {question}"
+
+
 def _print_definition(definition: TraitDefinition) -> None:
     typer.echo(f"{definition.name}: {definition.description}")
     for i, pair in enumerate(definition.instructions, 1):
-        typer.echo(f"\ninstruction pair {i}\n  positive: {pair.positive}\n  negative: {pair.negative}")
+        role = f" ({definition.roles[i - 1]})" if definition.roles else ""
+        sides = f"  positive: {pair.positive or NO_SYSTEM}\n  negative: {pair.negative or NO_SYSTEM}"
+        typer.echo(f"\ninstruction pair {i}{role}\n{sides}")
     for title in ("extraction", "evaluation"):
-        questions: tuple[str, ...] = getattr(definition, title)
+        questions: tuple[str, ...] = tuple(_asked(definition, q) for q in getattr(definition, title))
         typer.echo("\n".join([f"\n{title} questions ({len(questions)}):", *(f"  {q}" for q in questions)]))
     typer.echo(f"\nrubric:\n{definition.rubric}\n\nsha256 {definition.sha256[:12]}")
 

@@ -48,7 +48,9 @@ class DefinitionSpeaker:
         )
 
     def _traits(self, pairs: Sequence[tuple[RolloutPrompt, Continuation]]) -> Sequence[float | None]:
-        requests = [trait_request(self.definition, p.asked, r.text, ended=r.ended) for p, r in pairs]
+        requests = [
+            trait_request(self.definition, p.asked, r.text, ended=r.ended, role=p.role) for p, r in pairs
+        ]
         return [one.score for one in opinions(self.judge, requests)]
 
     def _coherence(self, pairs: Sequence[tuple[RolloutPrompt, Continuation]]) -> Sequence[float | None]:

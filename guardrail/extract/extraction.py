@@ -194,6 +194,7 @@ class Extractor:
         write_atomically(self.folder / trait / "evidence.json", text.encode())
         check_induced(evidence, self.settings.minimum)
         moments = reply_moments(self.subject, judged, pairs, self.folder / trait, self.report)
+        moments.balanced = bool(self.definitions[trait].roles)
         return Induced(definition=self.definitions[trait], evidence=evidence, moments=moments)
 
     def _source(self, induced: Induced, found: Directions) -> TraitSource:

@@ -24,7 +24,7 @@ Scores = Mapping[str, float | None]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Pair:
-    """Two rows of the rollouts that answer the same question, and that question."""
+    """Two rows of the rollouts that answer the same question; `question` is their cluster."""
 
     positive: int
     negative: int
@@ -88,9 +88,9 @@ def _pairs(judged: Judged) -> Iterator[Pair]:
     places = {(p.kind, p.instruction, p.question): i for i, p in enumerate(rollouts.prompts)}
     for (kind, instruction, question), i in places.items():
         if kind == "positive":
-            j = places["negative", instruction, question]
+            j, cluster = places["negative", instruction, question], rollouts.prompts[i].cluster
             for sample in range(rollouts.samples):
-                yield Pair(rollouts.row(i, sample), rollouts.row(j, sample), question)
+                yield Pair(rollouts.row(i, sample), rollouts.row(j, sample), cluster)
 
 
 def _evidence(

@@ -11,8 +11,10 @@ import numpy as np
 from guardrail.engines import Continuation
 from guardrail.extract.journal import Journal, Recipe, Report, silent
 from guardrail.extract.judges.opinions import Opinion, mean_mass, opinions
+from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.rollouts import Rollouts
 from guardrail.plugins.protocols import Judge, JudgeRequest
+from guardrail.traits import ROLE
 from guardrail.types import Array
 
 FILE = "scores.jsonl"
@@ -76,7 +78,7 @@ def _scored(
     replies = {row: rollouts.reply(row) for row in rows}
     asked = [(row, metric) for row in rows for metric in rubrics if replies[row].text.strip()]
     requests = [
-        _request(rollouts.prompts[rollouts.place(row)[0]].asked, replies[row], metric, rubrics[metric])
+        _request(rollouts.prompts[rollouts.place(row)[0]], replies[row], metric, rubrics[metric])
         for row, metric in asked
     ]
     found = dict(zip(asked, opinions(judge, requests), strict=True))
@@ -90,5 +92,11 @@ def _row(row: int, found: Mapping[str, Opinion]) -> dict[str, Any]:
     )
 
 
-def _request(question: str, reply: Continuation, metric: str, rubric: str) -> JudgeRequest:
-    return JudgeRequest(metric=metric, rubric=rubric, question=question, answer=reply.text, ended=reply.ended)
+def _request(prompt: RolloutPrompt, reply: Continuation, metric: str, rubric: str) -> JudgeRequest:
+    return JudgeRequest(
+        metric=metric,
+        rubric=rubric.replace(ROLE, prompt.role) if prompt.role else rubric,
+        question=prompt.asked,
+        answer=reply.text,
+        ended=reply.ended,
+    )

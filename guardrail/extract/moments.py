@@ -27,13 +27,15 @@ Sums = NDArray[np.float64]
 class Moments:
     """sums: [questions, 2, positions, L + 1, d_model]. counts: [questions] pairs. batches: added so far.
 
-    norms: [2, L + 1], sums of the Euclidean norms of the response means.
+    norms: [2, L + 1], sums of the Euclidean norms of the response means. balanced: every question counts the
+    same, however many pairs it has; else every pair does. For roles, questions are roles.
     """
 
     sums: Sums = field(repr=False)
     counts: NDArray[np.int64]
     norms: Sums
     batches: int = 0
+    balanced: bool = False
 
     @classmethod
     def empty(cls, questions: int, layers: int, d_model: int) -> Self:
@@ -56,6 +58,8 @@ class Moments:
         """The difference with each question counted `weights` times."""
         place = POSITIONS.index(position)
         gaps = self.sums[:, POSITIVE, place] - self.sums[:, NEGATIVE, place]
+        if self.balanced:
+            weights = np.divide(weights, self.counts, out=np.zeros(len(weights)), where=self.counts > 0)
         return (np.tensordot(weights, gaps, 1) / (weights @ self.counts)).astype(np.float32)
 
     def resampled(self, position: str, weights: Sums) -> Array:

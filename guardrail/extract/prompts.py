@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from guardrail.traits import TraitDefinition
 from guardrail.types import Message
@@ -16,12 +16,22 @@ Kind: TypeAlias = Literal["positive", "negative", "neutral", "mixed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutPrompt:
-    """One prompt; `instruction` and `question` are indices in the definition, -1 if there is none."""
+    """One prompt; `instruction` and `question` are indices in the definition, -1 if there is none.
+
+    `role`, `role_index`: the role of its pair, if the definition has roles.
+    """
 
     kind: Kind
     messages: tuple[Message, ...]
     instruction: int = -1
     question: int = -1
+    role: str = ""
+    role_index: int = -1
+
+    @property
+    def cluster(self) -> int:
+        """The unit that is resampled, because replies within it are alike: the role, or else the question."""
+        return self.role_index if self.role else self.question
 
     @property
     def asked(self) -> str:
@@ -66,17 +76,31 @@ def trait_prompts(
     questions = definition.evaluation if held_out else definition.extraction
     prompts: list[RolloutPrompt] = []
     for kind in ("positive", "negative"):
-        for i, pair in enumerate(definition.instructions):
-            instruction = pair.positive if kind == "positive" else pair.negative
-            system = Message("system", systems.filled(kind, definition.name, instruction))
+        for i, pair in enumerate(definition.pairs(held_out=held_out)):
+            system = systems.filled(kind, definition.name, getattr(pair, kind))
+            turns = (Message("system", system),) if system.strip() else ()
             prompts += [
-                RolloutPrompt(kind=kind, messages=(system, Message("user", q)), instruction=i, question=j)
-                for j, q in enumerate(questions)
+                RolloutPrompt(
+                    kind=kind,
+                    messages=(*turns, Message("user", definition.asked(question, kind))),
+                    instruction=i,
+                    question=j,
+                    **_role(definition, i),
+                )
+                for j, question in enumerate(questions)
             ]
     return prompts + [
-        RolloutPrompt(kind="neutral", messages=(Message("user", q),), question=j)
+        RolloutPrompt(kind="neutral", messages=(Message("user", q),), question=j, **_role(definition, j))
         for j, q in enumerate(questions)
     ]
+
+
+def _role(definition: TraitDefinition, i: int) -> dict[str, Any]:
+    """The role of an instruction pair; plain questions take turns."""
+    if not definition.roles:
+        return {}
+    role = definition.roles[i % len(definition.roles)]
+    return {"role": role, "role_index": tuple(dict.fromkeys(definition.roles)).index(role)}
 
 
 def mixed_prompts(conversations: Sequence[Sequence[Message]]) -> list[RolloutPrompt]:

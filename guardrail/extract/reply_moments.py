@@ -31,7 +31,7 @@ def reply_moments(
     """The sums over all kept pairs. Pairs already summed in `folder` are not read again."""
     rollouts = judged.rollouts
     recipe = _recipe(judged, pairs)
-    questions = 1 + max((prompt.question for prompt in rollouts.prompts), default=0)
+    questions = 1 + max((prompt.cluster for prompt in rollouts.prompts), default=0)
     moments = Moments.load(folder / FILE, recipe) or Moments.empty(questions, subject.layers, subject.d_model)
     stage = f"{rollouts.journal.recipe['pool']}: activations"
     report(stage, min(moments.batches * PAIRS, len(pairs)), len(pairs))

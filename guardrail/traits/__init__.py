@@ -11,9 +11,10 @@ from guardrail.traits.files import (
     load_definition,
     parse_definition,
 )
-from guardrail.traits.rubrics import default_rubric, fill
+from guardrail.traits.rubrics import ROLE, default_rubric, fill
 
 __all__ = [
+    "ROLE",
     "InstructionPair",
     "ReplyPair",
     "TraitDefinition",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from json import JSONDecodeError
 from pathlib import Path
@@ -72,14 +72,32 @@ def definition_schema() -> dict[str, Any]:
 
 
 def _plain(definition: TraitDefinition) -> Mapping[str, object]:
+    """The keys of a file, without those that are empty."""
     from ruamel.yaml.scalarstring import LiteralScalarString
 
     data: dict[str, Any] = asdict(definition)
-    del data["sha256"]
-    data |= {key: list(data[key]) for key in ("instructions", "extraction", "evaluation", "examples")}
-    if not definition.examples:
-        del data["examples"]
-    return data | {"rubric": LiteralScalarString(definition.rubric)}
+    data |= {key: _questions(definition, data[key]) for key in ("extraction", "evaluation")}
+    data |= {key: list(data[key]) for key in ("instructions", "examples", "evaluation_instructions")}
+    data |= {key: LiteralScalarString(data[key]) for key in ("rubric", "evaluation_rubric") if data[key]}
+    data |= _played(definition)
+    always = ("name", "description", "rubric")
+    return {key: data[key] for key in DefinitionModel.model_fields if key in always or data.get(key)}
+
+
+def _questions(definition: TraitDefinition, questions: Sequence[str]) -> list[object]:
+    asked = definition.provoking
+    return [{"positive": asked[q], "negative": q} if q in asked else q for q in questions]
+
+
+def _played(definition: TraitDefinition) -> Mapping[str, object]:
+    """Roles with their instructions in place of pairs; no pairs where the questions make the difference."""
+    pairs = definition.instructions
+    if not definition.roles:
+        return {} if any(pair.positive or pair.negative for pair in pairs) else {"instructions": []}
+    roles: dict[str, list[str]] = {role: [] for role in definition.roles}
+    for role, pair in zip(definition.roles, pairs, strict=True):
+        roles[role].append(pair.negative)
+    return {"instructions": [], "default": [pair.positive for pair in pairs], "roles": roles}
 
 
 def _read(path: Path) -> bytes:
@@ -106,7 +124,7 @@ def _from_json(path: Path) -> TraitDefinition:
     twin = _twin(path)
     if twin is not None:
         other = _read(twin)
-        data, raw = _joined(data, _published(_object(other, twin), twin), path, twin), raw + other
+        data, raw = _joined(data, _published(_object(other, twin), twin)), raw + other
     return _definition(data, Document(data=data, source=str(path)), hashlib.sha256(raw).hexdigest())
 
 
@@ -145,12 +163,14 @@ def _twin(path: Path) -> Path | None:
     return twin
 
 
-def _joined(data: dict[str, object], other: dict[str, object], path: Path, twin: Path) -> dict[str, object]:
-    for key in ("instructions", "rubric"):
-        if data.get(key) != other.get(key):
-            raise TraitError([Problem(f"differs from that of {path}", (key,))], str(twin))
+def _joined(data: dict[str, object], other: dict[str, object]) -> dict[str, object]:
+    own = {
+        f"evaluation_{key}": other[key]
+        for key in ("instructions", "rubric")
+        if key in other and data.get(key) != other[key]
+    }
     asked = {"extraction": data.pop("questions", None), "evaluation": other.get("questions")}
-    return data | {key: value for key, value in asked.items() if value is not None}
+    return data | own | {key: value for key, value in asked.items() if value is not None}
 
 
 def _definition(data: Mapping[str, object], document: Document, sha256: str) -> TraitDefinition:

@@ -14,11 +14,13 @@ from extraction import (
     extract,
     planted_subject,
 )
+from safetensors import safe_open
 
 from guardrail.errors import ConfigError, ExtractionError, NotInduced
 from guardrail.extract.journal import locked
 from guardrail.extract.stability import cosines
 from guardrail.plugins.protocols import COHERENCE
+from guardrail.traits import InstructionPair
 from guardrail.types import Message
 from guardrail.vectors.values import TraitVectors
 
@@ -109,6 +111,26 @@ def test_traits_together_are_told_apart_and_judged_for_one_another_only_where_ne
     extract(tmp_path / "b", [definition(), OTHER], subject=subject, judge=judge, probe="regression")
     assert len(judge.asked) == 2 * 60 * 3
     assert {request.metric for request in judge.asked} == {"shouting", "loudness", COHERENCE}
+
+
+def test_an_axis_runs_from_the_roles_to_the_default_each_role_counting_the_same(subject, tmp_path):
+    """mean over roles of (mean of the default - mean of the role), from the replies that play the role."""
+    pairs = [InstructionPair(positive="be +", negative=f"be {who}") for who in ("calm", "still", "quiet")]
+    axis = replace(definition("assistant"), instructions=tuple(pairs), roles=("ape", "bee", "bee"))
+    judge = LetterJudge()
+    axis = replace(axis, rubric="{question} {answer} {role}")
+    found = extract(tmp_path, [axis], subject=subject, judge=judge)
+    assert {one.rubric for one in judge.asked if one.metric == "assistant"} == {
+        f"{{question}} {{answer}} {role}" for role in ("ape", "bee")
+    }
+    source = found.vectors.provenance.traits["assistant"]
+    assert source.stability.questions == 2
+    file = next((tmp_path / "assistant").glob("moments*"))
+    with safe_open(str(file), framework="numpy") as saved:
+        sums, counts = saved.get_tensor("sums"), saved.get_tensor("counts")
+    gaps = (sums[:, 0, 0] - sums[:, 1, 0]) / counts[:, None, None]
+    assert np.allclose(found.vectors["assistant"].steering, gaps.mean(axis=0), atol=1e-4)
+    assert counts[1] > counts[0] > 0
 
 
 def test_orthogonalised_vectors_say_so(subject, tmp_path):

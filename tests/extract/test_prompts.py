@@ -1,8 +1,11 @@
 """Which prompts are rolled out, and how an instruction becomes a system prompt."""
 
+from dataclasses import replace
+
 from extraction import definition
 
 from guardrail.extract.prompts import SystemPrompts, mixed_prompts, prompts_sha256, trait_prompts
+from guardrail.traits import InstructionPair, load_definition
 from guardrail.types import Message
 
 
@@ -36,3 +39,34 @@ def test_the_question_of_a_prompt_of_ones_own_is_what_the_user_said_last():
     turns = [Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("system", "d")]
     (prompt,) = mixed_prompts([turns])
     assert (prompt.asked, prompt.kind) == ("c", "mixed")
+
+
+def test_a_blank_instruction_is_no_system_message_and_sides_may_ask_different_things():
+    refusal = load_definition("refusal")
+    prompts = trait_prompts(refusal)
+    assert len(prompts) == 60
+    assert all([m.role for m in p.messages] == ["user"] for p in prompts)
+    positive, negative = (next(p for p in prompts if p.kind == kind) for kind in ("positive", "negative"))
+    assert "tricks people" in positive.asked
+    assert "reminds people" in negative.asked
+    assert (positive.question, positive.cluster) == (negative.question, 0)
+
+
+def test_roles_are_the_clusters_of_an_axis():
+    axis = load_definition("assistant")
+    prompts = trait_prompts(axis)
+    negative = [p for p in prompts if p.kind == "negative"]
+    assert {p.role for p in negative} == set(axis.roles)
+    assert {p.cluster for p in negative} == set(range(10))
+    assert [m.role for m in prompts[0].messages] == ["user"]
+    by_key = {p.key: p for p in prompts}
+    for prompt in negative:
+        assert by_key[prompt.key.replace("negative", "positive")].role == prompt.role
+
+
+def test_evaluation_has_instructions_of_its_own_where_the_definition_has():
+    own = (InstructionPair(positive="loud", negative="soft"),)
+    definition = replace(load_definition("evil"), evaluation_instructions=own)
+    held_out = trait_prompts(definition, held_out=True)
+    assert {p.messages[0].content for p in held_out if p.kind == "positive"} == {"loud"}
+    assert len([p for p in trait_prompts(definition) if p.kind == "positive"]) == 100

@@ -1,4 +1,4 @@
-"""Trait definitions: the seven built-in ones, files of ours, published ones, and all that can be wrong."""
+"""Trait definitions: the built-in ones, files of ours, published ones, and all that can be wrong."""
 
 import json
 from collections import Counter
@@ -64,8 +64,8 @@ def wrong(text, tmp_path, name="t.yaml"):
     return [(p.key, p.message) for p in caught.value.problems]
 
 
-def test_the_seven_are_built_in():
-    assert builtin_traits() == SEVEN
+def test_the_published_seven_the_axis_and_refusal_are_built_in():
+    assert builtin_traits() == tuple(sorted((*SEVEN, "assistant", "refusal")))
 
 
 @pytest.mark.parametrize("name", SEVEN)
@@ -157,7 +157,11 @@ def test_any_language(tmp_path):
         ),
         ("name: contempt", "nam: contempt", ("nam", "unknown key; did you mean `name`?")),
         ("name: contempt\n", "", ("name", "is missing")),
-        ("extraction: [How", "extraction: [3, How", ("extraction[0]", "must be text, not 3")),
+        (
+            "extraction: [How",
+            "extraction: [3, How",
+            ("extraction[0]", "must be text or a mapping of keys to values, not 3"),
+        ),
         ("extraction: [How", "extraction: ['  ', How", ("extraction[0]", "must not be empty")),
         ("[Where should I go on holiday?]", "[]", ("evaluation", "must contain at least one item")),
         ("[Where should", "[IS TEA better, than coffee, Where should", None),
@@ -257,8 +261,10 @@ class TestPublished:
         with pytest.raises(TraitError, match=r"evaluation\[0\]: is the same as extraction\[0\]"):
             load_definition(path)
         self.write(other, first | {"questions": questions[20:], "eval_prompt": "{question} {answer}"})
-        with pytest.raises(TraitError, match="rubric: differs from that of"):
-            load_definition(path)
+        own = load_definition(path)
+        assert own.rubric_for(held_out=False) == definition.rubric
+        assert own.rubric_for(held_out=True) == own.evaluation_rubric == "{question} {answer}"
+        assert own.pairs(held_out=True) == definition.instructions
 
     @pytest.mark.parametrize(
         ("data", "key"),
@@ -335,3 +341,90 @@ def test_the_readmes_example_is_a_definition():
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     definition = parse_definition(text.split("```yaml\n")[1].split("```")[0])
     assert (definition.name, len(definition.extraction), len(definition.evaluation)) == ("contempt", 1, 1)
+
+
+# --- roles, questions with two sides, and what goes with the evaluation questions -------------------------
+
+ROLES = """
+name: assistant
+default: ["", Be an assistant.]
+roles:
+  pirate: [Be a pirate., Talk as a pirate.]
+  ghost: [Be a ghost.]
+extraction: [Who are you?, What now?]
+evaluation: [And then?]
+rubric: "{question} {answer}: not {role}?"
+"""
+TWO_SIDED = """
+name: refusal
+extraction:
+  - {positive: Harm him., negative: Help him.}
+  - {positive: Rob her., negative: Thank her.}
+evaluation:
+  - {positive: Break it., negative: Mend it.}
+"""
+
+
+def test_roles_are_paired_with_the_default_assistant():
+    definition = parse_definition(ROLES)
+    assert definition.roles == ("pirate", "pirate", "ghost")
+    assert [(p.positive, p.negative) for p in definition.instructions] == [
+        ("", "Be a pirate."),
+        ("Be an assistant.", "Talk as a pirate."),
+        ("", "Be a ghost."),
+    ]
+    assert definition.rubric_for("ghost") == "{question} {answer}: not ghost?"
+    assert "{role}" in parse_definition(ROLES.partition("rubric")[0]).rubric
+
+
+def test_questions_may_make_the_difference():
+    definition = parse_definition(TWO_SIDED)
+    assert definition.extraction == ("Help him.", "Thank her.")
+    assert [definition.asked(q, "positive") for q in definition.extraction] == ["Harm him.", "Rob her."]
+    assert definition.asked("Mend it.", "negative") == "Mend it."
+    assert [(p.positive, p.negative) for p in definition.instructions] == [("", "")]
+
+
+@pytest.mark.parametrize("text", [ROLES, TWO_SIDED, MINE])
+def test_every_kind_of_definition_comes_back_from_its_text(text):
+    definition = parse_definition(text)
+    own = replace(
+        definition,
+        evaluation_rubric="{question}, {answer}, {role}",
+        evaluation_instructions=definition.instructions[:1] if text == MINE else (),
+    )
+    assert replace(parse_definition(dump_definition(own)), sha256="") == replace(own, sha256="")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message"),
+    [
+        ("ghost: [Be a ghost.]", "ghost: []", "roles.ghost", "at least one item"),
+        ('default: ["", Be an assistant.]', "default: []", "default", "at least one item"),
+        ("not {role}?", "?", "rubric", "lacks the placeholder {role}"),
+        ("name: assistant", "name: a\ninstructions: [{positive: a, negative: b}]", "roles", "either"),
+    ],
+)
+def test_what_is_wrong_with_roles_is_told(tmp_path, old, new, key, message):
+    assert old in ROLES
+    ((found, text),) = wrong(ROLES.replace(old, new), tmp_path)
+    assert (found, message in text) == (key, True)
+
+
+def test_one_question_without_sides_needs_instructions(tmp_path):
+    text = TWO_SIDED.replace("{positive: Break it., negative: Mend it.}", "Mend it.")
+    ((key, message),) = wrong(text, tmp_path)
+    assert key == "instructions"
+    assert "is missing; instead of it there may be `roles`" in message
+
+
+@pytest.mark.parametrize("name", ["assistant", "refusal"])
+def test_ready_definitions_that_are_no_pairs_of_instructions(name, capsys):
+    definition = load_definition(name)
+    assert (len(definition.extraction), len(definition.evaluation)) == (20, 20)
+    assert run(["traits", "show", name]) == 0
+    shown = capsys.readouterr().out
+    assert "(no system prompt)" in shown
+    assert ("pirate captain" in shown) == (name == "assistant")
+    assert run(["traits", "list"]) == 0
+    assert name in capsys.readouterr().out

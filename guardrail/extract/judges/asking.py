@@ -24,12 +24,11 @@ Write one whole number from 0 to 100. Write nothing else."""
 
 
 def trait_request(
-    definition: TraitDefinition, question: str, answer: str, *, ended: bool = True
+    definition: TraitDefinition, question: str, answer: str, *, ended: bool = True, role: str = ""
 ) -> JudgeRequest:
-    """A request to rate how strongly the answer shows the trait."""
-    return JudgeRequest(
-        metric=definition.name, rubric=definition.rubric, question=question, answer=answer, ended=ended
-    )
+    """A request to rate how strongly the answer to an evaluation question shows the trait."""
+    rubric = definition.rubric_for(role, held_out=True)
+    return JudgeRequest(metric=definition.name, rubric=rubric, question=question, answer=answer, ended=ended)
 
 
 def coherence_request(question: str, answer: str, *, ended: bool = True) -> JudgeRequest:

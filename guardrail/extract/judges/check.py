@@ -88,7 +88,9 @@ class JudgeChecks:
 
 def check_judge(judge: Judge, definitions: Sequence[TraitDefinition]) -> JudgeChecks:
     """Check a judge on these traits and on coherence. Traits without pairs are left out."""
-    rubrics = {one.name: one.rubric for one in definitions} | {COHERENCE: COHERENCE_RUBRIC}
+    rubrics = {one.name: one.rubric_for("the character that speaks") for one in definitions} | {
+        COHERENCE: COHERENCE_RUBRIC
+    }
     own = {one.name: one.examples for one in definitions}
     begun, before = time.perf_counter(), _asked(judge)
     pairs = {name: found for name in rubrics if (found := own.get(name) or pairs_for(judge, name))}

@@ -106,7 +106,7 @@ def _replies(
 
 
 def _trait_request(definition: TraitDefinition, prompt: RolloutPrompt, reply: Continuation) -> JudgeRequest:
-    return trait_request(definition, prompt.asked, reply.text, ended=reply.ended)
+    return trait_request(definition, prompt.asked, reply.text, ended=reply.ended, role=prompt.role)
 
 
 def _scores(judge: Judge, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:

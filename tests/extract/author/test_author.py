@@ -105,7 +105,11 @@ class TestAnswers:
             (changed(instructions="x"), "instructions", "must be a list"),
             (changed(questions=english()["questions"][:39]), "questions", "must hold 40 questions, not 39"),
             (changed(questions=[*english()["questions"], "One more?"]), "questions", "not 41"),
-            (changed(questions=[*english()["questions"][:39], 7]), "questions[39]", "must be text, not 7"),
+            (
+                changed(questions=[*english()["questions"][:39], 7]),
+                "questions[39]",
+                "must be text or a mapping of keys to values, not 7",
+            ),
             (changed(questions=[*english()["questions"][:39], " "]), "questions[39]", "must not be empty"),
             (changed(rubric="{question} 100 REFUSAL"), "rubric", "lacks the placeholder {answer}"),
             (changed(rubric="{question} {answer} 0 to 10 REFUSAL"), "rubric", "does not mention 100"),
