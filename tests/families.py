@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
 FOLDER = Path(__file__).parent / "chat_templates"
 
 
@@ -52,3 +55,16 @@ FAMILIES = {
 def template(name: str) -> str:
     """The chat template of a family."""
     return (FOLDER / f"{name}.jinja").read_text(encoding="utf-8").removesuffix("\n")
+
+
+def byte_level(marks, corpus=()):
+    """A tokenizer of bytes, or one with merges learnt from a corpus; the family's marks are special."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({name: i for i, name in enumerate(alphabet)}, []))
+    # without splitting at words, so that merges cross every border that they can
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not corpus)
+    made.decoder = decoders.ByteLevel()
+    if corpus:
+        made.train_from_iterator(corpus, trainers.BpeTrainer(initial_alphabet=alphabet, vocab_size=600))
+    made.add_special_tokens(list(marks))
+    return PreTrainedTokenizerFast(tokenizer_object=made, clean_up_tokenization_spaces=False)

@@ -1,9 +1,7 @@
 """Which tokens are the user's text and which are tool results, in the chat templates of a dozen families."""
 
 import pytest
-from families import FAMILIES, template
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from families import FAMILIES, byte_level, template
 
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import ModelError, PromptError
@@ -14,19 +12,6 @@ TOOL = {"type": "function", "function": {"name": "weather", "description": "of a
 CALL = ToolCall("c00000001", "weather", '{"city": "Oslo"}')
 OTHER = ToolCall("c00000002", "weather", '{"city": "Rome"}')
 TEXTS = ("Do you lend money?", "  spaces around \n", "für 3 €, 日本語 🙂", "user", '{"a": "b\\n"} <b>&amp;')
-
-
-def byte_level(marks, corpus=()):
-    """A tokenizer of bytes, or one with merges learnt from a corpus; the family's marks are special."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({name: i for i, name in enumerate(alphabet)}, []))
-    # without splitting at words, so that merges cross every border that they can
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not corpus)
-    made.decoder = decoders.ByteLevel()
-    if corpus:
-        made.train_from_iterator(corpus, trainers.BpeTrainer(initial_alphabet=alphabet, vocab_size=600))
-    made.add_special_tokens(list(marks))
-    return PreTrainedTokenizerFast(tokenizer_object=made, clean_up_tokenization_spaces=False)
 
 
 @pytest.fixture(params=FAMILIES)
