@@ -304,6 +304,47 @@ def test_steering_is_swept_by_a_definitions_questions_and_a_judge(
     assert "no vector for the trait `apathy`" in capsys.readouterr().err
 
 
+KNOWING = """
+from guardrail.extract.judges.check import built_in
+
+RIGHT = {pair.positive for pairs in built_in().values() for pair in pairs}
+ASKED = {pair.question for pairs in built_in().values() for pair in pairs}
+
+def score(request):
+    if request.question in ASKED:
+        return 100.0 * (request.answer in RIGHT)
+    shown = request.metric == "evil" and "+++" in request.question
+    return 50.0 * shown + 3 * (int(request.question.split()[1]) % 5) + len(set(request.answer))
+"""
+
+
+def test_the_model_itself_replies_to_labelled_prompts_for_the_correlation(command, tmp_path, capsys):
+    rows = [{"prompt": prompt(trait, i), "trait": trait} for trait in MARKS for i in range(12)]
+    data, judge = write(tmp_path / "data.jsonl", rows), tmp_path / "judge.py"
+    judge.write_text(KNOWING)
+    asked = ["--own-replies", "2", "--max-new-tokens", "4", "--judge", f"python:{judge}", "--json"]
+    assert run([*command, "--data", str(data), *asked]) == 0
+    told = capsys.readouterr()
+    assert "72 replies of at most 4 tokens, 144 requests to the judge: at most" in told.err
+    evil = json.loads(told.out)["traits"]["evil"]
+    assert evil["r_overall"]["value"] > 0.8
+    monitoring = evil["monitoring"]
+    assert (monitoring["prompts"], monitoring["conditions"]) == (36, 3)
+    assert monitoring["references"]["reliability"]["replies"] == 2
+    assert evil["r_within"]["value"] < evil["r_overall"]["value"]
+    kept = (tmp_path / "data.jsonl.own-replies" / "rollouts.jsonl").read_bytes()
+    assert len(kept.splitlines()) == 1 + 72
+    assert run([*command, "--data", str(data), *asked]) == 0
+    again = capsys.readouterr()
+    assert "nothing left to do" in again.err
+    assert json.loads(again.out)["traits"]["evil"]["r_overall"] == evil["r_overall"]
+    assert (tmp_path / "data.jsonl.own-replies" / "rollouts.jsonl").read_bytes() == kept
+    assert run([*command, "--data", str(data), "--own-replies", "2"]) == 2
+    assert "no judge: give --judge" in capsys.readouterr().err
+    assert run(["evaluate", "--own-replies", "2"]) == 2
+    assert "--own-replies and --work belong to --data" in capsys.readouterr().err
+
+
 def test_help_loads_no_torch():
     code = (
         "import sys; from guardrail.cli import run; run(['evaluate', '--help']);"

@@ -55,6 +55,10 @@ def evaluate(
     if shadow.shadow is not None:
         return _shadow(shadow.shadow, shadow.labels, page.html, output.as_json)
     opened = open_inputs(model, policies.policies, data)
+    if data.own_replies is not None:
+        from guardrail.cli.evaluate.own_replies import with_own_replies
+
+        opened = with_own_replies(opened, data, steering, judge)
     speakers = opened.speakers(steering, judge) if steering.steering else None
     with doing("evaluating ..."):
         found = opened.evaluation(gates)

@@ -106,7 +106,7 @@ class Opened:
 
         if judge.judge is None:
             raise ConfigError("--steering needs a judge: --judge openai:MODEL, local:MODEL, or a plugin's")
-        definitions = _definitions(names, asked.definition or names)
+        definitions = definitions_of(names, asked.definition or names)
         scoring = find(judge.judge, endpoint_of(judge), self.model)
         choices = tuple(read_questions(asked.capability)) if asked.capability else ()
         return {
@@ -132,7 +132,8 @@ class Opened:
             return sweep(self.vectors, layers, speakers, self.calibration, replies, lambda: advance(1))
 
 
-def _definitions(names: Sequence[str], given: Sequence[str]) -> Mapping[str, TraitDefinition]:
+def definitions_of(names: Sequence[str], given: Sequence[str]) -> Mapping[str, TraitDefinition]:
+    """The definitions of these traits. Raises ConfigError if one is missing."""
     from guardrail.traits import load_definition
 
     found = {one.name: one for one in map(load_definition, given)}

@@ -34,7 +34,21 @@ class DataOptions(SystemOption):
         Option(min=2, help="Replies to each prompt of the built-in set. Default: 2, with --full 8."),
     ] = None
 
+    own_replies: Annotated[
+        int | None,
+        Option(
+            min=1,
+            help="Replies of the model itself to each prompt of --data, which the judge scores: their "
+            "correlation with the projections, overall and within conditions.",
+        ),
+    ] = None
+    work: Annotated[
+        Path | None, Option(help="Folder of --own-replies, to resume from. Default: next to --data.")
+    ] = None
+
     def __post_init__(self) -> None:
+        if self.data is None and (self.own_replies is not None or self.work is not None):
+            raise ConfigError("--own-replies and --work belong to --data; the built-in set has its --replies")
         if self.data is not None and self.full:
             raise ConfigError("--full belongs to the built-in set; --data is always evaluated whole")
         if self.data is None and (self.neutral or self.seen or self.system is not None):
@@ -60,7 +74,7 @@ class SteeringOptions:
     steering: Annotated[bool, Option("--steering", help="Also compare ways of steering.")] = False
     trait: Annotated[list[str] | None, Option(help="Steer only these traits.")] = None
     questions: Annotated[int, Option(min=1, help="Replies for each way of steering.")] = 20
-    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per steered reply.")] = 256
+    max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
     definition: Annotated[list[str] | None, Option(help="Trait definitions: names or files.")] = None
     capability: Annotated[Path | None, Option(help="Multiple-choice questions (JSON Lines).")] = None
 
