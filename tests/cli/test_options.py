@@ -29,7 +29,7 @@ MODEL = {"--model", "--device", "--dtype", "--chat-template", "--engine"}
 LOADING = [
     *("demo", "chat", "check", "bench", "calibrate", "evaluate", "judge agreement", "judge check"),
     *("policy validate", "policy explain"),
-    *("vectors project", "vectors extract", "vectors layers", "vectors import"),
+    *("vectors project", "vectors extract", "vectors fit", "vectors layers", "vectors import"),
 ]
 PROMPTS = ["chat", "check", "calibrate", "evaluate", "vectors project"]
 FILES = ["check", "calibrate", "vectors project"]
