@@ -14,7 +14,7 @@ from typing import Any
 
 from guardrail.calibrate.proposals import Thresholds
 from guardrail.errors import PolicyError, Problem
-from guardrail.files.yaml import KeyPath, parse_document
+from guardrail.files.yaml import KeyPath, nodes, parse_document
 from guardrail.policy.model import FprThreshold, PercentileThreshold, RawThreshold, Threshold
 
 BOM = b"\xef\xbb\xbf"
@@ -77,7 +77,7 @@ def edit(path: Path, thresholds: Thresholds, calibration: Path | None = None) ->
     """
     text, bom = _read(path)
     values = {_leaf(place, threshold): _number(threshold) for place, threshold in thresholds.items()}
-    scalars = dict(_scalars(text))
+    scalars = dict(_scalars(text, str(path)))
     name = None if calibration is None else _relative(calibration, path)
     if name is not None and ("calibration",) in scalars:
         values["calibration",] = _quoted(name)
@@ -117,9 +117,8 @@ def _number(threshold: Threshold) -> str:
     return text if "e" not in text else f"{value:.15f}".rstrip("0")
 
 
-def _scalars(text: str) -> Iterator[tuple[KeyPath, Any]]:
+def _scalars(text: str, source: str) -> Iterator[tuple[KeyPath, Any]]:
     """(path, node) of every scalar. A scalar repeated by an alias appears under each of its paths."""
-    from ruamel.yaml import YAML
 
     def walk(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
         if node.id == "mapping":
@@ -131,7 +130,7 @@ def _scalars(text: str) -> Iterator[tuple[KeyPath, Any]]:
         else:
             yield path, node
 
-    return walk(YAML(typ="safe", pure=True).compose(text), ())
+    return walk(nodes(text, source), ())
 
 
 def _replaced(

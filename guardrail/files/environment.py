@@ -13,6 +13,20 @@ _USE = re.compile(
     re.ASCII,
 )
 
+_MARKS = str.maketrans("{}[],", "\uf8f0\uf8f1\uf8f2\uf8f3\uf8f4")
+_UNMARKS = {new: old for old, new in _MARKS.items()}
+_HIDDEN = re.compile("\\$\uf8f0[^\uf8f1]*\uf8f1")
+
+
+def hidden(text: str) -> str:
+    """As long a text, without the marks of variables, which in YAML end plain text inside `{...}`."""
+    return _USE.sub(lambda use: use[0].translate(_MARKS) if use["name"] else use[0], text)
+
+
+def shown(text: str) -> str:
+    """What `hidden` was given."""
+    return _HIDDEN.sub(lambda use: use[0].translate(_UNMARKS), text)
+
 
 def filled(text: str, environment: Mapping[str, str]) -> str:
     """The text with its variables filled in. Raises ValueError for one that is not set or written wrongly.

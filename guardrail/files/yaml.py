@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from guardrail.errors import PolicyError, Problem
+from guardrail.files.environment import hidden, shown
 from guardrail.files.nodes import MAX_VALUES, Place, Walker, place, sound
 from guardrail.files.problems import KeyPath, show
 from guardrail.files.syntax import problem as syntax_problem
@@ -132,11 +133,16 @@ def _text(path: Path, source: str) -> str:
         raise PolicyError.single(f"cannot be read: {reason}", source) from error
 
 
+def nodes(text: str, source: str) -> Any:
+    """The root of the parser's nodes. Raises PolicyError if the text is not YAML."""
+    return _compose(_yaml(), text, source)
+
+
 def _compose(yaml: Any, text: str, source: str) -> Any:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        return yaml.compose(text)
+        return _shown(yaml.compose(hidden(text)))
     except MarkedYAMLError as error:
         raise PolicyError([syntax_problem(error, text)], source) from error
     except YAMLError as error:
@@ -145,6 +151,23 @@ def _compose(yaml: Any, text: str, source: str) -> Any:
         raise PolicyError([Problem(f"not YAML: {message}", (), *at)], source) from error
     except Exception as error:  # whatever else the parser stumbles over
         raise PolicyError.single(f"not YAML: {type(error).__name__}", source) from error
+
+
+def _shown(root: Any) -> Any:
+    """The nodes with variables as they were written."""
+    left, seen = [root], set[int]()
+    while left:
+        node = left.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.id == "scalar":
+            node.value = shown(node.value)
+        elif node.id == "sequence":
+            left += node.value
+        else:
+            left += [part for pair in node.value for part in pair]
+    return root
 
 
 def copied(data: Mapping[str, object], source: str) -> dict[str, Any]:

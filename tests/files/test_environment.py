@@ -62,6 +62,26 @@ def test_plain_values_get_the_type_that_they_would_have_there(write, monkeypatch
     assert (policy.threshold, policy.layer, policy.message) == (1.5, 3, "7 times $1")
 
 
+@pytest.mark.parametrize(
+    "threshold",
+    ["{fpr: ${RATE}}", "{fpr: ${RATE} }", "{fpr: ${NO:-0.02}}", "{${KEY:-fpr}: 0.02}", "{raw: ${NO:-1,5}}"],
+)
+def test_variables_stand_in_braces_without_quotes(write, monkeypatch, threshold):
+    monkeypatch.setenv("RATE", "0.02")
+    if "fpr: $" in threshold:
+        assert active(write(threshold=threshold)).policies.policies[0].threshold.fpr == 0.02
+    else:
+        said = "".join(problems(write(threshold=threshold)))
+        assert "${KEY:-fpr}" in said or "must be a number, not `${NO:-1,5}`" in said
+
+
+def test_a_list_of_variables_and_text_with_their_replacements(write, monkeypatch):
+    monkeypatch.setenv("TAG", "a, b")
+    assert active(write(when="{tags: [${TAG}, c]}")).policies.policies[0].when.tags == ("a, b", "c")
+    odd = active(write(message="'\uf8f0 {x}'"))
+    assert odd.policies.policies[0].message == "\uf8f0 {x}"
+
+
 def test_the_hash_is_that_of_what_was_filled_in(write, monkeypatch):
     path = write(threshold="${SCORE}")
     monkeypatch.setenv("SCORE", "1.5")
