@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
@@ -111,10 +111,10 @@ class Compiler:
         path = ("policies", i)
         found = self.conditions.compiled(policy, path)
         config, verdict = self._action(policy, path)
+        spec = verdict if isinstance(verdict, SteerSpec) else None
+        steering = self._steering(policy, spec, (*path, "action"))
         if verdict is None or found is None:
             return None
-        spec = verdict if isinstance(verdict, SteerSpec) else None
-        steering = self._steering(policy, found, spec, (*path, "action"))
         settings = self.policies.resolved(policy)
         return Rule(
             id=policy.id,
@@ -169,24 +169,24 @@ class Compiler:
             return None
 
     def _steering(
-        self,
-        policy: Policy,
-        found: Sequence[CompiledCondition],
-        spec: SteerSpec | None,
-        path: tuple[str | int, ...],
+        self, policy: Policy, spec: SteerSpec | None, path: tuple[str | int, ...]
     ) -> Steering | None:
+        """What to steer. Looks at the conditions' traits and layers only: their thresholds may be wrong."""
         if spec is None:
             return None
-        condition = next((c for c in found if c.trait in self.inputs.vectors), None)
-        if condition is None or condition.layer is None:
-            self._problem("nothing to steer: no condition uses a trait that has a vector", *path)
+        condition = next((c for c in policy.conditions if c.trait in self.inputs.vectors), None)
+        if condition is None:
+            if all(self.conditions.known(one.trait) for one in policy.conditions):
+                self._problem("nothing to steer: no condition uses a trait that has a vector", *path)
             return None
+        if (layer := self.conditions.layer(condition)) is None:
+            return None  # already reported as a problem
         try:
             return build_steering(
                 spec,
                 policy.id,
                 self.inputs.vectors[condition.trait],
-                condition.layer,
+                layer,
                 self.inputs.calibration,
                 floor=condition.fires == "below",
             )

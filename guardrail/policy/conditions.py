@@ -102,20 +102,21 @@ class Conditions:
     def _condition(
         self, policy: Policy, condition: Condition, path: tuple[str | int, ...]
     ) -> CompiledCondition | None:
-        trait, probe = condition.trait, self.inputs.probes.get(condition.trait)
+        trait = condition.trait
         follows = policy.stage == "response" or policy.conversation is not None
         if trait in self.inputs.scorers and follows:
             self._problem("a scorer reads whole prompts and cannot follow replies", *path, "trait")
             return None
         if trait in self.inputs.scorers:
             return self._scorer_condition(condition, path)
-        if probe is None and trait not in self.inputs.vectors:
+        if not self.known(trait):
             known = [*self.inputs.vectors, *self.inputs.probes, *self.inputs.scorers]
             self._problem(f"unknown trait `{trait}`{suggest(trait, known)}", *path, "trait")
             self._check_bound(condition, path)
             return None
-        layer = probe.layer if probe else self._layer(condition, path)
+        layer = self.layer(condition)
         if layer is None:
+            self._no_layer(condition, path)
             return None
         if follows:
             return self._following(policy, condition, layer, path)
@@ -162,20 +163,27 @@ class Conditions:
             trait=condition.trait, layer=None, reading=None, threshold=value, raw=value, fires=condition.fires
         )
 
-    def _layer(self, condition: Condition, path: tuple[str | int, ...]) -> int | None:
+    def known(self, trait: str) -> bool:
+        """Whether something reads this trait: a vector, or a plugin's probe or scorer."""
+        return any(trait in those for those in (self.inputs.vectors, self.inputs.probes, self.inputs.scorers))
+
+    def layer(self, condition: Condition) -> int | None:
+        """The layer that a condition on a known trait reads; None if there is none, or it cannot be read."""
+        if (probe := self.inputs.probes.get(condition.trait)) is not None:
+            return probe.layer
         vector = self.inputs.vectors[condition.trait]
         layer = vector.layer if condition.layer == "auto" else condition.layer
+        return layer if layer is not None and vector.usable(layer) else None
+
+    def _no_layer(self, condition: Condition, path: tuple[str | int, ...]) -> None:
+        vector = self.inputs.vectors[condition.trait]
+        layer = vector.layer if condition.layer == "auto" else condition.layer
+        said = f"layer {layer} cannot be read; layers are 1 to {vector.layers}"
         if layer is None:
-            self._problem(
-                "`auto`: no evaluation has chosen a layer for this trait; give a layer", *path, "layer"
-            )
-        elif not vector.usable(layer):
-            bad = f"layer {layer} cannot be read; layers are 1 to {vector.layers}"
-            self._problem(
-                bad + (f", except {list(vector.unusable)}" if vector.unusable else ""), *path, "layer"
-            )
-            return None
-        return layer
+            said = "`auto`: no evaluation has chosen a layer for this trait; give a layer"
+        elif vector.unusable:
+            said += f", except {list(vector.unusable)}"
+        self._problem(said, *path, "layer")
 
     def _known(self, trait: str, layer: int) -> Populations | None:
         calibration = self.inputs.calibration

@@ -197,6 +197,23 @@ def test_a_problem_of_steering_is_reported_once():
     assert len(problems) == 1
 
 
+def test_one_kind_of_problem_hides_no_other_of_its_policy():
+    steer = {"steer": {"operator": "ablate", "layers": [9]}}
+    both = {"all_of": [{"trait": "evil", "threshold": {"fpr": 1e-5}}, {"trait": "wit", "threshold": 1.0}]}
+    _, problems = compiled({"id": "p", **both, "monitor": {}, "action": steer})
+    assert [key for key, _ in problems] == [
+        "policies[0].all_of[0].threshold",
+        "policies[0].all_of[1].trait",
+        "policies[0].monitor",
+        "policies[0].action.steer",
+    ]
+
+
+def test_an_unknown_trait_is_not_also_nothing_to_steer():
+    _, problems = compiled(rule(trait="wit", action={"steer": {"operator": "ablate"}}))
+    assert [key for key, _ in problems] == ["policies[0].trait"]
+
+
 def test_a_recheck_is_about_the_trait_that_is_steered():
     probes = {"custom": Probe(trait="custom", layer=1, weights=AXIS)}
     conditions = [
