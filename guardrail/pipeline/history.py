@@ -23,6 +23,10 @@ log = logging.getLogger("guardrail")
 PACKAGES = ("persona-guardrail", "torch", "transformers", "nnsight")
 FIXED = ("audit", "plugins")
 """What a guard takes from its policy file once, when it starts: sinks are open, plugins are loaded."""
+CHANGED = (
+    "the model has changed since it was loaded (%s): `on_model_change` decides about every prompt, until it "
+    "is as before, or policies with a calibration of this model are loaded (`guardrail calibrate`)"
+)
 COMPARED = ("policy_sha256", "vectors_sha256", "calibration_sha256", "fingerprint")
 
 
@@ -83,6 +87,8 @@ class History:
         if change != self._model:
             self.write("model_changed", change or "is again what it was")
             self._model = change
+            if change is not None:
+                log.warning(CHANGED, change)
 
     def _change(self, event: ChangeKind, note: str) -> Change:
         plan = self._active.plan

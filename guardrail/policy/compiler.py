@@ -19,6 +19,12 @@ from guardrail.policy.steering import SpecError, build_steering, recheck_layer
 from guardrail.policy.warnings import unsteady, warnings
 from guardrail.types import STOP, Fingerprint, Steering, SteerSpec, Verdict
 
+REMEDIES = {
+    "vectors": "`allow_model_mismatch: true` accepts a finetune of it; then run `guardrail calibrate`",
+    "calibration": "run `guardrail calibrate` on this one (`allow_model_mismatch: true` accepts a finetune)",
+}
+"""What to do about a file that was made for another model."""
+
 
 class Compiler:
     """Turns a PolicySet into a Plan, collecting every problem instead of stopping at the first."""
@@ -95,7 +101,7 @@ class Compiler:
             if self.policies.allow_model_mismatch:
                 self.warnings.append(f"allow_model_mismatch: {text}")
             else:
-                self._problem(f"{text}; `allow_model_mismatch: true` accepts a finetune of it", key)
+                self._problem(f"{text}; {REMEDIES[key]}", key)
 
     def _check_set(self) -> None:
         enforced = [p for p in self.policies.policies if self.policies.resolved(p).mode == "enforce"]

@@ -89,7 +89,7 @@ def test_a_record_names_the_person_who_decided_while_the_request_waited(write, l
     assert record.reviewer == "ann"
 
 
-def test_a_model_that_changes_is_on_record_once(write, log):
+def test_a_model_that_changes_is_on_record_and_logged_once(write, log, caplog):
     import torch
 
     model = tiny_model()
@@ -102,6 +102,9 @@ def test_a_model_that_changes_is_on_record_once(write, log):
             assert made.check("Hello").decision.action == "block"
     assert [event for event, _ in changes(log)] == ["started", "model_changed", "stopped"]
     assert [change.note for change in history(log)][1]
+    (said,) = [r.getMessage() for r in caplog.records if "has changed" in r.getMessage()]
+    assert "values of weights" in said
+    assert "guardrail calibrate" in said
 
 
 OTHER_SINKS = [{"text": True}, {"jsonl": "elsewhere.jsonl"}, {"on_error": "drop"}, {"clear": ["tags"]}]
