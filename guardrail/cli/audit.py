@@ -126,7 +126,7 @@ def verify(
 def _described(report: VerifyReport) -> Iterator[str]:
     for fault in report.faults:
         yield f"{report.path}:{fault.line}: {fault.message}"
-    yield f"{'ok' if report.ok else 'NOT COMPLETE'}: {report.lines} lines, {report.requests} requests"
+    yield f"{'ok' if report.ok else 'DAMAGED'}: {report.lines} lines, {report.requests} requests"
     if report.removed:
         yield f"pruned: {report.removed} older lines"
     unchecked = ", not checked without the key" if report.signed and not report.key_given else ""

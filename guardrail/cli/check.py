@@ -23,7 +23,17 @@ from guardrail.cli.models import open_guard
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, PromptOptions, takes_options
 from guardrail.cli.progress import counted
 from guardrail.cli.prompts import InputPrompt, chosen
-from guardrail.cli.verdicts import bars, decision_row, is_finding, notes, plain, reason, short, verdict
+from guardrail.cli.verdicts import (
+    FORESEEN,
+    bars,
+    decision_row,
+    is_finding,
+    notes,
+    plain,
+    reason,
+    short,
+    verdict,
+)
 from guardrail.errors import PromptError
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -136,7 +146,7 @@ def _print(number: int, item: Checked, as_json: bool) -> None:
     if as_json:
         print_json(decision_row(decision, item.check.audit_id or None, item.check.timing))
         return
-    head = Text(f"{number:>3}  ") + verdict(decision) + "  "
+    head = Text(f"{number:>3}  ") + verdict(decision, FORESEEN) + "  "
     console().print(head + short(item.prompt.text, max(20, console().width - len(head))), soft_wrap=True)
     if decision.scores:
         _print_indented(bars(decision))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -25,6 +25,12 @@ VERDICTS = {
     "escalate": ("escalated", "magenta"),
     "block": ("blocked", "red"),
 }
+FORESEEN = VERDICTS | {
+    "steer": ("would be steered", "yellow"),
+    "rephrase": ("would be rephrased", "cyan"),
+    "escalate": ("would be escalated", "magenta"),
+}
+"""What a decision leads to if only decisions are asked for: nothing has been done yet."""
 
 
 def decision_row(decision: Decision, audit_id: str | None, timing: Timing | None) -> Json:
@@ -61,9 +67,9 @@ def is_finding(decision: Decision) -> bool:
     return decision.action != "allow" or not enforced.isdisjoint(decision.fired)
 
 
-def verdict(decision: Decision) -> Text:
+def verdict(decision: Decision, words: Mapping[str, tuple[str, str]] = VERDICTS) -> Text:
     """The action, in its colour."""
-    word, style = VERDICTS.get(decision.action, (decision.action, "red"))
+    word, style = words.get(decision.action, (decision.action, "red"))
     if decision.status != "evaluated":
         word = f"{word} ({decision.status.replace('_', ' ')})"
         style = "bright_black" if decision.action == "allow" else style

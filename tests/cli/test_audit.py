@@ -73,7 +73,9 @@ def test_verify_says_that_a_log_is_whole(log, capsys):
 def test_verify_finds_an_edit_and_exits_with_1(log, capsys):
     log.write_text(log.read_text().replace('"block"', '"allow"', 1))
     assert run(["audit", "verify", str(log)]) == 1
-    assert "audit.jsonl:2: does not follow the previous line" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "audit.jsonl:2: does not follow the previous line" in out
+    assert "DAMAGED: " in out
     assert run(["audit", "verify", str(log), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["ok"], report["faults"][0]["line"]) == (False, 2)

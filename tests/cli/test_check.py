@@ -184,6 +184,23 @@ def test_tags_of_the_command_and_of_the_line_reach_the_policies(tmp_path, file, 
     assert answers(capsys)[0]["status"] == "evaluated"
 
 
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("escalate", "would be escalated"),
+        ({"rephrase": {"instruction": "Be honest."}}, "would be rephrased"),
+        ({"steer": {"operator": "ablate"}}, "would be steered"),
+        ("block", "blocked"),
+    ],
+)
+def test_a_check_does_not_say_that_something_was_done(tmp_path, action, said, capsys):
+    rule = {"id": "p", "trait": "evil", "threshold": -50.0, "action": action}
+    content = {"version": 1, "vectors": "demo", "calibration": "demo", "policies": [rule]}
+    (tmp_path / "p.yaml").write_text(json.dumps(content))
+    assert run(["check", HARMLESS, "--policies", str(tmp_path / "p.yaml")]) == 1
+    assert f"  1  {said}  " in capsys.readouterr().out
+
+
 def test_a_shadow_policy_says_what_it_would_do_and_is_no_finding(tmp_path, file, capsys):
     rules = policies(tmp_path, ", mode: shadow", "allow_empty: true\n")
     assert run(["check", "--input", str(file), "--policies", rules, "--json"]) == 0
