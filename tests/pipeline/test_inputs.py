@@ -5,7 +5,7 @@ import torch
 from tiny import FIRES, NEVER, TOKENIZER, batch, guard, policy
 from transformers import AutoConfig, Gemma3ForConditionalGeneration
 
-from guardrail.errors import UnsupportedGeneration
+from guardrail.errors import PromptError, UnsupportedGeneration
 from guardrail.testing import tiny_model
 
 IMAGE = 3
@@ -89,3 +89,31 @@ def test_a_mode_of_generating_that_is_not_known_is_refused(tmp_path):
             made.generate(**batch(1), use_mtp=True)
         with pytest.raises(UnsupportedGeneration, match="group_beam_search"):
             made.generate(**batch(1), num_beams=2, num_beam_groups=2)
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([[1, -1, 5]], "holds -1, but this model's ids are 0 to"),
+        ([[1, 10_000_000]], "holds 10000000, but this model's ids are 0 to"),
+        ([[1.0, 2.0]], "is of torch.float32, but token ids are whole numbers"),
+        (
+            torch.ones((1, 3), dtype=torch.long).to_sparse(),
+            r"is a sparse tensor; give `input_ids.to_dense\(\)`",
+        ),
+        ([1, 2], "of shape"),
+    ],
+)
+def test_ids_that_the_model_cannot_take_are_named(tmp_path, ids, said):
+    given = ids if isinstance(ids, torch.Tensor) else torch.tensor(ids)
+    with guard(tmp_path, policy(threshold=NEVER)) as made, pytest.raises(PromptError, match=said):
+        made.generate(given, **GREEDY)
+
+
+def test_a_sparse_mask_is_named(tmp_path):
+    ids = torch.ones((1, 3), dtype=torch.long)
+    with (
+        guard(tmp_path, policy(threshold=NEVER)) as made,
+        pytest.raises(PromptError, match="`attention_mask` has to be a dense tensor"),
+    ):
+        made.generate(ids, attention_mask=ids.to_sparse(), **GREEDY)

@@ -30,7 +30,13 @@ from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.sampling import generation_arguments, seeded
 from guardrail.engines.transformers.turn import claim, release
-from guardrail.engines.transformers.unsupported import check_generation, check_rows, prompt_ids, unread
+from guardrail.engines.transformers.unsupported import (
+    check_generation,
+    check_rows,
+    prompt_ids,
+    read_ids,
+    unread,
+)
 from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
 from guardrail.types import Array, Decision, Fingerprint, Message, Position, Sampling, Timing
@@ -183,7 +189,7 @@ class TransformersEngine:
         Raises PromptError if there are none, and if the tokens of a position cannot be found.
         """
         self.turn.refuse_reentry()
-        ids = prompt_ids(arguments).cpu()  # one copy, because each one waits for the device
+        ids = read_ids(arguments, self.local.vocabulary)
         check_rows(arguments, len(ids), self.unread(arguments))
         mask = arguments.get("attention_mask")
         if mask is None:

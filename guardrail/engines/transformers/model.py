@@ -66,6 +66,12 @@ class LocalModel:
         return int(getattr(text_config(self.inner), "max_position_embeddings", None) or 1 << 30)
 
     @property
+    def vocabulary(self) -> int:
+        """How many token ids the model has an embedding for."""
+        held = getattr(self.inner.get_input_embeddings(), "num_embeddings", None)
+        return int(held or text_config(self.inner).vocab_size)
+
+    @property
     def device(self) -> torch.device:
         """The device that token ids have to be on."""
         return self.inner.device

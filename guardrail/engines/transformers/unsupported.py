@@ -109,7 +109,7 @@ def check_rows(kwargs: Mapping[str, Any], prompts: int, unread: tuple[str, ...])
         value = kwargs.get(name)
         if value is not None and not _is_rows(value, prompts, shared=name == "position_ids"):
             shape = list(value.shape) if hasattr(value, "shape") else type(value).__name__
-            raise PromptError(f"`{name}` has to be a tensor [{prompts} prompts, tokens], not {shape}")
+            raise PromptError(f"`{name}` has to be a dense tensor [{prompts} prompts, tokens], not {shape}")
     if unread and prompts > 1:
         raise UnsupportedGeneration(
             f"rows of a batch may be stopped, and `{unread[0]}` cannot be split; give one prompt at a time"
@@ -129,7 +129,8 @@ def _is_rows(value: Any, prompts: int, shared: bool) -> bool:
     import torch
 
     sizes = (prompts, 1) if shared else (prompts,)
-    return isinstance(value, torch.Tensor) and value.dim() == 2 and len(value) in sizes
+    dense = isinstance(value, torch.Tensor) and value.layout == torch.strided
+    return dense and value.dim() == 2 and len(value) in sizes
 
 
 def end_ids(kwargs: Mapping[str, Any], default_config: Any) -> list[int]:
@@ -159,4 +160,23 @@ def prompt_ids(kwargs: Mapping[str, Any]) -> Any:
     ids = kwargs.get("input_ids", kwargs.get("inputs"))
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.numel() == 0:
         raise PromptError("give `input_ids` of shape [prompts, tokens], with at least one token")
+    return ids
+
+
+def read_ids(kwargs: Mapping[str, Any], vocabulary: int) -> Any:
+    """The token ids on the host. Raises PromptError for what the model's embedding would stumble over."""
+    import torch
+
+    ids = prompt_ids(kwargs)
+    if ids.layout != torch.strided:
+        raise PromptError("`input_ids` is a sparse tensor; give `input_ids.to_dense()`")
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise PromptError(f"`input_ids` is of {ids.dtype}, but token ids are whole numbers; give torch.int64")
+    ids = ids.cpu()  # one copy, because each one waits for the device
+    bad = ids[(ids < 0) | (ids >= vocabulary)]
+    if bad.numel():
+        raise PromptError(
+            f"`input_ids` holds {int(bad[0])}, but this model's ids are 0 to {vocabulary - 1}; use its own "
+            "tokenizer, and its padding token for padding"
+        )
     return ids
