@@ -184,7 +184,7 @@ def _notes(
     if not directions:
         notes.append("no null of random directions: it needs neutral prompts (--neutral, or benign ones)")
     if not baseline.available():
-        notes.append("no text baseline: it needs scikit-learn (the extra `report`)")
+        notes.append("no text baseline: it needs scikit-learn: pip install 'persona-guardrail[report]'")
     for trait in material.traits:
         notes += _small(trait, material.labelled)
     return notes
