@@ -14,21 +14,6 @@ from guardrail.testing import audit_record
 KEY, OTHER = Key(b"0123456789abcdef"), Key(b"fedcba9876543210")
 
 
-@pytest.fixture(params=[JsonLines, Sqlite])
-def kind(request):
-    return request.param
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "audit.log"
-
-
-@pytest.fixture
-def anchor(tmp_path):
-    return tmp_path / "elsewhere.jsonl"
-
-
 def write(sink, *names):
     for name in names or ("r-1", "r-2", "r-3"):
         sink.decided(audit_record(name))

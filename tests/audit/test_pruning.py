@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from guardrail.audit import Anchor, JsonLines, Key, Sqlite, history, prune, read, verify
+from guardrail.audit import Anchor, JsonLines, Key, history, prune, read, verify
 from guardrail.audit.keep import cutoff
 from guardrail.audit.lines import encode, line_hash
 from guardrail.errors import AuditError, ConfigError
@@ -17,21 +17,6 @@ from guardrail.testing import audit_record
 KEY = Key(b"0123456789abcdef")
 UNTIL = "2026-06-01T00:00:00.000+00:00"
 OLD, NEW = "2026-05-31T23:59:59.999+00:00", UNTIL
-
-
-@pytest.fixture(params=[JsonLines, Sqlite])
-def kind(request):
-    return request.param
-
-
-@pytest.fixture
-def log(tmp_path):
-    return tmp_path / "audit.log"
-
-
-@pytest.fixture
-def anchor(tmp_path):
-    return tmp_path / "anchor.jsonl"
 
 
 def write(sink, time, *names):

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
+from plugging import ManyKinds
 from tiny import NEVER, batch, guard, policy, rewatch
 
 from guardrail import Guard
 from guardrail.plugins.hookspecs import hookimpl
-from guardrail.plugins.protocols import Answer, NoConfig
 from guardrail.testing import MemoryAudit, MemoryQueue
 from guardrail.types import Message
 
@@ -37,13 +37,13 @@ SETTINGS = {
 FAULTS = ("raises", "raises SystemExit", "hangs", "wrong type", "not finite")
 
 
-class Faulty:
+class Faulty(ManyKinds):
     """Plugins of every kind that work until a fault is switched on in one place."""
 
-    name, strength = "faulty", 35
-    Config: ClassVar = NoConfig
+    name = "faulty"
 
     def __init__(self, place: str) -> None:
+        self.wanted = "block" if place == "review" else None
         self.place, self.fault, self.queue, self.records = place, "", MemoryQueue(), MemoryAudit()
         self.gate, self.met = threading.Event(), False
 
@@ -60,15 +60,6 @@ class Faulty:
             self.gate.wait()
             return value
         return object() if self.fault == "wrong type" else float("nan")
-
-    def score(self, messages):
-        return self.at("scorer", 1.0)
-
-    def compile(self, config):
-        return "stop"
-
-    def respond(self, config, context):
-        return self.at("action", Answer("acted"))
 
     def rephrase(self, messages, instruction, complete):
         return self.at("rephraser", [Message("user", "Hello again")])
@@ -91,20 +82,8 @@ class Faulty:
         pass
 
     @hookimpl
-    def guardrail_review(self, decision, messages):
-        return self.at("review", "block" if self.place == "review" else None)
-
-    @hookimpl
     def guardrail_probes(self, fingerprint):
         return self.at("reload of policies", [])
-
-    @hookimpl
-    def guardrail_scorers(self):
-        return [self]
-
-    @hookimpl
-    def guardrail_actions(self):
-        return [self]
 
     @hookimpl
     def guardrail_rephrasers(self):

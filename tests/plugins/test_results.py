@@ -3,17 +3,17 @@
 import asyncio
 import sys
 from concurrent.futures import CancelledError
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from plugging import ManyKinds
 from tiny import FIRES, NEVER, guard, policy, rewatch
 
 from guardrail.audit import read
 from guardrail.errors import EscalationError, EvaluationError
 from guardrail.plugins.hookspecs import hookimpl
-from guardrail.plugins.protocols import Answer, NoConfig, Otherwise, Retry
+from guardrail.plugins.protocols import Answer, Otherwise, Retry
 from guardrail.plugins.results import checked_response, checked_review, checked_score
 from guardrail.testing.fakes import MemoryQueue
 from guardrail.types import Message
@@ -76,52 +76,28 @@ def test_a_whole_response_is_taken_as_it_is(value):
     assert checked_response(value) is value
 
 
-class Raises:
-    """A scorer, a review, an action and an escalation sink that do what they are told."""
+class Raises(ManyKinds):
+    """Raises an error in one place."""
 
-    name, strength = "raises", 35
-    Config: ClassVar = NoConfig
-    queue = MemoryQueue()
+    name = "raises"
 
     def __init__(self, where, error):
         self.where, self.error = where, error
 
-    def _do(self, where):
-        if where == self.where:
+    def at(self, place, value):
+        if place == self.where:
             raise self.error
-
-    def score(self, messages):
-        self._do("score")
-        return 1.0
-
-    def compile(self, config):
-        return "stop"
-
-    def respond(self, config, context):
-        self._do("respond")
-        return Answer("answered")
-
-    @hookimpl
-    def guardrail_review(self, decision, messages):
-        self._do("review")
-
-    @hookimpl
-    def guardrail_scorers(self):
-        return [self]
-
-    @hookimpl
-    def guardrail_actions(self):
-        return [self]
+        return value
 
 
-@pytest.mark.parametrize("where", ["score", "review", "respond"])
+@pytest.mark.parametrize("where", ["scorer", "review", "action"])
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 def test_whatever_a_plugin_raises_is_on_error_and_has_a_record(tmp_path, where, error):
-    action, threshold = ("raises", FIRES) if where == "respond" else ("block", NEVER)
+    action, threshold = ("raises", FIRES) if where == "action" else ("block", NEVER)
     rule = policy(action, trait="raises", threshold=threshold, message="No.")
     log, plugin = tmp_path / "audit.jsonl", Raises(where, error)
     with guard(tmp_path, rule, options={"plugins": [plugin]}, audit={"jsonl": str(log)}) as made:
-        if where == "respond" and isinstance(error, KeyboardInterrupt):
+        if where == "action" and isinstance(error, KeyboardInterrupt):
             # in the caller's thread, this may be the caller's own
             with pytest.raises(KeyboardInterrupt):
                 made.chat("Hello")
