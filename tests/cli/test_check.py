@@ -83,6 +83,10 @@ def test_a_harmless_prompt_is_0_and_one_line_of_the_contracts_json(capsys):
     assert row["latency_ms"]["prefill"] > 0
 
 
+def test_the_strict_policies_let_the_question_of_the_readme_pass(capsys):
+    assert run(["check", HARMLESS, "--policies", "strict"]) == 0
+
+
 def test_a_prompt_that_fires_is_1_and_the_others_keep_their_place(loaded, file, capsys):
     assert run(["check", HARMLESS, "--input", str(file), "--json"]) == 1
     rows = answers(capsys)
