@@ -35,7 +35,7 @@ def unsteady(rule: Rule, provenance: Provenance) -> Iterator[str]:
     for trait, layers in _used(rule).items() if rule.mode != "off" else ():
         source = provenance.traits.get(trait)
         if source and (stability := source.stability):
-            worst = min(layers, key=lambda layer: stability.split_half[layer])
+            worst = min(layers, key=stability.split_half.__getitem__)
             if text := stability.unsteady(worst):
                 yield f"{rule.id}: the vector of `{trait}` is unsteady: {text}"
 
