@@ -210,7 +210,7 @@ def _read(
 
 def _slice(name: str, sample: Sample, kept: Projections) -> Slice:
     try:
-        probes = _table(kept)
+        probes = _table(_readable(kept))
     except CalibrationError as error:
         raise CalibrationError(f"slice `{name}`: {error}") from error
     return Slice(
@@ -221,6 +221,13 @@ def _slice(name: str, sample: Sample, kept: Projections) -> Slice:
         skipped=sample.skipped,
         probes=probes,
     )
+
+
+def _readable(projections: Projections) -> Projections:
+    """The columns that read something in any prompt: a slice may have no tool results at all."""
+    some = ~np.isnan(projections.values).all(axis=0)
+    columns = tuple(column for column, read in zip(projections.columns, some, strict=True) if read)
+    return Projections(columns, projections.values[:, some])
 
 
 def _spoken(subject: Subject, sample: Sample, options: Options, advance: Advance) -> list[Spoken]:

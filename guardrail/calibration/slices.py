@@ -18,7 +18,8 @@ class Slice:
     """One slice of a calibration. Counts are of distinct prompts.
 
     `probes` are as in the calibration: of all prompts, or, if thresholds hold for the slice, of those that
-    are not held out. `achieved`: how often thresholds fired on all prompts, or on the held-out ones.
+    are not held out. A probe that has nothing to read in them (no tool results) is missing. `achieved`: how
+    often thresholds fired on all prompts, or on the held-out ones.
     """
 
     source: str

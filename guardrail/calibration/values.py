@@ -45,18 +45,14 @@ class Calibration:
     worst_slice: bool = False
     """Whether thresholds that are rates or percentiles hold for every slice as well."""
 
-    def __post_init__(self) -> None:
-        for name, one in self.slices.items():
-            if any(self.probes[trait].keys() - one.probes.get(trait, {}).keys() for trait in self.probes):
-                raise CalibrationError(f"slice `{name}`: a trait or a layer is missing")
-
     def populations(self, trait: str, layer: int) -> Populations | None:
         """What thresholds of a trait at a layer must hold for. None if the calibration lacks them."""
         benign = self.probes.get(trait, {}).get(layer)
         if benign is None:
             return None
         binding = self.slices if self.worst_slice else {}
-        return Populations(benign, {name: one.probes[trait][layer] for name, one in binding.items()})
+        found = {name: one.probes.get(trait, {}).get(layer) for name, one in binding.items()}
+        return Populations(benign, {name: own for name, own in found.items() if own is not None})
 
     @cached_property
     def sha256(self) -> str:

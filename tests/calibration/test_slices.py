@@ -63,8 +63,9 @@ def test_slices_bind_only_if_the_file_says_so():
     assert bound.populations("evil", 99) is None
 
 
-def test_a_slice_that_lacks_a_probe_is_refused():
+def test_a_slice_in_which_a_probe_has_nothing_to_read_sets_no_threshold_for_it():
     whole = part()
-    damaged = replace(whole, probes={**whole.probes, "evil": {}})
-    with pytest.raises(CalibrationError, match="slice `bank`: a trait or a layer is missing"):
-        replace(calibration(), slices={"bank": damaged})
+    partly = replace(whole, probes={**whole.probes, "evil": {}})
+    bound = replace(calibration(), slices={"bank": partly, "chats": whole}, worst_slice=True)
+    assert set(bound.populations("evil", 1).slices) == {"chats"}
+    assert set(bound.populations("sycophancy", 1).slices) == {"bank", "chats"}
