@@ -82,7 +82,8 @@ class Pools:
     ) -> None:
         self.ends, self.prompts, self.expand = ends, prompts, expand
         self._runs = runs or {}
-        self._nothing = {position: [not run for run in rows] for position, rows in self._runs.items()}
+        self._nothing: dict[Position, list[bool]] = {"last": [False] * prompts}
+        self._nothing |= {position: [not run for run in rows] for position, rows in self._runs.items()}
 
     def at(self, position: Position, hidden: Tensor) -> Tensor:
         """States [prompts, d_model] of hidden [rows, columns, d_model]. Zeros if there is nothing to read."""
@@ -93,10 +94,9 @@ class Pools:
         rows = enumerate(self._runs[position])
         return torch.stack([_mean(hidden[i * self.expand], runs) for i, runs in rows])
 
-    def nothing(self, position: Position, device: torch.device) -> Tensor | None:
-        """[prompts, 1] bool: which prompts have nothing to read; None if all have."""
-        found = self._nothing.get(position, [])
-        return torch.tensor(found, device=device)[:, None] if any(found) else None
+    def nothing(self, position: Position) -> list[bool]:
+        """[prompts]: whether a prompt has nothing to read."""
+        return self._nothing[position]
 
 
 def _mean(states: Tensor, runs: Runs) -> Tensor:

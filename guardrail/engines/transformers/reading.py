@@ -25,6 +25,7 @@ class Reader:
         self._terms = {layer: plan.terms(layer) for layer in layers}
         self._matrices: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}
         self._firing: dict[torch.device, Firing] = {}
+        self._added: dict[torch.device, Tensor] = {}
         self._sums = self._addends()
         self._places = [self._columns.get(index) for index in range(len(plan.probes))]
 
@@ -49,13 +50,17 @@ class Reader:
         return [self._product(i, terms, hidden, pools) for i, terms in enumerate(self._terms[layer])]
 
     def _product(self, i: int, terms: Terms, hidden: Tensor, pools: Pools) -> Tensor:
+        weights, offsets, absent = self._matrix(i, terms, hidden.device)
+        nothing = pools.nothing(terms.position)
+        if all(nothing):
+            return absent.expand(len(nothing), -1)
         states = pools.at(terms.position, hidden).float()
         if terms.normalised:
             states = normalize(states, dim=1, eps=TINY)
-        weights, offsets, absent = self._matrix(i, terms, states.device)
         found = torch.addmm(offsets, states, weights)
-        nothing = pools.nothing(terms.position, states.device)
-        return found if nothing is None else torch.where(nothing, absent, found)
+        if not any(nothing):
+            return found
+        return torch.where(torch.tensor(nothing, device=found.device)[:, None], absent, found)
 
     def _matrix(self, i: int, terms: Terms, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         key = (terms.layer, i, device)
@@ -70,7 +75,10 @@ class Reader:
         found = products[0] if len(products) == 1 else torch.cat(list(products), 1)
         if self._sums is None:
             return found
-        return pad(found, (0, 1))[:, torch.tensor(self._sums, device=found.device)].sum(2)
+        if found.device not in self._added:
+            # once for each device: the host waits for a device to take it
+            self._added[found.device] = torch.tensor(self._sums, device=found.device)
+        return pad(found, (0, 1))[:, self._added[found.device]].sum(2)
 
     def again(self, layer: int, states: Tensor) -> Tensor:
         """[rows, probes] of a layer's plain probes, for states [rows, d_model] of last prompt tokens."""
