@@ -6,6 +6,7 @@ import pytest
 from labelled import texts, write_lines
 
 from guardrail.cli import run
+from guardrail.cli.calibrate.benign import read_benign
 from guardrail.vectors.values import TraitVectors
 
 SOURCES = ("a", "b", "c", "d")
@@ -42,11 +43,11 @@ def test_from_labelled_prompts_to_a_block(tmp_path, capsys, data):
     arguments = ["--fpr", "0.02", "--conversations", "0", "--out", str(made), "--force"]
     assert run([*calibrate, *arguments]) == 0
     capsys.readouterr()
-    harmful, harmless = ([t for t, harm in texts(40, seed=2) if harm is side] for side in (True, False))
-    blocked = [run(["check", "--policies", str(policy), "--json", *side]) for side in (harmful, harmless)]
+    fresh = texts(40, seed=2)
+    assert run(["check", "--policies", str(policy), "--json", *(text for text, _ in fresh)]) == 1
     actions = [json.loads(row)["action"] for row in capsys.readouterr().out.splitlines()]
-    assert blocked[0] == 1
-    assert actions[:20].count("block") > actions[20:].count("block")
+    assert actions[::2].count("block") > 10
+    assert actions[1::2].count("block") < 3
 
 
 def test_a_second_fit_reads_nothing_again(tmp_path, capsys, data):
@@ -105,3 +106,24 @@ def test_prompts_that_are_too_long_or_damaged_are_named_or_left_out(tmp_path, ca
     assert fit(long, out, "--method", "difference", "--skip-invalid") == 0
     assert "left out 1 prompts" in capsys.readouterr().err
     assert TraitVectors.load(out).provenance.traits["harm"].positive == 60
+
+
+def test_harmless_rows_of_a_labelled_file_are_calibrated_on_and_harmful_ones_named(tmp_path):
+    path = tmp_path / "x.jsonl"
+    turns = '{"messages": [{"role": "user", "content": "two"}], "labels": {"harm": 0}, "source": "s"}'
+    write_lines(path, line("one", False, "s", category="k"), turns, line("three", True, "s"), '"four"')
+    found = read_benign(path)
+    assert [content for _, content in found.prompts] == ["one", [{"role": "user", "content": "two"}], "four"]
+    assert found.problems == [f"{path}:3: labelled `harm`: a calibration takes harmless prompts only"]
+
+
+def test_prompts_set_aside_are_written_for_a_calibration(tmp_path, capsys):
+    data, benign = tmp_path / "labelled.jsonl", tmp_path / "harmless.jsonl"
+    write_lines(data, *(line(t, harm, SOURCES[i % 4]) for i, (t, harm) in enumerate(texts(520))))
+    what = ("--method", "difference", "--positions", "last", "--layers", "3", "--max-sites", 1)
+    out = tmp_path / "harm.safetensors"
+    assert fit(data, out, "--benign-out", benign, *what) == 0
+    assert f"--benign {benign}" in capsys.readouterr().out
+    assert len(benign.read_text().splitlines()) == 125
+    assert TraitVectors.load(out).provenance.traits["harm"].negative <= 135
+    assert len(read_benign(benign).prompts) == 125

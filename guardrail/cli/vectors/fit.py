@@ -48,8 +48,13 @@ def fit(
     """
     methods = _methods(search.method or METHODS)
     given = _prepared(labelled, search)
+    aside = ""
+    if files.benign_out is not None:
+        given, aside = _without_benign(given, search.seed)
     vectors = _fitted(given, labelled, files, model, search, methods)
     vectors.save(files.out)
+    if files.benign_out is not None:
+        files.benign_out.write_text(aside, encoding="utf-8")
     if files.policy is not None:
         text = policy_text(vectors, files.out, files.policy, files.fpr)
         files.policy.write_text(text, encoding="utf-8")
@@ -83,6 +88,15 @@ def _prepared(labelled: LabelledOptions, search: SearchOptions) -> Prepared:
     _refuse(found.problems, labelled.skip_invalid)
     rows = _with_system(sampled(found.rows, labelled.max_prompts, search.seed), labelled.system)
     return prepare(rows, labelled.trait or ())
+
+
+def _without_benign(given: Prepared, seed: int) -> tuple[Prepared, str]:
+    """What is fitted on, and the lines that are set aside."""
+    from guardrail.extract.fit.prepared import prepare
+    from guardrail.extract.fit.set_aside import set_aside
+
+    parted = set_aside(given, seed)
+    return replace(prepare(parted.rest, given.traits), repeated=given.repeated), parted.lines()
 
 
 def _refuse(problems: Sequence[str], skip: bool) -> None:
@@ -162,5 +176,6 @@ def _show(vectors: TraitVectors, files: FittedOptions, model: ModelOptions, as_j
         return
     for name, one in vectors.provenance.fits.items():
         print_fit(name, one)
-    typer.echo(f"\nwrote {files.out}{f' and {files.policy}' if files.policy else ''}")
-    typer.echo(next_steps(files.out, files.policy, model.name))
+    written = [str(path) for path in (files.out, files.policy, files.benign_out) if path is not None]
+    typer.echo(f"\nwrote {', '.join(written)}")
+    typer.echo(next_steps(files.out, files.policy, files.benign_out, model.name))

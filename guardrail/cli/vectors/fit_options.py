@@ -125,12 +125,20 @@ class FittedOptions:
     policy: Annotated[
         Path | None, Option(help="Policy file to write: one policy that blocks for each trait.")
     ] = None
+    benign_out: Annotated[
+        Path | None,
+        Option(
+            help="File for harmless prompts that are set aside, for `guardrail calibrate --benign`: 30 % of "
+            "them. Nothing is fitted on or chosen by them."
+        ),
+    ] = None
     fpr: Annotated[float, Option(help="With --policy: false-positive rate of each policy.")] = 0.01
 
     def __post_init__(self) -> None:
         check_new(self.out)
-        if self.policy is not None:
-            check_new(self.policy)
+        for path in (self.policy, self.benign_out):
+            if path is not None:
+                check_new(path)
         if not 0 < self.fpr < 1:
             raise ConfigError(f"--fpr must be between 0 and 1, not {self.fpr}")
 

@@ -41,18 +41,19 @@ def _quoted(text: str) -> str:
     return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
-def next_steps(out: Path, policy: Path | None, model: str) -> str:
+def next_steps(out: Path, policy: Path | None, benign: Path | None, model: str) -> str:
     """The next commands."""
     named, made = shlex.quote(model), out.with_name(f"{out.stem}-calibration.json")
+    harmless = benign or "BENIGN.jsonl"
     if policy is None:
         return (
             "next: write a policy (or fit again with --policy FILE), and set its threshold on harmless "
             f"prompts that the fit has not seen:\n  guardrail calibrate --model {named} --vectors {out} "
-            f"--benign BENIGN.jsonl --out {made}"
+            f"--benign {harmless} --out {made}"
         )
     return (
         "next: set the thresholds on harmless prompts that the fit has not seen, then try it:\n"
-        f"  guardrail calibrate --model {named} --benign BENIGN.jsonl --apply {policy} --set-calibration "
+        f"  guardrail calibrate --model {named} --benign {harmless} --apply {policy} --set-calibration "
         f"--write --out {made}\n"
         f'  guardrail check --model {named} --policies {policy} "a prompt"'
     )

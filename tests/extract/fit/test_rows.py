@@ -1,5 +1,6 @@
 """What a set of labelled prompts has to be, near duplicates among them, and what is held out of what."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from guardrail.extract.fit.duplicates import grouped
 from guardrail.extract.fit.folds import KNOWN, OTHERS, UNSEEN, checks, strata_of, weights
 from guardrail.extract.fit.prepared import prepare
 from guardrail.extract.fit.rows import LabelledPrompt, sampled
+from guardrail.extract.fit.set_aside import set_aside
 from guardrail.types import Message
 
 
@@ -141,3 +143,17 @@ def test_fewer_prompts_are_drawn_evenly():
     assert found == sampled(given, 100, 0)
     with pytest.raises(ConfigError, match="--max-prompts 10"):
         sampled(given, 10, 0)
+
+
+def test_harmless_prompts_are_set_aside_without_what_is_near_to_them():
+    given = prepare([*rows(600), *(replace(row, tools=({"name": "x"},)) for row in rows(602)[600:])])
+    parted = set_aside(given, 0)
+    assert len(parted.aside) == 125
+    assert not any(row.labels["harm"] or row.tools for row in parted.aside)
+    near = grouped([*parted.rest, *parted.aside])
+    assert not set(near[: len(parted.rest)]) & set(near[len(parted.rest) :])
+    assert [json.loads(line) for line in parted.lines().splitlines()] == [
+        {"messages": [{"role": "user", "content": row.messages[0].content}]} for row in parted.aside
+    ]
+    with pytest.raises(ConfigError, match="40 harmless prompts without tools are too few to set 125 aside"):
+        set_aside(prepare(rows(80)), 0)

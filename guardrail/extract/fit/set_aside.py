@@ -1,0 +1,55 @@
+"""Sets harmless prompts aside for a calibration: nothing is fitted on them or chosen by them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from guardrail.errors import ConfigError
+from guardrail.extract.fit.prepared import Prepared
+from guardrail.extract.fit.rows import LabelledPrompt
+
+SHARE = 0.3
+FEWEST = 125
+"""Harmless prompts that a rate of 1 % takes: 99, after a calibration has held out a fifth of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parted:
+    """`rest` to fit on, `aside` to calibrate on; no near duplicates across."""
+
+    rest: tuple[LabelledPrompt, ...]
+    aside: tuple[LabelledPrompt, ...]
+
+    def lines(self) -> str:
+        """The prompts set aside, as `guardrail calibrate --benign` reads them."""
+        turns = [[message.as_dict() for message in row.messages] for row in self.aside]
+        return "".join(json.dumps({"messages": one}, ensure_ascii=False) + "\n" for one in turns)
+
+
+def set_aside(given: Prepared, seed: int) -> Parted:
+    """About 30 % of the harmless prompts, at least 125. What is near to them is in neither part.
+
+    Raises ConfigError if less than half of the harmless prompts would be left.
+    """
+    harmless = np.array([not any(row.labels.values()) and not row.tools for row in given.rows])
+    wanted = max(round(SHARE * harmless.sum()), FEWEST)
+    if 2 * wanted > harmless.sum():
+        raise ConfigError(
+            f"--benign-out: {harmless.sum()} harmless prompts without tools are too few to set {FEWEST} "
+            f"aside; it takes {2 * FEWEST}"
+        )
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(harmless))
+    taken = order[:wanted]
+    near = np.isin(given.groups, given.groups[taken])
+    return Parted(
+        rest=_rows(given, ~near),
+        aside=_rows(given, np.isin(np.arange(len(given.rows)), taken)),
+    )
+
+
+def _rows(given: Prepared, kept: NDArray[np.bool_]) -> tuple[LabelledPrompt, ...]:
+    return tuple(given.rows[i] for i in np.flatnonzero(kept).tolist())
