@@ -2,15 +2,17 @@
 
 Guarded and bare calls alternate in one process, each on a copy of the model of its own. Allowed: messages to
 the first token. Blocked: messages to the refusal, against template and prefill. `last`: one probe at the last
-token. `combined`: the sum of one at the user's text, in the middle of the model, and of that one.
+token. `combined`: the sum of one at the user's text, in the middle of the model, and of that one. Goes on
+where it was interrupted, after the last whole row.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,7 +37,7 @@ from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVector, TraitVectors
 
 MODELS = ((SMOLLM2, "float32"), (QWEN_05B, "bfloat16"))
-PAIRS = {64: 60, 512: 30}
+PAIRS = {64: 30, 512: 20}
 """Pairs for prompts of so many tokens."""
 GOAL = Goal(value=1.005)
 READOUTS = ("last", "combined")
@@ -94,23 +96,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[Row] = []
+    path = results.RUNS / "cost.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [json.loads(line) for line in known]
     for model, dtype in MODELS:
-        couple = Couple.load(model, dtype)
-        for row in measured_rows(couple, dtype):
-            rows.append(row)
+        done = {row["name"] for row in rows}
+        for row in measured_rows(model, dtype, done):
+            rows.append(asdict(row))
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
             results.save("cost", {"clock": "cpu", "rows": rows})
             print(row.name, row.ratio, flush=True)
     return 0
 
 
-def measured_rows(couple: Couple, dtype: str) -> Iterator[Row]:
-    """Every length, read-out and verdict."""
+def measured_rows(model: RealModel, dtype: str, done: Collection[str]) -> Iterator[Row]:
+    """Every length, read-out and verdict that is not done yet."""
+    couple = Couple.load(model, dtype)
     for tokens, pairs in PAIRS.items():
         messages = couple.asked(tokens)
         for readout in READOUTS:
             for verdict, threshold in (("allow", NEVER), ("block", ALWAYS)):
                 name = f"{couple.name}, {dtype}: {tokens} tokens, {readout}, {verdict}"
+                if name in done:
+                    continue
                 with (
                     TemporaryDirectory() as folder,
                     guarded(couple, readout, threshold, Path(folder)) as guard,

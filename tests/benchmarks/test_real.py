@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.real import detection_prompts, prompt_files, readme
+from benchmarks.real import detection, detection_prompts, prompt_files, readme
 from benchmarks.real.coherence import distinct, perplexities
 from benchmarks.real.judges import OPTIMISM, politeness, refuses
 from benchmarks.real.mixed_steering import MixedSubject
@@ -114,6 +114,41 @@ def test_prompt_files_hold_single_turns_and_conversations(tmp_path):
 def test_absent_data_is_named(tmp_path):
     with pytest.raises(SystemExit, match=r"harmful\.jsonl is not here; name the folder .* with --data"):
         detection_prompts.sets(tmp_path)
+
+
+def made_up_table():
+    """200 prompts in pairs of near duplicates, from three sources; every second pair asks for harm."""
+    sources = ("contrast-safe", "a", "b")
+    prompts = [
+        Prompt((Message("user", f"prompt {i}"),), sources[i % 3], harm=i // 2 % 2 == 0) for i in range(200)
+    ]
+    return detection.Table(prompts, ["fit"] * 180 + ["alpaca"] * 20, np.arange(180) // 2)
+
+
+def test_what_is_left_out_is_neither_fitted_on_nor_calibrated_with():
+    table = made_up_table()
+    rows, calibration = table.split(["a"])
+    groups = table.groups
+    out = table.of("fit", "a")
+    assert len(rows)
+    assert len(calibration)
+    assert not set(groups[rows]) & (set(groups[calibration]) | set(groups[out]))
+    assert not set(groups[calibration]) & set(groups[out])
+    assert not any(table.prompts[i].harm for i in calibration)
+
+
+def test_one_in_a_hundred_reaches_a_threshold():
+    scores = np.arange(300.0)
+    assert (scores >= detection.above(scores)).sum() == 3
+    assert not (scores[:50] >= detection.above(scores[:50])).any()
+
+
+def test_look_alikes_have_a_threshold_of_their_own():
+    table = made_up_table()
+    alike = np.array([prompt.source == "contrast-safe" for prompt in table.prompts])
+    ordinary, own = detection.thresholds(table, np.where(alike, 5.0, 1.0), np.arange(180))
+    assert 1 < ordinary < 5 < own
+    assert len(detection.thresholds(table, np.ones(200), table.of("fit", "a"))) == 1
 
 
 def test_the_page_holds_the_committed_results():

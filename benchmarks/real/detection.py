@@ -1,0 +1,180 @@
+"""`python -m benchmarks.real.detection MODEL`: how well harm is found, on prompts from elsewhere.
+
+Every source is left out in turn: the detector is fitted, and its thresholds set, without it. `ordinary`: the
+lowest threshold that 1 % of the ordinary prompts kept for it reach. `worst`: that 1 % of the look-alikes kept
+for it do not reach either, as `calibrate --worst-slice` sets it.
+XSTest, Alpaca and what is shifted are only ever measured. Goes on where reading the model was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.real import prompt_files, results
+from benchmarks.real.detection_prompts import sets
+from benchmarks.real.detectors import Detector, Probe, Rows, labelled, text_scorer, tf_idf
+from benchmarks.real.models import MODELS, RealModel
+from benchmarks.real.prompt_files import Prompt
+from benchmarks.real.states import stored
+from benchmarks.real.subjects import subject
+from guardrail.extract.fit.duplicates import grouped
+from guardrail.statistics.intervals import Estimate, Numbers, rate
+from guardrail.statistics.metrics import auroc
+from guardrail.types import Array, Place
+
+RATE, CALIBRATION, SEED = 0.01, 0.4, 0
+"""The rate to keep, and the share of harmless prompts that are kept apart to set the threshold."""
+LOOK_ALIKES = "contrast-safe"
+FOLDS: Mapping[str, tuple[str, ...]] = {
+    "nothing": (),
+    "advbench/tdc2023": ("advbench/tdc2023",),
+    "contrast": ("contrast-safe", "contrast-unsafe"),
+    "self-instruct": ("self-instruct/user-oriented", "self-instruct/seed"),
+    "chat": ("vicuna_bench", "mt_bench", "everyday"),
+}
+"""What is left out, by the name of the fold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One detector. worst, ordinary: the share of each set that reaches the threshold.
+
+    Sources stand under the fold that left them out, other sets under the fold that left nothing out, shifted
+    harmful prompts under the fold without their source. auroc: XSTest's unsafe against its safe prompts.
+    """
+
+    detector: str
+    worst: Mapping[str, Estimate]
+    ordinary: Mapping[str, Estimate]
+    auroc: Estimate
+    chosen: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All prompts in one row of arrays. `part`: the set of each; rows of `fit` may be fitted on."""
+
+    prompts: Sequence[Prompt]
+    part: Sequence[str]
+    groups: Rows = field(repr=False)
+
+    def of(self, part: str, source: str | None = None) -> Rows:
+        """The rows of a set, or of one source of it."""
+        return np.array(
+            [
+                i
+                for i, (own, prompt) in enumerate(zip(self.part, self.prompts, strict=True))
+                if own == part and source in (None, prompt.source)
+            ],
+            dtype=np.intp,
+        )
+
+    def split(self, left_out: Sequence[str]) -> tuple[Rows, Rows]:
+        """(rows to fit on, harmless rows for the threshold), without near duplicates of what is left out."""
+        rows = self.of("fit")
+        sources = np.array([self.prompts[i].source for i in rows])
+        out = np.isin(sources, left_out)
+        near = np.isin(self.groups[rows], self.groups[rows[out]])
+        rng = np.random.default_rng(SEED)
+        names = np.unique(self.groups[rows])
+        apart = rng.permutation(names)[: int(CALIBRATION * len(names))]
+        calibration = np.isin(self.groups[rows], apart)
+        harmful = np.array([self.prompts[i].harm for i in rows])
+        keep = ~out & ~near
+        return rows[keep & ~calibration], rows[keep & calibration & ~harmful]
+
+
+def main() -> int:
+    arguments = _arguments()
+    model = {model.name: model for model in MODELS}[arguments.model]
+    found = sets(arguments.data)
+    table = _table(found)
+    states = _states(model, found)
+    detectors: dict[str, Detector] = {
+        "vectors fit": Probe(states, ("last", "user_mean"), 2),
+        "vectors fit, last token only": Probe(states, ("last",), 1),
+        "TF-IDF": tf_idf,
+        "text-scorer": text_scorer,
+    }
+    sizes = {part: len(prompts) for part, prompts in found.items()}
+    rows: list[Measured] = []
+    for name, detector in detectors.items():
+        rows.append(measured(name, detector, table))
+        saved = {"model": model.name, "dtype": "bfloat16", "sizes": sizes, "detectors": rows}
+        print(results.save(f"detection-{model.name}", saved), name, flush=True)
+    return 0
+
+
+def _states(model: RealModel, found: Mapping[str, Sequence[Prompt]]) -> Mapping[Place, Array]:
+    """Of all prompts, set after set; read unless an earlier run did."""
+    read = subject(model)
+    parts = [
+        stored(read, name, [prompt.messages for prompt in prompts], results.RUNS / "states")
+        for name, prompts in found.items()
+    ]
+    return {place: np.concatenate([part[place] for part in parts]) for place in parts[0]}
+
+
+def _table(found: Mapping[str, Sequence[Prompt]]) -> Table:
+    prompts = [prompt for own in found.values() for prompt in own]
+    part = [name for name, own in found.items() for _ in own]
+    groups = grouped([labelled(i, prompt) for i, prompt in enumerate(found["fit"])])
+    return Table(prompts, part, groups)
+
+
+def measured(name: str, detector: Detector, table: Table) -> Measured:
+    """One detector under every fold."""
+    worst: dict[str, Estimate] = {}
+    ordinary: dict[str, Estimate] = {}
+    areas: list[Estimate] = []
+    for fold, left_out in FOLDS.items():
+        rows, calibration = table.split(left_out)
+        scores = detector(table.prompts, rows)
+        parts = _measured_under(fold, left_out, table)
+        limits = thresholds(table, scores, calibration)
+        worst |= {part: rate(scores[own] >= max(limits)) for part, own in parts.items()}
+        ordinary |= {part: rate(scores[own] >= limits[0]) for part, own in parts.items()}
+        if not left_out:
+            areas.append(auroc(scores[parts["xstest-unsafe"]], scores[parts["xstest-safe"]]))
+    chosen = detector.chosen if isinstance(detector, Probe) else ()
+    return Measured(detector=name, worst=worst, ordinary=ordinary, auroc=areas[0], chosen=tuple(chosen))
+
+
+def _measured_under(fold: str, left_out: Sequence[str], table: Table) -> dict[str, Rows]:
+    """The rows of the sources and sets that are measured under a fold."""
+    sets = [part for part in dict.fromkeys(table.part) if part != "fit"]
+    shifted = [part for part in sets if part.startswith("harmful, ")]
+    if fold == "nothing":
+        return {part: table.of(part) for part in sets if part not in shifted}
+    own = {source: table.of("fit", source) for source in left_out}
+    return own | {part: table.of(part) for part in shifted if fold == "advbench/tdc2023"}
+
+
+def thresholds(table: Table, scores: Numbers, calibration: Rows) -> tuple[float, ...]:
+    """For the ordinary prompts, and for the look-alikes if there are any."""
+    alike = np.array([table.prompts[i].source == LOOK_ALIKES for i in calibration])
+    return tuple(above(scores[calibration[side]]) for side in (~alike, alike) if side.any())
+
+
+def above(scores: Numbers) -> float:
+    """The lowest threshold that at most RATE of the scores reach."""
+    ordered = np.sort(scores)[::-1]
+    allowed = int(RATE * len(ordered))
+    return float(np.nextafter(ordered[allowed], np.inf))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    prompt_files.takes_data(parser)
+    names = [model.name for model in MODELS]
+    parser.add_argument("model", choices=names, metavar="MODEL", help=", ".join(names))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
