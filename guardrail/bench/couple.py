@@ -20,6 +20,7 @@ from guardrail.pipeline.generate import generate
 from guardrail.pipeline.worker import Worker
 from guardrail.plugins.audit import AuditSettings
 from guardrail.policy.plan import Plan
+from guardrail.types import Message
 
 Policies = Path | dict[str, object]
 
@@ -70,6 +71,17 @@ class Couple:
         """Remove the guard if both are the same model. Called before every bare call."""
         if self.shared:
             self.close()
+
+    def asked(self, tokens: int, rows: int) -> dict[str, Any]:
+        """A batch of one user's message, repeated, as a prompt of so many tokens; more if turns need more."""
+        import torch
+
+        message = Message("user", "tell" + " tell" * tokens)
+        prompt = self.guard.engine.render([message], (), ["user_mean"])
+        ((start, end),) = prompt.spans["user_mean"]
+        kept = max(end - max(len(prompt.ids) - tokens, 0), start + 1)
+        ids = torch.tensor([[*prompt.ids[:kept], *prompt.ids[end:]]] * rows, device=self.bare.device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def generating(self, plan: Plan, arguments: dict[str, Any]) -> Callable[[], Any]:
         """`guard.generate` under this plan: worker, engine, decision and output."""

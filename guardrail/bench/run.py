@@ -142,7 +142,10 @@ class Run:
         return None if with_guard is None or without is None else Two(guarded=with_guard, bare=without)
 
     def _inputs(self, point: Point) -> dict[str, Any]:
-        return inputs(self.couple.bare, point.prompt, point.batch)
+        if self.couple.guard.active.plan.positions <= {"last"}:
+            return inputs(self.couple.bare, point.prompt, point.batch)
+        # what reads turns needs some
+        return self.couple.asked(point.prompt, point.batch)
 
 
 def _failed(case: str, point: Point, why: str) -> Row:

@@ -24,6 +24,7 @@ from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
+    from guardrail.policy.plan import Plan
     from guardrail.policy.rates import Rate
     from guardrail.policy.rules import Rule
 
@@ -125,7 +126,8 @@ def _explained(loaded: ActivePolicies) -> dict[str, object]:
         "steers_layers": loaded.plan.steered_layers,
         "follows_layers": loaded.plan.reply_layers,
         "policies": [
-            _explained_rule(rule) | {"fpr": rule_rate(rule, loaded.calibration)}
+            _explained_rule(rule)
+            | {"reads": _read_outs(rule, loaded.plan), "fpr": rule_rate(rule, loaded.calibration)}
             for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)
         ],
         "set_fpr_upper_bound": set_rate(loaded.plan, loaded.calibration),
@@ -177,12 +179,24 @@ def _print_explained(loaded: ActivePolicies) -> None:
         (row for rule in rules for row in _rows(rule, loaded)),
     )
     for rule in rules:
-        for line in (_decided(rule), _followed(rule), _steered(rule)):
+        for line in (_read(rule, loaded.plan), _decided(rule), _followed(rule), _steered(rule)):
             if line:
                 typer.echo(f"{rule.id}: {line}")
     _print_set(loaded)
     _print_slices(loaded)
     _print_warnings(loaded)
+
+
+def _read_outs(rule: Rule, plan: Plan) -> dict[str, str]:
+    """What the probe of each condition reads, by its trait and layer."""
+    probes = [plan.probes[c.reading] for c in rule.conditions if c.reading is not None and not rule.monitor]
+    return {f"{probe.trait} at layer {probe.layer}": probe.read_outs for probe in probes}
+
+
+def _read(rule: Rule, plan: Plan) -> str | None:
+    """What is read besides the prompt's last token."""
+    found = [f"{name} reads {what}" for name, what in _read_outs(rule, plan).items() if what != "last"]
+    return "; ".join(found) or None
 
 
 def _print_set(loaded: ActivePolicies) -> None:

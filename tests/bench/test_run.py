@@ -22,6 +22,7 @@ from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.errors import ConfigError
 from guardrail.testing import hand_made_vectors, tiny_model, tiny_tokenizer
 from guardrail.testing.tiny import CHAT_TEMPLATE
+from guardrail.vectors.values import TraitVectors
 
 RULE = {"trait": "evil", "layer": 2, "threshold": {"raw": 0.0}}
 POLICIES = [
@@ -264,3 +265,21 @@ def test_one_factor_changes_at_a_time():
 def test_what_makes_no_sense_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         Settings(model="m", policies={}, **changes)
+
+
+@pytest.mark.parametrize("tokens", [40, 4])
+def test_policies_that_read_the_users_text_are_measured_on_a_users_message(policies, tmp_path, tokens):
+    vectors = TraitVectors.load(policies["vectors"])
+    made = {"evil": replace(vectors["evil"], position="user_mean")}
+    TraitVectors(made, vectors.provenance).save(tmp_path / "v.safetensors")
+    content = {"version": 1, "vectors": str(tmp_path / "v.safetensors"), "policies": POLICIES[:1]}
+    couple = Couple(tiny_model(), tiny_model(), tiny_tokenizer(), content)
+    try:
+        batch = couple.asked(tokens, 2)
+        assert batch["input_ids"].shape == (2, max(tokens, 5))
+        run = run_of(couple, content, prompts=(tokens,))
+        rows = [row for case in ("allow", "block") for row in run.case(case, Point(tokens, 2, 1))]
+        assert rows
+        assert not any(row.note for row in rows)
+    finally:
+        couple.close()

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from worlds import FINGERPRINT, world
 
 from guardrail.cli import VERBS, build, run
 from guardrail.cli.console import print_json
+from guardrail.types import ProbeSite
+from guardrail.vectors.values import TraitVectors
 
 ROOT = Path(__file__).parents[2]
 CHATBOT = str(ROOT / "policies" / "chatbot.yaml")
@@ -147,6 +150,34 @@ def test_explain_without_a_calibration_says_unknown(folder, capsys):
     out = capsys.readouterr().out
     assert "all enforced policies on benign prompts: unknown" in out
     assert "warning: a: enforced without a calibration" in out
+
+
+def test_explain_and_vectors_say_what_is_read_besides_the_last_token(folder, capsys):
+    vectors = TraitVectors.load(folder / "vectors.safetensors")
+    evil = vectors["evil"]
+    sites = tuple(
+        ProbeSite(layer=layer, position=position, weights=evil.probe[layer], normalised=layer == 2)
+        for layer, position in ((2, "user_mean"), (3, "last"))
+    )
+    made = {**vectors.vectors, "evil": replace(evil, layer=3, position="prompt_mean", sites=sites)}
+    TraitVectors(made, vectors.provenance).save(folder / "read-outs.safetensors")
+    rules = ", ".join(
+        f"{{id: {name}, trait: evil, layer: {layer}, threshold: {{raw: 1}}, action: block}}"
+        for name, layer in (("sum", 3), ("row", 1))
+    )
+    (folder / "read-outs.yaml").write_text(
+        f"version: 1\nvectors: read-outs.safetensors\npolicies: [{rules}]\n"
+    )
+    assert run(["policy", "explain", *paper(folder, "read-outs")]) == 0
+    out = capsys.readouterr().out
+    assert "sum: evil at layer 3 reads user_mean (layer 2, unit norm) + last (layer 3)" in out
+    assert "row: evil at layer 1 reads prompt_mean" in out
+    assert "reads layers 1, 2, 3;" in out
+    assert run(["policy", "explain", *paper(folder, "read-outs"), "--json"]) == 0
+    first, _ = json.loads(capsys.readouterr().out)["policies"]
+    assert first["reads"] == {"evil at layer 3": "user_mean (layer 2, unit norm) + last (layer 3)"}
+    assert run(["vectors", "show", str(folder / "read-outs.safetensors")]) == 0
+    assert "evil: the probe reads user_mean (layer 2, unit norm) + last (layer 3)" in capsys.readouterr().out
 
 
 def test_traits_list(capsys):

@@ -325,6 +325,13 @@ def test_an_export_says_what_is_lost(tmp_path):
     assert not any("row 0" in line for line in found[".pt"])
 
 
+def test_an_export_says_that_read_outs_are_lost(tmp_path):
+    made = replace(trait_vector(random_rows()), position="user_mean")
+    for suffix in SUFFIXES:
+        lost = export_vector(vector_file(made), tmp_path / f"v{suffix}").lost
+        assert any("what the probe reads" in line for line in lost)
+
+
 def test_an_export_names_every_layer_that_it_leaves_out_or_whose_mark_is_lost(tmp_path):
     made = replace(trait_vector(random_rows()), unusable=(2, 4))
     found = {suffix: export_vector(vector_file(made), tmp_path / f"v{suffix}").lost for suffix in SUFFIXES}

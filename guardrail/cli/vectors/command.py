@@ -29,7 +29,7 @@ from guardrail.cli.vectors.layers import layers
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from guardrail.vectors.values import TraitVectors
+    from guardrail.vectors.values import TraitVector, TraitVectors
 
 
 @hookimpl
@@ -57,11 +57,22 @@ def _described(vectors: TraitVectors) -> dict[str, object]:
         "sha256": vectors.sha256,
         "provenance": vectors.provenance,
         "traits": [
-            {"name": name, "layer": v.layer, "norms": _norms(vectors, name), "unusable": v.unusable}
+            {
+                "name": name,
+                "layer": v.layer,
+                "reads": _reads(v),
+                "norms": _norms(vectors, name),
+                "unusable": v.unusable,
+            }
             for name, v in vectors.items()
         ],
         "cosines": _cosines(vectors),
     }
+
+
+def _reads(vector: TraitVector) -> str:
+    """What the probe reads, at its chosen layer if it has one."""
+    return vector.probe_at(vector.layer or 1).read_outs
 
 
 def _norms(vectors: TraitVectors, trait: str) -> list[float]:
@@ -89,6 +100,9 @@ def _print_described(vectors: TraitVectors) -> None:
     print_table(("trait", "auto", *layers), rows, title="\nnorm of the steering vector at each layer")
     cosines = [(n, *row.values()) for n, row in _cosines(vectors).items()]
     print_table(("", *vectors), cosines, title="\ncosine at the row's chosen layer")
+    for name, vector in vectors.items():
+        if (reads := _reads(vector)) != "last":
+            typer.echo(f"\n{name}: the probe reads {reads}")
     for name, choice in source.layer_choices.items():
         typer.echo(f"\n{name}: layer {choice.layer} by {choice.selector}: {choice.rule}")
     for name, fitted in source.fits.items():

@@ -50,6 +50,8 @@ def _lost(vector: TraitVector, blocks_only: bool) -> tuple[str, ...]:
     lost = ["provenance: the model's fingerprint, and how and from what the vector was made"]
     if not np.allclose(vector.probe, unit(vector.steering), atol=1e-6) or vector.offset.any():
         lost.append("the probe and its offsets: readers detect with the steering direction")
+    if vector.position != "last" or vector.normalised or vector.sites:
+        lost.append("what the probe reads, and any sum over sites: readers take single tokens")
     if vector.layer is not None:
         lost.append(f"the choice of layer {vector.layer}")
     if blocks_only and (
