@@ -61,7 +61,8 @@ def check(
     """Let a judge rate a few pairs of replies of which everybody knows which one shows the trait.
 
     The exit code is 1 if it does no better than chance on a trait: it is useless for this trait.
-    --device and --dtype are for a judge local:MODEL. --model, --chat-template and --engine are refused.
+    --device, --device-map and --dtype are for a judge local:MODEL. --model, --chat-template and --engine
+    are refused.
     """
     from guardrail.extract.judges.check import check_judge
     from guardrail.traits import load_definition
@@ -111,7 +112,8 @@ def agreement(
 ) -> None:
     """Agreement and Cohen's kappa of a judge with human labels, with 95 % intervals.
 
-    --device and --dtype are for a judge local:MODEL. --model, --chat-template and --engine are refused.
+    --device, --device-map and --dtype are for a judge local:MODEL. --model, --chat-template and --engine
+    are refused.
     """
     from guardrail.extract.judges.labels import compare, read_labels
 
@@ -125,7 +127,7 @@ def agreement(
 
 
 def _judge(options: JudgeOptions, cache: CacheOption, model: ModelOptions) -> Judge:
-    if model != ModelOptions(device=model.device, dtype=model.dtype):
+    if model != ModelOptions(device=model.device, dtype=model.dtype, device_map=model.device_map):
         raise ConfigError(
             "--model, --chat-template, --engine: a judge has its own; name its model with --judge local:MODEL"
         )

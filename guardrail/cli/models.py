@@ -12,7 +12,7 @@ from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardrail.cli.options import DEMO, ENGINE, Dtype, ModelOptions, Quantize
+from guardrail.cli.options import DEMO, ENGINE, DeviceMap, Dtype, ModelOptions, Quantize
 from guardrail.cli.progress import doing
 from guardrail.errors import ConfigError, ModelError
 
@@ -89,9 +89,10 @@ def load(model: ModelOptions, auto: Dtype = Dtype.AUTO) -> tuple[Any, Any]:
 
     device = device_of(model.device)
     arguments = dtype_argument(model.dtype, auto) | quantize_arguments(model.quantize, device)
-    loaded, tokenizer = load_pretrained(model.name, arguments)
-    # a quantised model is on its device already and refuses to move
-    return loaded if getattr(loaded, "is_quantized", False) else loaded.to(device), tokenizer
+    loaded, tokenizer = load_pretrained(model.name, arguments | device_map_argument(model.device_map))
+    # a quantised or spread model is where it has to be already, and refuses to move
+    placed = model.device_map or getattr(loaded, "is_quantized", False)
+    return loaded if placed else loaded.to(device), tokenizer
 
 
 def dtype_argument(dtype: Dtype, auto: Dtype = Dtype.AUTO) -> dict[str, Any]:
@@ -100,6 +101,15 @@ def dtype_argument(dtype: Dtype, auto: Dtype = Dtype.AUTO) -> dict[str, Any]:
 
     chosen = auto if dtype is Dtype.AUTO else dtype
     return {} if chosen is Dtype.AUTO else {"dtype": getattr(torch, chosen.value)}
+
+
+def device_map_argument(device_map: DeviceMap | None) -> dict[str, Any]:
+    """What `from_pretrained` gets to spread weights over devices. Raises ConfigError without accelerate."""
+    if device_map is None:
+        return {}
+    if find_spec("accelerate") is None:
+        raise ConfigError("--device-map needs accelerate: pip install accelerate")
+    return {"device_map": device_map.value}
 
 
 def quantize_arguments(quantize: Quantize | None, device: str) -> dict[str, Any]:

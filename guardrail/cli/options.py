@@ -54,6 +54,15 @@ class Quantize(StrEnum):
     EIGHT = "8bit"
 
 
+class DeviceMap(StrEnum):
+    """How accelerate spreads weights."""
+
+    AUTO = "auto"
+    BALANCED = "balanced"
+    BALANCED_LOW_0 = "balanced_low_0"
+    SEQUENTIAL = "sequential"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """Which model is loaded, where and how."""
@@ -72,12 +81,20 @@ class ModelOptions:
     quantize: Annotated[
         Quantize | None, Option(help="Quantise the weights while loading, with bitsandbytes.")
     ] = None
+    device_map: Annotated[
+        DeviceMap | None,
+        Option(
+            help="Spread the weights over the devices of this machine, with accelerate. Not with --device."
+        ),
+    ] = None
     chat_template: Annotated[str | None, Option(help=f"Chat template: `{PLAIN}` or a Jinja file.")] = None
     engine: Annotated[str, Option(help="Engine that reads activations.")] = ENGINE
 
     def __post_init__(self) -> None:
         if not DEVICE.fullmatch(self.device):
             raise ConfigError(f"unknown device `{self.device}`; use auto, cpu, cuda or cuda:N")
+        if self.device_map and self.device != "auto":
+            raise ConfigError("--device-map chooses the devices itself; leave out --device")
         template = self.chat_template
         if template not in (None, PLAIN) and "{" not in template and not Path(template).is_file():
             raise ConfigError(f"--chat-template: there is no file {template}; `{PLAIN}` is built in")

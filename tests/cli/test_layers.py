@@ -160,3 +160,35 @@ def test_a_run_on_the_built_in_model_keeps_its_sweep(tmp_path, capsys):
     assert [c.layer for c in sweep.candidates] == list(range(1, LAYERS + 1))
     assert {c.trait for c in sweep.candidates} == {sweep.baseline.trait}, "coefficient 0 changes nothing"
     assert (sweep.judge, sweep.replies) == ("demo", 3)
+    told = choose(
+        tmp_path / "c.safetensors",
+        *run_,
+        *quick,
+        "--layers",
+        "2,4-5",
+        "--questions",
+        2,
+        "--no-floor",
+        "--work",
+        tmp_path / "few",
+    )
+    text = capsys.readouterr().err
+    assert told in (0, 2)
+    assert "8 replies of at most 24 tokens, 16 requests to the judge: at most" in text
+    sweep = load_sweep(tmp_path / "few" / TRAIT / "sweep.json", TRAIT)
+    assert ([c.layer for c in sweep.candidates], sweep.replies) == ([2, 4, 5], 2)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ("99", f"layer 99 cannot be tried; layers are 1 to {LAYERS}"),
+        ("two", "--layers: `two` is no list of layers such as 8,12,16-20"),
+        ("5-2", "`5-2` is no list of layers"),
+        ("1,,2", "`1,,2` is no list of layers"),
+    ],
+)
+def test_layers_that_do_not_exist_are_refused(tmp_path, capsys, layers, said):
+    assert choose(tmp_path / "v.safetensors", "--trait", TRAIT, "--by", "separation", "--layers", layers) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "v.safetensors").exists()

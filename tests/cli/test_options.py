@@ -18,7 +18,7 @@ import guardrail
 from guardrail import cli
 from guardrail.cli import models, run
 from guardrail.cli.bench import command as bench
-from guardrail.cli.options import Dtype, ModelOptions, Quantize, takes_options
+from guardrail.cli.options import DeviceMap, Dtype, ModelOptions, Quantize, takes_options
 from guardrail.cli.prompts import InputPrompt, with_system
 from guardrail.errors import ConfigError
 from guardrail.testing import CHAT_TEMPLATE, tiny_model
@@ -293,6 +293,26 @@ def test_built_in_verbs_come_through_the_hook_in_the_order_of_the_help():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_weights_are_spread_over_the_devices_that_there_are(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    loaded = models.load(ModelOptions(name=str(tmp_path), device_map=DeviceMap.AUTO))[0]
+    assert models.device_map_argument(DeviceMap.BALANCED) == {"device_map": "balanced"}
+    assert {str(one.device) for one in loaded.parameters()} <= {"cpu", "cuda:0"}
+
+
+def test_a_device_map_and_a_device_exclude_each_other(capsys):
+    assert run(["check", "Hello.", "--device-map", "auto", "--device", "cpu"]) == 2
+    assert "--device-map chooses the devices itself" in capsys.readouterr().err
+
+
+def test_every_verb_with_a_judge_can_limit_its_requests():
+    limits = {"--requests-per-minute", "--concurrency"}
+    assert {verb for verb in verbs() if "--judge" in options_of(verb)} == {
+        verb for verb in verbs() if options_of(verb) & limits == limits
+    }
+
+
 @pytest.mark.parametrize("quantize", list(Quantize))
 def test_weights_are_quantised_while_they_are_loaded(quantize, tmp_path):
     tiny_model(d_model=64).save_pretrained(tmp_path)

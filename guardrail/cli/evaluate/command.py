@@ -62,7 +62,7 @@ def evaluate(
     speakers = opened.speakers(steering, judge) if steering.steering else None
     with doing("evaluating ..."):
         found = opened.evaluation(gates)
-    swept = opened.sweep(speakers, steering.questions) if speakers else None
+    swept = opened.sweep(speakers, steering.questions, steering.max_new_tokens) if speakers else None
     _publish(found, swept, page.html, output.as_json)
     if any(gate.verdict != "passed" for gate in found.gates):
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guardrail.cli.console import note
 from guardrail.cli.evaluate.options import DataOptions, GateOptions, SteeringOptions
 from guardrail.cli.judges import endpoint_of, find
 from guardrail.cli.models import load_subject, vectors_of
@@ -14,6 +15,7 @@ from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions
 from guardrail.cli.progress import counted, doing
 from guardrail.cli.prompts import InputPrompt, with_system
 from guardrail.errors import ConfigError
+from guardrail.types import Message
 
 if TYPE_CHECKING:
     from guardrail.calibrate.policy_file import PolicyFile
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from guardrail.evaluation.run import Setup
     from guardrail.evaluation.sweep import Speaker, SteeringSweep
     from guardrail.extract.subject import Subject
+    from guardrail.extract.workload import Workload
     from guardrail.policy.loading import ActivePolicies
     from guardrail.traits import TraitDefinition
     from guardrail.types import Position
@@ -121,13 +124,21 @@ class Opened:
             for name, definition in definitions.items()
         }
 
-    def sweep(self, speakers: Mapping[str, Speaker], replies: int) -> SteeringSweep:
-        """Every way of steering, with a bar on a terminal."""
+    def _tell(self, work: Workload) -> None:
+        from guardrail.extract.workload import forecast, measured
+
+        prompts = [example.messages for example in self.material.labelled] or [(Message("user", "Hello"),)]
+        note(forecast(work, measured(self.subject, prompts), None))
+
+    def sweep(self, speakers: Mapping[str, Speaker], replies: int, new_tokens: int) -> SteeringSweep:
+        """Every way of steering, with a bar on a terminal. Tells how long it takes before it begins."""
         from guardrail.evaluation.run import layers_of
         from guardrail.evaluation.sweep import sweep, ways_of
+        from guardrail.extract.workload import Workload
 
         layers = layers_of(self.setup(), list(speakers))
         total = sum(len(ways_of(self.vectors[t], layers[t], self.calibration)[0]) for t in speakers)
+        self._tell(Workload(replies=total * replies, max_new_tokens=new_tokens, judged=2 * total * replies))
         with counted("steering", total) as advance:
             return sweep(self.vectors, layers, speakers, self.calibration, replies, lambda: advance(1))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guardrail.cli.console import note
 from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load_subject, sleep_while_waiting
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, settings
@@ -14,9 +15,8 @@ from guardrail.cli.progress import staged
 from guardrail.cli.vectors.options import Selector, SweepOptions
 
 if TYPE_CHECKING:
-    from guardrail.extract.journal import Report
+    from guardrail.extract.layers.effects import SweepSettings, Trial
     from guardrail.extract.layers.measurements import Sweep
-    from guardrail.extract.subject import Subject
     from guardrail.plugins.protocols import Judge
     from guardrail.traits import TraitDefinition
     from guardrail.vectors.values import TraitVector
@@ -34,49 +34,78 @@ class SweepRun:
 
     def sweeps(self, vectors: Sequence[TraitVector]) -> list[Sweep]:
         """Measured, or read from the folder if it has them. Each is also saved as WORK/TRAIT/sweep.json."""
-        definitions = [self._definition(vector.trait) for vector in vectors]
-        judge = None if self.selector is Selector.SEPARATION else self._judge(definitions)
-        if judge is not None:
-            self._check_folders(vectors, definitions, judge)
+        definitions = [
+            self._definition(vector.trait).with_questions(self.asked.questions) for vector in vectors
+        ]
+        measured = self._separated if self.selector is Selector.SEPARATION else self._judged
+        return measured(vectors, definitions)
+
+    def _separated(
+        self, vectors: Sequence[TraitVector], definitions: Sequence[TraitDefinition]
+    ) -> list[Sweep]:
+        """Needs no judge and no replies."""
         subject = load_subject(self.model)
+        from guardrail.extract.layers.sweep import sweep_separation
+
+        return [
+            self._saved(sweep_separation(subject, vector, definition, self.asked.tried()))
+            for vector, definition in zip(vectors, definitions, strict=True)
+        ]
+
+    def _judged(self, vectors: Sequence[TraitVector], definitions: Sequence[TraitDefinition]) -> list[Sweep]:
+        judge = chosen(self.judge, self.model, self.work / "judge-cache.sqlite")
+        self.work.mkdir(parents=True, exist_ok=True)
+        checks, asked = checked(judge, definitions), self._settings()
+        self._check_folders(vectors, definitions, judge)
+        subject = load_subject(self.model)
+        from guardrail.extract.layers.effects import Trial
+        from guardrail.extract.layers.sweep import measure
+
+        trials = [
+            Trial(subject=subject, judge=judge, definition=definition, settings=asked)
+            for definition in definitions
+        ]
+        self._tell(trials, vectors, checks.seconds_each)
         with staged() as report:
             return [
-                self._sweep(subject, judge, vector, definition, report)
-                for vector, definition in zip(vectors, definitions, strict=True)
+                self._saved(measure(self.selector.value, trial, vector, self._folder(vector.trait), report))
+                for trial, vector in zip(trials, vectors, strict=True)
             ]
+
+    def _tell(self, trials: Sequence[Trial], vectors: Sequence[TraitVector], judge_s: float | None) -> None:
+        """Say how long it will take."""
+        from guardrail.extract.layers.sweep import Questions, workload
+        from guardrail.extract.workload import Workload, forecast, measured
+
+        work = Workload()
+        for trial, vector in zip(trials, vectors, strict=True):
+            work += workload(self.selector.value, trial, vector, self._folder(vector.trait))
+        prompts = [prompt.messages for prompt in Questions.of(trials[0].definition).plain]
+        note(forecast(work, measured(trials[0].subject, prompts), judge_s))
 
     def _check_folders(
         self, vectors: Sequence[TraitVector], definitions: Sequence[TraitDefinition], judge: Judge
     ) -> None:
         sleep_while_waiting()
-        from guardrail.extract.layers.effects import SweepSettings
         from guardrail.extract.layers.sweep import check_folder
 
-        asked = settings(SweepSettings, self.asked)
+        asked = self._settings()
         for vector, definition in zip(vectors, definitions, strict=True):
             check_folder(self.selector.value, self.work / vector.trait, vector, definition, judge, asked)
 
-    def _sweep(
-        self,
-        subject: Subject,
-        judge: Judge | None,
-        vector: TraitVector,
-        definition: TraitDefinition,
-        report: Report,
-    ) -> Sweep:
-        from guardrail.extract.layers.effects import SweepSettings, Trial
-        from guardrail.extract.layers.sweep import measure, sweep_separation
+    def _settings(self) -> SweepSettings:
+        from guardrail.extract.layers.effects import SweepSettings
 
-        folder = self.work / vector.trait
+        return settings(SweepSettings, self.asked, layers=self.asked.tried())
+
+    def _folder(self, trait: str) -> Path:
+        folder = self.work / trait
         folder.mkdir(parents=True, exist_ok=True)
-        if judge is None:
-            found = sweep_separation(subject, vector, definition)
-        else:
-            asked = settings(SweepSettings, self.asked)
-            trial = Trial(subject=subject, judge=judge, definition=definition, settings=asked)
-            found = measure(self.selector.value, trial, vector, folder, report)
-        found.save(folder / "sweep.json")
-        return found
+        return folder
+
+    def _saved(self, sweep: Sweep) -> Sweep:
+        sweep.save(self._folder(sweep.trait) / "sweep.json")
+        return sweep
 
     def _definition(self, trait: str) -> TraitDefinition:
         from guardrail import demo
@@ -88,9 +117,3 @@ class SweepRun:
         if given is not None and given.is_dir():
             return load_definition(given / f"{trait}.yaml")
         return load_definition(given or trait)
-
-    def _judge(self, definitions: Sequence[TraitDefinition]) -> Judge:
-        judge = chosen(self.judge, self.model, self.work / "judge-cache.sqlite")
-        self.work.mkdir(parents=True, exist_ok=True)
-        checked(judge, definitions)
-        return judge

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,9 @@ from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardrail.extract.settings import ExtractionSettings
+
+
+RANGE = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 
 
 class Selector(StrEnum):
@@ -172,8 +176,24 @@ class SweepOptions:
     definition: Annotated[
         Path | None, Option(help="Definition file or folder, for traits that are not built in.")
     ] = None
+    layers: Annotated[
+        str | None, Option(help="Layers to try, such as 8,12,16-20. Default: all that can be used.")
+    ] = None
+    questions: Annotated[
+        int | None, Option(min=1, help="Use only the first evaluation questions. Default: all.")
+    ] = None
     coefficient: Annotated[float, Option(help="Multiple of each layer's vector that is added.")] = 1.0
     samples: Annotated[int, Option(min=1, help="Replies to each question.")] = 5
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens per reply.")] = 256
     temperature: Annotated[float, Option(min=0.0, help="Sampling temperature. 0 is greedy.")] = 1.0
     seed: Annotated[int, Option(help="Seed of the replies.")] = 0
+
+    def tried(self) -> tuple[int, ...] | None:
+        """The layers that are named, in order; None for all. Raises ConfigError."""
+        if self.layers is None:
+            return None
+        ends = [RANGE.fullmatch(part.strip()) for part in self.layers.split(",")]
+        found = {layer for one in ends if one for layer in range(int(one[1]), int(one[2] or one[1]) + 1)}
+        if not all(ends) or not found:
+            raise ConfigError(f"--layers: `{self.layers}` is no list of layers such as 8,12,16-20")
+        return tuple(sorted(found))

@@ -29,7 +29,7 @@ POOL = "layers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSettings:
-    """How to generate a sweep's replies: `samples` per question, with the same seeds at every layer."""
+    """What a sweep tries, and how it replies: `samples` per question, the same seeds at every layer."""
 
     coefficient: float = 1.0
     samples: int = 5
@@ -37,6 +37,10 @@ class SweepSettings:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int = 0
+    questions: int | None = None
+    """The number of evaluation questions, all of them for None."""
+    layers: tuple[int, ...] | None = None
+    """The layers to try, all usable ones for None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

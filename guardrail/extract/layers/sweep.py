@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from guardrail.errors import ConfigError, VectorError
-from guardrail.extract.journal import Journal, Report, check_begun, silent
+from guardrail.extract.journal import Journal, Report, check_begun, rows_in, silent
 from guardrail.extract.layers.effects import (
     SweepSettings,
     Trial,
@@ -29,6 +29,7 @@ from guardrail.extract.layers.effects import (
 from guardrail.extract.layers.measurements import Candidate, Sweep, log_odds
 from guardrail.extract.prompts import RolloutPrompt, trait_prompts
 from guardrail.extract.subject import Subject
+from guardrail.extract.workload import Workload
 from guardrail.plugins.protocols import Judge
 from guardrail.statistics.metrics import area
 from guardrail.traits import TraitDefinition
@@ -97,7 +98,12 @@ def sweep_ablation(trial: Trial, vector: TraitVector, folder: Path, report: Repo
     return _sweep(trial, vector, len(questions.asking), [_ablated(row) for row in rows])
 
 
-def sweep_separation(subject: Subject, vector: TraitVector, definition: TraitDefinition) -> Sweep:
+def sweep_separation(
+    subject: Subject,
+    vector: TraitVector,
+    definition: TraitDefinition,
+    layers: tuple[int, ...] | None = None,
+) -> Sweep:
     """Measure AUROC and d' of the probe, asking against forbidding prompts. Needs no judge."""
     check_fits(subject, vector)
     questions = Questions.of(definition)
@@ -107,7 +113,7 @@ def sweep_separation(subject: Subject, vector: TraitVector, definition: TraitDef
     return Sweep(
         trait=vector.trait,
         layers=vector.layers,
-        candidates=tuple(_separated(layer, positive, negative) for layer in usable(vector)),
+        candidates=tuple(_separated(layer, positive, negative) for layer in usable(vector, layers)),
     )
 
 
@@ -116,7 +122,7 @@ def measure(selector: str, trial: Trial, vector: TraitVector, folder: Path, repo
 
     Raises ExtractionError if the folder contains another sweep; after a JudgeError finished layers are kept.
     """
-    separation = sweep_separation(trial.subject, vector, trial.definition)
+    separation = sweep_separation(trial.subject, vector, trial.definition, trial.settings.layers)
     return merged(separation, *(one(trial, vector, folder, report) for one in MEASUREMENTS[selector]))
 
 
@@ -132,6 +138,17 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "refusal": ("steering", "ablation"),
 }
 """The names of their files."""
+
+
+def workload(selector: str, trial: Trial, vector: TraitVector, folder: Path) -> Workload:
+    """What remains to be done for a selector."""
+    questions, settings = len(trial.definition.evaluation), trial.settings
+    rows = sum(
+        1 + len(usable(vector, settings.layers)) - rows_in(folder / f"{name}.jsonl")
+        for name in FILES[selector]
+    )
+    replies = rows * questions * settings.samples
+    return Workload(replies=replies, max_new_tokens=settings.max_new_tokens, judged=2 * replies)
 
 
 def merged(*sweeps: Sweep) -> Sweep:
@@ -153,9 +170,14 @@ def merged(*sweeps: Sweep) -> Sweep:
     )
 
 
-def usable(vector: TraitVector) -> tuple[int, ...]:
-    """The candidate layers."""
-    return tuple(layer for layer in range(1, vector.layers + 1) if vector.usable(layer))
+def usable(vector: TraitVector, wanted: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The candidate layers. Raises ConfigError if one that is wanted cannot be used."""
+    found = tuple(layer for layer in range(1, vector.layers + 1) if vector.usable(layer))
+    if missing := [layer for layer in wanted or () if layer not in found]:
+        raise ConfigError(
+            f"{vector.trait}: layer {missing[0]} cannot be tried; layers are 1 to {vector.layers}"
+        )
+    return wanted or found
 
 
 def check_fits(subject: Subject, vector: TraitVector) -> None:
@@ -171,7 +193,7 @@ def _rows(
     name: str, trial: Trial, vector: TraitVector, folder: Path, row: Callable[[int], Row], report: Report
 ) -> list[Row]:
     check_fits(trial.subject, vector)
-    layers = (0, *usable(vector))
+    layers = (0, *usable(vector, trial.settings.layers))
     journal = Journal(folder / f"{name}.jsonl", _recipe(name, trial, vector), len(layers), 1)
     stage = f"{vector.trait}: {name}"
     return list(journal.complete(stage, lambda numbers: [row(layers[i]) for i in numbers], report))
