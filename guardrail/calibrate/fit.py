@@ -225,9 +225,8 @@ def _slice(name: str, sample: Sample, kept: Projections) -> Slice:
 
 def _readable(projections: Projections) -> Projections:
     """The columns that read something in any prompt: a slice may have no tool results at all."""
-    some = ~np.isnan(projections.values).all(axis=0)
-    columns = tuple(column for column, read in zip(projections.columns, some, strict=True) if read)
-    return Projections(columns, projections.values[:, some])
+    some = np.flatnonzero(~np.isnan(projections.values).all(axis=0))
+    return Projections(tuple(projections.columns[i] for i in some), projections.values[:, some])
 
 
 def _spoken(subject: Subject, sample: Sample, options: Options, advance: Advance) -> list[Spoken]:
