@@ -256,6 +256,10 @@ class GeneratingEngine(Engine, Protocol):
         """The names of arguments that hold content which policies cannot read, such as `pixel_values`."""
         ...
 
+    def hidden(self, arguments: Mapping[str, Any]) -> Sequence[str]:
+        """The names of arguments that hold text which the model reads and scorers do not see: full caches."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
         ...

@@ -60,7 +60,7 @@ def generate(
         return engine.generate(plan, evaluator, emit, arguments)
 
     with driver.recorder.closing(batch):
-        names = [*engine.unread(arguments), *_hidden(batch, arguments)]
+        names = [*engine.unread(arguments), *(engine.hidden(arguments) if _has_scorers(batch) else ())]
         generated = driver.decide(_admission(batch, prompts, names), ask).result()
         completions = generated.completions if generated else {}
         answers = [_answer(driver, exchange, completions.get(i)) for i, exchange in enumerate(batch)]
@@ -78,16 +78,8 @@ def _admission(batch: Sequence[Exchange], prompts: Sequence[Prompt], names: Sequ
     return Admission(batch, [stops[0]] * len(batch) if stops else prompts)
 
 
-def _hidden(batch: Sequence[Exchange], arguments: Mapping[str, Any]) -> list[str]:
-    """The cache that was given, if it holds tokens: the model reads their text, and scorers do not see it."""
-    # lazily, because it imports torch
-    from guardrail.engines.transformers.caches import CACHES
-
-    name = next((name for name in CACHES if arguments.get(name) is not None), None)
-    if name is None or not any(exchange.policies.plan.live(exchange.facts).scorers for exchange in batch):
-        return []
-    length = getattr(arguments[name], "get_seq_length", None)
-    return [name] if length is None or length() > 0 else []
+def _has_scorers(batch: Sequence[Exchange]) -> bool:
+    return any(exchange.policies.plan.live(exchange.facts).scorers for exchange in batch)
 
 
 def _exchange(

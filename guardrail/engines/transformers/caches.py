@@ -27,6 +27,14 @@ def cache_of(holder: Mapping[str, Any]) -> Any:
     return holder.get(cache_name(holder))
 
 
+def holds_tokens(cache: Any) -> bool:
+    """Whether something given as a cache has text in it, which nobody but the model reads."""
+    if cache is None:
+        return False
+    length = getattr(cache, "get_seq_length", None)
+    return length is None or length() > 0
+
+
 def keep_rows(cache: Any, rows: Sequence[int]) -> None:
     """Drop all other rows, in place. Raises UnsupportedGeneration if the cache cannot do that."""
     if not all(hasattr(layer, "batch_select_indices") for layer in cache.layers):

@@ -14,6 +14,7 @@ from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Sc
 from guardrail.engines.transformers.activations import TransformersActivations
 from guardrail.engines.transformers.assembly import assemble
 from guardrail.engines.transformers.blocks import decoder_of, text_config
+from guardrail.engines.transformers.caches import CACHES, holds_tokens
 from guardrail.engines.transformers.ends import EMPTY, Ends
 from guardrail.engines.transformers.executor import layer_name
 from guardrail.engines.transformers.front import Ask, Front, PlainCall
@@ -205,6 +206,10 @@ class TransformersEngine:
     def unread(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         """The arguments of `generate` that hold content which is not text."""
         return unread(self.inner, arguments)
+    def hidden(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """A cache among the arguments of `generate` that holds tokens, by its name."""
+        return tuple(name for name in CACHES if holds_tokens(arguments.get(name)))
+
 
     def generate(
         self, plan: Plan, evaluator: Evaluator, emit: Emit, arguments: Mapping[str, Any]
