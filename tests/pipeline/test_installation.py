@@ -60,6 +60,31 @@ def test_a_plain_generate_warns_once_and_is_the_models_own(tmp_path):
     assert torch.equal(first, tiny_model().generate(**batch(1), **GREEDY))
 
 
+@pytest.mark.parametrize("saved", [True, False], ids=["saved before", "of the class"])
+def test_a_generate_that_goes_past_the_guard_is_noticed_as_well(tmp_path, saved):
+    model = tiny_model()
+    own = model.generate if saved else lambda **inputs: type(model).generate(model, **inputs)
+    inputs = {**batch(1), **GREEDY}
+    with guard(tmp_path, REFUSAL, model=model) as made:
+        with pytest.warns(UnguardedWarning, match="is not evaluated"):
+            first = own(**inputs)
+        assert torch.equal(own(**inputs), first)
+        with made.installed(), pytest.raises(UnguardedCall, match="would bypass the guard"):
+            own(**inputs)
+        assert text(made.generate(**inputs)) == "No."
+    own(**inputs)
+
+
+def test_policies_may_forbid_calls_that_go_past_the_guard(tmp_path):
+    model = tiny_model()
+    own = model.generate
+    with guard(tmp_path, REFUSAL, model=model, unguarded_calls="error"):
+        with pytest.raises(UnguardedCall):
+            own(**batch(1), **GREEDY)
+        copied = copy.deepcopy(model)
+        copied.generate(**batch(1), **GREEDY)  # another model, which no guard holds
+
+
 def test_policies_may_forbid_plain_calls(tmp_path):
     with guard(tmp_path, REFUSAL, unguarded_calls="error") as made:
         for name in ("generate", "init_continuous_batching"):

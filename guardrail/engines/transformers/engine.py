@@ -17,7 +17,7 @@ from guardrail.engines.transformers.blocks import decoder_of, text_config
 from guardrail.engines.transformers.caches import CACHES, holds_tokens
 from guardrail.engines.transformers.ends import EMPTY, Ends
 from guardrail.engines.transformers.executor import layer_name
-from guardrail.engines.transformers.front import Ask, Front, PlainCall
+from guardrail.engines.transformers.front import Ask, Front
 from guardrail.engines.transformers.generation import Generation
 from guardrail.engines.transformers.hooks import Hooked
 from guardrail.engines.transformers.identity import Identity
@@ -71,7 +71,6 @@ class TransformersEngine:
         decoder = decoder_of(self.inner, self.blocks)
         self.front = Front(self.inner, decoder, self.turn, self._prefill, self._step)
         self.identity = Identity(self.local)
-        self._plain: list[PlainCall] = []
         # not looked up later: a user may put a guard's `generate` in its place, which would end up here again
         self._generate = self.inner.generate
         self._open = True
@@ -206,10 +205,10 @@ class TransformersEngine:
     def unread(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         """The arguments of `generate` that hold content which is not text."""
         return unread(self.inner, arguments)
+
     def hidden(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         """A cache among the arguments of `generate` that holds tokens, by its name."""
         return tuple(name for name in CACHES if holds_tokens(arguments.get(name)))
-
 
     def generate(
         self, plan: Plan, evaluator: Evaluator, emit: Emit, arguments: Mapping[str, Any]
@@ -243,12 +242,7 @@ class TransformersEngine:
 
     def intercept(self, ask: Ask) -> None:
         """Ask before the model's own `generate` is called, or continuous batching is begun."""
-        holders = [self.inner] if self.model is self.inner else [self.inner, self.model]
-        self._plain = [PlainCall(holder, "generate", self.turn, ask) for holder in holders]
-        if hasattr(self.inner, "init_continuous_batching"):
-            self._plain.append(PlainCall(self.inner, "init_continuous_batching", self.turn, ask))
-        for one in self._plain:
-            one.put()
+        self.front.intercept([*([] if self.model is self.inner else [self.model]), self.inner], ask)
 
     def assemble(
         self, arguments: Mapping[str, Any], generated: Generated | None, answers: Mapping[int, str]
@@ -294,9 +288,7 @@ class TransformersEngine:
         with self.turn.lock:
             if self._open:
                 self._open = False
-                self.front.take_off()
-                for one in self._plain:
-                    one.take_off()
+                self.front.close()
                 release(self.blocks)
                 # without modules, so that nothing is left in front of them
                 self.instruments = Instruments(self.local, *self.instruments.kinds)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, TypeAlias
 
@@ -12,12 +13,19 @@ from torch import nn
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.standin import StandIn
 from guardrail.engines.transformers.turn import Turn
-from guardrail.errors import EvaluationError
+from guardrail.errors import EvaluationError, UnguardedCall
 
 Ask: TypeAlias = Callable[[str], "Callable[..., Any] | None"]
 """Given a method's name, what to call instead of it; None for itself."""
 
+BYPASS = (
+    "this `generate` was taken from the model before the guard was installed, or from its class, and would "
+    "bypass the guard; call the model's own"
+)
 BARRED = "this model's `generate` runs a forward pass outside of `_prefill`: generation was not guarded"
+
+_asked: ContextVar[bool] = ContextVar("guardrail_asked", default=False)
+"""Whether the generation under way has passed a `PlainCall`, which tells its user what there is to tell."""
 
 
 class ModelEntrance(StandIn):
@@ -94,14 +102,21 @@ class Preparation(StandIn):
 class Prefill(StandIn):
     """In place of `_prefill`, which `generate` calls once, for the forward pass over the prompt."""
 
-    def __init__(self, model: nn.Module, turn: Turn, guarded: Callable[[PrefillCall], Any]) -> None:
+    def __init__(self, model: nn.Module, turn: Turn, guarded: Callable[[PrefillCall], Any], ask: Ask) -> None:
         super().__init__(model, "_prefill")
-        self._turn, self._guarded = turn, guarded
+        self._turn, self._guarded, self._ask = turn, guarded, ask
 
     def __call__(self, ids: Any, config: Any, model_kwargs: dict[str, Any], **rest: Any) -> Any:
-        """The prompt's outputs, under guard if a request asks for them."""
+        """The prompt's outputs, under guard if a request asks for them.
+
+        Raises UnguardedCall for a `generate` that the guard does not stand in front of.
+        """
         call = PrefillCall(original=self.own, ids=ids, config=config, model_kwargs=model_kwargs, rest=rest)
-        if self.retired or not self._turn.here:
+        if self.retired:
+            return call()
+        if not self._turn.here:
+            if not _asked.get() and self._ask("generate") is not None:
+                raise UnguardedCall(BYPASS)
             return call()
         self._turn.barred = False
         return self._guarded(call)
@@ -125,8 +140,15 @@ class PlainCall(StandIn):
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         instead = self._ask(self.name)
         if instead is None:
-            return self.own(*args, **kwargs)
+            return self._plainly(*args, **kwargs)
         return instead(**dict(zip(self.__signature__.parameters, args, strict=False)), **kwargs)
+
+    def _plainly(self, *args: Any, **kwargs: Any) -> Any:
+        before = _asked.set(True)
+        try:
+            return self.own(*args, **kwargs)
+        finally:
+            _asked.reset(before)
 
 
 class Front:
@@ -147,12 +169,27 @@ class Front:
             lambda: ModelEntrance(model, turn),
             lambda: DecoderEntrance(decoder, turn),
             lambda: Preparation(model, turn, step),
-            lambda: Prefill(model, turn, guarded),
+            lambda: Prefill(model, turn, guarded, self._asks),
         ]
         if decoder is model:
             del self._make[1]
+        self._turn = turn
+        self._ask: Ask | None = None
+        self._plain: list[PlainCall] = []
         self._standing: list[StandIn] = []
         self.put()
+
+    def intercept(self, holders: Sequence[Any], ask: Ask) -> None:
+        """Ask before one of these, the last of them the model itself, generates by itself."""
+        self._ask = ask
+        self._plain = [PlainCall(holder, "generate", self._turn, ask) for holder in holders]
+        if hasattr(holders[-1], "init_continuous_batching"):
+            self._plain.append(PlainCall(holders[-1], "init_continuous_batching", self._turn, ask))
+        for one in self._plain:
+            one.put()
+
+    def _asks(self, name: str) -> Callable[..., Any] | None:
+        return self._ask(name) if self._ask else None
 
     def put(self) -> None:
         """Stand in front, also of what others have put there since."""
@@ -168,3 +205,9 @@ class Front:
         for one in self._standing:
             one.take_off()
         self._standing = []
+
+    def close(self) -> None:
+        """Take off everything, for good."""
+        self.take_off()
+        for one in self._plain:
+            one.take_off()
