@@ -2,8 +2,8 @@
 
 Three stages, each with fewer places and more ways: every layer and position with one method; the best place
 of each position with every method and penalty, normalised or not; sums, to which the best place is added
-one at a time. The choice is the simplest candidate within one standard error of the best: the fewest
-places, and the best of those.
+one at a time. Recall at a low rate is noisy, so the choice is not simply the best: of the candidates within
+one standard error of it, those with the highest AUROC; of these, the one that reads the fewest places.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ APART = 6
 """Two layers of a sum are at least the number of layers divided by this apart, or they say the same."""
 NEAR = 0.1
 """Candidates that fall short of the best by more are not within a standard error of it."""
+CLOSE = 0.005
+"""AUROCs that differ by less count as the same."""
 States = Mapping[Place, Array]
 
 
@@ -95,7 +97,7 @@ def choose(
     for count in range(2, min(search.most_places, len(places)) + 1):
         best = max((t for t in found if len(t.candidate.places) == count - 1), key=lambda t: t.rank)
         found += tried(f"sums of {count}", _sums(best, places, ways))
-    return _chosen(found)
+    return taken(found)
 
 
 def held_out_scores(
@@ -165,13 +167,15 @@ def _sums(best: Tried, places: Sequence[Place], ways: Sequence[Candidate]) -> li
     ]
 
 
-def _chosen(tried: Sequence[Tried]) -> Choice:
+def taken(tried: Sequence[Tried]) -> Choice:
+    """The candidate that is taken, by the rule above."""
     ordered = sorted(tried, key=lambda t: t.rank, reverse=True)
     best = ordered[0]
     near = [t for t in ordered if t.rank[0] >= best.rank[0] - NEAR]
     gaps = shortfalls(best.tested, [t.tested for t in near])
     good = [t for t, (gap, error) in zip(near, gaps, strict=True) if gap <= error + 1e-12]
-    chosen = min(good, key=lambda t: len(t.candidate.places))
+    enough = max(t.tested.area for t in good) - CLOSE
+    chosen = min((t for t in good if t.tested.area >= enough), key=lambda t: len(t.candidate.places))
     errors = [error for _, error in gaps] + [None] * (len(ordered) - len(near))
     reason = _reason(chosen, best, len(ordered), len(good))
     return Choice(chosen=chosen, tried=tuple(ordered), errors=tuple(errors), reason=reason)
@@ -183,5 +187,6 @@ def _reason(chosen: Tried, best: Tried, count: int, good: int) -> str:
         return f"the best of {count} candidates by {what}"
     return (
         f"of {count} candidates, {good} are within one standard error of the best ({best.rank[0]:.3f}, "
-        f"{best.candidate.label}); this one reads the fewest places and is the best of those. By {what}"
+        f"{best.candidate.label}); of those whose AUROC is within {CLOSE} of the highest, this one reads the "
+        f"fewest places. By {what}"
     )

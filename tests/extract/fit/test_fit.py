@@ -14,6 +14,7 @@ from guardrail.extract.fit.fit import FitSettings, fit, fit_trait, usable_positi
 from guardrail.extract.fit.folds import Stratum
 from guardrail.extract.fit.prepared import prepare
 from guardrail.extract.fit.readout import Candidate, Task, fit_readout
+from guardrail.extract.fit.selection import Tried, taken
 from guardrail.extract.fit.states import rendered, stored_states
 from guardrail.extract.fit.validation import HeldOut, Results, shortfalls
 from guardrail.extract.methods import Difference, Lda, Logistic
@@ -278,3 +279,19 @@ def test_a_shortfall_comes_with_its_paired_error():
     assert (own, none) == (0, 0)
     assert 0 < error < 0.1
     assert gap > 3 * far
+
+
+def test_of_about_equal_candidates_the_one_that_ranks_best_is_taken_and_then_the_simplest():
+    """One place and the two together find the same share; the two rank the pairs better."""
+    harmless = np.linspace(0, 1, 200)
+    one = np.concatenate([np.full(100, 2.0), np.linspace(0, 0.9, 100)])
+    two = np.concatenate([np.full(100, 2.0), np.linspace(0.5, 0.9, 100)])
+
+    def tried(scores, *places):
+        candidate = Candidate(places=places, normalised=False, method="lda", penalty=0.1)
+        return Tried.of(candidate, Results((HeldOut((scores,), (harmless,)),)))
+
+    simple, summed = tried(one, (1, "last")), tried(two, (1, "last"), (2, "last"))
+    assert taken([simple, summed]).chosen is summed
+    same = tried(two, (2, "last"))
+    assert taken([simple, summed, same]).chosen is same
