@@ -148,7 +148,9 @@ def _print(compared: Compared) -> None:
         *("trait", "n", "refused", "agreement", "kappa", "r"),
         *("both", "judge only", "people only", "neither"),
     )
-    title = f"{compared.judge} against people, 95 % intervals"
+    mass = compared.numeric_mass
+    told = "" if mass is None else f"; numbers had {mass:.1%} of the probability of its answers"
+    title = f"{compared.judge} against people, 95 % intervals{told}"
     print_table(columns, [_row(a) for a in compared.traits], title=title)
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 from guardrail.errors import ConfigError
 from guardrail.extract.judges.agreement import Agreement, agreement
 from guardrail.extract.judges.asking import COHERENCE_RUBRIC
+from guardrail.extract.judges.opinions import mean_mass, opinions
 from guardrail.files.json_lines import raw_lines
 from guardrail.files.json_text import content, decoded
 from guardrail.files.problems import validation_problems
@@ -49,6 +50,8 @@ class Compared:
 
     judge: str
     traits: tuple[Agreement, ...]
+    numeric_mass: float | None = None
+    """Mean probability of all numbers among the judge's answers; None if it gives no probabilities."""
 
 
 def read_labels(path: Path) -> list[Label]:
@@ -66,9 +69,11 @@ def read_labels(path: Path) -> list[Label]:
 def compare(judge: Judge, labels: Sequence[Label], rubrics: Mapping[str, str]) -> Compared:
     """Have every reply judged and compare; `rubrics` by trait. Raises JudgeError."""
     known = {COHERENCE: COHERENCE_RUBRIC, **rubrics}
-    scores = judge.scores([_request(label, known[label.trait]) for label in labels])
+    found = opinions(judge, [_request(label, known[label.trait]) for label in labels])
+    scores = [one.score for one in found]
     traits = dict.fromkeys(label.trait for label in labels)
-    return Compared(judge.name, tuple(_one(trait, labels, scores) for trait in traits))
+    agreed = tuple(_one(trait, labels, scores) for trait in traits)
+    return Compared(judge.name, agreed, mean_mass(one.mass for one in found))
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, object]]:

@@ -182,7 +182,7 @@ def test_the_command_against_an_endpoint(tmp_path, capsys):
     assert found["kappa"]["value"] == pytest.approx(
         cohen_kappa_score([1] * 60 + [0] * 39, [1] * 50 + [0] * 49)
     )
-    assert "openai:m against people" in table
+    assert "openai:m against people, 95 % intervals; numbers had 79.2% of the probability" in table
     assert "0.899 [" in table
 
 
