@@ -1,6 +1,7 @@
 """`guardrail vectors import | export` on the built-in vectors."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -53,3 +54,19 @@ def test_a_fingerprint_stands_in_for_the_model(tmp_path, capsys):
     arguments = ["vectors", "import", str(out), "--trait", "a", "--out", str(back)]
     assert run([*arguments, "--model", "no/such-model", "--fingerprint", str(demo.FINGERPRINT)]) == 0
     assert TraitVectors.load(back).provenance.fingerprint == BUILT_IN.provenance.fingerprint
+
+
+def test_vectors_show_what_they_rest_on_and_warn_of_shaky_ones(tmp_path, capsys):
+    source = BUILT_IN.provenance.traits[TRAIT]
+    shaky = replace(source.stability, split_half=(0.2,) * len(source.stability.split_half))
+    traits = {**BUILT_IN.provenance.traits, TRAIT: replace(source, stability=shaky)}
+    TraitVectors(BUILT_IN.vectors, replace(BUILT_IN.provenance, traits=traits)).save(
+        tmp_path / "v.safetensors"
+    )
+    assert run(["vectors", "show", str(tmp_path / "v.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    assert f"warning: {TRAIT}: at layer {BUILT_IN[TRAIT].layer} the directions of two halves" in shown
+    assert shown.count("warning:") == 1
+    assert "pairs kept" in shown
+    assert run(["vectors", "show"]) == 0
+    assert "warning:" not in capsys.readouterr().out

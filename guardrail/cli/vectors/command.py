@@ -23,12 +23,14 @@ from guardrail.cli.options import (
 from guardrail.cli.prompts import chosen
 from guardrail.cli.vectors.extract import extract
 from guardrail.cli.vectors.files import export, import_
+from guardrail.cli.vectors.findings import print_evidence
 from guardrail.cli.vectors.fit import fit
 from guardrail.cli.vectors.fits import print_fit
 from guardrail.cli.vectors.layers import layers
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from guardrail.vectors.provenance import TraitSource
     from guardrail.vectors.values import TraitVector, TraitVectors
 
 
@@ -100,7 +102,11 @@ def _print_described(vectors: TraitVectors) -> None:
     print_table(("trait", "auto", *layers), rows, title="\nnorm of the steering vector at each layer")
     cosines = [(n, *row.values()) for n, row in _cosines(vectors).items()]
     print_table(("", *vectors), cosines, title="\ncosine at the row's chosen layer")
+    typer.echo()
+    print_evidence(vectors)
     for name, vector in vectors.items():
+        if text := _unsteady(source.traits.get(name), vector.layer):
+            typer.echo(f"\nwarning: {name}: {text}")
         if (reads := _reads(vector)) != "last":
             typer.echo(f"\n{name}: the probe reads {reads}")
     for name, choice in source.layer_choices.items():
@@ -111,6 +117,12 @@ def _print_described(vectors: TraitVectors) -> None:
         typer.echo(f"\n{name}: imported from {file.file} ({file.format}, sha256 {file.sha256[:12]})")
     if source.notes:
         typer.echo(f"\n{source.notes}")
+
+
+def _unsteady(source: TraitSource | None, layer: int | None) -> str | None:
+    """What to say of a chosen layer's vector that depends on its questions."""
+    known = source.stability if source else None
+    return known.unsteady(layer) if known and layer is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ def show(found: Extraction, out: Path, as_json: bool) -> None:
         vectors = found.vectors
         print_json({"out": out, "sha256": vectors.sha256, "provenance": vectors.provenance, "failed": failed})
         return
-    _print_found(found.vectors)
+    print_evidence(found.vectors)
     for message in failed.values():
         errors().print("[bold red]not extracted[/]", message, markup=True)
     typer.echo(f"wrote {out}. No layer is chosen: name one in policies, or run `guardrail vectors layers`")
@@ -47,11 +47,15 @@ def _doubts(vectors: TraitVectors) -> Iterator[str]:
             yield f"{name}: {text}; take more questions (--questions) or samples (--samples)"
 
 
-def _print_found(vectors: TraitVectors) -> None:
+def print_evidence(vectors: TraitVectors) -> None:
+    """What the vectors that were extracted rest on; nothing for others."""
+    judged = {name: one for name, one in vectors.provenance.traits.items() if one.detection_auroc}
+    if not judged:
+        return
     scores = ("score with", "without", "plain")
     columns = ("trait", "pairs kept", "of", "by chance", *scores, "with - without", "split half")
     columns = (*columns, "auroc", "others", "at layer", "numeric mass")
-    print_table(columns, [(name, *_row(source)) for name, source in vectors.provenance.traits.items()])
+    print_table(columns, [(name, *_row(source)) for name, source in judged.items()])
     typer.echo(
         "score: mean judged score with instructions for the trait, against it, and without a system prompt. "
         "by chance: pairs that are kept at most (99 %) if the two sides are shuffled. "
