@@ -2,8 +2,8 @@
 
 A line is `{"prompt": "..."}` or `{"messages": [...]}` with a label: `"trait": "evil"` (it shows this trait),
 `"trait": null` (it shows none), or `"labels": {"evil": 1, "humor": 0}`. Optional: `expression`, `condition`,
-`style`, `language`, `hard_benign`, `group`, `split`. If lines have a split, only `test` is evaluated, and the
-text baseline learns from `train`.
+`style`, `language`, `source`, `hard_benign`, `group`, `split`; `category` and `pair`, which `vectors fit` takes,
+are passed over. If lines have a split, only `test` is evaluated, and the text baseline learns from `train`.
 """
 
 from __future__ import annotations
@@ -48,8 +48,11 @@ class Line(BaseModel):
     condition: str = ""
     style: str | None = None
     language: str | None = None
+    source: str | None = None
     hard_benign: bool | None = None
     group: str = ""
+    category: str = ""
+    pair: str = ""
     split: Literal["train", "validation", "test"] | None = None
 
 
@@ -172,7 +175,7 @@ def _chosen(path: Path, rows: Sequence[tuple[str, Line]]) -> LabelledData:
 
 def _example(place: str, line: Line, named: Sequence[str]) -> Example:
     messages = _messages(line)
-    slices = {name: value for name in ("style", "language") if (value := getattr(line, name))}
+    slices = {name: value for name in ("style", "language", "source") if (value := getattr(line, name))}
     if line.hard_benign is not None:
         slices["hard_benign"] = "yes" if line.hard_benign else "no"
     system = next((m.content for m in messages if m.role == "system"), "")

@@ -56,10 +56,12 @@ def test_messages_slices_conditions_and_expression_are_kept(file):
         "condition": "c",
         "style": "formal",
     }
-    (example,) = read_labelled(file({**row, "language": "en", "hard_benign": True}), TRAITS).test
+    (example,) = read_labelled(
+        file({**row, "language": "en", "source": "own", "category": "k", "hard_benign": True}), TRAITS
+    ).test
     assert [m.role for m in example.messages] == ["system", "user"]
     assert example.expression == {"evil": (1.0, 2.5)}
-    assert example.slices == {"style": "formal", "language": "en", "hard_benign": "yes"}
+    assert example.slices == {"style": "formal", "language": "en", "source": "own", "hard_benign": "yes"}
     assert (example.condition, example.group) == ("c", "Be kind.")
 
 
