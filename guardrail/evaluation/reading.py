@@ -2,8 +2,9 @@
 
 A line is `{"prompt": "..."}` or `{"messages": [...]}` with a label: `"trait": "evil"` (it shows this trait),
 `"trait": null` (it shows none), or `"labels": {"evil": 1, "humor": 0}`. Optional: `expression`, `condition`,
-`style`, `language`, `source`, `hard_benign`, `group`, `split`; `category` and `pair`, which `vectors fit` takes,
-are passed over. If lines have a split, only `test` is evaluated, and the text baseline learns from `train`.
+`style`, `language`, `source`, `hard_benign`, `group`, `split`; `category` and `pair`, which are for
+`vectors fit`, are passed over. If lines have a split, only `test` is evaluated, and the text baseline learns
+from `train`.
 """
 
 from __future__ import annotations

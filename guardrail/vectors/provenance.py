@@ -180,6 +180,8 @@ class LabelledFit:
     duplicates: int = 0
     """Prompts that were repeated, and left out."""
     warnings: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    """A digest of each prompt's text, so that thresholds are not set on prompts that the fit has seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

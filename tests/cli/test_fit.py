@@ -38,11 +38,12 @@ def test_from_labelled_prompts_to_a_block(tmp_path, capsys, data):
     assert "sources never seen" in printed.out
     assert f"--apply {policy}" in printed.out
     write_lines(benign, *(json.dumps(text) for text, harm in texts(300, seed=1) if not harm))
+    write_lines(benign, *benign.read_text().splitlines(), *(json.dumps(text) for text, _ in texts(120)[1::2]))
     made = tmp_path / "calibration.json"
     calibrate = ["calibrate", "--benign", str(benign), "--apply", str(policy), "--set-calibration", "--write"]
     arguments = ["--fpr", "0.02", "--conversations", "0", "--out", str(made), "--force"]
     assert run([*calibrate, *arguments]) == 0
-    capsys.readouterr()
+    assert "fitted on 60 of the 210 prompts" in capsys.readouterr().err
     fresh = texts(40, seed=2)
     assert run(["check", "--policies", str(policy), "--json", *(text for text, _ in fresh)]) == 1
     actions = [json.loads(row)["action"] for row in capsys.readouterr().out.splitlines()]

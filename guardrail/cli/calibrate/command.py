@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from guardrail.calibrate.fit import Calibrated, Options
     from guardrail.calibrate.policy_edit import PolicyEdit
     from guardrail.calibrate.policy_file import PolicyFile
+    from guardrail.calibrate.sample import Sample
     from guardrail.calibration.values import Calibration
     from guardrail.extract.subject import Subject
     from guardrail.types import Position
@@ -105,6 +106,7 @@ def _calibrated(
     from guardrail.calibrate.fit import conclude, measure
 
     split = read_sample(files, sample, subject, _positions(given, subject))
+    _warn_about_seen(given.vectors, split)
     options = _options(given, sample, rates)
     total = sum(len(one.prompts) for one in (split, *split.slices.values()))
     total += min(sample.conversations, len(split.calibration))
@@ -116,6 +118,19 @@ def _calibrated(
     if given.policies and edit and edit.changes and not result.set_calibration:
         _warn_about_calibration(given.policies, result.out)
     return made, edit
+
+
+def _warn_about_seen(vectors: TraitVectors, sample: Sample) -> None:
+    """A probe knows the prompts that it was fitted on, so its thresholds come out too low on them."""
+    from guardrail.calibrate.seen import seen
+
+    if found := seen(vectors, sample.prompts):
+        print(
+            f"warning: the vectors were fitted on {len(found)} of the {len(sample.prompts)} prompts, such as "
+            f"{found[0]}; thresholds will be too low. Take prompts that the fit has not seen (`vectors fit "
+            "--benign-out` sets some aside)",
+            file=sys.stderr,
+        )
 
 
 def _positions(given: Inputs, subject: Subject) -> list[Position]:

@@ -110,7 +110,7 @@ def fit_trait(
     choice = choose(parts.task, states, parts.checks, parts.scored, search, report)
     methods = {method.name: method for method in settings.methods}
     vector = _vector(parts, states, choice.chosen.candidate, methods, layers)
-    origin = Origin(sha256=given.sha256, repeated=given.repeated, layers=tuple(layers))
+    origin = Origin(sha256=given.sha256, repeated=given.repeated, prompts=given.digests, layers=tuple(layers))
     fit, source = record(parts.task, parts.checks, parts.scored, choice, origin)
     return FittedTrait(vector=vector, fit=fit, source=source)
 

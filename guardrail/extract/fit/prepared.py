@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from guardrail.errors import ConfigError
 from guardrail.extract.fit.duplicates import grouped, refuse_leaks
 from guardrail.extract.fit.folds import Rows
-from guardrail.extract.fit.rows import LabelledPrompt, check_classes, check_names, distinct, traits_of
+from guardrail.extract.fit.rows import LabelledPrompt, check_classes, check_names, digest, distinct, traits_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,11 @@ class Prepared:
         """Identifies the prompts and their labels, independent of their order."""
         lines = sorted(f"{row.key} {sorted(row.labels.items())}" for row in self.rows)
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digest of each prompt's text."""
+        return tuple(sorted({digest(row.text) for row in self.rows}))
 
 
 def prepare(rows: Sequence[LabelledPrompt], traits: Sequence[str] = ()) -> Prepared:

@@ -34,6 +34,7 @@ def record(
         ),
         candidates=tuple(_candidate(one, errors[id(one)]) for one in ordered),
         duplicates=origin.repeated,
+        prompts=origin.prompts,
         warnings=tuple(_warnings(scored, choice)),
     )
     source = TraitSource(
@@ -47,10 +48,14 @@ def record(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a fit comes from. `repeated`: prompts that were left out. `layers`: those of the model."""
+    """What a fit comes from: digests of the prompts, and how many were `repeated` and left out.
+
+    `layers`: those of the model.
+    """
 
     sha256: str
     repeated: int
+    prompts: tuple[str, ...]
     layers: tuple[int, ...]
 
 

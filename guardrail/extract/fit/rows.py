@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +48,17 @@ class LabelledPrompt:
     @property
     def text(self) -> str:
         """All turns but system messages, which many prompts share."""
-        return _plain(" ".join(m.content for m in self.messages if m.role != "system"))
+        return text_of(self.messages)
+
+
+def text_of(messages: Sequence[Message]) -> str:
+    """The normalised text of all turns but system messages."""
+    return _plain(" ".join(m.content for m in messages if m.role != "system"))
+
+
+def digest(text: str) -> str:
+    """A short name for a text, by which a calibration knows prompts that a probe was fitted on."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
 
 
 def _plain(text: str) -> str:
