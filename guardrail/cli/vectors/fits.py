@@ -28,11 +28,23 @@ def print_fit(trait: str, fit: LabelledFit) -> None:
             f"{_estimate(check.recall)} at the threshold that no harmless source exceeds at more than 1 %"
         )
         print_table(SOURCES, [_source(one) for one in check.sources])
+    if single := _of_one_class(fit):
+        typer.echo(
+            f"\nsources of one class only, held out beside one of the other class: {', '.join(single)}"
+        )
     columns = ("", "reads", "way to fit", "criterion", "AUROC", "")
     rows = [_candidate(one, one is chosen) for one in fit.candidates[:SHOWN]]
     print_table(columns, rows, title=f"\n{trait}: the best of {len(fit.candidates)} candidates")
     for warning in fit.warnings:
         typer.echo(f"warning: {trait}: {warning}")
+
+
+def _of_one_class(fit: LabelledFit) -> list[str]:
+    """Sources whose prompts all have the same label. That is usual, and no hindrance."""
+    sides: dict[str, set[bool]] = {}
+    for one in fit.checks[0].sources:
+        sides.setdefault(one.source, set()).add(one.label)
+    return [source for source, labels in sides.items() if source and len(labels) == 1]
 
 
 def _source(one: FitSource) -> Sequence[object]:

@@ -143,9 +143,9 @@ def _best_places(tried: Sequence[Tried], each: int) -> list[Place]:
     depth = max(one.candidate.places[0][0] for one in tried)
     for one in sorted(tried, key=lambda t: t.rank, reverse=True):
         ((layer, position),) = one.candidate.places
-        taken = found.setdefault(position, [])
-        if len(taken) < each and all(abs(layer - other) * APART >= depth for other, _ in taken):
-            taken.append((layer, position))
+        own = found.setdefault(position, [])
+        if len(own) < each and all(abs(layer - other) * APART >= depth for other, _ in own):
+            own.append((layer, position))
     return [place for places in found.values() for place in places]
 
 
