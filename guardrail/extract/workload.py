@@ -45,6 +45,7 @@ class Speed:
 
 def measured(subject: Subject, prompts: Sequence[Sequence[Message]]) -> Speed:
     """The speed on the first prompts. Generates a dozen tokens."""
+    _seconds(subject, prompts[:1], 1)  # the first pass of a model is slower than all later ones
     few, many = (_seconds(subject, prompts[:ROWS], tokens) for tokens in (FEW, MANY))
     token = max(0.0, (many - few) / (MANY - FEW))
     rows = len(prompts[:ROWS])
