@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from guardrail.engines.transformers.model import LocalModel
 from guardrail.errors import ModelError
 from guardrail.testing import ARCHITECTURES, tiny_model
+from guardrail.types import POSITIONS
 
 SIZES = {
     "vocab_size": 262,
@@ -101,3 +102,23 @@ def test_a_skeleton_without_weights_is_not_run():
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(tiny_model().config)
     LocalModel(model, TOKENIZER)
+
+
+def shown_beside_others(block, first):
+    """Let a block show other states of earlier tokens in a batch, and compute as before."""
+    own = block.forward
+
+    def forward(hidden, *args, **kwargs):
+        shift = torch.zeros_like(hidden)
+        shift[:, :-1] = 3.0 * (len(hidden) > 1)
+        return own(hidden if first else hidden - shift, *args, **kwargs) + shift
+
+    block.forward = forward
+
+
+def test_a_model_whose_earlier_tokens_read_differently_in_a_batch_gives_the_last_one_alone():
+    assert LocalModel(tiny_model(), TOKENIZER).positions == set(POSITIONS)
+    model = tiny_model()
+    for i, block in enumerate(model.model.layers):
+        shown_beside_others(block, i == 0)
+    assert LocalModel(model, TOKENIZER).positions == {"last"}
