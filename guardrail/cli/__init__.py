@@ -1,7 +1,7 @@
 """The command line. Each verb is a plugin with the hook `guardrail_cli`, one module or package per verb.
 
 Nothing here imports torch before a verb needs a model. A verb raises `typer.Exit(1)` for a finding. An error
-of guardrail's own is printed, and the exit code is 2.
+of guardrail's own is printed, and the exit code is 2, but 1 for a useless judge: that is a finding, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from guardrail.errors import GuardrailError, PolicyError, TraitError
+from guardrail.errors import GuardrailError, PolicyError, TraitError, UselessJudge
 
 VERBS = (
     *("demo", "chat", "check", "calibrate", "evaluate", "bench", "policy", "traits", "judge", "vectors"),
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             build(needed(given))(args=given, prog_name="guardrail")
     except GuardrailError as error:
         print(error if isinstance(error, PolicyError | TraitError) else f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, UselessJudge) else 2
     except SystemExit as ending:
         return _ended(ending.code if isinstance(ending.code, int) else int(bool(ending.code)))
     except KeyboardInterrupt:

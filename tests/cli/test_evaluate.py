@@ -13,6 +13,7 @@ from guardrail.calibration.values import Calibration
 from guardrail.cli import run
 from guardrail.evaluation import sweep
 from guardrail.extract import judges
+from guardrail.extract.judges.check import built_in
 from guardrail.extract.subject import Subject
 from guardrail.statistics import intervals
 from guardrail.testing import tiny_model, tiny_tokenizer
@@ -267,12 +268,13 @@ def test_prompts_that_the_model_cannot_read_whole_are_named(command, tmp_path, c
 
 
 class Judge:
-    """Scores by length."""
+    """Scores by length, but knows the pairs that judges are checked with."""
 
     name = "length"
+    right = frozenset(pair.positive for pairs in built_in().values() for pair in pairs)
 
     def scores(self, requests):
-        return [float(len(request.answer) % 101) for request in requests]
+        return [100.0 if r.answer in self.right else float(len(r.answer) % 100) for r in requests]
 
 
 def test_steering_is_swept_by_a_definitions_questions_and_a_judge(
@@ -300,6 +302,9 @@ def test_steering_is_swept_by_a_definitions_questions_and_a_judge(
     assert {point["operator"] for point in points} == {None, "add", "cap"}
     assert all(point["capability"]["value"] in (0.0, 1.0) for point in points)
     assert 'id="steering"' in report.read_text()
+    monkeypatch.setattr(Judge, "right", frozenset())
+    assert run([*calibrated, *wanted]) == 1
+    assert "the judge length is useless for this: evil" in capsys.readouterr().err
     assert run([*calibrated, *wanted, "--trait", "apathy"]) == 2
     assert "no vector for the trait `apathy`" in capsys.readouterr().err
 

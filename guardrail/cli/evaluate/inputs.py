@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from guardrail.cli.console import note
 from guardrail.cli.evaluate.options import DataOptions, GateOptions, SteeringOptions
-from guardrail.cli.judges import endpoint_of, find
+from guardrail.cli.judges import checked, endpoint_of, find
 from guardrail.cli.models import load_subject, vectors_of
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions
 from guardrail.cli.progress import counted, doing
@@ -111,6 +111,7 @@ class Opened:
             raise ConfigError("--steering needs a judge: --judge openai:MODEL, local:MODEL, or a plugin's")
         definitions = definitions_of(names, asked.definition or names)
         scoring = find(judge.judge, endpoint_of(judge), self.model)
+        checked(scoring, list(definitions.values()))
         choices = tuple(read_questions(asked.capability)) if asked.capability else ()
         return {
             name: DefinitionSpeaker(
