@@ -23,10 +23,10 @@ from guardrail.traits import load_definition
 from guardrail.types import Array, Steering
 from guardrail.vectors.values import TraitVector, unit
 
-QUESTIONS = 12
-"""Questions for each layer of the sweep; the curve asks all 20."""
+QUESTIONS, FEWER = 12, 8
+"""Evaluation questions for each layer, and for each way of steering: its ways fill one batch."""
 LAYERS = range(8, 24, 2)
-COEFFICIENTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+COEFFICIENTS = (-2.0, -1.0, 1.0, 2.0)
 PERCENTILES = (50, 5)
 
 
@@ -117,7 +117,7 @@ def curve(
     ways = [Way(operator="none", amount=None, prompts=prompts) for prompts in ("plain", "asking")]
     ways += [adding(vector, layer, coefficient) for coefficient in COEFFICIENTS]
     ways += [capping(vector, layer, percentile, states) for percentile in PERCENTILES]
-    return spoken(subject, vector.trait, ways, 20, folder / "curve.jsonl")
+    return spoken(subject, vector.trait, ways, FEWER, folder / "curve.jsonl")
 
 
 def spoken(
