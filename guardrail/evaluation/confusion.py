@@ -9,17 +9,18 @@ import numpy as np
 from guardrail.evaluation.material import Example
 from guardrail.statistics.correlation import pearson
 from guardrail.statistics.intervals import Numbers
-from guardrail.vectors.values import TraitVectors, unit
+from guardrail.vectors.values import TraitVector, TraitVectors, unit
 
 Matrix = Mapping[str, Mapping[str, float | None]]
 
 
 def cosines(vectors: TraitVectors, traits: Sequence[str], layers: Mapping[str, int]) -> Matrix:
-    """Cosines between the probes, at the layer of the trait in the row."""
-    return {
-        a: {b: float(unit(vectors[a].probe)[layers[a]] @ unit(vectors[b].probe)[layers[a]]) for b in traits}
-        for a in traits
-    }
+    """Cosines between the probes (of a sum: the last site), at the layer of the trait in the row."""
+    return {a: {b: _cosine(vectors[a], vectors[b], layers[a]) for b in traits} for a in traits}
+
+
+def _cosine(one: TraitVector, other: TraitVector, layer: int) -> float:
+    return float(unit(one.probe_at(layer).weights) @ unit(other.probe_at(layer).weights))
 
 
 def steering_cosines(vectors: TraitVectors, traits: Sequence[str], layers: Mapping[str, int]) -> Matrix:

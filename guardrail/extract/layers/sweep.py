@@ -225,6 +225,8 @@ def _known(
     digest = hashlib.sha256()
     for part in (vector.steering, vector.probe, vector.offset):
         digest.update(part.tobytes())
+    if vector.position != "last" or vector.normalised:
+        digest.update(f"{vector.position} {vector.normalised}".encode())
     return {
         "measurement": name,
         "trait": vector.trait,
