@@ -38,6 +38,16 @@ FOLDS: Mapping[str, tuple[str, ...]] = {
     "chat": ("vicuna_bench", "mt_bench", "everyday"),
 }
 """What is left out, by the name of the fold."""
+PAIRS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "nothing": (("xstest-unsafe", "xstest-safe"),),
+    "advbench/tdc2023": (
+        ("advbench/tdc2023", "alpaca"),
+        ("harmful, second turn", "alpaca, second turn"),
+        ("harmful, system prompt", "alpaca, system prompt"),
+    ),
+    "contrast": (("contrast-unsafe", "contrast-safe"),),
+}
+"""What is told from what, under which fold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +55,13 @@ class Measured:
     """One detector. worst, ordinary: the share of each set that reaches the threshold.
 
     Sources stand under the fold that left them out, other sets under the fold that left nothing out, shifted
-    harmful prompts under the fold without their source. auroc: XSTest's unsafe against its safe prompts.
+    harmful prompts under the fold without their source. auroc: by what is told apart, as in PAIRS.
     """
 
     detector: str
     worst: Mapping[str, Estimate]
     ordinary: Mapping[str, Estimate]
-    auroc: Estimate
+    auroc: Mapping[str, Estimate]
     chosen: Sequence[str] = ()
 
 
@@ -73,6 +83,10 @@ class Table:
             ],
             dtype=np.intp,
         )
+
+    def named(self, name: str) -> Rows:
+        """The rows of a set, or of a source of those that may be fitted on."""
+        return self.of(name) if name in self.part else self.of("fit", name)
 
     def split(self, left_out: Sequence[str]) -> tuple[Rows, Rows]:
         """(rows to fit on, harmless rows for the threshold), without near duplicates of what is left out."""
@@ -96,10 +110,10 @@ def main() -> int:
     table = _table(found)
     states = _states(model, found)
     detectors: dict[str, Detector] = {
-        "vectors fit": Probe(states, ("last", "user_mean"), 2),
         "vectors fit, last token only": Probe(states, ("last",), 1),
         "TF-IDF": tf_idf,
         "text-scorer": text_scorer,
+        "vectors fit": Probe(states, ("last", "user_mean"), 2),
     }
     sizes = {part: len(prompts) for part, prompts in found.items()}
     rows: list[Measured] = []
@@ -131,7 +145,7 @@ def measured(name: str, detector: Detector, table: Table) -> Measured:
     """One detector under every fold."""
     worst: dict[str, Estimate] = {}
     ordinary: dict[str, Estimate] = {}
-    areas: list[Estimate] = []
+    areas: dict[str, Estimate] = {}
     for fold, left_out in FOLDS.items():
         rows, calibration = table.split(left_out)
         scores = detector(table.prompts, rows)
@@ -139,10 +153,11 @@ def measured(name: str, detector: Detector, table: Table) -> Measured:
         limits = thresholds(table, scores, calibration)
         worst |= {part: rate(scores[own] >= max(limits)) for part, own in parts.items()}
         ordinary |= {part: rate(scores[own] >= limits[0]) for part, own in parts.items()}
-        if not left_out:
-            areas.append(auroc(scores[parts["xstest-unsafe"]], scores[parts["xstest-safe"]]))
+        for harmful, harmless in PAIRS.get(fold, ()):
+            sides = (scores[table.named(part)] for part in (harmful, harmless))
+            areas[f"{harmful} against {harmless}"] = auroc(*sides)
     chosen = detector.chosen if isinstance(detector, Probe) else ()
-    return Measured(detector=name, worst=worst, ordinary=ordinary, auroc=areas[0], chosen=tuple(chosen))
+    return Measured(detector=name, worst=worst, ordinary=ordinary, auroc=areas, chosen=tuple(chosen))
 
 
 def _measured_under(fold: str, left_out: Sequence[str], table: Table) -> dict[str, Rows]:

@@ -44,7 +44,8 @@ def _detection(found: Result) -> Iterator[str]:
         sets = dict.fromkeys(name for one in detectors for name in one[threshold])
         rows = [[name, *(_percent(one[threshold][name]) for one in detectors)] for name in sets]
         yield _table([f"threshold `{threshold}`: fires on", *(one["detector"] for one in detectors)], rows)
-    rows = [["XSTest, unsafe against safe", *(_number(one["auroc"], 3) for one in detectors)]]
+    pairs = dict.fromkeys(name for one in detectors for name in one["auroc"])
+    rows = [[name, *(_number(one["auroc"].get(name), 3) for one in detectors)] for name in pairs]
     yield _table(["AUROC", *(one["detector"] for one in detectors)], rows)
     for one in detectors:
         if one["chosen"]:
