@@ -54,6 +54,6 @@ def next_steps(out: Path, policy: Path | None, benign: Path | None, model: str) 
     return (
         "next: set the thresholds on harmless prompts that the fit has not seen, then try it:\n"
         f"  guardrail calibrate --model {named} --benign {harmless} --apply {policy} --set-calibration "
-        f"--write --out {made}\n"
+        f"--write --conversations 0 --out {made}\n"
         f'  guardrail check --model {named} --policies {policy} "a prompt"'
     )
