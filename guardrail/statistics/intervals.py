@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from guardrail.statistics.conformal import observed_fpr
 
@@ -56,6 +55,9 @@ def clustered_mean(values: ArrayLike, clusters: ArrayLike) -> Estimate | None:
 
     Values of one cluster (replies to one question) are not independent, so only their mean counts.
     """
+    # lazily: vector files hold estimates, and loading them takes no third of a second more
+    from scipy.special import stdtrit
+
     values, clusters = numbers(values), np.asarray(clusters)
     means = numbers([values[clusters == one].mean() for one in np.unique(clusters)])
     if len(means) < 2:
