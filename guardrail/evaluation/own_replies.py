@@ -41,6 +41,7 @@ class OwnReplies:
         return Workload(
             replies=total - rows_in(self.folder / ROLLOUTS),
             max_new_tokens=self.settings.max_new_tokens,
+            batch=self.settings.batch,
             judged=len(self.definitions) * (total - rows_in(self.folder / JUDGEMENTS)),
         )
 

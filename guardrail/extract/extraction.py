@@ -114,6 +114,7 @@ class Extractor:
             found += Workload(
                 replies=total - rows_in(folder / ROLLOUTS),
                 max_new_tokens=rollouts.max_new_tokens,
+                batch=rollouts.batch,
                 judged=metrics * (total - rows_in(folder / JUDGEMENTS)),
                 read=2 * len(prompts) + spoken * rollouts.samples,
             )

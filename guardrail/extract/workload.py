@@ -1,7 +1,8 @@
 """How long a piece of work will take: what is to be done, and how fast this machine does it.
 
-The speed is measured on a few short replies before the work begins. Times are upper bounds: replies may end
-before their last token, and larger batches are faster.
+The speed is measured on a few short replies before the work begins. It gives two times: if each row costs
+what it cost in that small batch, and if each pass does, however many rows it has. The truth lies between,
+or below if replies end before their last token.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from guardrail.extract.subject import Subject
 from guardrail.types import Message
@@ -25,6 +27,7 @@ class Workload:
     max_new_tokens: int = 0
     judged: int = 0
     read: int = 0
+    batch: int = 1
 
     def __add__(self, other: Workload) -> Workload:
         return Workload(
@@ -32,6 +35,7 @@ class Workload:
             max_new_tokens=max(self.max_new_tokens, other.max_new_tokens),
             judged=self.judged + other.judged,
             read=self.read + other.read,
+            batch=max(self.batch, other.batch),
         )
 
 
@@ -58,10 +62,15 @@ def _seconds(subject: Subject, prompts: Sequence[Sequence[Message]], tokens: int
     return time.perf_counter() - begun
 
 
-def seconds(work: Workload, speed: Speed, judge_s: float | None) -> float:
-    """An upper bound. judge_s: seconds per request to the judge; None leaves the judge out."""
-    reply = speed.prompt_s + work.max_new_tokens * speed.token_s
-    return work.replies * reply + 2 * work.read * speed.prompt_s + work.judged * (judge_s or 0.0)
+def seconds(work: Workload, speed: Speed, judge_s: float | None) -> tuple[float, float]:
+    """The least and the most, for replies that use all their tokens.
+
+    judge_s: seconds per request to the judge; None leaves the judge out.
+    """
+    rest = (work.replies + 2 * work.read) * speed.prompt_s + work.judged * (judge_s or 0.0)
+    rows = min(work.replies, ROWS * ceil(work.replies / work.batch))
+    least, most = (count * work.max_new_tokens * speed.token_s for count in (rows, work.replies))
+    return rest + least, rest + most
 
 
 def forecast(work: Workload, speed: Speed, judge_s: float | None) -> str:
@@ -73,9 +82,9 @@ def forecast(work: Workload, speed: Speed, judge_s: float | None) -> str:
     ]
     rest = "" if judge_s is not None or not work.judged else ", and the judge's time"
     what = ", ".join(filter(None, parts)) or "nothing left to do"
-    return (
-        f"{what}: at most {_duration(seconds(work, speed, judge_s))}{rest}, measured on {ROWS} short replies"
-    )
+    least, most = map(_duration, seconds(work, speed, judge_s))
+    time = f"at most {most}" if least == most else f"{least} to {most}"
+    return f"{what}: {time}{rest}, measured on {ROWS} short replies"
 
 
 def _duration(value: float) -> str:

@@ -330,7 +330,7 @@ def test_the_model_itself_replies_to_labelled_prompts_for_the_correlation(comman
     asked = ["--own-replies", "2", "--max-new-tokens", "4", "--judge", f"python:{judge}", "--json"]
     assert run([*command, "--data", str(data), *asked]) == 0
     told = capsys.readouterr()
-    assert "72 replies of at most 4 tokens, 144 requests to the judge: at most" in told.err
+    assert "72 replies of at most 4 tokens, 144 requests to the judge: " in told.err
     evil = json.loads(told.out)["traits"]["evil"]
     assert evil["r_overall"]["value"] > 0.8
     monitoring = evil["monitoring"]

@@ -123,7 +123,7 @@ def test_the_work_is_told_before_it_begins(trait, tmp_path, capsys):
     assert run(command) == 1
     told, replies = capsys.readouterr().err, (2 * 2 * 3 + 3) * 2
     assert f"{replies} replies of at most 24 tokens, {2 * replies} requests to the judge" in told
-    assert re.search(r"at most \d+ seconds, measured on 4 short replies", told)
+    assert re.search(r"\d+ seconds, measured on 4 short replies", told)
     assert len((tmp_path / "work" / "evil" / "rollouts.jsonl").read_text().splitlines()) == 1 + replies
     assert run(command) == 1
     assert re.search(r"^\d+ texts to read: at most", capsys.readouterr().err, re.MULTILINE)

@@ -174,7 +174,7 @@ def test_a_run_on_the_built_in_model_keeps_its_sweep(tmp_path, capsys):
     )
     text = capsys.readouterr().err
     assert told in (0, 2)
-    assert "8 replies of at most 24 tokens, 16 requests to the judge: at most" in text
+    assert "8 replies of at most 24 tokens, 16 requests to the judge: " in text
     sweep = load_sweep(tmp_path / "few" / TRAIT / "sweep.json", TRAIT)
     assert ([c.layer for c in sweep.candidates], sweep.replies) == ([2, 4, 5], 2)
 

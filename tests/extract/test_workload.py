@@ -9,23 +9,30 @@ from guardrail.extract.workload import Speed, Workload, forecast, measured, seco
 SPEED = Speed(prompt_s=0.5, token_s=0.1)
 
 
-def test_work_adds_up_and_its_time_is_an_upper_bound():
-    work = Workload(replies=10, max_new_tokens=20, judged=30, read=4) + Workload(replies=5, max_new_tokens=8)
+def test_work_adds_up_and_its_time_lies_between_two_bounds():
+    work = Workload(replies=10, max_new_tokens=20, judged=30, read=4, batch=64) + Workload(
+        replies=5, max_new_tokens=8
+    )
     assert (work.replies, work.max_new_tokens, work.judged, work.read) == (15, 20, 30, 4)
-    assert seconds(work, SPEED, 0.2) == pytest.approx(15 * (0.5 + 20 * 0.1) + 2 * 4 * 0.5 + 30 * 0.2)
-    assert seconds(work, SPEED, None) == pytest.approx(15 * 2.5 + 4)
+    rest = 15 * 0.5 + 2 * 4 * 0.5
+    assert seconds(work, SPEED, 0.2) == pytest.approx((rest + 4 * 20 * 0.1 + 6, rest + 15 * 20 * 0.1 + 6))
+    assert seconds(work, SPEED, None) == pytest.approx((rest + 8, rest + 30))
 
 
 @pytest.mark.parametrize(
     ("work", "judge_s", "told"),
     [
         (
-            Workload(replies=1200, max_new_tokens=20, judged=2400),
+            Workload(replies=1200, max_new_tokens=20, judged=2400, batch=50),
             0.1,
-            "1,200 replies of at most 20 tokens, 2,400 requests to the judge: at most 54 minutes, measured",
+            "1,200 replies of at most 20 tokens, 2,400 requests to the judge: 17 minutes to 54 minutes",
         ),
-        (Workload(replies=8, max_new_tokens=20, judged=8), None, "at most 20 seconds, and the judge's time,"),
-        (Workload(replies=9000, max_new_tokens=20), 0.1, "at most 6.2 hours, measured on"),
+        (
+            Workload(replies=8, max_new_tokens=20, judged=8, batch=8),
+            None,
+            "12 seconds to 20 seconds, and the judge's time,",
+        ),
+        (Workload(replies=9000, max_new_tokens=20, batch=64), 0.1, "94 minutes to 6.2 hours, measured on"),
         (Workload(read=10), None, "10 texts to read: at most 10 seconds, measured on 4 short replies"),
         (Workload(), None, "nothing left to do: at most 0 seconds"),
     ],

@@ -148,7 +148,12 @@ def workload(selector: str, trial: Trial, vector: TraitVector, folder: Path) -> 
         for name in FILES[selector]
     )
     replies = rows * questions * settings.samples
-    return Workload(replies=replies, max_new_tokens=settings.max_new_tokens, judged=2 * replies)
+    return Workload(
+        replies=replies,
+        max_new_tokens=settings.max_new_tokens,
+        judged=2 * replies,
+        batch=trial.subject.rows,
+    )
 
 
 def merged(*sweeps: Sweep) -> Sweep:
