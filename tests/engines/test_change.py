@@ -168,6 +168,12 @@ def test_a_reload_accepts_a_model_that_the_calibration_fits_and_no_other(tmp_pat
         assert made.engine.fingerprint != first
 
 
+def test_a_model_is_tested_again_while_the_guard_stands_for_its_generate(tmp_path):
+    with guard(tmp_path, policy(threshold=NEVER)) as made, made.installed():
+        with_hook(made.model)
+        assert made.policies.reload()
+
+
 def test_a_reload_does_not_accept_a_hook(tmp_path):
     with guard(tmp_path, policy(threshold=NEVER)) as made:
         with_hook(made.model)

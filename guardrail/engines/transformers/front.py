@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import get_ident
 from typing import Any, TypeAlias
@@ -25,7 +26,17 @@ BYPASS = (
 BARRED = "this model's `generate` runs a forward pass outside of `_prefill`: generation was not guarded"
 
 _asked: ContextVar[bool] = ContextVar("guardrail_asked", default=False)
-"""Whether the generation under way has passed a `PlainCall`, which tells its user what there is to tell."""
+"""Whether whoever generates has been told what there is to tell, or is the guard itself."""
+
+
+@contextmanager
+def unasked() -> Generator[None]:
+    """Generation in here is known not to be guarded: nobody is warned, nothing is put in its place."""
+    before = _asked.set(True)
+    try:
+        yield
+    finally:
+        _asked.reset(before)
 
 
 class ModelEntrance(StandIn):
@@ -140,15 +151,9 @@ class PlainCall(StandIn):
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         instead = self._ask(self.name)
         if instead is None:
-            return self._plainly(*args, **kwargs)
+            with unasked():
+                return self.own(*args, **kwargs)
         return instead(**dict(zip(self.__signature__.parameters, args, strict=False)), **kwargs)
-
-    def _plainly(self, *args: Any, **kwargs: Any) -> Any:
-        before = _asked.set(True)
-        try:
-            return self.own(*args, **kwargs)
-        finally:
-            _asked.reset(before)
 
 
 class Front:

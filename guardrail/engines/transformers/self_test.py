@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from guardrail.engines.transformers.executor import hidden_of
+from guardrail.engines.transformers.front import unasked
 from guardrail.engines.transformers.modes import evaluating
 from guardrail.errors import ModelError
 
@@ -121,9 +122,10 @@ class SelfTest:
 
         config = GenerationConfig(max_new_tokens=1, do_sample=False, num_beams=1, pad_token_id=0)
         # the class's, because a guard may stand in front of the model's own
-        type(self._inner).generate(
-            self._inner, input_ids=self._ids, attention_mask=self._mask, generation_config=config
-        )
+        with unasked():
+            type(self._inner).generate(
+                self._inner, input_ids=self._ids, attention_mask=self._mask, generation_config=config
+            )
 
     def _refuse(self, reason: str) -> NoReturn:
         raise ModelError(f"{type(self._inner).__name__} cannot be guarded: {reason}")
