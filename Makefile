@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: setup demo test lint fix mutation bench bench-gpu real-model real-models demo-model demo-seeds demo-files clean
+.PHONY: setup demo test lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -65,6 +65,12 @@ real-model: $(STAMP)
 
 real-models: $(STAMP)
 	$(BIN)/python -m benchmarks.real.models
+
+# Makes the data of a pack again: fits, calibrates and measures on a real model. DATA: prompts that are not shipped.
+DATA ?= shared/data
+
+pack-smollm2: $(STAMP)
+	$(BIN)/python -m benchmarks.real.packs smollm2 --data $(DATA)
 
 # Makes the demo model with guardrail's own commands. CHECKPOINTS=1 also keeps five intermediate models.
 DEMO := runs/demo
