@@ -36,7 +36,10 @@ def test_from_labelled_prompts_to_a_block(tmp_path, capsys, data):
     printed = capsys.readouterr()
     assert "120 prompts" in printed.err
     assert "sources never seen" in printed.out
-    assert "sources of one class only, held out beside one of the other class: a, c, b, d" in printed.out
+    assert "sources whose prompts all have one label, which is usual: a, c, b, d" in printed.out
+    assert "% of the prompts with it (sources never seen)" in printed.out
+    command = next(line.strip() for line in printed.out.splitlines() if "guardrail calibrate" in line)
+    assert f"# {command}\n" in policy.read_text()
     assert f"--apply {policy}" in printed.out
     write_lines(benign, *(json.dumps(text) for text, harm in texts(300, seed=1) if not harm))
     write_lines(benign, *benign.read_text().splitlines(), *(json.dumps(text) for text, _ in texts(120)[1::2]))

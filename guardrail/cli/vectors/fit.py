@@ -19,7 +19,7 @@ from guardrail.cli.progress import staged
 from guardrail.cli.prompts import InputPrompt, with_system
 from guardrail.cli.vectors.extract import now
 from guardrail.cli.vectors.fit_options import METHODS, FittedOptions, LabelledOptions, SearchOptions
-from guardrail.cli.vectors.fit_policy import next_steps, policy_text
+from guardrail.cli.vectors.fit_policy import calibration, next_steps, policy_text
 from guardrail.cli.vectors.fits import print_fit
 from guardrail.errors import ConfigError
 from guardrail.files.problems import suggest
@@ -56,7 +56,8 @@ def fit(
     if files.benign_out is not None:
         files.benign_out.write_text(aside, encoding="utf-8")
     if files.policy is not None:
-        text = policy_text(vectors, files.out, files.policy, files.fpr)
+        calibrate = calibration(model.name, files.policy, files.out, files.benign_out)
+        text = policy_text(vectors, files.out, files.policy, files.fpr, calibrate)
         files.policy.write_text(text, encoding="utf-8")
     _show(vectors, files, model, output.as_json)
 

@@ -29,14 +29,14 @@ def print_fit(trait: str, fit: LabelledFit) -> None:
         )
         print_table(SOURCES, [_source(one) for one in check.sources])
     if single := _of_one_class(fit):
-        typer.echo(
-            f"\nsources of one class only, held out beside one of the other class: {', '.join(single)}"
-        )
+        typer.echo(f"\nsources whose prompts all have one label, which is usual: {', '.join(single)}")
     columns = ("", "reads", "way to fit", "criterion", "AUROC", "")
     rows = [_candidate(one, one is chosen) for one in fit.candidates[:SHOWN]]
     print_table(columns, rows, title=f"\n{trait}: the best of {len(fit.candidates)} candidates")
     for warning in fit.warnings:
         typer.echo(f"warning: {trait}: {warning}")
+    for check in fit.checks:
+        typer.echo(f"{trait}: finds about {check.recall.value:.0%} of the prompts with it ({check.name})")
 
 
 def _of_one_class(fit: LabelledFit) -> list[str]:
@@ -53,7 +53,7 @@ def _source(one: FitSource) -> Sequence[object]:
 
 
 def _candidate(one: FitCandidate, chosen: bool) -> Sequence[object]:
-    error = "" if one.error is None else f"± {one.error:.3f} from the best"
+    error = "" if one.error is None else f"standard error {one.error:.3f}"
     mark = "chosen" if chosen else ""
     return (mark, _places(one), _way(one), f"{one.value:.3f}", f"{one.auroc:.4f}", error)
 
