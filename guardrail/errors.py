@@ -123,7 +123,7 @@ class JudgeError(ExtractionError):
 
 
 class UselessJudge(JudgeError):
-    """A judge does no better than chance on replies of which everybody knows which one shows the trait."""
+    """A judge does no better than chance on replies where it is obvious which one shows the trait."""
 
 
 class NotInduced(ExtractionError):

@@ -106,9 +106,7 @@ def _logged() -> Generator[None]:
 
 def _ended(code: int) -> int:
     if code == INTERRUPTED:
-        print(
-            "interrupted; if the verb keeps its work, run the same command again to resume", file=sys.stderr
-        )
+        print("interrupted; commands that keep their work go on when they are run again", file=sys.stderr)
     return code
 
 

@@ -58,7 +58,7 @@ def check(
     *,
     output: OutputOptions,
 ) -> None:
-    """Let a judge rate a few pairs of replies of which everybody knows which one shows the trait.
+    """Let a judge rate a few pairs of replies where it is obvious which one shows the trait.
 
     The exit code is 1 if it does no better than chance on a trait: it is useless for this trait.
     --device, --device-map and --dtype are for a judge local:MODEL. --model, --chat-template and --engine
@@ -94,7 +94,7 @@ def _print_checks(found: JudgeChecks, traits: Sequence[str]) -> None:
         )
         for one in found.checks
     ]
-    print_table(columns, rows, title=f"{found.judge}, on replies of which everybody knows the right one")
+    print_table(columns, rows, title=f"{found.judge}, on replies where the right one is obvious")
     for one in found.checks:
         if not one.useful:
             typer.echo(f"useless for this: {one.finding}")

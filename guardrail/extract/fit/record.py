@@ -110,7 +110,8 @@ def _warnings(scored: Sequence[Stratum], choice: Choice) -> list[str]:
             )
     small = [s.source or "(no source)" for s in scored if not s.positive and len(s) < FEW]
     if small:
-        found.append(f"fewer than {FEW} harmless prompts, so a rate of 1 % is not seen: {', '.join(small)}")
+        names = ", ".join(small)
+        found.append(f"fewer than {FEW} harmless prompts, too few to measure a rate of 1 %: {names}")
     if choice.chosen.rank[0] >= EASY:
         found.append(
             "the held-out prompts are too easy to choose by: add harmless prompts that look like the trait, "

@@ -1,4 +1,4 @@
-"""Checks a judge on pairs of replies of which everybody knows which one shows the trait, before long work.
+"""Checks a judge on pairs of replies where it is obvious which one shows the trait, before long work.
 
 A pair is won if both replies have a score and the one with the trait has the higher one. A judge that tosses
 coins wins half of them, so as many must be won as chance wins in at most 5 % of all cases (a sign test).
