@@ -14,7 +14,7 @@ from guardrail.cli.progress import doing
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
-    from guardrail.extract.endpoint.messages import EndpointSettings
+    from guardrail.endpoint.messages import EndpointSettings
     from guardrail.extract.judges.check import JudgeChecks
     from guardrail.plugins.protocols import Judge
     from guardrail.traits import TraitDefinition
@@ -45,7 +45,7 @@ def _local(model: ModelOptions, cache: Path | None) -> Judge:
 
 def endpoint_of(options: EndpointOptions) -> EndpointSettings:
     """The settings of an endpoint, with the defaults for the rest."""
-    from guardrail.extract.endpoint.messages import EndpointSettings
+    from guardrail.endpoint.messages import EndpointSettings
 
     return settings(EndpointSettings, options)
 

@@ -128,8 +128,8 @@ def author(
 
 
 def _authored(name: str, path: Path, given: AuthorOptions, service: EndpointOptions) -> TraitDefinition:
+    from guardrail.endpoint.client import Endpoint
     from guardrail.extract.author import dialogue
-    from guardrail.extract.endpoint.client import Endpoint
 
     commission = settings(dialogue.Commission, given, name=name, model=given.author_model)
     dialogue.check_commission(commission, path)

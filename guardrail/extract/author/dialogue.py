@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from guardrail.endpoint.client import Endpoint
+from guardrail.endpoint.messages import ChatAnswer, ChatRequest
 from guardrail.errors import Problem, TraitError
 from guardrail.extract.author.answer import read_definition
 from guardrail.extract.author.prompt import first_prompt, repair_prompt
-from guardrail.extract.endpoint.client import Endpoint
-from guardrail.extract.endpoint.messages import ChatAnswer, ChatRequest
 from guardrail.traits import TraitDefinition, dump_definition, parse_definition
 from guardrail.traits.checks import NAME, NAME_IN_WORDS, complete
 from guardrail.types import Message

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from guardrail.extract.endpoint.messages import TokenLogprob
+from guardrail.endpoint.messages import TokenLogprob
 from guardrail.extract.judges.opinions import Opinion
 
 TOP = 20

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guardrail.endpoint.messages import EndpointSettings
 from guardrail.errors import ConfigError
-from guardrail.extract.endpoint.messages import EndpointSettings
 from guardrail.files.problems import suggest
 from guardrail.plugins.protocols import Judge
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
+from guardrail.endpoint.client import Endpoint, EndpointSettings
+from guardrail.endpoint.messages import ChatAnswer, ChatRequest, TokenLogprob
+from guardrail.endpoint.refusals import key_from, shown_url
 from guardrail.errors import EndpointError, JudgeError
-from guardrail.extract.endpoint.client import Endpoint, EndpointSettings
-from guardrail.extract.endpoint.messages import ChatAnswer, ChatRequest, TokenLogprob
-from guardrail.extract.endpoint.refusals import key_from, shown_url
 from guardrail.extract.judges.aggregation import TOP, aggregate
 from guardrail.extract.judges.cache import Opinions, in_order
 from guardrail.extract.judges.opinions import Opinion

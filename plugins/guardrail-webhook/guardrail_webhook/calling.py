@@ -9,6 +9,8 @@ from typing import Literal, Self
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from guardrail.endpoint.bodies import Overrun, body_of
+
 LIMIT = 1 << 16
 """The maximum size of an answer, in bytes."""
 
@@ -43,20 +45,10 @@ def call(url: str, question: Mapping[str, object], timeout_s: float, token: str 
         ):
             if response.status_code != httpx.codes.OK:
                 raise WebhookError(f"status {response.status_code}")
-            return Verdict.model_validate_json(_body(response, deadline))
+            return Verdict.model_validate_json(body_of(response, deadline, LIMIT))
+    except Overrun as overrun:
+        raise WebhookError(str(overrun)) from overrun
     except httpx.HTTPError as error:
         raise WebhookError(repr(error)) from error
     except ValidationError as error:
         raise WebhookError(f"not a verdict: {error.errors()[0]['msg']}") from error
-
-
-def _body(response: httpx.Response, deadline: float) -> bytes:
-    # httpx limits each read, not their sum, so a slow trickle would hold the request for ever
-    body = b""
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > LIMIT:
-            raise WebhookError(f"the answer has more than {LIMIT} bytes")
-        if time.monotonic() > deadline:
-            raise WebhookError("the answer took too long")
-    return body

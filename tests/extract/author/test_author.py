@@ -7,11 +7,11 @@ import pytest
 from endpoints import failed, said, script, server
 
 from guardrail.cli import run
+from guardrail.endpoint.client import Endpoint, EndpointSettings
 from guardrail.errors import EndpointError, TraitError
 from guardrail.extract.author.answer import read_definition
 from guardrail.extract.author.dialogue import Commission, check_commission, store_definition, write_definition
 from guardrail.extract.author.prompt import first_prompt
-from guardrail.extract.endpoint.client import Endpoint, EndpointSettings
 from guardrail.traits import load_definition
 
 NAME, MEANING = "contempt", "Answers with contempt for the person who asks."

@@ -19,9 +19,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from guardrail import demo
 from guardrail.demo.recognise import recognise
+from guardrail.endpoint.client import EndpointSettings
+from guardrail.endpoint.messages import TokenLogprob
 from guardrail.errors import ConfigError, JudgeError
-from guardrail.extract.endpoint.client import EndpointSettings
-from guardrail.extract.endpoint.messages import TokenLogprob
 from guardrail.extract.judges import COHERENCE_RUBRIC, coherence_request, find_judge, trait_request
 from guardrail.extract.judges.aggregation import aggregate, number_in
 from guardrail.extract.judges.cache import CachedJudge, key_of

@@ -20,10 +20,11 @@ from typing import Self
 
 import httpx
 
+from guardrail.endpoint.bodies import Overrun, body_of
+from guardrail.endpoint.messages import ChatAnswer, ChatRequest, Nonsense, read_answer
+from guardrail.endpoint.messages import EndpointSettings as EndpointSettings
+from guardrail.endpoint.refusals import Failure, Transient, failure_of, key_from, shown_url
 from guardrail.errors import EndpointError
-from guardrail.extract.endpoint.messages import ChatAnswer, ChatRequest, Nonsense, read_answer
-from guardrail.extract.endpoint.messages import EndpointSettings as EndpointSettings
-from guardrail.extract.endpoint.refusals import Failure, Transient, failure_of, key_from, shown_url
 
 log = logging.getLogger("guardrail")
 MAX_BYTES = 16_000_000
@@ -127,7 +128,9 @@ class Endpoint:
         url = f"{self.settings.base_url.rstrip('/')}/chat/completions"
         try:
             with self._client.stream("POST", url, json=request.body()) as response:
-                content = self._content(response, deadline)
+                content = body_of(response, deadline, MAX_BYTES)
+        except Overrun as overrun:
+            raise Transient(str(overrun)) from overrun
         except httpx.TimeoutException as error:
             raise Transient(f"did not answer within {self.settings.timeout_s:g} s") from error
         except httpx.RequestError as error:
@@ -140,17 +143,6 @@ class Endpoint:
             return read_answer(content)
         except Nonsense as error:
             raise Transient(f"answered nonsense: {error}", response.status_code) from error
-
-    def _content(self, response: httpx.Response, deadline: float) -> bytes:
-        # httpx only bounds each read, so an answer that trickles in would never end
-        content = bytearray()
-        for piece in response.iter_bytes():
-            content += piece
-            if time.monotonic() > deadline:
-                raise Transient(f"did not finish its answer within {self.settings.timeout_s:g} s")
-            if len(content) > MAX_BYTES:
-                raise Transient(f"answered nonsense: more than {MAX_BYTES:,} bytes")
-        return bytes(content)
 
     def _refused(self, response: httpx.Response, content: bytes) -> None:
         failure = failure_of(response, content, self.settings.api_key_env, has_key=bool(self._key))

@@ -10,9 +10,9 @@ from email.utils import formatdate
 import pytest
 from endpoints import Response, failed, said, script, server
 
+from guardrail.endpoint.client import Endpoint, EndpointSettings
+from guardrail.endpoint.messages import ChatRequest
 from guardrail.errors import ConfigError, EndpointError
-from guardrail.extract.endpoint.client import Endpoint, EndpointSettings
-from guardrail.extract.endpoint.messages import ChatRequest
 from guardrail.types import Message
 
 KEY = "sk-very-secret-0123"
@@ -175,7 +175,7 @@ def test_a_server_that_never_answers():
 def test_a_server_that_drips():
     with server(script(Response(delay=0.1, pieces=(b"{",) + (b" ",) * 20))) as (url, _):
         started = time.monotonic()
-        assert "did not finish its answer within 0.3 s" in str(refused(url, timeout_s=0.3, attempts=1))
+        assert "did not finish its answer in time" in str(refused(url, timeout_s=0.3, attempts=1))
         assert time.monotonic() - started < 1.8
 
 
