@@ -8,6 +8,7 @@ GuardrailError
 │   ├── VectorError          trait vectors: format, shape, NaN, zero norm, another model
 │   ├── CalibrationError     benign statistics: format, another model or vector file, too few prompts
 │   ├── ModelError           the model or its tokenizer cannot be guarded
+│   ├── RestartNeeded        a reload would change what a guard takes once, when it starts
 │   └── PluginError          a plugin that is missing, misspelt or refuses to load
 ├── ExtractionError          extraction, calibration or evaluation stopped; finished work is kept
 │   ├── EndpointError        an OpenAI-compatible endpoint is down, slow, refuses or answers nonsense
@@ -100,6 +101,10 @@ class CalibrationError(ConfigError):
 
 class ModelError(ConfigError):
     """The model or its tokenizer cannot be guarded."""
+
+
+class RestartNeeded(ConfigError):
+    """A reload would change what a guard takes once, when it starts."""
 
 
 class PluginError(ConfigError):

@@ -12,7 +12,7 @@ from platform import python_version
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import Engine
-from guardrail.errors import AuditError, ConfigError
+from guardrail.errors import AuditError, ConfigError, RestartNeeded
 from guardrail.files.records import new_id, utc_now
 from guardrail.plugins.audit import Change, ChangeKind
 from guardrail.policy.loading import ActivePolicies
@@ -69,10 +69,10 @@ class History:
             self._last = change
 
     def reloaded(self, candidate: ActivePolicies) -> None:
-        """Record policies before they come into force. Raises ConfigError if they cannot, and AuditError."""
+        """Record policies before they come into force. Raises RestartNeeded and AuditError."""
         for key in FIXED:
             if getattr(candidate.policies, key) != getattr(self._active.policies, key):
-                raise ConfigError(
+                raise RestartNeeded(
                     f"`{key}` cannot change while the guard runs: start it again, or change it back"
                 )
         before, self._active = self._active, candidate

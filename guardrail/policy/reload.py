@@ -5,17 +5,20 @@ from __future__ import annotations
 import atexit
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from guardrail.errors import ConfigError
 from guardrail.files.forks import freed, renewed
-from guardrail.files.yaml import read_document
+from guardrail.files.yaml import parse_document
 from guardrail.plugins.manager import Plugins
 from guardrail.plugins.packs import is_reference
 from guardrail.policy.loading import (
@@ -34,6 +37,17 @@ Accept = Callable[[ActivePolicies], None]
 ATTEMPTS = 5
 SETTLE_S = 0.05
 """A file that was being written while it was read is read again after this pause."""
+REST_S = 0.1
+"""How long a file must not have been written to: the first half of a policy file may be a valid file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What one reload did: the policies in force before and after it, and why it failed, if it did."""
+
+    before: ActivePolicies
+    after: ActivePolicies
+    error: Exception | None = None
 
 
 class PolicyWatcher:
@@ -87,18 +101,26 @@ class PolicyWatcher:
 
     def reload(self) -> bool:
         """Check the current file and swap it in. On any failure keep the last good policies; return False."""
+        return self.try_reload().error is None
+
+    def try_reload(self) -> Reload:
+        """As `reload`; says which policies were in force before and after, and what was wrong."""
         with self._lock:
-            try:
-                candidate = self._settled()
-                if self.entering is not None:
-                    self.entering(candidate)
-            except Exception as error:
-                self._failed(error)
-                return False
-            _tell(w for w in candidate.plan.warnings if w not in self._active.plan.warnings)
-            self._active, self.loaded_at = candidate, datetime.now(UTC)
-            self.error, self.reloads = None, self.reloads + 1
-            return True
+            return self._reload()
+
+    def _reload(self) -> Reload:
+        before = self._active
+        try:
+            candidate = self._settled()
+            if self.entering is not None:
+                self.entering(candidate)
+        except Exception as error:
+            self._failed(error)
+            return Reload(before, before, error)
+        _tell(w for w in candidate.plan.warnings if w not in before.plan.warnings)
+        self._active, self.loaded_at = candidate, datetime.now(UTC)
+        self.error, self.reloads = None, self.reloads + 1
+        return Reload(before, candidate)
 
     def watch(self, interval_s: float = 2.0) -> None:
         """Reload whenever the policy file, or a file that it refers to, changes in content."""
@@ -136,11 +158,15 @@ class PolicyWatcher:
     def _poll(self, interval_s: float) -> None:
         while not self._stop.wait(interval_s):
             try:
-                if self._digest() != self._seen:
-                    self.reload()
+                self._look()
             except BaseException as error:
                 # whatever it is, also a plugin's SystemExit: nobody would start this thread again
                 self._failed(error)
+
+    def _look(self) -> None:
+        with self._lock:
+            if self._digest() != self._seen:
+                self._reload()
 
     def _failed(self, error: BaseException) -> None:
         self.error, self.failures = error, self.failures + 1
@@ -149,6 +175,7 @@ class PolicyWatcher:
     def _settled(self) -> ActivePolicies:
         """A candidate from files that stayed as they were while they were read. Raises whatever is wrong."""
         for _ in range(ATTEMPTS):
+            time.sleep(_unrest_s(self._files()))
             self._seen = self._digest()
             try:
                 candidate = self._candidate()
@@ -169,12 +196,13 @@ class PolicyWatcher:
         return candidate
 
     def _digest(self) -> str:
-        if not isinstance(self._source, str | Path):
-            return ""
         digest = hashlib.sha256()
-        for path in _files(Path(self._source)):
+        for path in self._files():
             digest.update(_content(path))
         return digest.hexdigest()
+
+    def _files(self) -> list[Path]:
+        return _files(Path(self._source)) if isinstance(self._source, str | Path) else []
 
 
 def _tell(warnings: Iterable[str]) -> None:
@@ -184,21 +212,28 @@ def _tell(warnings: Iterable[str]) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    """The policy file and, if it can be read, the vector and calibration files that it refers to.
-
-    Those of a pack do not change while it is installed.
-    """
+    """The policy file and, if it can be read, the vector and calibration files that it refers to."""
     try:
-        data = read_document(path).data
-        named = [
-            resolve(name, path.parent)
-            for key, resolve in (("vectors", resolve_vectors), ("calibration", resolve_calibration))
-            if isinstance(name := data.get(key), str) and not is_reference(name)
-        ]
+        return [path, *_named(path, path.read_bytes())]
     except Exception:
         # what is wrong is for the reload to say; until it is mended, the file itself is all there is to watch
         return [path]
-    return [path, *named]
+
+
+@lru_cache(maxsize=8)
+def _named(path: Path, content: bytes) -> tuple[Path, ...]:
+    """The files that this content of a policy file refers to; those of a pack do not change.
+
+    Cached, because a watcher asks every two seconds and YAML is slow to read.
+    """
+    data = parse_document(content.decode("utf-8-sig"), str(path), path, os.environ).data
+    kinds = (("vectors", resolve_vectors), ("calibration", resolve_calibration))
+    given = [(data.get(key), resolve) for key, resolve in kinds]
+    return tuple(
+        resolve(name, path.parent)
+        for name, resolve in given
+        if isinstance(name, str) and not is_reference(name)
+    )
 
 
 def _content(path: Path) -> bytes:
@@ -206,3 +241,17 @@ def _content(path: Path) -> bytes:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError:
         return b"unreadable"
+
+
+def _unrest_s(paths: Iterable[Path]) -> float:
+    """How much longer to wait until no file was written to for REST_S. A rename or a link changes no file."""
+    age = time.time() - max(map(_written, paths), default=0.0)
+    return min(max(0.0, REST_S - age), REST_S)
+
+
+def _written(path: Path) -> float:
+    """When the file was last written to, in seconds since 1970; 0 if there is none."""
+    try:
+        return path.stat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
