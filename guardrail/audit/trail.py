@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -18,14 +18,18 @@ R = TypeVar("R", AuditRecord, Change)
 
 @dataclass
 class AuditTrail:
-    """Writes every record to every sink. `dropped` counts the records lost under `on_error: drop`.
+    """Writes every record to every sink, even if one of them fails.
 
-    Sinks get conversation ids and tags under another name unless `clear` lists them.
+    `failures` counts the writes that failed, `dropped` those lost under `on_error: drop`; `failing` says why
+    the latest record was not written everywhere, and is None if it was. Sinks get conversation ids and tags
+    under another name unless `clear` lists them.
     """
 
     sinks: Mapping[str, AuditSink]
     settings: AuditSettings
     dropped: int = 0
+    failures: int = 0
+    failing: str | None = None
     _key: Key | None = field(init=False, repr=False)
     _warned: set[str] = field(default_factory=set[str], repr=False)
 
@@ -34,21 +38,18 @@ class AuditTrail:
 
     def decided(self, record: AuditRecord) -> None:
         """Call before the first byte of the reply. Raises AuditError unless records may be dropped."""
-        hidden = self._hidden(record) if self.sinks else record
-        for sink in self.sinks.values():
-            self._write(sink, sink.decided, hidden)
+        if self.sinks:
+            self._write([(sink.name, sink.decided) for sink in self.sinks.values()], self._hidden(record))
 
     def finished(self, record: AuditRecord) -> None:
         """Call at the end of the request. Raises AuditError unless records may be dropped."""
-        hidden = self._hidden(record) if self.sinks else record
-        for sink in self.sinks.values():
-            self._write(sink, sink.finished, hidden)
+        if self.sinks:
+            self._write([(sink.name, sink.finished) for sink in self.sinks.values()], self._hidden(record))
 
     def changed(self, change: Change) -> None:
         """Call before a change takes effect. Raises AuditError unless records may be dropped."""
-        for sink in self.sinks.values():
-            if isinstance(sink, ChangeSink):
-                self._write(sink, sink.changed, change)
+        sinks = self.sinks.values()
+        self._write([(sink.name, sink.changed) for sink in sinks if isinstance(sink, ChangeSink)], change)
 
     def close(self) -> None:
         """Close every sink."""
@@ -63,17 +64,35 @@ class AuditTrail:
             tags = tuple(sorted(alias(tag, self._key) for tag in tags))
         return replace(record, conversation=conversation, tags=tags)
 
-    def _write(self, sink: AuditSink, write: Callable[[R], None], record: R) -> None:
-        try:
-            write(record)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            # a plugin's error may quote the record, and with it the prompt
-            said = str(error) if isinstance(error, AuditError) else outline(error)
-            if self.settings.on_error == "block":
-                raise AuditError(f"audit sink `{sink.name}`: {said}") from error
-            self.dropped += 1
-            if sink.name not in self._warned:
-                log.warning("audit sink %s dropped a record: %s", sink.name, said)
-            self._warned.add(sink.name)
+    def _write(self, writes: Sequence[tuple[str, Callable[[R], None]]], record: R) -> None:
+        failed = [error for sink, write in writes if (error := _failure(sink, write, record))]
+        if writes:
+            self.failing = str(failed[0]) if failed else None
+        self.failures += len(failed)
+        if failed and self.settings.on_error == "block":
+            raise failed[0]
+        self.dropped += len(failed)
+        for error in failed:
+            self._warn(error)
+
+    def _warn(self, error: AuditError) -> None:
+        """Once for each sink."""
+        sink = str(error).partition(":")[0]
+        if sink not in self._warned:
+            log.warning("a record was dropped: %s", error)
+        self._warned.add(sink)
+
+
+def _failure(sink: str, write: Callable[[R], None], record: R) -> AuditError | None:
+    try:
+        write(record)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # a plugin's error may quote the record, and with it the prompt
+        failure = AuditError(
+            f"audit sink `{sink}`: {error if isinstance(error, AuditError) else outline(error)}"
+        )
+        failure.__cause__ = error
+        return failure
+    return None

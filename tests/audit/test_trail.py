@@ -1,6 +1,7 @@
 """All sinks as one, and what happens to a record that cannot be written."""
 
 import logging
+from contextlib import suppress
 
 import pytest
 
@@ -47,3 +48,24 @@ def test_a_record_that_may_be_dropped_is_counted_and_warned_of_once(caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "memory" in caplog.text
     assert whole.events == [("decided", "r-1"), ("finished", "r-1")]
+
+
+def test_what_one_sink_cannot_write_the_others_do():
+    whole = MemoryAudit()
+    made = trail(MemoryAudit(failing=True), whole)
+    with pytest.raises(AuditError):
+        made.decided(audit_record())
+    assert whole.events == [("decided", "r-1")]
+
+
+@pytest.mark.parametrize("on_error", ["block", "drop"])
+def test_a_trail_counts_failures_and_says_whether_it_fails_now(on_error):
+    sink = MemoryAudit(failing=True)
+    made = trail(sink, on_error=on_error)
+    for _ in range(2):
+        with suppress(AuditError):
+            made.decided(audit_record())
+    assert (made.failures, made.failing) == (2, "audit sink `memory`: OSError")
+    sink.failing = False
+    made.finished(audit_record())
+    assert (made.failures, made.failing) == (2, None)
