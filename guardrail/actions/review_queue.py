@@ -42,12 +42,17 @@ TICKETS = Table(
         "resolved": "TEXT",
         "resolver": "TEXT",
         "note": "TEXT",
+        "answer": "TEXT",
+        "client": "TEXT",
+        "prompt_sha256": "TEXT NOT NULL DEFAULT ''",
+        "used": "TEXT",
     },
     "STRICT",
     {"tickets_state": "state, created"},
 )
-NEW = "id, policy, state, created, decision, messages"
-COLUMNS = f"{NEW}, resolved, resolver, note"
+COLUMNS = ", ".join(TICKETS.columns)
+LATER = ("resolved", "resolver", "note", "answer", "client", "prompt_sha256", "used")
+SHOWN = ("id", "policy", "state", "created", *LATER)
 
 
 class ReviewQueue:
@@ -65,16 +70,19 @@ class ReviewQueue:
 
     def open(self, ticket: Ticket) -> None:
         """Store a pending ticket."""
-        row = (
-            ticket.id,
-            ticket.policy,
-            "pending",
-            ticket.created,
-            json.dumps(decision_to_json(ticket.decision)),
-            json.dumps(messages_to_json(ticket.messages)),
-        )
+        row = {
+            "id": ticket.id,
+            "policy": ticket.policy,
+            "state": "pending",
+            "created": ticket.created,
+            "decision": json.dumps(decision_to_json(ticket.decision)),
+            "messages": json.dumps(messages_to_json(ticket.messages)),
+            "client": ticket.client,
+            "prompt_sha256": ticket.prompt_sha256,
+        }
+        places = ", ".join(f":{name}" for name in row)
         with self._writing() as database:
-            database.execute(f"INSERT INTO tickets ({NEW}) VALUES (?, ?, ?, ?, ?, ?)", row)
+            database.execute(f"INSERT INTO tickets ({', '.join(row)}) VALUES ({places})", row)
 
     def get(self, ticket_id: str) -> Ticket | None:
         """The ticket, or None."""
@@ -84,14 +92,25 @@ class ReviewQueue:
         """Tickets that nobody has resolved, oldest first."""
         return self._select("WHERE state = 'pending' ORDER BY created, id")
 
-    def resolve(self, ticket_id: str, approve: bool, resolver: str, note: str | None = None) -> Ticket:
-        """Approve or deny a pending ticket. Raises EscalationError if it is unknown or already resolved."""
+    def resolve(
+        self,
+        ticket_id: str,
+        approve: bool,
+        resolver: str,
+        note: str | None = None,
+        answer: str | None = None,
+    ) -> Ticket:
+        """Approve, answer or deny a pending ticket. Raises EscalationError if it is not pending."""
+        if answer is not None and (approve or not answer.strip()):
+            raise EscalationError("a person's answer is a text, and stands in place of the model's")
+        # an answer is kept as a denial with a text: that is all that files of older versions allow, and how
+        # an older version reads it
         state = "approved" if approve else "denied"
         with self._writing() as database:
             changed = database.execute(
-                "UPDATE tickets SET state = ?, resolved = ?, resolver = ?, note = ? "
+                "UPDATE tickets SET state = ?, resolved = ?, resolver = ?, note = ?, answer = ? "
                 "WHERE id = ? AND state = 'pending'",
-                (state, utc_now(), resolver, note, ticket_id),
+                (state, utc_now(), resolver, note, answer, ticket_id),
             ).rowcount
         ticket = self.get(ticket_id)
         if ticket is None:
@@ -100,10 +119,20 @@ class ReviewQueue:
             raise EscalationError(f"ticket {ticket_id} was already {ticket.state} by {ticket.resolver}")
         return ticket
 
+    def use(self, ticket_id: str) -> bool:
+        """Use an approval: True once, in whichever process comes first."""
+        with self._writing() as database:
+            used = database.execute(
+                "UPDATE tickets SET used = ? WHERE id = ? AND state = 'approved' AND used IS NULL",
+                (utc_now(), ticket_id),
+            )
+            return used.rowcount == 1
+
     def _select(self, condition: str, *values: str) -> list[Ticket]:
         if not self.path.exists():
             return []
         with self._reported(), connection(self.path, TICKETS) as database:
+            database.row_factory = sqlite3.Row
             rows = database.execute(f"SELECT {COLUMNS} FROM tickets {condition}", values).fetchall()
         return [_ticket(row) for row in rows]
 
@@ -130,24 +159,21 @@ def default_path() -> Path:
 
 def ticket_to_json(ticket: Ticket) -> Json:
     """A ticket with its conversation."""
-    return pick(ticket, ("id", "policy", "state", "created", "resolved", "resolver", "note")) | {
+    return pick(ticket, SHOWN) | {
         "decision": decision_to_json(ticket.decision),
         "messages": messages_to_json(ticket.messages),
     }
 
 
-def _ticket(row: tuple[str, ...]) -> Ticket:
-    ticket_id, policy, state, created, decision, messages, resolved, resolver, note = row
+def _ticket(row: sqlite3.Row) -> Ticket:
     return Ticket(
-        id=ticket_id,
-        policy=policy,
-        state=state,  # type: ignore[arg-type]
-        created=created,
-        decision=decision_from_json(json.loads(decision)),
-        messages=messages_from_json(json.loads(messages)),
-        resolved=resolved,
-        resolver=resolver,
-        note=note,
+        id=row["id"],
+        policy=row["policy"],
+        state=row["state"] if row["answer"] is None else "answered",
+        created=row["created"],
+        decision=decision_from_json(json.loads(row["decision"])),
+        messages=messages_from_json(json.loads(row["messages"])),
+        **{name: row[name] for name in LATER},
     )
 
 

@@ -178,8 +178,9 @@ def pending(queue: QueueFile = None, *, output: OutputOptions) -> None:
 @takes_options
 def resolve(
     ticket: Annotated[str, Argument(help="Id of the ticket.")],
-    approve: Annotated[bool, Option("--approve/--deny", help="The decision.")],
     by: Annotated[str, Option(help="Who decides: a name that the records will keep.")],
+    approve: Annotated[bool | None, Option("--approve/--deny", help="The model answers, or not.")] = None,
+    answer: Annotated[str | None, Option(help="Your own answer, in place of the model's.")] = None,
     note: Annotated[str | None, Option(help="Reason for the decision.")] = None,
     queue: QueueFile = None,
     log: Annotated[Path | None, Option(help="Audit log that shall say who decided, as well.")] = None,
@@ -187,14 +188,16 @@ def resolve(
     seal: SealOptions,
     output: OutputOptions,
 ) -> None:
-    """Approve or deny a ticket, once."""
+    """Approve, deny or answer a ticket, once."""
     from guardrail.actions.review_queue import ticket_to_json
     from guardrail.plugins.audit import Review
 
     if not by.strip():
         raise ConfigError("--by must name who decides")
+    if (approve is None) == (answer is None):
+        raise ConfigError("give exactly one of --approve, --deny and --answer")
     written = None if log is None else _sink(log, seal)
-    done = _queue(queue).resolve(ticket, approve, by, note)
+    done = _queue(queue).resolve(ticket, approve or False, by, note, answer)
     if written is not None:
         written.reviewed(Review(time=done.resolved or "", ticket_id=done.id, state=done.state, reviewer=by))
     if output.as_json:

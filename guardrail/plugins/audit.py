@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Protocol, Self, TypeAlias, runtime_checka
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from guardrail.types import Decision, Message, Outcome, Timing
+from guardrail.types import Decision, Message, Outcome, TicketState, Timing
 
 ChangeKind: TypeAlias = Literal["started", "policies_changed", "model_changed", "stopped"]
 
@@ -110,7 +110,7 @@ class Review:
 
     time: str
     ticket_id: str
-    state: Literal["pending", "approved", "denied"]
+    state: TicketState
     reviewer: str
 
 

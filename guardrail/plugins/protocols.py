@@ -68,14 +68,25 @@ Complete: TypeAlias = Callable[[Sequence[Message]], str]
 
 @runtime_checkable
 class EscalationSink(Protocol):
-    """Stores tickets. `open` returns only once the ticket is stored."""
+    """Stores tickets. `open` returns only once the ticket is stored; each ticket is resolved once.
+
+    `answer` is the person's own, in place of the model's. `use` takes up an approval: True once, then False.
+    """
 
     name: str
 
     def open(self, ticket: Ticket) -> None: ...
     def get(self, ticket_id: str) -> Ticket | None: ...
     def pending(self) -> Sequence[Ticket]: ...
-    def resolve(self, ticket_id: str, approve: bool, resolver: str, note: str | None = None) -> Ticket: ...
+    def resolve(
+        self,
+        ticket_id: str,
+        approve: bool,
+        resolver: str,
+        note: str | None = None,
+        answer: str | None = None,
+    ) -> Ticket: ...
+    def use(self, ticket_id: str) -> bool: ...
 
 
 @runtime_checkable

@@ -96,17 +96,36 @@ class MemoryQueue:
         self._check()
         return [ticket for ticket in self.tickets.values() if ticket.state == "pending"]
 
-    def resolve(self, ticket_id: str, approve: bool, resolver: str, note: str | None = None) -> Ticket:
-        """Approve or deny a pending ticket. Raises EscalationError if it is unknown or already resolved."""
+    def resolve(
+        self,
+        ticket_id: str,
+        approve: bool,
+        resolver: str,
+        note: str | None = None,
+        answer: str | None = None,
+    ) -> Ticket:
+        """Approve, answer or deny a pending ticket. Raises EscalationError if it is not pending."""
         self._check()
         with self._lock:
             ticket = self.tickets.get(ticket_id)
             if ticket is None or ticket.state != "pending":
                 raise EscalationError(f"ticket {ticket_id}: {ticket.state if ticket else 'unknown'}")
-            state = "approved" if approve else "denied"
-            done = replace(ticket, state=state, resolved=utc_now(), resolver=resolver, note=note)
+            state = "approved" if approve else "denied" if answer is None else "answered"
+            done = replace(
+                ticket, state=state, resolved=utc_now(), resolver=resolver, note=note, answer=answer
+            )
             self.tickets[ticket_id] = done
         return done
+
+    def use(self, ticket_id: str) -> bool:
+        """Use an approval, once."""
+        self._check()
+        with self._lock:
+            ticket = self.tickets.get(ticket_id)
+            if ticket is None or ticket.state != "approved" or ticket.used:
+                return False
+            self.tickets[ticket_id] = replace(ticket, used=utc_now())
+        return True
 
     def _check(self) -> None:
         if self.failing:

@@ -23,6 +23,7 @@ Stage: TypeAlias = Literal["prompt", "response"]
 Status: TypeAlias = Literal["evaluated", "error", "not_evaluated"]
 Operator: TypeAlias = Literal["add", "ablate", "cap"]
 FailureAction: TypeAlias = Literal["block", "allow", "escalate"]
+TicketState: TypeAlias = Literal["pending", "approved", "denied", "answered"]
 Outcome: TypeAlias = Literal[
     "answered", "blocked", "rephrased", "escalated", "checked", "error", "cancelled", "late", "interrupted"
 ]
@@ -242,17 +243,25 @@ def _number(value: object, kind: type | tuple[type, ...] = (int, float)) -> bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A prompt that waits for a person. `state` is pending, approved or denied."""
+    """A prompt that waits for a person.
+
+    `state` is pending, approved (the model answers), denied, or answered: `answer` is what the person wrote.
+    `client` is who asked. An approval holds for the prompt with this `prompt_sha256`, until it is `used`.
+    """
 
     id: str
     policy: str
-    state: Literal["pending", "approved", "denied"]
+    state: TicketState
     created: str
     decision: Decision
     messages: tuple[Message, ...]
     resolved: str | None = None
     resolver: str | None = None
     note: str | None = None
+    answer: str | None = None
+    client: str | None = None
+    prompt_sha256: str = ""
+    used: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,10 @@
+import json
 import multiprocessing
 import sqlite3
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 from guardrail.actions.review_queue import ReviewQueue, default_path
 from guardrail.errors import EscalationError
+from guardrail.files.records import decision_to_json
 from guardrail.plugins.protocols import EscalationSink
 from guardrail.testing import ticket
 from guardrail.types import Message, Score, Steering
@@ -74,6 +78,52 @@ def test_a_ticket_is_resolved_once(queue):
     assert queue.get("t-1") == done
 
 
+def test_a_person_can_answer_by_hand(queue):
+    queue.open(ticket())
+    done = queue.resolve("t-1", False, "ann", "asked the doctor", "Twice a day.")
+    assert (done.state, done.answer, done.note) == ("answered", "Twice a day.", "asked the doctor")
+    assert queue.get("t-1") == done
+
+
+@pytest.mark.parametrize(("approve", "answer"), [(True, "Twice a day."), (False, " ")])
+def test_an_answer_stands_alone_and_has_a_text(queue, approve, answer):
+    queue.open(ticket())
+    with pytest.raises(EscalationError, match="a person's answer"):
+        queue.resolve("t-1", approve, "ann", answer=answer)
+    assert queue.get("t-1").state == "pending"
+
+
+def test_an_approval_is_used_once(queue):
+    queue.open(ticket())
+    assert not queue.use("t-1")
+    queue.resolve("t-1", True, "ann")
+    assert [queue.use("t-1"), queue.use("t-1"), queue.use("t-9")] == [True, False, False]
+    assert queue.get("t-1").used is not None
+
+
+OLD_TABLE = """CREATE TABLE tickets (
+    id TEXT PRIMARY KEY, policy TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'denied')),
+    created TEXT NOT NULL, decision TEXT NOT NULL, messages TEXT NOT NULL,
+    resolved TEXT, resolver TEXT, note TEXT) STRICT"""
+
+
+def test_files_of_older_versions_still_work(queue):
+    queue.path.parent.mkdir()
+    database = sqlite3.connect(queue.path)
+    database.execute(OLD_TABLE)
+    decided = json.dumps(decision_to_json(ticket().decision))
+    values = ("t-0", "test", "pending", "2026-01-01", decided, '[{"role": "user", "content": "Old?"}]')
+    database.execute(f"INSERT INTO tickets VALUES ({'?, ' * 6} NULL, NULL, NULL)", values)
+    database.execute("PRAGMA user_version = 1")
+    database.commit()
+    database.close()
+    queue.open(replace(ticket(), created="2026-01-02", client="app", prompt_sha256="ab"))
+    assert [waiting.id for waiting in queue.pending()] == ["t-0", "t-1"]
+    assert queue.resolve("t-0", False, "ann", answer="New.").state == "answered"
+    assert (queue.get("t-1").client, queue.get("t-1").prompt_sha256) == ("app", "ab")
+
+
 def test_an_unknown_ticket_is_an_error(queue):
     with pytest.raises(EscalationError, match="no ticket t-9"):
         queue.resolve("t-9", True, "ann")
@@ -109,6 +159,28 @@ def test_of_many_people_one_resolves(queue):
     with ThreadPoolExecutor(8) as pool:
         winners = [who for who in pool.map(attempt, range(16)) if who]
     assert winners == [queue.get("t-1").resolver]
+
+
+def _decide_all(path, who):
+    queue, won = ReviewQueue(path), []
+    path.with_name(f"ready-{who}").touch()
+    while len(list(path.parent.glob("ready-*"))) < 3:
+        time.sleep(0.001)
+    for i in range(30):
+        with suppress(EscalationError):
+            queue.resolve(f"t-{i}", who == 1, f"p{who}")
+            won.append(i)
+    return won
+
+
+def test_of_people_in_several_processes_one_decides_each_ticket(queue):
+    for i in range(30):
+        queue.open(ticket(f"t-{i}"))
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        won = pool.starmap(_decide_all, [(queue.path, who) for who in range(3)], chunksize=1)
+    assert sorted(i for mine in won for i in mine) == list(range(30))
+    for who, mine in enumerate(won):
+        assert {queue.get(f"t-{i}").resolver for i in mine} <= {f"p{who}"}
 
 
 def test_only_the_owner_can_read_the_file(queue):

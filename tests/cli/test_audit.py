@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from guardrail.actions.review_queue import ReviewQueue
-from guardrail.audit import Anchor, JsonLines, Key, read, verify
+from guardrail.audit import Anchor, JsonLines, Key, history, read, verify
 from guardrail.cli import run
 from guardrail.testing import audit_record, ticket
 from guardrail.types import Score
@@ -189,9 +189,20 @@ def test_resolve_decides_once(queue, capsys):
     assert "was already approved by ann" in capsys.readouterr().err
 
 
-def test_resolve_needs_a_decision(queue):
+def test_resolve_takes_an_answer_by_hand(queue, log, capsys):
     queue.open(ticket("t-1"))
-    assert run(["audit", "resolve", "t-1", "--by", "ann"]) == 2
+    command = ["audit", "resolve", "t-1", "--answer", "Ask a doctor.", "--by", "ann", "--log", str(log)]
+    assert run(command) == 0
+    assert "t-1: answered by ann" in capsys.readouterr().out
+    assert queue.get("t-1").answer == "Ask a doctor."
+    assert [(review.state, review.reviewer) for review in history(log)] == [("answered", "ann")]
+    assert "doctor" not in log.read_text()
+
+
+@pytest.mark.parametrize("decision", [[], ["--deny", "--answer", "No."]])
+def test_resolve_needs_one_decision(decision, queue):
+    queue.open(ticket("t-1"))
+    assert run(["audit", "resolve", "t-1", *decision, "--by", "ann"]) == 2
     assert queue.get("t-1").state == "pending"
 
 

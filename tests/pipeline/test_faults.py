@@ -70,7 +70,7 @@ class Faulty(ManyKinds):
     def get(self, ticket_id):
         return self.queue.get(ticket_id)
 
-    pending = resolve = get
+    pending = resolve = use = get
 
     def decided(self, record):
         self.at("audit sink", self.records.decided(record))

@@ -25,7 +25,7 @@ class Quoting:
     def fail(self, *arguments, **options):
         raise FAILS
 
-    score = rephrase = open = get = pending = resolve = respond = decided = finished = fail
+    score = rephrase = open = get = pending = resolve = use = respond = decided = finished = fail
 
     def close(self):
         pass
