@@ -20,8 +20,9 @@ from guardrail.cli.console import console, print_json
 from guardrail.cli.models import WATCH_S, open_guard
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, SystemOption, takes_options
 from guardrail.cli.prompts import argument
-from guardrail.cli.verdicts import bars, decision_rows, is_finding, notes, plain, reason, verdict
+from guardrail.cli.verdicts import bars, is_finding, notes, plain, reason, verdict
 from guardrail.errors import RequestError
+from guardrail.files.decision_rows import decision_rows
 from guardrail.files.records import Json, new_id
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.types import Message

@@ -26,7 +26,6 @@ from guardrail.cli.prompts import InputPrompt, chosen
 from guardrail.cli.verdicts import (
     FORESEEN,
     bars,
-    decision_row,
     is_finding,
     notes,
     plain,
@@ -35,6 +34,7 @@ from guardrail.cli.verdicts import (
     verdict,
 )
 from guardrail.errors import PromptError
+from guardrail.files.decision_rows import decision_row
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from tiny import TOKENIZER, batch, guard, policy
 from transformers import TextIteratorStreamer
 
 from guardrail.audit.lines import record_from_json, record_to_json
-from guardrail.cli.verdicts import decision_rows, reason
+from guardrail.cli.verdicts import reason
 from guardrail.errors import GuardClosed
+from guardrail.files.decision_rows import decision_rows
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import Answer, NoConfig, Retry
 from guardrail.testing import MemoryAudit, MemoryQueue, tiny_model

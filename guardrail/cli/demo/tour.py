@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from guardrail.actions.review_queue import PATH_VARIABLE
-from guardrail.cli.verdicts import decision_rows
 from guardrail.demo.prompts import TOUR, TourPrompt
 from guardrail.files import json_text
+from guardrail.files.decision_rows import decision_rows
 from guardrail.files.records import Json, messages_from_json
 from guardrail.pipeline.installation import UnguardedWarning
 from guardrail.plugins.pack import TOUR as PACK_TOUR
