@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Executor
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -58,11 +58,15 @@ def current() -> Cancellation:
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `asyncio.to_thread`; a task that is cancelled while it waits cancels the requests inside."""
+    return await on(None, partial(function, *args, **kwargs))
+
+
+async def on(threads: Executor | None, work: Callable[[], T]) -> T:
+    """As `in_thread`, on threads of the caller's own; None for those of the event loop."""
     context, cancellation = copy_context(), Cancellation()
     context.run(_current.set, cancellation)
-    work = partial(context.run, function, *args, **kwargs)
     try:
-        return await asyncio.get_running_loop().run_in_executor(None, work)
+        return await asyncio.get_running_loop().run_in_executor(threads, partial(context.run, work))
     except asyncio.CancelledError:
         cancellation.cancel()
         raise
