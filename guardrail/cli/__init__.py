@@ -20,8 +20,8 @@ import typer
 from guardrail.errors import GuardrailError, PolicyError, TraitError, UselessJudge
 
 VERBS = (
-    *("demo", "chat", "check", "calibrate", "evaluate", "bench", "policy", "traits", "judge", "vectors"),
-    *("audit", "plugins", "packs"),
+    *("demo", "chat", "check", "serve", "calibrate", "evaluate", "bench", "policy", "traits", "judge"),
+    *("vectors", "audit", "plugins", "packs"),
 )
 """In the order of `guardrail --help`, which puts those with subcommands last."""
 INTERRUPTED = 130

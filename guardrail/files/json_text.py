@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -45,12 +45,18 @@ def content(path: Path, limit: int = MAX_BYTES) -> bytes:
     return data
 
 
-def decoded(text: bytes) -> Any:
-    """The parsed JSON. Raises ValueError for other bytes, deep nesting, long numbers and invalid Unicode."""
+Pairs: TypeAlias = Callable[[list[tuple[str, Any]]], Any]
+
+
+def decoded(text: bytes, pairs: Pairs | None = None) -> Any:
+    """The parsed JSON. Raises ValueError for other bytes, deep nesting, long numbers and invalid Unicode.
+
+    `pairs` makes an object of its keys and values, as they were written.
+    """
     if _depth(text) > MAX_DEPTH:
         raise ValueError("nested too deeply")
     try:
-        value = json.loads(text.decode("utf-8-sig"), parse_int=_integer)
+        value = json.loads(text.decode("utf-8-sig"), parse_int=_integer, object_pairs_hook=pairs)
         return proper(value) if _ESCAPED.search(text) else value
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 (byte {error.start + 1})") from error

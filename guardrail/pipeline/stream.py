@@ -16,7 +16,7 @@ from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.protocols import Answer
-from guardrail.types import Decision, Reply, Sampling
+from guardrail.types import Decision, Reply, Sampling, Timing
 
 BREAK = "\n\n"
 """Between what was sent of a reply that was stopped and the action's answer."""
@@ -43,6 +43,21 @@ class ReplyStream(Iterator[str]):
         if not self._exchange.decisions:
             raise self._error or CancelledError("the stream was closed before there was a decision")
         return self._exchange.decisions[-1]
+
+    @property
+    def audit_id(self) -> str:
+        """The id of the audit record."""
+        return self._exchange.id
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """The decisions on the prompt so far; more than one if it was rephrased. Waits for nothing."""
+        return tuple(self._exchange.decisions)
+
+    @property
+    def timing(self) -> Timing:
+        """The timing so far."""
+        return self._exchange.total()
 
     def __next__(self) -> str:
         with self._reading:

@@ -1,0 +1,162 @@
+"""What a request may be before anything reads it: its host, size, JSON. And how long a client may take.
+
+Pure ASGI, in front of every route. A body is read here, once, and handed on whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from guardrail.files.json_text import decoded
+from guardrail.serve.errors import ApiError
+from guardrail.serve.settings import LOOPBACK, ServerSettings
+
+
+class Limits:
+    """Refuses what is too large or no JSON, and ends the requests of clients that leave or do not read."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app, self._settings = app, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            _check_host(Headers(scope=scope), self._settings)
+            body = await self._body(Headers(scope=scope), receive)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+        except _Gone:
+            return
+        else:
+            await self._answer(scope, _Connection(body, receive, send, self._settings.send_s))
+
+    async def _answer(self, scope: Scope, connection: _Connection) -> None:
+        presence = asyncio.timeout(None)
+        try:
+            async with presence:
+                watch = asyncio.create_task(connection.watch(presence))
+                try:
+                    await self._app(scope, connection.receive, connection.send)
+                finally:
+                    watch.cancel()
+        except TimeoutError:
+            # nobody is there to be told
+            if not presence.expired():
+                raise
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole body. Raises ApiError for one that is too large, too slow or no JSON."""
+        limit = self._settings.max_body
+        if _length(headers) > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(self._settings.send_s):
+                body = await _read(receive, limit)
+        except TimeoutError:
+            text = f"the request did not arrive within {self._settings.send_s:g} s"
+            raise ApiError(408, text, code="request_timeout", headers={"connection": "close"}) from None
+        _check_json(headers, body)
+        return body
+
+
+class _Gone(Exception):
+    """The client left before its request was whole."""
+
+
+class _Connection:
+    """What the application sees of a client whose body was read."""
+
+    def __init__(self, body: bytes, receive: Receive, send: Send, send_s: float) -> None:
+        self._receive, self._send, self._send_s = receive, send, send_s
+        self._body: bytes | None = body
+        self._left = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """The body, then the end of the connection."""
+        if self._body is None:
+            await self._left.wait()
+            return {"type": "http.disconnect"}
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        """Raises TimeoutError for a client that does not read what it was sent."""
+        async with asyncio.timeout(self._send_s):
+            await self._send(message)
+
+    async def watch(self, presence: asyncio.Timeout) -> None:
+        """End the request when its client leaves."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left.set()
+        presence.reschedule(asyncio.get_running_loop().time())
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    parts, size = list[bytes](), 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _length(headers: Headers) -> int:
+    given = headers.get("content-length", "0")
+    return int(given) if given.isascii() and given.isdigit() else 0
+
+
+def _too_large(limit: int) -> ApiError:
+    text = f"the body is larger than {limit:,} bytes, which is the limit of this server"
+    return ApiError(413, text, code="request_too_large", headers={"connection": "close"})
+
+
+def _check_json(headers: Headers, body: bytes) -> None:
+    """Raises ApiError for a body that is not sound JSON, or is not declared as JSON.
+
+    A web page may send any other type to another server without being asked.
+    """
+    if not body:
+        return
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        shown = kind or "none"
+        text = f"Unsupported content type: {shown}. Send JSON with `content-type: application/json`."
+        raise ApiError(415, text, code="unsupported_content_type")
+    try:
+        decoded(body, _unique)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"The body could not be read: {error}.", code="invalid_json") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+    """Raises ValueError for a key that is there twice: others may read the other one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key `{twice[:40]}` appears twice in one object")
+    return found
+
+
+def _check_host(headers: Headers, settings: ServerSettings) -> None:
+    """Raises ApiError for a name that leads here from elsewhere: a web page could use one to read replies."""
+    if settings.keys or not settings.on_loopback:
+        return
+    given = headers.get("host", "").lower()
+    name = given.rpartition(":")[0] if given.rpartition(":")[2].isdigit() else given
+    if name.strip("[]") not in (*LOOPBACK, settings.host, *settings.hosts):
+        text = "This server answers to the names of this machine only; allow others with --allow-host."
+        raise ApiError(421, text, code="unknown_host")

@@ -1,0 +1,74 @@
+"""Runs the application: a socket that is bound early, and an end in which every request is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from guardrail.errors import ConfigError
+from guardrail.serve.service import Service
+from guardrail.serve.settings import ServerSettings
+
+
+def bound(settings: ServerSettings) -> socket.socket:
+    """The socket to listen on. Raises ConfigError for a port that is taken, or an unknown address."""
+    try:
+        (family, *_, address), *_ = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        found = socket.socket(family)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"cannot listen on {settings.host}, port {settings.port}: {reason.lower()}; "
+            "choose another with --port or --host"
+        ) from error
+    return found
+
+
+def url(listening: socket.socket) -> str:
+    """Where clients find the server."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """Stops in two steps: requests are refused and finished first, while `/readyz` says so.
+
+    `listening` is called once clients can connect. A second signal ends the server at once.
+    """
+
+    def __init__(self, app: FastAPI, listening: Callable[[], None]) -> None:
+        config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="on")
+        super().__init__(config)
+        self._service: Service = app.state.service
+        self._listening = listening
+        self._ending: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; then says so."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._listening()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """What a signal does."""
+        if self._ending is not None or not self.started:
+            super().handle_exit(sig, frame)
+            self.force_exit = True
+        else:
+            self._loop.call_soon_threadsafe(self.end)
+
+    def end(self) -> None:
+        """Refuse new requests, finish or fail those that run, then stop."""
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        await self._service.delivery.drain(self._service.settings.grace_s)
+        self.should_exit = True

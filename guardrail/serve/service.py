@@ -1,0 +1,92 @@
+"""What routes get: the only way from a route to the guard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from guardrail.pipeline.options import RequestOptions
+from guardrail.serve.delivery import Delivery
+from guardrail.serve.errors import ApiError
+from guardrail.serve.settings import ServerSettings
+from guardrail.serve.verdict import Verdict, Wishes
+from guardrail.types import Reply
+
+if TYPE_CHECKING:
+    from guardrail import Guard
+
+
+@dataclass
+class Service:
+    """One guard, one server. `started` is a Unix time in seconds."""
+
+    guard: Guard
+    settings: ServerSettings
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.delivery = Delivery(self.settings.queue, self.settings.deadline_s)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is about to stop, and refuses new requests."""
+        return self.delivery.draining
+
+    def check_model(self, name: str) -> None:
+        """Raises ApiError unless this is a name of the model."""
+        if name not in self.settings.names:
+            known = ", ".join(f"`{known}`" for known in self.settings.names)
+            text = f"The model `{name[:100]}` does not exist here; this server has {known}."
+            raise ApiError(404, text, code="model_not_found", param="model")
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells replies of different weights or policies apart."""
+        weights = self.guard.engine.fingerprint.weights.rpartition(":")[2]
+        return f"fp_{weights[:8]}{self.guard.active.sha256[:8]}"
+
+    def check_messages(self, count: int) -> None:
+        """Raises ApiError for a conversation of too many turns."""
+        if count > (limit := self.settings.max_messages):
+            text = f"{count} messages are too many; this server takes {limit} in one request."
+            raise ApiError(400, text, code="array_above_max_length", param="messages")
+
+    def reply_tokens(self, asked: Mapping[str, int]) -> int:
+        """The most tokens that a reply may have, given the fields that ask for it. Raises ApiError."""
+        limit = self.settings.max_tokens
+        for name, value in asked.items():
+            if value > limit:
+                text = f"{name} is too large: {value}. This server gives at most {limit} tokens."
+                raise ApiError(400, text, code="integer_above_max_value", param=name)
+        return next(iter(asked.values()), self.settings.default_tokens)
+
+    def check_blocked(self, reply: Reply, verdict: Verdict) -> None:
+        """Raises ApiError for a reply that was blocked, if the settings want that."""
+        if self.settings.blocks == "error" and reply.outcome == "blocked":
+            raise ApiError(
+                400,
+                reply.text,
+                code="guardrail_blocked",
+                headers=verdict.headers,
+                guardrail=verdict.field(whole=False),
+            )
+
+    def about(self, request: Request, metadata: Mapping[str, str] | None = None) -> RequestOptions:
+        """Tags and conversation. Headers, which gateways set, win over the metadata of the body."""
+        given = metadata or {}
+        conversation = request.headers.get("x-guardrail-conversation") or given.get("conversation")
+        tags = request.headers.get("x-guardrail-tags") or given.get("tags", "")
+        return RequestOptions(
+            tags=[tag.strip() for tag in tags.split(",") if tag.strip()],
+            conversation=conversation or None,
+        )
+
+
+def wants_decision(request: Request, wishes: Wishes | None) -> bool:
+    """Whether the response shall hold the whole decision: a header says so, or the field `guardrail`."""
+    header = request.headers.get("x-guardrail-decision", "").lower()
+    return header in ("true", "1") or (wishes is not None and wishes.decision)

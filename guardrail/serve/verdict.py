@@ -1,0 +1,105 @@
+"""What a response says about the guard: headers, and the field `guardrail` of the body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from guardrail.files.decision_rows import decision_row, response_row
+from guardrail.types import ALLOW, Decision, Reply, Timing
+
+if TYPE_CHECKING:
+    from guardrail.pipeline.stream import ReplyStream
+
+
+class Wishes(BaseModel):
+    """The field `guardrail` of a request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    decision: bool = False
+    """The response holds the whole decision."""
+
+
+class GuardrailField(BaseModel):
+    """The field `guardrail` of a response's body."""
+
+    action: str
+    policy: str | None
+    status: str
+    audit_id: str
+    ticket_id: str | None = None
+    decisions: list[dict[str, Any]] | None = None
+    """On request: every decision, in the form of `guardrail check --json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decisions behind one reply, the last one last."""
+
+    audit_id: str
+    decisions: Sequence[Decision]
+    timing: Timing
+    reply_decision: Decision | None = None
+    ticket_id: str | None = None
+
+    @classmethod
+    def of(cls, reply: Reply) -> Verdict:
+        """Of a whole reply."""
+        decisions = (*reply.earlier, reply.decision)
+        return cls(reply.audit_id, decisions, reply.timing, reply.reply_decision, reply.ticket_id)
+
+    @classmethod
+    def begun(cls, stream: ReplyStream) -> Verdict:
+        """Of a reply that has its decision, and may still be coming."""
+        if stream.reply is not None:
+            return cls.of(stream.reply)
+        return cls(stream.audit_id, stream.decisions, stream.timing)
+
+    @property
+    def telling(self) -> Decision:
+        """The last decision that was more than to allow; if there is none, the last one."""
+        every = [*self.decisions, *([self.reply_decision] if self.reply_decision else [])]
+        return next((decision for decision in reversed(every) if decision.action != ALLOW), every[-1])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of the response."""
+        decision = self.telling
+        found = {
+            "x-guardrail-action": decision.action,
+            "x-guardrail-policy": decision.policy or "",
+            "x-guardrail-status": decision.status,
+            "x-guardrail-audit-id": self.audit_id,
+            "x-guardrail-ticket-id": self.ticket_id or "",
+            "x-guardrail-ms": f"{self.timing.guard:.3f}",
+        }
+        return {name: _header(value) for name, value in found.items() if value}
+
+    def field(self, whole: bool) -> GuardrailField | None:
+        """The field of the body: only for what was more than allowed, or if the whole decision is wanted."""
+        decision = self.telling
+        if not whole and (decision.action, decision.status) == (ALLOW, "evaluated"):
+            return None
+        return GuardrailField(
+            action=decision.action,
+            policy=decision.policy,
+            status=decision.status,
+            audit_id=self.audit_id,
+            ticket_id=self.ticket_id,
+            decisions=self._rows() if whole else None,
+        )
+
+    def _rows(self) -> list[dict[str, Any]]:
+        *earlier, last = self.decisions
+        rows = [decision_row(decision, self.audit_id, None) for decision in earlier]
+        row = decision_row(last, self.audit_id, self.timing)
+        return [*rows, {**row, "reply_decision": response_row(self.reply_decision)}]
+
+
+def _header(text: str) -> str:
+    """As a header can carry it: plugins may name policies and actions as they like."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
