@@ -19,7 +19,7 @@ from guardrail.pipeline.installation import Installation
 from guardrail.pipeline.options import ChatOptions, RequestOptions, about, split
 from guardrail.pipeline.request import Kind, request
 from guardrail.pipeline.stream import ReplyStream
-from guardrail.pipeline.worker import Worker
+from guardrail.pipeline.worker import Load, Worker
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import ActivePolicies, Source, default_policies
 from guardrail.policy.reload import PolicyWatcher
@@ -141,6 +141,11 @@ class Guard(AsyncRequests):
     def active(self) -> ActivePolicies:
         """The policies in force, compiled."""
         return self.policies.active
+
+    @property
+    def load(self) -> Load:
+        """How busy the model's worker is: requests that wait, and how long it has run the present one."""
+        return self._driver.worker.load
 
     def reload(self) -> bool:
         """Check the policy file again and swap it in. On failure, keep the last good one and return False."""

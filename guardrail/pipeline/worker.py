@@ -138,6 +138,19 @@ class Job(Generic[E, T]):
         self._events.put(_Ended(error))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a worker does at the moment. `busy_s`: how long it has run what it runs, None if it is idle.
+
+    `alive` is False if it takes no more work: it was closed, or its thread has ended.
+    """
+
+    waiting: int
+    capacity: int
+    busy_s: float | None
+    alive: bool
+
+
 AnyJob: TypeAlias = "Job[object, object]"
 
 
@@ -162,6 +175,17 @@ class Worker:
         self._queue = queue.Queue(self.capacity)
         freed(self._lock)
         renewed(self)
+
+    @property
+    def load(self) -> Load:
+        """How busy it is. Takes no lock."""
+        thread, job = self._thread, self._running
+        return Load(
+            waiting=self._queue.qsize(),
+            capacity=self.capacity,
+            busy_s=None if job is None else perf_counter() - (job.started or perf_counter()),
+            alive=self._closed is None and (thread is None or thread.is_alive()),
+        )
 
     def submit(self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None) -> Job[E, T]:
         """Queue work, which `cancellation` cancels. Raises QueueFull and GuardClosed."""

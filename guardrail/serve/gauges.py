@@ -1,0 +1,97 @@
+"""What Prometheus reads of a guard's state at the moment it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from guardrail.policy.rules import Rule
+
+if TYPE_CHECKING:
+    from guardrail.guard import Guard
+
+
+class GuardState(Collector):
+    """Policies in force, reloads, the queue, and what could not be recorded."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._policies()
+        yield from self._reloads()
+        yield from self._queue()
+        yield from self._audit()
+
+    def _policies(self) -> Iterator[Metric]:
+        plan = self._guard.active.plan
+        hashes = ("policy_sha256", "vectors_sha256", "calibration_sha256")
+        info = GaugeMetricFamily(
+            "guardrail_policies_info", "What decides: the hashes in force.", labels=hashes
+        )
+        info.add_metric([getattr(plan, name) for name in hashes], 1.0)
+        yield info
+        threshold = GaugeMetricFamily(
+            "guardrail_policy_threshold",
+            "The score at which a policy fires.",
+            labels=("policy", "trait", "layer", "mode"),
+        )
+        rules = (*plan.rules, *plan.reply_rules)
+        for labels, value in {labels: value for rule in rules for labels, value in _thresholds(rule)}.items():
+            threshold.add_metric(labels, value)
+        yield threshold
+        yield GaugeMetricFamily(
+            "guardrail_policies_fail_open",
+            "Enforced policies that let a prompt pass if it cannot be evaluated.",
+            value=sum(rule.fails_open for rule in rules),
+        )
+
+    def _reloads(self) -> Iterator[Metric]:
+        policies = self._guard.policies
+        reloads = CounterMetricFamily("guardrail_reloads", "Reloads of the policies.", labels=("result",))
+        reloads.add_metric(["success"], policies.reloads)
+        reloads.add_metric(["failure"], policies.failures)
+        yield reloads
+        yield GaugeMetricFamily(
+            "guardrail_reload_failing",
+            "1 if the latest reload failed, so that older policies are in force.",
+            value=policies.error is not None,
+        )
+        yield GaugeMetricFamily(
+            "guardrail_policies_loaded_timestamp_seconds",
+            "When the policies in force were loaded, in seconds since 1970.",
+            value=policies.loaded_at.timestamp(),
+        )
+
+    def _queue(self) -> Iterator[Metric]:
+        load = self._guard.load
+        yield GaugeMetricFamily(
+            "guardrail_queue_length", "Requests that wait for the model.", value=load.waiting
+        )
+        yield GaugeMetricFamily(
+            "guardrail_queue_capacity", "How many requests may wait for the model.", value=load.capacity
+        )
+        yield GaugeMetricFamily(
+            "guardrail_worker_busy_seconds",
+            "How long the model has worked on what it runs now; 0 if it is idle.",
+            value=load.busy_s or 0.0,
+        )
+
+    def _audit(self) -> Iterator[Metric]:
+        audit = self._guard.audit
+        yield CounterMetricFamily(
+            "guardrail_audit_failures", "Writes of audit records that failed.", value=audit.failures
+        )
+        yield CounterMetricFamily(
+            "guardrail_audit_dropped", "Audit records lost under `on_error: drop`.", value=audit.dropped
+        )
+
+
+def _thresholds(rule: Rule) -> Iterator[tuple[tuple[str, str, str, str], float]]:
+    for condition in rule.conditions:
+        layer = "" if condition.layer is None else str(condition.layer)
+        yield (rule.id, condition.trait, layer, rule.mode), condition.threshold
