@@ -25,6 +25,7 @@ from guardrail.pipeline.worker import Job
 from guardrail.plugins.results import checked_score
 from guardrail.policy.decide import changed_model, decide, failure, recheck, tighten
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
+from guardrail.policy.model import Defaults
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import Live, Rule
 from guardrail.types import Decision, Facts, Message
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("guardrail")
 
+PATIENCE_S = Defaults().timeout_ms / 1e3
+"""The time limit of plugins if no policy applies that has one."""
 Late = Callable[[int, Decision], None]
 """Told the row and the decision that came after the time was up."""
 
@@ -121,7 +124,7 @@ class BatchEvaluator:
 
     def _scored(self, i: int, row: Row, live: Live) -> Mapping[str, float]:
         extra: dict[str, float] = {}
-        end = min(self._job.started + self._timeout_s, perf_counter() + live.patience_s)
+        end = self._end(live)
         for name in live.scorers:
             score = partial(self._policies.plugins.scorers[name].score, row.texts)
             try:
@@ -168,6 +171,8 @@ class BatchEvaluator:
             decision = changed_model(self._plan, self._facts[row], decision, self._change)
         try:
             return self._reviewed(row, decision)
+        except TimeoutError as error:
+            return failure(self._plan, self._facts[row], str(error), timeout=True)
         except BaseException as error:
             # a plugin that fails to review may have been about to block
             text = str(error) if isinstance(error, EvaluationError) else outline(error)
@@ -181,10 +186,25 @@ class BatchEvaluator:
 
     def _reviewed(self, row: int, decision: Decision) -> Decision:
         plugins = self._policies.plugins
-        for name, action in plugins.review(decision, self._rows[row].messages):
+        if not plugins.reviews:
+            return decision
+        call = partial(self._review, self._end(self._plan.live(self._facts[row])))
+        for name, action in plugins.review(decision, self._rows[row].messages, call):
             note = f"plugin `{name}` asked for {action}"
             decision = tighten(self._plan, decision, action, note, name in plugins.named)
         return decision
+
+    def _review(self, end: float, plugin: str, review: Callable[[], Any]) -> Any:
+        """A plugin's review. Raises TimeoutError: it runs in the forward pass, for which others wait."""
+        try:
+            return self._calls.call(f"review-{plugin}", review, end - perf_counter())
+        except TimeoutError:
+            raise TimeoutError(f"plugin `{plugin}` was not done with its review in time") from None
+
+    def _end(self, live: Live) -> float:
+        """When plugins that are called now must be done."""
+        patience_s = live.patience_s if live.rules else PATIENCE_S
+        return min(self._job.started + self._timeout_s, perf_counter() + patience_s)
 
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
         """The decision after steering, from what was read at this layer."""

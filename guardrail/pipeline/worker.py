@@ -187,6 +187,11 @@ class Worker:
             alive=self._closed is None and (thread is None or thread.is_alive()),
         )
 
+    @property
+    def hangs(self) -> bool:
+        """Whether it runs a job whose caller has given up, because the time was up."""
+        return (job := self._running) is not None and job.timed_out
+
     def submit(self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None) -> Job[E, T]:
         """Queue work, which `cancellation` cancels. Raises QueueFull and GuardClosed."""
         # it would wait for a job that can only start after the one that waits

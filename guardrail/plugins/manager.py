@@ -7,9 +7,9 @@ decision; others can only tighten it. `Plugins` is immutable: `enabled` returns 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from guardrail.errors import EvaluationError, PluginError
 from guardrail.files.problems import suggest
@@ -32,6 +32,9 @@ from guardrail.types import Decision, Fingerprint, Message, Probe
 if TYPE_CHECKING:
     from guardrail.engines import Engine
     from guardrail.guard import Guard
+
+
+Caller: TypeAlias = Callable[[str, Callable[[], Any]], Any]
 
 
 class Plugins:
@@ -146,14 +149,18 @@ class Plugins:
         """Whether any plugin reviews decisions."""
         return self._registry.answers("guardrail_review")
 
-    def review(self, decision: Decision, messages: Sequence[Message]) -> list[tuple[str, str]]:
-        """(plugin, action) for every plugin that asks for another action.
+    def review(
+        self, decision: Decision, messages: Sequence[Message], call: Caller = lambda name, review: review()
+    ) -> list[tuple[str, str]]:
+        """(plugin, action) for every plugin that asks for another action. `call` calls one, given its name.
 
-        Raises EvaluationError if a plugin fails or asks for an action that does not exist.
+        Raises EvaluationError if a plugin fails or asks for an action that does not exist, and what `call`
+        raises.
         """
-        calls = self._registry.calls("guardrail_review", decision=decision, messages=tuple(messages))
+        reviews = self._registry.callables("guardrail_review", decision=decision, messages=tuple(messages))
         try:
-            asked = [(plugin, checked_review(plugin, found, self.actions)) for plugin, found in calls]
+            found = [(plugin, call(plugin, review)) for plugin, review in reviews]
+            asked = [(plugin, checked_review(plugin, action, self.actions)) for plugin, action in found]
             return [(plugin, action) for plugin, action in asked if action is not None]
         except PluginError as error:
             # the message may hold the prompt, and decisions are written to logs

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
@@ -61,8 +62,13 @@ class Registry:
 
     def calls(self, hook: str, **arguments: object) -> Iterator[tuple[str, Any]]:
         """(plugin, result) of every implementation, in loading order. Raises PluginError if one fails."""
-        for implementation in self._implementations(hook):
-            yield implementation.plugin_name, _call(implementation, hook, arguments)
+        for plugin, call in self.callables(hook, **arguments):
+            yield plugin, call()
+
+    def callables(self, hook: str, **arguments: object) -> list[tuple[str, Callable[[], Any]]]:
+        """As `calls`, to be called by somebody else."""
+        found = self._implementations(hook)
+        return [(one.plugin_name, partial(_call, one, hook, arguments)) for one in found]
 
     def answers(self, hook: str) -> bool:
         """Whether any plugin implements a hook."""

@@ -31,6 +31,23 @@ class Hanging:
         return [self]
 
 
+class HangingReview(Hanging):
+    """A review that hangs until its gate opens."""
+
+    guardrail_scorers = None
+
+    @hookimpl
+    def guardrail_review(self, messages):
+        return "block" if self.score(messages) else None
+
+
+@pytest.fixture
+def review():
+    made = HangingReview()
+    yield made
+    made.gate.set()
+
+
 @pytest.fixture
 def scorer():
     made = Hanging()
@@ -61,6 +78,30 @@ def test_a_scorer_that_hangs_holds_nobody_up(tmp_path, scorer, keys, action, ask
             assert (found.decision.status, found.decision.action) == ("error", action)
         assert time.perf_counter() - start < 10
         assert scorer.asked == 1
+
+
+@pytest.mark.parametrize(("keys", "action"), [({"on_timeout": "allow"}, "allow"), ({}, "block")])
+def test_a_review_that_hangs_costs_one_time_limit_and_then_little(tmp_path, review, keys, action):
+    rule = policy(threshold=NEVER, timeout_ms=1000, **keys)
+    with guard(tmp_path, rule, options={"plugins": [review]}) as made:
+        start = time.perf_counter()
+        for _ in range(4):
+            decision = made.check("Hello").decision
+            assert (decision.status, decision.action) == ("error", action)
+        assert "review" in decision.error
+        assert time.perf_counter() - start < 3.5
+        assert review.asked == 1
+        review.gate.set()
+        while made.check("Hello").decision.status != "evaluated":
+            time.sleep(0.01)
+        assert made.check("Hello").decision.action == "block"
+
+
+def test_without_any_policy_a_review_has_a_time_limit_all_the_same(tmp_path, review, monkeypatch):
+    monkeypatch.setattr("guardrail.pipeline.evaluator.PATIENCE_S", 0.05)
+    with guard(tmp_path, options={"plugins": [review]}, allow_empty=True) as made:
+        decision = made.check("Hello").decision
+    assert (decision.status, decision.action) == ("error", "allow")
 
 
 def test_a_policy_that_fired_blocks_though_a_scorer_of_another_hangs(tmp_path, scorer):
