@@ -17,11 +17,11 @@ from typing import Annotated
 
 import typer
 
-from guardrail.errors import GuardrailError, PolicyError, TraitError, UselessJudge
+from guardrail.errors import DocumentError, GuardrailError, UselessJudge
 
 VERBS = (
     *("demo", "chat", "check", "serve", "calibrate", "evaluate", "bench", "policy", "traits", "judge"),
-    *("vectors", "audit", "plugins", "packs"),
+    *("vectors", "audit", "plugins", "packs", "keys"),
 )
 """In the order of `guardrail --help`, which puts those with subcommands last."""
 INTERRUPTED = 130
@@ -83,7 +83,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with _logged():
             build(needed(given))(args=given, prog_name="guardrail")
     except GuardrailError as error:
-        print(error if isinstance(error, PolicyError | TraitError) else f"error: {error}", file=sys.stderr)
+        print(error if isinstance(error, DocumentError) else f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, UselessJudge) else 2
     except SystemExit as ending:
         return _ended(ending.code if isinstance(ending.code, int) else int(bool(ending.code)))

@@ -74,8 +74,7 @@ def serve(
 
     Policies are reloaded when their files change. Ctrl-C or SIGTERM finishes the requests that run.
     """
-    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
-        raise ConfigError(f"serve needs {' and '.join(missing)}: pip install 'persona-guardrail[serve]'")
+    check_installed()
     from guardrail.serve.server import bound
 
     chosen = _settings(model, address, answers)
@@ -88,7 +87,14 @@ def serve(
         server.run([socket])
 
 
+def check_installed() -> None:
+    """Raises ConfigError if a package of the extra `serve` is missing."""
+    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+        raise ConfigError(f"the server needs {' and '.join(missing)}: pip install 'persona-guardrail[serve]'")
+
+
 def _settings(model: ModelOptions, address: AddressOptions, answers: AnswerOptions) -> ServerSettings:
+    from guardrail.serve.keys import load_keys
     from guardrail.serve.settings import ServerSettings
 
     if answers.blocks not in ("refusal", "error"):
@@ -100,7 +106,7 @@ def _settings(model: ModelOptions, address: AddressOptions, answers: AnswerOptio
         host=address.host,
         port=address.port,
         blocks=answers.blocks,
-        keys=(),
+        keys=load_keys(address.keys) if address.keys else (),
         origins=tuple(address.allow_origin or ()),
         hosts=tuple(address.allow_host or ()),
         queue=answers.queue,

@@ -10,6 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from guardrail import Guard, __version__
 from guardrail.serve.errors import answers_errors
+from guardrail.serve.keys import Keys
 from guardrail.serve.limits import Limits
 from guardrail.serve.openai import chat, models
 from guardrail.serve.service import Service
@@ -32,7 +33,9 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router(service))
     answers_errors(app)
+    # the last one added is the first to see a request
     app.add_middleware(Limits, settings=settings)
+    app.add_middleware(Keys, keys=settings.keys)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"]

@@ -152,8 +152,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
 
 
 def _check_host(headers: Headers, settings: ServerSettings) -> None:
-    """Raises ApiError for a name that leads here from elsewhere: a web page could use one to read replies."""
-    if settings.keys or not settings.on_loopback:
+    """Raises ApiError for a request that a web page from elsewhere may have sent.
+
+    Without keys, who reaches the port may ask. A page must not do so from the browser of someone who can:
+    neither as itself, nor by a name of its own that leads to this machine.
+    """
+    if settings.keys:
+        return
+    origin = headers.get("origin")
+    if origin is not None and not {origin, "*"} & {*settings.origins, f"http://{headers.get('host')}"}:
+        text = "Web pages may not call this server; allow one with --allow-origin."
+        raise ApiError(403, text, code="origin_not_allowed")
+    if not settings.on_loopback:
         return
     given = headers.get("host", "").lower()
     name = given.rpartition(":")[0] if given.rpartition(":")[2].isdigit() else given

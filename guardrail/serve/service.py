@@ -12,6 +12,7 @@ from starlette.requests import Request
 from guardrail.pipeline.options import RequestOptions
 from guardrail.serve.delivery import Delivery
 from guardrail.serve.errors import ApiError
+from guardrail.serve.keys import Right, caller
 from guardrail.serve.settings import ServerSettings
 from guardrail.serve.verdict import Verdict, Wishes
 from guardrail.types import Reply
@@ -76,14 +77,28 @@ class Service:
             )
 
     def about(self, request: Request, metadata: Mapping[str, str] | None = None) -> RequestOptions:
-        """Tags and conversation. Headers, which gateways set, win over the metadata of the body."""
+        """Tags and conversation. Headers, which gateways set, win over the metadata of the body.
+
+        Raises ApiError for tags in a request whose key has its own: policies may depend on them.
+        """
         given = metadata or {}
         conversation = request.headers.get("x-guardrail-conversation") or given.get("conversation")
-        tags = request.headers.get("x-guardrail-tags") or given.get("tags", "")
-        return RequestOptions(
-            tags=[tag.strip() for tag in tags.split(",") if tag.strip()],
-            conversation=conversation or None,
-        )
+        written = request.headers.get("x-guardrail-tags") or given.get("tags", "")
+        tags = [tag.strip() for tag in written.split(",") if tag.strip()]
+        key = caller(request.scope)
+        if key is not None and key.tags is not None:
+            if not set(tags) <= set(key.tags):
+                text = f"The tags of the key `{key.name}` are fixed. Leave out tags of your own."
+                raise ApiError(403, text, code="tags_not_allowed")
+            tags = key.tags
+        return RequestOptions(tags=tags, conversation=conversation or None)
+
+    def check_right(self, request: Request, right: Right) -> None:
+        """Raises ApiError if the key of a request is not meant for this. Without keys all may do all."""
+        key = caller(request.scope)
+        if key is not None and right not in key.rights:
+            text = f"The key `{key.name}` does not have the right `{right}`."
+            raise ApiError(403, text, code="insufficient_permissions")
 
 
 def wants_decision(request: Request, wishes: Wishes | None) -> bool:

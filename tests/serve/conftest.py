@@ -6,14 +6,48 @@ import httpx
 import pytest
 
 from guardrail import Guard
+from guardrail.files.yaml import read_document
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.policy.loading import default_policies
 from guardrail.serve.app import create_app
 from guardrail.serve.settings import ServerSettings
 
 
+class Records:
+    """Keeps audit records: one for each decision and one for each end."""
+
+    name = "records"
+
+    def __init__(self):
+        self.begun, self.ended = [], []
+
+    def decided(self, record):
+        self.begun.append(record)
+
+    def finished(self, record):
+        self.ended.append(record)
+
+    def close(self):
+        return None
+
+    @hookimpl
+    def guardrail_audit_sinks(self):
+        return [self]
+
+
 @pytest.fixture(scope="session")
-def guard():
-    """The built-in model with its own policies. Tests leave it open."""
-    with Guard.from_pretrained("demo") as guard:
+def records():
+    """The audit records of all requests to `guard`."""
+    return Records()
+
+
+@pytest.fixture(scope="session")
+def guard(records):
+    """The built-in model with its own policies, and patience on a busy machine. Tests leave it open."""
+    policies = dict(read_document(default_policies("demo")).data)
+    policies["defaults"] = {"mode": "enforce", "on_error": "block", "timeout_ms": 60_000}
+    policies["audit"] = {"clear": ["conversation", "tags"]}
+    with Guard.from_pretrained("demo", policies, plugins=[records]) as guard:
         yield guard
 
 

@@ -1,0 +1,102 @@
+"""API keys: files of hashes, who is let in, and which tags a request has."""
+
+import asyncio
+
+import pytest
+from serving import chat
+
+from guardrail.cli import run
+from guardrail.errors import DocumentError
+from guardrail.serve.keys import Key, add_key, load_keys, sha256
+
+PATH = "/v1/chat/completions"
+ASK = Key(name="app", sha256=sha256("gr-app"))
+FIXED = Key(name="public", sha256=sha256("gr-public"), tags=("outside",))
+
+
+def test_a_new_key_opens_what_its_file_describes(tmp_path, capsys):
+    path = tmp_path / "keys.yaml"
+    assert run(["keys", "new", "app", "--keys", str(path), "--tags", "a, b"]) == 0
+    key = capsys.readouterr().out.strip()
+    assert run(["keys", "new", "people", "--keys", str(path), "--right", "review"]) == 0
+    first, second = load_keys(path)
+    assert first == Key(name="app", sha256=sha256(key), tags=("a", "b"))
+    assert (second.name, second.rights, second.tags) == ("people", ("review",), None)
+    assert key not in path.read_text(encoding="utf-8")
+    assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["app", "two words", "true"])
+def test_a_name_that_is_taken_or_no_name_changes_no_file(tmp_path, name):
+    path = tmp_path / "keys.yaml"
+    add_key(path, "app", None, ["ask"])
+    before = path.read_bytes()
+    assert run(["keys", "new", name, "--keys", str(path)]) == 2
+    assert path.read_bytes() == before
+
+
+def test_every_problem_of_a_file_has_its_place(tmp_path):
+    path = tmp_path / "keys.yaml"
+    path.write_text("version: 1\nkeys:\n  a: {sha256: 12, right: [x]}\n  b: {}\n", encoding="utf-8")
+    with pytest.raises(DocumentError) as caught:
+        load_keys(path)
+    assert str(caught.value).splitlines() == [
+        f"{path}:3:7: keys.a.sha256: must be text, not 12",
+        f"{path}:3:19: keys.a.right: unknown key; did you mean `rights`?",
+        f"{path}:4:3: keys.b.sha256: is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, None),
+        ({"authorization": "Bearer gr-apq"}, "invalid_api_key"),
+        ({"authorization": "Basic gr-app"}, None),
+        ({"authorization": "Bearer é".encode("latin-1")}, "invalid_api_key"),
+    ],
+)
+async def test_without_a_known_key_nothing_is_answered(serving, headers, code):
+    async with serving(keys=(ASK,)) as http:
+        response = await http.post(PATH, json=chat(), headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (401, code)
+
+
+@pytest.mark.parametrize("headers", [{"authorization": "Bearer gr-app"}, {"x-api-key": "gr-app"}])
+async def test_a_known_key_is_let_in(serving, headers):
+    async with serving(keys=(FIXED, ASK)) as http:
+        assert (await http.get("/v1/models", headers=headers)).status_code == 200
+
+
+async def test_a_key_has_so_many_requests_at_once(serving):
+    key = Key(name="app", sha256=sha256("gr-app"), parallel=1)
+    async with serving(keys=(key,)) as http:
+        asked = [http.post(PATH, json=chat(), headers={"x-api-key": "gr-app"}) for _ in range(3)]
+        responses = await asyncio.gather(*asked)
+    assert sorted(response.status_code for response in responses) == [200, 429, 429]
+    refused = next(response for response in responses if response.status_code == 429)
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("headers", "metadata", "tags", "conversation"),
+    [
+        ({}, None, (), None),
+        ({}, {"tags": "a, b", "conversation": "c1"}, ("a", "b"), "c1"),
+        ({"x-guardrail-tags": "h", "x-guardrail-conversation": "c2"}, {"tags": "a"}, ("h",), "c2"),
+    ],
+)
+async def test_headers_win_over_metadata(client, records, headers, metadata, tags, conversation):
+    await client.post(PATH, json=chat(metadata=metadata), headers=headers)
+    assert records.ended[-1].tags == tags
+    assert conversation in (None, records.ended[-1].conversation)
+
+
+async def test_a_key_can_fix_the_tags(serving, records):
+    async with serving(keys=(FIXED,)) as http:
+        key = {"x-api-key": "gr-public"}
+        assert (await http.post(PATH, json=chat(), headers=key)).status_code == 200
+        refused = await http.post(PATH, json=chat(metadata={"tags": "inside"}), headers=key)
+    assert records.ended[-1].tags == ("outside",)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tags_not_allowed")
