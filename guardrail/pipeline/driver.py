@@ -23,6 +23,7 @@ from guardrail.engines import (
     Prompt,
     Refused,
     Scored,
+    check_sampling,
 )
 from guardrail.errors import EvaluationError, QueueFull, RequestError, outline
 from guardrail.pipeline.admission import Admission, admit, fitted
@@ -154,7 +155,11 @@ class Driver:
         return found, replace(event.timing, queue=queued.queue)
 
     def replying(self, sampling: Sampling, stream: bool = False) -> Ask[Sequence[Completion]]:
-        """Decide, and answer the rows that go on. `stream` (one row) emits text as it comes."""
+        """Decide, and answer the rows that go on. `stream` (one row) emits text as it comes.
+
+        Raises UnsupportedGeneration for options that the engine does not know.
+        """
+        check_sampling(self.engine, sampling)
 
         def ask(
             prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from guardrail.engines import Completion
 from guardrail.pipeline.cancellation import Cancellation, current
 from guardrail.pipeline.request import Request
-from guardrail.types import Decision, Facts, Message, Ticket, Timing
+from guardrail.types import Choice, Decision, Facts, Message, Ticket, Timing
 
 if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
@@ -67,6 +67,17 @@ class Exchange:
         """The decision on the reply if there is one, else that on the prompt."""
         reply_decision = self.completion.reply_decision if self.completion else None
         return reply_decision or self.decisions[-1]
+
+    def choices(self, text: str) -> tuple[Choice, ...]:
+        """The replies that are handed out; `text` is the first of them, or an action's answer."""
+        if self.completion is None or self.final.stops:
+            return (Choice(text=text, new_tokens=self.completion.new_tokens if self.completion else 0),)
+        first, *others = [self._choice(one) for one in (self.completion, *self.completion.others)]
+        return (replace(first, text=text), *others)
+
+    def _choice(self, one: Completion) -> Choice:
+        finish = one.finish or ("length" if one.new_tokens >= self.room else "stop")
+        return Choice(text=one.text, finish=finish, new_tokens=one.new_tokens, logprobs=one.logprobs)
 
     def warn(self, text: str) -> None:
         """Add a warning that the decision will carry."""

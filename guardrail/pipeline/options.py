@@ -30,7 +30,10 @@ class SamplingOptions(TypedDict, total=False):
 
     max_new_tokens: at most this many reply tokens (default 256); also called max_tokens and
     max_completion_tokens. temperature: 0 is greedy. top_p: 0 to 1. top_k: a number of tokens, 0 for all.
-    seed: makes sampling repeatable. stop: a text that ends the reply, or several.
+    seed: makes sampling repeatable. stop: a text that ends the reply and is cut off it, or several.
+    n: several replies to the prompt, which is evaluated once. logprobs: log probabilities of the reply's
+    tokens; top_logprobs: with so many alternatives. presence_penalty, frequency_penalty: -2 to 2, lowers the
+    logits of tokens that the reply has already. logit_bias: token ids to -100 to 100, added to their logits.
     """
 
     max_new_tokens: int | None
@@ -41,13 +44,32 @@ class SamplingOptions(TypedDict, total=False):
     top_k: int | None
     seed: int | None
     stop: Sequence[str] | str | None
+    n: int | None
+    logprobs: bool | None
+    top_logprobs: int | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    logit_bias: Mapping[str, float] | Mapping[int, float] | None
 
 
 class ChatOptions(RequestOptions, SamplingOptions, total=False):
     """All that `chat` and `stream` take besides messages."""
 
 
-OWN = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop")
+OWN = (
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "stop",
+    "n",
+    "logprobs",
+    "top_logprobs",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+)
 SAME = {
     "max_tokens": "max_new_tokens",
     "max_completion_tokens": "max_new_tokens",
@@ -64,14 +86,8 @@ FOR_GENERATE = {
 }
 """Names of the OpenAI API, and what the model's own `generate` calls them."""
 REFUSED: Mapping[str, tuple[object, str]] = {
-    "n": (1, "a request has one reply; ask several times, or use `chat_many`"),
-    "best_of": (1, "a request has one reply"),
+    "best_of": (1, "use `n` for several replies"),
     "stream": (False, "use `stream` in place of `chat`"),
-    "logprobs": (False, "use `guard.generate` with `output_scores=True`"),
-    "top_logprobs": (0, "use `guard.generate` with `output_scores=True`"),
-    "logit_bias": ({}, "use `guard.generate` with `sequence_bias`"),
-    "frequency_penalty": (0, "use `guard.generate` with `repetition_penalty`"),
-    "presence_penalty": (0, "use `guard.generate` with `repetition_penalty`"),
     "repetition_penalty": (1, "use `guard.generate`"),
     "min_p": (0, "use `guard.generate`"),
     "tool_choice": ("auto", "the model chooses; leave `tools` out for `none`"),
@@ -122,6 +138,9 @@ def sampling(options: Mapping[str, Any]) -> Sampling:
                 raise PromptError(f"`{first}` and `{name}` mean the same, and have different values")
     if "stop" in found:
         found["stop"] = _stops(found["stop"], names["stop"])
+    if "logit_bias" in found:
+        found["logit_bias"] = _biases(found["logit_bias"])
+    _take_alternatives(found, names)
     try:
         return Sampling(**found)
     except PromptError as error:
@@ -146,6 +165,26 @@ def _stops(value: object, name: str) -> tuple[str, ...]:
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) and text for text in texts):
         raise PromptError(f"`{name}` is a text that is not empty, or a list of them")
     return tuple(texts)
+
+
+def _take_alternatives(found: dict[str, Any], names: dict[str, str]) -> None:
+    """`logprobs` and `top_logprobs` of the OpenAI API as one number, or none."""
+    asked, count = found.pop("logprobs", False), found.pop("top_logprobs", None)
+    if not isinstance(asked, bool):
+        raise PromptError("`logprobs` is true or false; `top_logprobs` says how many alternatives")
+    if count and not asked:
+        raise PromptError("`top_logprobs` needs `logprobs: true`")
+    if asked:
+        found["logprobs"], names["logprobs"] = count or 0, "top_logprobs"
+
+
+def _biases(value: object) -> tuple[tuple[int, float], ...]:
+    if not isinstance(value, Mapping):
+        raise PromptError("`logit_bias` maps token ids to numbers")
+    try:
+        return tuple((int(token), bias) for token, bias in value.items())
+    except (TypeError, ValueError):
+        raise PromptError("`logit_bias` maps token ids to numbers") from None
 
 
 def check_generate(arguments: Mapping[str, Any]) -> None:

@@ -17,6 +17,8 @@ from guardrail.types import Check, Decision, Outcome, Reply
 
 log = logging.getLogger("guardrail")
 
+BETWEEN = "\n\n"
+"""Between several replies to one prompt, which have one record."""
 UNREAD = Decision(status="not_evaluated", action="block", would_action="block")
 """What the record holds for a request that ended before anything was decided."""
 
@@ -43,18 +45,19 @@ class Recorder:
         decision, final = exchange.decision, exchange.final
         outcome = _outcome(exchange, pending)
         record = self._record(exchange, decision, outcome, decision.error or final.error)
-        completion = exchange.completion
+        completion, choices = exchange.completion, exchange.choices(text)
         counts = {
             "steered_passes": completion.steered_passes if completion else 0,
-            "new_tokens": completion.new_tokens if completion else 0,
+            "new_tokens": sum(choice.new_tokens for choice in choices),
         }
         reply_decision = completion.reply_decision if completion else None
         keep = exchange.policies.policies.audit.text
+        given = BETWEEN.join(choice.text for choice in choices)
         self._audit.finished(
             replace(
                 record,
-                text_sha256=text_sha256(text),
-                text=text if keep else None,
+                text_sha256=text_sha256(given),
+                text=given if keep else None,
                 reply_decision=reply_decision,
                 **counts,
             )
@@ -69,6 +72,8 @@ class Recorder:
             earlier=tuple(exchange.decisions[:-1]),
             timing=exchange.total(),
             reply_decision=reply_decision,
+            prompt_tokens=exchange.prompt_tokens,
+            choices=choices,
             **counts,
         )
 

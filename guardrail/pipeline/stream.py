@@ -16,21 +16,24 @@ from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.protocols import Answer
-from guardrail.types import Decision, Reply, Sampling, Timing
+from guardrail.types import Decision, Piece, Reply, Sampling, Timing
 
 BREAK = "\n\n"
 """Between what was sent of a reply that was stopped and the action's answer."""
 
 
-class ReplyStream(Iterator[str]):
-    """Iterate for pieces of text. Closing it early stops the generation. Any thread may read or close it."""
+class ReplyStream(Iterator[Piece]):
+    """Iterate for pieces of text. Closing it early stops the generation. Any thread may read or close it.
+
+    A piece knows its log probabilities, and the reply that it belongs to if there are several.
+    """
 
     def __init__(self, driver: Driver, exchange: Exchange, sampling: Sampling) -> None:
         self._driver, self._exchange, self._sampling = driver, exchange, sampling
         self.reply: Reply | None = None
         """The whole reply, once the last piece was read."""
         self._pieces = self._run()
-        self._first: list[str] = []
+        self._first: list[Piece] = []
         self._error: Exception | None = None
         self._reading = threading.Lock()
 
@@ -59,7 +62,7 @@ class ReplyStream(Iterator[str]):
         """The timing so far."""
         return self._exchange.total()
 
-    def __next__(self) -> str:
+    def __next__(self) -> Piece:
         with self._reading:
             if self._error is not None:
                 # the end of an iteration would look like the end of a reply
@@ -76,7 +79,7 @@ class ReplyStream(Iterator[str]):
             finally:
                 self._reading.release()
 
-    def _run(self) -> Generator[str, None, None]:
+    def _run(self) -> Generator[Piece, None, None]:
         try:
             with self._driver.recorder.closing([self._exchange]):
                 while self.reply is None:
@@ -84,7 +87,7 @@ class ReplyStream(Iterator[str]):
                     if job is not None:
                         yield from self._generated(job)
                     elif self.reply is not None:
-                        yield self.reply.text
+                        yield Piece(self.reply.text)
         except Exception as error:
             self._error = error
             raise
@@ -100,16 +103,17 @@ class ReplyStream(Iterator[str]):
             self.reply = driver.finish(exchange, answer)
         return None
 
-    def _generated(self, job: Job[Event, Sequence[Completion]]) -> Generator[str, None, None]:
+    def _generated(self, job: Job[Event, Sequence[Completion]]) -> Generator[Piece, None, None]:
         text = list[str]()
         for event in job.events():
             if isinstance(event, Token):
-                text.append(event.text)
-                yield event.text
+                if event.number == 0:
+                    text.append(event.text)
+                yield Piece(event.text, event.number, event.logprobs)
         completion, sent = job.result()[0], "".join(text)
         self._exchange.completion = completion
         if completion.stopped is not None:
-            yield self._stopped(completion.stopped, sent)
+            yield Piece(self._stopped(completion.stopped, sent))
         else:
             self.reply = self._driver.finish(self._exchange, Answer(sent or completion.text))
 

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from guardrail.errors import PromptError
+from guardrail.types.choices import Choice as Choice
+from guardrail.types.choices import Finish as Finish
+from guardrail.types.choices import Piece as Piece
+from guardrail.types.choices import TokenLogprob as TokenLogprob
+from guardrail.types.choices import ToolCall as ToolCall
 from guardrail.types.probes import POSITIONS as POSITIONS
 from guardrail.types.probes import TINY as TINY
 from guardrail.types.probes import Array as Array
@@ -16,6 +20,7 @@ from guardrail.types.probes import Probe as Probe
 from guardrail.types.probes import ProbeSite as ProbeSite
 from guardrail.types.probes import States as States
 from guardrail.types.probes import normed as normed
+from guardrail.types.sampling import Sampling as Sampling
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Mode: TypeAlias = Literal["enforce", "shadow", "off"]
@@ -29,20 +34,6 @@ Outcome: TypeAlias = Literal[
 ]
 
 ALLOW = "allow"
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A function that the assistant asks for. `arguments` is the JSON text that it wrote."""
-
-    id: str
-    name: str
-    arguments: str = "{}"
-
-    def as_dict(self) -> dict[str, object]:
-        """The format of the OpenAI API."""
-        function = {"name": self.name, "arguments": self.arguments}
-        return {"id": self.id, "type": "function", "function": function}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,34 +205,6 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How to generate. None keeps the value of the model's own generation config."""
-
-    max_new_tokens: int = 256
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] | str = ()
-
-    def __post_init__(self) -> None:
-        checks = {
-            "max_new_tokens": _number(self.max_new_tokens, int) and self.max_new_tokens >= 1,
-            "temperature": self.temperature is None
-            or (_number(self.temperature) and 0 <= self.temperature < float("inf")),
-            "top_p": self.top_p is None or (_number(self.top_p) and 0 < self.top_p <= 1),
-            "top_k": self.top_k is None or (_number(self.top_k, int) and self.top_k >= 0),
-            "seed": self.seed is None or _number(self.seed, int),
-        }
-        if bad := [name for name, good in checks.items() if not good]:
-            raise PromptError(f"{bad[0]} cannot be {getattr(self, bad[0])!r}")
-
-
-def _number(value: object, kind: type | tuple[type, ...] = (int, float)) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
     """A prompt that waits for a person.
 
@@ -283,8 +246,16 @@ class Reply:
     """The decisions on earlier versions of this prompt, before it was rephrased or approved."""
     steered_passes: int = 0
     new_tokens: int = 0
+    prompt_tokens: int = 0
     timing: Timing = Timing()
     reply_decision: Decision | None = None
+    choices: tuple[Choice, ...] = ()
+    """All replies, if several were asked for; the first is this one. An action's answer is the only one."""
+
+    @property
+    def finish(self) -> Finish:
+        """Why the reply ended. What the policies did about it is in `final`."""
+        return self.choices[0].finish if self.choices else "stop"
 
     @property
     def final(self) -> Decision:

@@ -20,6 +20,13 @@ from guardrail.types import Sampling
         ({"stop_strings": ["x"]}, Sampling(stop=("x",))),
         ({"stop": None, "seed": None, "temperature": 0, "top_p": 1}, Sampling(temperature=0, top_p=1)),
         ({"n": 1, "logprobs": False, "stream": False, "presence_penalty": 0.0}, Sampling()),
+        ({"n": 2, "logprobs": True}, Sampling(n=2, logprobs=0)),
+        ({"logprobs": True, "top_logprobs": 5}, Sampling(logprobs=5)),
+        ({"logit_bias": {"7": -100, 8: 1.5}}, Sampling(logit_bias=((7, -100), (8, 1.5)))),
+        (
+            {"presence_penalty": 1, "frequency_penalty": -2.0},
+            Sampling(presence_penalty=1, frequency_penalty=-2),
+        ),
         ({"tool_choice": "auto", "response_format": {"type": "text"}, "logit_bias": {}}, Sampling()),
     ],
 )
@@ -52,6 +59,15 @@ def test_what_is_not_understood_is_refused_with_what_to_use(name):
         ({"top_p": "x"}, "top_p"),
         ({"top_k": 1.5}, "top_k"),
         ({"seed": "x"}, "seed"),
+        ({"n": 0}, "^n cannot be 0"),
+        ({"logprobs": 3}, "`top_logprobs` says how many"),
+        ({"top_logprobs": 3}, "needs `logprobs: true`"),
+        ({"logprobs": True, "top_logprobs": 21}, "^top_logprobs cannot be 21"),
+        ({"presence_penalty": 3}, "presence_penalty cannot be 3"),
+        ({"frequency_penalty": float("nan")}, "frequency_penalty"),
+        ({"logit_bias": [1]}, "`logit_bias` maps token ids"),
+        ({"logit_bias": {"a": 1}}, "`logit_bias` maps token ids"),
+        ({"logit_bias": {"1": "x"}}, "logit_bias cannot be"),
     ],
 )
 def test_options_that_cannot_be_are_refused_in_words(options, words):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Scored, Token
+from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Scored
 from guardrail.engines.transformers.activations import TransformersActivations
 from guardrail.engines.transformers.assembly import assemble
 from guardrail.engines.transformers.blocks import decoder_of, text_config
@@ -29,7 +29,8 @@ from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.engines.transformers.pools import Batch, Pools
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
-from guardrail.engines.transformers.sampling import generation_arguments, seeded
+from guardrail.engines.transformers.replying import Replying
+from guardrail.engines.transformers.sampling import seeded
 from guardrail.engines.transformers.turn import claim, release
 from guardrail.engines.transformers.unsupported import (
     check_generation,
@@ -40,7 +41,8 @@ from guardrail.engines.transformers.unsupported import (
 )
 from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Decision, Fingerprint, Message, Position, Sampling, Timing
+from guardrail.types import Array, Fingerprint, Message, Position, Sampling, Timing
+from guardrail.types.sampling import EXTRAS
 
 
 class TransformersEngine:
@@ -97,6 +99,11 @@ class TransformersEngine:
     def identify(self) -> Fingerprint:
         """The fingerprint of the model as it is now. Raises ModelError if it can no longer be guarded."""
         return self.identity.identify()
+
+    @property
+    def sampling_options(self) -> frozenset[str]:
+        """The options of sampling that it knows besides those that every engine knows: all."""
+        return frozenset(EXTRAS)
 
     @property
     def positions(self) -> frozenset[Position]:
@@ -175,13 +182,11 @@ class TransformersEngine:
     ) -> Sequence[Completion]:
         """Decide on a batch and answer the rows that go on. `stream` (one row) emits text as it comes."""
         ids, mask = self.batch(prompts)
-        kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        kwargs |= generation_arguments(sampling, self.inner, self.tokenizer)
-        if stream:
-            kwargs["streamer"] = self._streamer(emit)
+        replying = Replying(self.local, sampling, len(ids), ids.shape[1], emit if stream else None)
+        kwargs = {"input_ids": ids, "attention_mask": mask, **replying.arguments}
         with self.local.without_autograd(), seeded(sampling.seed, self.inner.device):
             result = self._generated(plan, evaluator, emit, kwargs, Batch.left_padded(prompts))
-        return [result.completions.get(row) or _stopped(d) for row, d in enumerate(result.decisions)]
+        return replying.completions(result)
 
     def prompts(self, arguments: Mapping[str, Any], positions: Collection[Position] = ()) -> list[Prompt]:
         """The prompts in the arguments of `generate`, without padding, with the spans of these positions.
@@ -250,18 +255,6 @@ class TransformersEngine:
         """What `generate` returns for all rows."""
         return assemble(self.local, arguments, generated, answers)
 
-    def _streamer(self, emit: Emit) -> Any:
-        from transformers import TextStreamer
-
-        class Emitter(TextStreamer):
-            """Emits text instead of printing it."""
-
-            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-                if text:
-                    emit(Token(text))
-
-        return Emitter(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-
     def batch(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """ids and mask [prompts, tokens], padded on the left, on the model's device."""
         return self.local.padded([prompt.ids for prompt in prompts], left=True)
@@ -292,7 +285,3 @@ class TransformersEngine:
                 release(self.blocks)
                 # without modules, so that nothing is left in front of them
                 self.instruments = Instruments(self.local, *self.instruments.kinds)
-
-
-def _stopped(decision: Decision) -> Completion:
-    return Completion(decision=decision, text="", new_tokens=0, steered_passes=0)

@@ -32,14 +32,20 @@ class GuardedOutput:
     @cached_property
     def completions(self) -> Mapping[int, Completion]:
         """How each row in `kept` ended, its first sample if it has several. Waits for the device."""
-        return {row: self._completion(row) for row in self.kept}
+        ends = self.local.end_tokens
+        return {row: self.completion(row, self.tokens(row, ends)[0]) for row in self.kept}
 
-    def _completion(self, row: int) -> Completion:
+    def tokens(self, row: int, ends: frozenset[int]) -> list[list[int]]:
+        """The tokens of every reply to a prompt in `kept`, up to and with the first of `ends`."""
         sequences = getattr(self.output, "sequences", self.output)
-        samples = len(sequences) // len(self.kept)
+        samples, followed = len(sequences) // len(self.kept), self.replies.get(row, Followed())
+        first = self.kept.index(row) * samples
+        rows = sequences[first : first + samples, self.width :].tolist()
+        return [_until_end(ids, ends)[: followed.kept] for ids in rows]
+
+    def completion(self, row: int, ids: list[int]) -> Completion:
+        """How a reply to a prompt ended that has these tokens."""
         followed = self.replies.get(row, Followed())
-        ids = sequences[self.kept.index(row) * samples][self.width :].tolist()
-        ids = _until_end(ids, self.local.end_tokens)[: followed.kept]
         # a reply that is steered from its prompt on is steered in every pass
         passes = self.passes.get(row, 0) or followed.steered_passes
         return Completion(

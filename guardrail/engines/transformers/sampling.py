@@ -29,11 +29,6 @@ def generation_arguments(sampling: Sampling, model: Any, tokenizer: Any) -> dict
         arguments["top_p"] = sampling.top_p
     if sampling.top_k is not None:
         arguments["top_k"] = sampling.top_k
-    if sampling.stop:
-        arguments |= {
-            "stop_strings": [sampling.stop] if isinstance(sampling.stop, str) else list(sampling.stop),
-            "tokenizer": tokenizer,
-        }
     return arguments
 
 
