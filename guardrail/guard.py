@@ -18,6 +18,7 @@ from guardrail.pipeline.history import recorded
 from guardrail.pipeline.installation import Installation
 from guardrail.pipeline.options import ChatOptions, RequestOptions, about, split
 from guardrail.pipeline.request import Kind, request
+from guardrail.pipeline.ruling import Ruling, Rulings, rulings
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.worker import Load, Worker
 from guardrail.plugins.manager import Plugins
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Guard(AsyncRequests):
+class Guard(AsyncRequests, Rulings):
     """Guards one loaded model. Thread-safe: requests run one after another on the model's worker.
 
     model, tokenizer: a decoder-only Hugging Face model and its tokenizer. They stay yours; `close` takes
@@ -189,6 +190,12 @@ class Guard(AsyncRequests):
     ) -> list[Check]:
         """As `check`, for several conversations, 32 at a time."""
         return chat.check(self._driver, self._exchanges("check", conversations, about(options)))
+
+    def ruling_many(
+        self, conversations: Sequence[Messages | str], **options: Unpack[RequestOptions]
+    ) -> list[Ruling]:
+        """As `ruling`, for several conversations, 32 at a time."""
+        return rulings(self._driver, self._exchanges("ruling", conversations, about(options)))
 
     def _exchanges(
         self, kind: Kind, conversations: Sequence[Messages | str], about: RequestOptions

@@ -20,13 +20,13 @@ def chat(driver: Driver, batch: Sequence[Exchange], sampling: Sampling) -> list[
     """
     answers: dict[str, Answer] = {}
     with driver.recorder.closing(batch):
-        _admissible(driver, batch, sampling.max_new_tokens)
+        admissible(driver, batch, sampling.max_new_tokens)
         while todo := [exchange for exchange in batch if exchange.id not in answers][:BATCH]:
             answers |= _settled(driver, todo, sampling)
         return [driver.finish(exchange, answers[exchange.id]) for exchange in batch]
 
 
-def _admissible(driver: Driver, batch: Sequence[Exchange], room: int) -> None:
+def admissible(driver: Driver, batch: Sequence[Exchange], room: int) -> None:
     """Raises PromptError for a prompt that would stop a later part, before the first part is answered."""
     if len(batch) > BATCH:
         driver.admit(batch, room)
@@ -45,7 +45,7 @@ def check(driver: Driver, batch: Sequence[Exchange]) -> list[Check]:
     """A decision on every exchange; nothing is generated."""
     parts = [batch[i : i + BATCH] for i in range(0, len(batch), BATCH)]
     with driver.recorder.closing(batch):
-        _admissible(driver, batch, room=1)
+        admissible(driver, batch, room=1)
         for part in parts:
             driver.decide(driver.admit(part, room=1), driver.engine.check)
         return [driver.recorder.checked(exchange) for exchange in batch]

@@ -231,8 +231,10 @@ def _first_event(job: Job[Event, Any], batch: Sequence[Exchange], limit: float) 
     try:
         event = job.next_event(left)
     except TimeoutError:
-        # the forward pass cannot be interrupted, but a refusal needs nothing from it, and a check neither
-        if batch[0].request.kind == "check" or all(decision.stops for decision in _late(batch, limit)):
+        # the forward pass cannot be interrupted, but a refusal or a mere decision needs nothing from it
+        if batch[0].request.kind in ("check", "ruling") or all(
+            decision.stops for decision in _late(batch, limit)
+        ):
             job.cancel(timed_out=True)
             return None
         # failing open needs the reply, which comes from this very pass; the evaluator notes that it is late

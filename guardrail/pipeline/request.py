@@ -13,7 +13,7 @@ from guardrail.pipeline.messages import Tool, checked_tools, message
 from guardrail.types import Facts, Message, MessageLike
 
 BEGUN = "the last turn is a reply that has begun, and thresholds are made for where a reply begins"
-Kind: TypeAlias = Literal["chat", "stream", "check", "generate"]
+Kind: TypeAlias = Literal["chat", "stream", "check", "ruling", "generate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

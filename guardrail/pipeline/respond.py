@@ -54,8 +54,8 @@ class Responder:
             response = self._otherwise(turn, response)
         if isinstance(response, Answer):
             return response
-        # an action may ask for another round for ever; and the prompt of `generate` cannot be changed
-        if exchange.request.kind == "generate" or len(exchange.decisions) >= MAX_ROUNDS:
+        # an action may ask for another round for ever
+        if turn.final(response) or len(exchange.decisions) >= MAX_ROUNDS:
             return turn.refusal()
         self._retry(turn, response)
         return None
@@ -139,10 +139,20 @@ class _Turn:
         """Whether the policy itself asked for the action, and not a plugin's review."""
         return self.rule is not None and self.rule.action == self.decision.action
 
+    @property
+    def fixed(self) -> bool:
+        """Whether nobody can change the prompt: of `generate`, or one that goes to another model."""
+        return self.exchange.request.kind in ("generate", "ruling")
+
+    def final(self, response: Retry) -> bool:
+        """Whether there cannot be another round: `generate` has one, and other messages are not sent."""
+        changed = response.messages != self.exchange.messages
+        return self.exchange.request.kind == "generate" or (self.fixed and changed)
+
     def response(self, name: str) -> Response:
         """What the action called `name` does. One that fails gives way to the policy's `on_error`."""
         action, rule = self.exchange.policies.plugins.actions[name], self.rule
-        if name == "rephrase" and self.exchange.request.kind == "generate":
+        if name == "rephrase" and self.fixed:
             return Otherwise(rule.otherwise if rule else "block")  # type: ignore[arg-type]
         try:
             return checked_response(action.respond(_config(rule, name, action.Config), self._context()))

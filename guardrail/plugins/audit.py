@@ -61,7 +61,7 @@ class AuditRecord:
 
     id: str
     time: str
-    kind: Literal["chat", "stream", "check", "generate"]
+    kind: Literal["chat", "stream", "check", "ruling", "generate"]
     decision: Decision
     prompt_sha256: str
     prompt_tokens: int
