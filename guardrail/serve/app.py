@@ -10,13 +10,20 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from guardrail import Guard, __version__
 from guardrail.serve.errors import answers_errors
+from guardrail.serve.gateways import agentgateway, check, litellm
 from guardrail.serve.keys import Keys
 from guardrail.serve.limits import Limits
 from guardrail.serve.openai import chat, models
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
 
-ROUTERS = (chat.router, models.router)
+ROUTERS = (
+    chat.router,
+    models.router,
+    check.router,
+    litellm.router,
+    agentgateway.router,
+)
 
 
 def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:

@@ -1,0 +1,143 @@
+"""`/v1/guard/check`: decisions on prompts that another model may answer. Nothing is done about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from guardrail.errors import PromptError
+from guardrail.files.decision_rows import decision_row
+from guardrail.pipeline.options import RequestOptions
+from guardrail.pipeline.request import request as parsed
+from guardrail.pipeline.ruling import elsewhere
+from guardrail.serve.errors import ApiError
+from guardrail.serve.service import Service
+from guardrail.serve.verdict import Verdict
+from guardrail.types import Check, Messages
+
+
+class Prompt(BaseModel):
+    """One of several prompts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+class CheckBody(BaseModel):
+    """The body of a request: `messages`, or `input`, a text or a list of prompts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    input: str | Annotated[list[str | Prompt], Field(min_length=1)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    metadata: dict[str, str] | None = None
+    model: str | None = None
+
+    def prompts(self) -> Sequence[Messages | str]:
+        """All prompts. Raises ApiError if there are none, or both fields."""
+        if (self.messages is None) == (self.input is None):
+            text = "Give either `messages`, or `input` with a text or a list of prompts."
+            raise ApiError(400, text, code="invalid_value")
+        if self.messages is not None:
+            return [self.messages]
+        given = [self.input] if isinstance(self.input, str) else self.input or []
+        return [item if isinstance(item, str) else item.messages for item in given]
+
+
+class ScoreRow(BaseModel):
+    """One condition of one policy."""
+
+    policy: str
+    trait: str
+    layer: int | None
+    score: float | None
+    threshold: float | None
+    fired: bool
+    mode: str
+
+
+class Latency(BaseModel):
+    """Milliseconds, of the prompt's whole batch."""
+
+    guard: float
+    prefill: float
+
+
+class CheckRow(BaseModel):
+    """One decision, as `guardrail check --json` prints it.
+
+    `verdict` is what it comes to for a model that this server cannot steer or rephrase for: `otherwise` of
+    the policies that want to. `reader_model` has read the prompt, and thresholds are made for it.
+    """
+
+    verdict: str
+    reader_model: str
+    status: Literal["evaluated", "error", "not_evaluated"]
+    action: str
+    would_action: str
+    policy: str | None
+    scores: list[ScoreRow]
+    policy_sha256: str
+    vectors_sha256: str
+    audit_id: str
+    fail_open: bool
+    warnings: list[str]
+    error: str | None
+    latency_ms: Latency
+
+
+class CheckRows(BaseModel):
+    """Several decisions, in the order of the prompts."""
+
+    object: Literal["list"] = "list"
+    reader_model: str
+    data: list[CheckRow]
+
+
+def router(service: Service) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+
+    @routes.post("/v1/guard/check")
+    async def check(body: CheckBody, request: Request, response: Response) -> CheckRow | CheckRows:
+        if body.model is not None:
+            service.check_model(body.model)
+        prompts = body.prompts()
+        service.check_messages(sum(1 if isinstance(prompt, str) else len(prompt) for prompt in prompts))
+        about: RequestOptions = {**service.about(request, body.metadata), "tools": body.tools}
+        _check_prompts(prompts, about, isinstance(body.input, list))
+        checks = await service.delivery.run(partial(service.guard.check_many, prompts, **about))
+        rows = [_row(service, check) for check in checks]
+        if isinstance(body.input, list):
+            return CheckRows(reader_model=service.settings.model, data=rows)
+        response.headers.update(_verdict(checks[0]).headers)
+        return rows[0]
+
+    return routes
+
+
+def _check_prompts(prompts: Sequence[Messages | str], about: RequestOptions, numbered: bool) -> None:
+    """Raises ApiError that says which of several prompts cannot be read."""
+    for i, prompt in enumerate(prompts):
+        try:
+            parsed("check", prompt, **about)
+        except PromptError as error:
+            name = f"input[{i}]" if numbered else None
+            text = f"{name}: {error}" if name else str(error)
+            raise ApiError(400, text, code="invalid_prompt", param=name) from None
+
+
+def _verdict(check: Check) -> Verdict:
+    return Verdict(check.audit_id, [check.decision], check.timing)
+
+
+def _row(service: Service, check: Check) -> CheckRow:
+    row = decision_row(check.decision, check.audit_id, check.timing)
+    verdict = elsewhere(check.decision, service.guard.active.plan)
+    return CheckRow(verdict=verdict, reader_model=service.settings.model, **row)
