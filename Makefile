@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: setup demo test lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
+.PHONY: setup demo test test-clients lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,21 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
+
+# Programs that others write for, in an environment above $(VENV): LiteLLM, LangChain, OpenAI Agents SDK. Their
+# newest releases, so nothing is pinned; their tests skip in `make test`.
+CLIENTS := .venv-clients
+CLIENT_TESTS := tests/clients plugins/guardrail-langchain/tests plugins/guardrail-openai-agents/tests
+
+test-clients: $(CLIENTS)/.installed
+	$(CLIENTS)/bin/python -m pytest $(CLIENT_TESTS)
+
+$(CLIENTS)/.installed: $(STAMP)
+	test -x $(CLIENTS)/bin/python || $(BIN)/python -m venv $(CLIENTS)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")')" \
+		> "$$($(CLIENTS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
+	$(CLIENTS)/bin/python -m pip install --quiet --upgrade --constraint constraints.txt --group clients
+	touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -101,4 +116,4 @@ demo-files: $(STAMP)
 	$(BIN)/python -m guardrail.demo.making evaluate --work $(DEMO) --seed $(SEED)
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(CLIENTS) build dist
