@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -85,7 +86,7 @@ def explained(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
-        return _invalid(error.errors())
+        return _invalid([_Problem.of(one, error.body) for one in error.errors()])
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
     for kind, (status, type, code) in _STATUS.items():
@@ -103,7 +104,7 @@ def answers_errors(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> JSONResponse:
         return explained(_routed(request, error)).response()
 
-    for kind in (HTTPException, RequestValidationError, RequestError, Exception):
+    for kind in (HTTPException, RequestValidationError, RequestError):
         app.add_exception_handler(kind, answer)
 
 
@@ -121,40 +122,65 @@ def _routed(request: Request, error: Exception) -> Exception:
     return error
 
 
-def _invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """One of pydantic's errors. `path` leads to a value of the body, without the branches of unions."""
+
+    path: tuple[str | int, ...]
+    kind: str
+    text: str
+    value: object
+
+    @classmethod
+    def of(cls, error: Mapping[str, Any], body: object) -> Self:
+        return cls(_path(error, body), error["type"], error["msg"], error["input"])
+
+    @property
+    def name(self) -> str:
+        """The path as people write it: `messages[0].role`."""
+        parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path]
+        return "".join(parts).removeprefix(".")
+
+
+def _path(error: Mapping[str, Any], body: object) -> tuple[str | int, ...]:
+    _, *location = error["loc"]
+    found = list[str | int]()
+    for part in location:
+        if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
+            found, body = [*found, part], body[part]  # pyright: ignore[reportCallIssue,reportArgumentType]
+        elif error["type"] in ("missing", "extra_forbidden") and part == location[-1]:
+            found.append(part)
+    return tuple(found)
+
+
+def _invalid(problems: Sequence[_Problem]) -> ApiError:
     """What is wrong with a body: the first problem, but all fields that are unknown."""
-    if unknown := [_param(error) for error in errors if error["type"] == "extra_forbidden"]:
+    if unknown := [one.name for one in problems if one.kind == "extra_forbidden"]:
         many = "s" if len(unknown) > 1 else ""
         return ApiError(400, f"Unrecognized request argument{many} supplied: {', '.join(unknown[:20])}")
-    return _problem(errors[0])
+    same = [one for one in problems if one.path[:1] == problems[0].path[:1]]
+    deepest = max(same, key=lambda one: len(one.path))
+    # several for one value are the branches of a union
+    return _described(deepest, [one for one in same if one.path == deepest.path])
 
 
-def _problem(error: Mapping[str, Any]) -> ApiError:
-    name, kind = _param(error), error["type"]
+def _described(problem: _Problem, branches: Sequence[_Problem]) -> ApiError:
+    name = problem.name
     if not name:
         return ApiError(400, "The body must be a JSON object, sent with `content-type: application/json`.")
-    if kind == "missing":
+    if problem.kind == "missing":
         text, code = f"Missing required parameter: '{name}'.", "missing_required_parameter"
-    elif kind in _KINDS:
-        code, wanted = _KINDS[kind]
-        text = f"Invalid type for '{name}': expected {wanted}, but got {_name(error['input'])} instead."
+    elif problem.kind in _KINDS:
+        wanted = " or ".join(dict.fromkeys(_KINDS[one.kind][1] for one in branches if one.kind in _KINDS))
+        text = f"Invalid type for '{name}': expected {wanted}, but got {_kind(problem.value)} instead."
+        code = _KINDS[problem.kind][0]
     else:
-        words = str(error["msg"]).removeprefix("Value error, ")
+        words = problem.text.removeprefix("Value error, ")
         text, code = f"Invalid value for '{name}': {words[:1].lower()}{words[1:]}.", "invalid_value"
     return ApiError(400, text, param=name, code=code)
 
 
-def _param(error: Mapping[str, Any]) -> str:
-    """`messages[0].role`, without the branches of unions."""
-    text = ""
-    for part in error["loc"]:
-        if part in ("body", "query", "path", "header"):
-            continue
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
-
-
-def _name(value: object) -> str:
+def _kind(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else "a boolean"
     kinds: Mapping[type, str] = {str: "a string", list: "an array", dict: "an object"}

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.files.json_text import decoded
-from guardrail.serve.errors import ApiError
+from guardrail.serve.errors import ApiError, explained
 from guardrail.serve.settings import LOOPBACK, ServerSettings
 
 
@@ -38,18 +38,17 @@ class Limits:
             await self._answer(scope, _Connection(body, receive, send, self._settings.send_s))
 
     async def _answer(self, scope: Scope, connection: _Connection) -> None:
-        presence = asyncio.timeout(None)
         try:
-            async with presence:
-                watch = asyncio.create_task(connection.watch(presence))
+            async with connection.presence:
+                watch = asyncio.create_task(connection.watch())
                 try:
                     await self._app(scope, connection.receive, connection.send)
                 finally:
                     watch.cancel()
-        except TimeoutError:
-            # nobody is there to be told
-            if not presence.expired():
-                raise
+        except Exception as error:
+            # nothing goes on to the web server, which would log what an error says, and that may be a prompt
+            if not connection.presence.expired():
+                await connection.fail(scope, error)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body. Raises ApiError for one that is too large, too slow or no JSON."""
@@ -77,6 +76,9 @@ class _Connection:
         self._receive, self._send, self._send_s = receive, send, send_s
         self._body: bytes | None = body
         self._left = asyncio.Event()
+        self._begun = False
+        self.presence = asyncio.timeout(None)
+        """Ends what is inside once the client has left."""
 
     async def receive(self) -> Message:
         """The body, then the end of the connection."""
@@ -87,16 +89,31 @@ class _Connection:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Message) -> None:
-        """Raises TimeoutError for a client that does not read what it was sent."""
-        async with asyncio.timeout(self._send_s):
-            await self._send(message)
+        """A client that does not read what it was sent in time has left as well."""
+        self._begun = True
+        try:
+            async with asyncio.timeout(self._send_s):
+                await self._send(message)
+        except TimeoutError:
+            self._leave()
+            # until the request is ended
+            await asyncio.Event().wait()
 
-    async def watch(self, presence: asyncio.Timeout) -> None:
+    async def watch(self) -> None:
         """End the request when its client leaves."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave()
+
+    def _leave(self) -> None:
         self._left.set()
-        presence.reschedule(asyncio.get_running_loop().time())
+        self.presence.reschedule(asyncio.get_running_loop().time())
+
+    async def fail(self, scope: Scope, error: Exception) -> None:
+        """Answer with an error, if there is no answer yet."""
+        response = explained(error).response()
+        if not self._begun:
+            await response(scope, self._receive, self._send)
 
 
 async def _read(receive: Receive, limit: int) -> bytes:
