@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from guardrail.guard import Guard
     from guardrail.plugins.hookspecs import hookimpl
     from guardrail.policy.model import PolicySet
-    from guardrail.types import Check, Decision, Message, Probe, Reply, Score, Ticket, ToolCall
+    from guardrail.types import Check, Decision, Message, Probe, RawPrompt, Reply, Score, Ticket, ToolCall
     from guardrail.vectors.values import TraitVector, TraitVectors
 
 __version__ = "0.1.0"
@@ -41,6 +41,7 @@ __all__ = [
     "Probe",
     "PromptError",
     "QueueFull",
+    "RawPrompt",
     "Reply",
     "RequestError",
     "Score",

@@ -24,7 +24,7 @@ from guardrail.pipeline.worker import Load, Worker
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import ActivePolicies, Source, default_policies
 from guardrail.policy.reload import PolicyWatcher
-from guardrail.types import Check, Decision, Messages, Position, Reply, Ticket
+from guardrail.types import Check, Decision, Messages, Position, RawPrompt, Reply, Ticket
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,10 +152,11 @@ class Guard(AsyncRequests, Rulings):
         """Check the policy file again and swap it in. On failure, keep the last good one and return False."""
         return self.policies.reload()
 
-    def chat(self, messages: Messages | str, **options: Unpack[ChatOptions]) -> Reply:
+    def chat(self, messages: Messages | str | RawPrompt, **options: Unpack[ChatOptions]) -> Reply:
         """Decide, then answer or act. A block is a reply, not an error.
 
-        messages: turns as `Message` or as in the OpenAI API, tool calls included; a string is one user turn.
+        messages: turns as `Message` or as in the OpenAI API, tool calls included; a string is one user turn;
+            a `RawPrompt` is a text that the model continues without a chat template.
         options: `tags`, `conversation` and `tools` (`RequestOptions`), and how to generate
             (`SamplingOptions`), by our names or by those of the OpenAI API.
 
@@ -166,19 +167,19 @@ class Guard(AsyncRequests, Rulings):
         return self.chat_many([messages], **options)[0]
 
     def chat_many(
-        self, conversations: Sequence[Messages | str], **options: Unpack[ChatOptions]
+        self, conversations: Sequence[Messages | str | RawPrompt], **options: Unpack[ChatOptions]
     ) -> list[Reply]:
         """As `chat`, for several conversations, 32 at a time; each gets its own decision."""
         about, sampling = split(options)
         return chat.chat(self._driver, self._exchanges("chat", conversations, about), sampling)
 
-    def stream(self, messages: Messages | str, **options: Unpack[ChatOptions]) -> ReplyStream:
+    def stream(self, messages: Messages | str | RawPrompt, **options: Unpack[ChatOptions]) -> ReplyStream:
         """As `chat`, in pieces of text. The decision comes before the first piece; `.reply` at the end."""
         about, sampling = split(options)
         (exchange,) = self._exchanges("stream", [messages], about)
         return ReplyStream(self._driver, exchange, sampling)
 
-    def check(self, messages: Messages | str, **options: Unpack[RequestOptions]) -> Check:
+    def check(self, messages: Messages | str | RawPrompt, **options: Unpack[RequestOptions]) -> Check:
         """Decide only: the forward pass ends at the last layer read, nothing is generated.
 
         Messages, options and errors as in `chat`, but nothing about generating.
@@ -186,7 +187,7 @@ class Guard(AsyncRequests, Rulings):
         return self.check_many([messages], **options)[0]
 
     def check_many(
-        self, conversations: Sequence[Messages | str], **options: Unpack[RequestOptions]
+        self, conversations: Sequence[Messages | str | RawPrompt], **options: Unpack[RequestOptions]
     ) -> list[Check]:
         """As `check`, for several conversations, 32 at a time."""
         return chat.check(self._driver, self._exchanges("check", conversations, about(options)))
@@ -198,7 +199,7 @@ class Guard(AsyncRequests, Rulings):
         return rulings(self._driver, self._exchanges("ruling", conversations, about(options)))
 
     def _exchanges(
-        self, kind: Kind, conversations: Sequence[Messages | str], about: RequestOptions
+        self, kind: Kind, conversations: Sequence[Messages | str | RawPrompt], about: RequestOptions
     ) -> list[Exchange]:
         policies = self.active
         requests = [request(kind, messages, **about) for messages in conversations]

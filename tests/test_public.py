@@ -23,7 +23,7 @@ def test_the_public_names_are_these():
         *("Guard", "Reply", "Check", "Decision", "Score", "Message", "Ticket", "Probe", "hookimpl"),
         *("Calibration", "PolicySet", "TraitVector", "TraitVectors"),
         *("GuardrailError", "ConfigError", "PolicyError", "RequestError", "PromptError"),
-        *("UnsupportedGeneration", "QueueFull", "GuardClosed", "ToolCall"),
+        *("UnsupportedGeneration", "QueueFull", "GuardClosed", "ToolCall", "RawPrompt"),
     }
 
 

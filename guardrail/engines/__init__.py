@@ -19,7 +19,7 @@ from guardrail.engines.events import Token as Token
 from guardrail.errors import ModelError, PromptError, UnsupportedGeneration
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Decision, Fingerprint, Message, Position, Sampling
+from guardrail.types import Array, Decision, Fingerprint, Message, Position, RawPrompt, Sampling
 
 Span: TypeAlias = tuple[int, int]
 """A run of tokens, [start, end)."""
@@ -134,6 +134,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Take everything off the model again."""
+        ...
+
+
+@runtime_checkable
+class RawEngine(Engine, Protocol):
+    """An engine that also takes prompts which no chat template renders."""
+
+    def raw(self, prompt: RawPrompt, positions: Collection[Position] = ()) -> Prompt:
+        """The prompt's ids, with the spans of these positions. Raises PromptError as `render`."""
         ...
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from guardrail.engines import Engine, Prompt
-from guardrail.errors import EvaluationError, PromptError, RequestError, outline
+from guardrail.engines import Engine, Prompt, RawEngine
+from guardrail.errors import EvaluationError, PromptError, RequestError, UnsupportedGeneration, outline
 from guardrail.pipeline.exchange import Exchange
-from guardrail.pipeline.request import BEGUN
+from guardrail.pipeline.request import BEGUN, Request
 from guardrail.policy.decide import unsupported
-from guardrail.types import Decision, Message
+from guardrail.types import Decision, Message, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def fitted(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> P
 def _rendered(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> Prompt:
     positions = exchange.policies.plan.positions - {"last"}
     try:
-        prompt = engine.render(messages, exchange.request.tools, *([positions] if positions else []))
+        prompt = _prompt(engine, exchange.request, messages, positions)
     except (RequestError, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -89,6 +89,16 @@ def _rendered(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -
         # anything else would be taken for a decision
         raise EvaluationError("the engine did not render the messages as a prompt")
     return prompt
+
+
+def _prompt(
+    engine: Engine, request: Request, messages: Sequence[Message], positions: Collection[Position]
+) -> Prompt:
+    if request.raw is None:
+        return engine.render(messages, request.tools, *([positions] if positions else []))
+    if not isinstance(engine, RawEngine):
+        raise UnsupportedGeneration("this engine takes messages only, no raw text")
+    return engine.raw(request.raw, positions)
 
 
 def _cut(exchange: Exchange, prompt: Prompt, limit: int) -> Prompt:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
 
 
+RAW = "the prompt is raw text, and thresholds are made for what the chat template renders"
+
+
 @dataclass(kw_only=True)
 class Exchange:
     """A request, the policies that were active when it came, and how far it has got.
@@ -49,7 +52,10 @@ class Exchange:
     @classmethod
     def of(cls, request: Request, policies: ActivePolicies) -> Exchange:
         """The exchange that begins with this request."""
-        return cls(request=request, policies=policies, messages=request.messages, facts=request.facts)
+        begun = cls(request=request, policies=policies, messages=request.messages, facts=request.facts)
+        if request.raw is not None:
+            begun.warn(RAW)
+        return begun
 
     @property
     def id(self) -> str:

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from guardrail.errors import PromptError
 from guardrail.files.records import is_text, new_id, prompt_sha256, utc_now
 from guardrail.pipeline.messages import Tool, checked_tools, message
-from guardrail.types import Facts, Message, MessageLike
+from guardrail.types import Facts, Message, MessageLike, RawPrompt
 
 BEGUN = "the last turn is a reply that has begun, and thresholds are made for where a reply begins"
 Kind: TypeAlias = Literal["chat", "stream", "check", "ruling", "generate"]
@@ -21,7 +21,8 @@ class Request:
     """One request as the caller made it.
 
     `messages` is a single message that holds the whole prompt if `kind` is `generate`. `unreadable` says what
-    in the messages is not text. `named`: whether the caller gave the conversation's id.
+    in the messages is not text. `named`: whether the caller gave the conversation's id. `raw`: the prompt, if
+    no chat template renders it.
     """
 
     kind: Kind
@@ -30,6 +31,7 @@ class Request:
     tools: tuple[Tool, ...] = ()
     unreadable: str | None = None
     named: bool = False
+    raw: RawPrompt | None = None
     id: str = field(default_factory=new_id)
     time: str = field(default_factory=utc_now)
     start: float = field(default_factory=perf_counter)
@@ -42,7 +44,7 @@ class Request:
 
 def request(
     kind: Kind,
-    messages: Sequence[MessageLike] | str,
+    messages: Sequence[MessageLike] | str | RawPrompt,
     tags: Iterable[str] | str = (),
     conversation: str | None = None,
     tools: Sequence[Tool] | None = None,
@@ -52,6 +54,10 @@ def request(
     Content that is not text makes the request `unreadable`, and so does a reply that has begun: policies say
     what happens then. The prompt of a `generate` may be blank, because its structure is unknown.
     """
+    raw_prompt = messages if isinstance(messages, RawPrompt) else None
+    if isinstance(messages, RawPrompt):
+        # nothing can be rephrased, as in `generate`
+        kind, messages = "check" if kind == "check" else "generate", [Message("user", messages.text)]
     if not isinstance(messages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PromptError(f"messages are a text or a list of turns, not {type(messages).__name__}")
     raw = [Message("user", messages)] if isinstance(messages, str) else list(messages)
@@ -60,7 +66,7 @@ def request(
     parsed = [message(item) for item in raw]
     turns = tuple(turn for turn, _ in parsed)
     reasons = [reason for _, reason in parsed if reason]
-    if kind != "generate" and not reasons:
+    if kind != "generate" and raw_prompt is None and not reasons:
         _check_last(turns[-1])
     if turns[-1].role == "assistant":
         reasons.append(BEGUN)
@@ -77,6 +83,7 @@ def request(
         tools=checked_tools(tools),
         unreadable="; ".join(dict.fromkeys(reasons)) or None,
         named=bool(conversation),
+        raw=raw_prompt,
     )
 
 

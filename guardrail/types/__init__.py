@@ -20,6 +20,7 @@ from guardrail.types.probes import Probe as Probe
 from guardrail.types.probes import ProbeSite as ProbeSite
 from guardrail.types.probes import States as States
 from guardrail.types.probes import normed as normed
+from guardrail.types.raw import RawPrompt as RawPrompt
 from guardrail.types.sampling import Sampling as Sampling
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]

@@ -41,7 +41,7 @@ from guardrail.engines.transformers.unsupported import (
 )
 from guardrail.errors import ModelError, PromptError
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Fingerprint, Message, Position, Sampling, Timing
+from guardrail.types import Array, Fingerprint, Message, Position, RawPrompt, Sampling, Timing
 from guardrail.types.sampling import EXTRAS
 
 
@@ -139,6 +139,11 @@ class TransformersEngine:
         """The prompt's ids; the guard decides what to do with one that is too long."""
         self.turn.refuse_reentry()
         return self.local.renderer.render(messages, tools, positions)
+
+    def raw(self, prompt: RawPrompt, positions: Collection[Position] = ()) -> Prompt:
+        """The ids of a text without a chat template. Raises PromptError for ids that are none."""
+        self.turn.refuse_reentry()
+        return self.local.renderer.raw(prompt, self.local.vocabulary, positions)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""

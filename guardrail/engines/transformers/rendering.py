@@ -14,7 +14,7 @@ from guardrail.engines.transformers.frames import CALLS, RESULT, UNKNOWN, USER, 
 from guardrail.engines.transformers.turn_marks import TOOL, TOOL_NAME, Shape, marked, missing, shape
 from guardrail.engines.transformers.turn_spans import NO_TEXT, WHOLE, spans, tokens_within, whole
 from guardrail.errors import ModelError, PromptError
-from guardrail.types import Message, Position
+from guardrail.types import Message, Position, RawPrompt
 
 Tool: TypeAlias = Mapping[str, Any]
 SAMPLES: Mapping[Position, Shape] = {"user_mean": (USER,), "tool_mean": (USER, CALLS, RESULT)}
@@ -86,6 +86,18 @@ class Renderer:
         offsets: Sequence[Span] = encoded.get("offset_mapping", [(0, 0)] * len(ids))
         found = spans(positions, messages, offsets, text, lambda turns: self._text(turns, tools))
         return Prompt(ids, spans=found)
+
+    def raw(self, prompt: RawPrompt, vocabulary: int, positions: Collection[Position] = ()) -> Prompt:
+        """The prompt of a text without a template. `vocabulary`: how many ids the model knows.
+
+        Raises PromptError for a text without tokens, for other ids, and as `spans_in`.
+        """
+        ids = self.tokenizer(prompt.text)["input_ids"] if prompt.ids is None else prompt.ids
+        if not ids:
+            raise PromptError("the prompt is empty")
+        if wrong := [one for one in ids if not 0 <= one < vocabulary]:
+            raise PromptError(f"the prompt has the token {wrong[0]}; the model knows 0 to {vocabulary - 1}")
+        return Prompt(tuple(ids), spans=self.spans_in(ids, positions))
 
     def check(self, positions: Collection[Position]) -> None:
         """Raises ModelError if template or tokenizer make it impossible to find a position's tokens."""
