@@ -29,9 +29,12 @@ def no_grad():
         yield
 
 
-@pytest.fixture(params=["nnsight, then hooks", "nnsight", "hooks"])
+@pytest.fixture(params=["nnsight", "hooks"])
 def executors(request, monkeypatch):
-    """What the engine does is the same with either executor, in prefills and in decoding."""
+    """What the engine does is the same with either executor, in prefills and in decoding.
+
+    Tests of what goes from a prefill into decoding take `pairs.EXECUTORS`; guards have nnsight, then hooks.
+    """
     import tiny
 
     nnsight, hooks = tiny.EXECUTORS

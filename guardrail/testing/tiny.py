@@ -80,7 +80,7 @@ def tiny_model(
     settings = _settings(architecture, layers, d_model) | overrides
     config = AutoConfig.for_model(architecture, **settings)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.eval()
 

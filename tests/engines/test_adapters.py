@@ -49,9 +49,9 @@ def config(kind, **more):
     return make(**{name: value for name, value in options.items() if value is not None})
 
 
-def square():
+def square(layers=2):
     """Query and value projections are square, which some kinds need."""
-    return tiny_model(num_key_value_heads=4)
+    return tiny_model(layers=layers, num_key_value_heads=4)
 
 
 @torch.no_grad()
@@ -190,9 +190,9 @@ def test_what_is_done_with_an_adapter_is_noticed(kind, deed):
 def test_adapters_that_transformers_itself_puts_in_and_switches_are_noticed(tmp_path):
     for name, seed in (("one", 1), ("two", 2)):
         torch.manual_seed(seed)
-        made = peft.get_peft_model(square(), config("LORA", init_lora_weights=False))
+        made = peft.get_peft_model(square(4), config("LORA", init_lora_weights=False))
         made.save_pretrained(tmp_path / name)
-    model = square()
+    model = square(4)
     with guard(tmp_path, policy(threshold=NEVER), model=model) as made:
         model.load_adapter(str(tmp_path / "one"), adapter_name="one")
         assert made.check("hello").decision.action == "block"

@@ -11,7 +11,7 @@ from guardrail.errors import SteeringError
 
 pytestmark = pytest.mark.usefixtures("no_grad", "executors")
 
-EXACT = {"do_sample": False, "min_new_tokens": 6, "max_new_tokens": 6}
+EXACT = {"do_sample": False, "min_new_tokens": 4, "max_new_tokens": 4}
 STATIC = {**EXACT, "cache_implementation": "static"}
 SPEC = steering("add", (2, 3))
 
@@ -33,40 +33,30 @@ def plainly(model):
     return model.generate(**batch(2), **STATIC, disable_compile=True, pad_token_id=0)
 
 
-def test_an_allowed_reply_is_decoded_by_one_graph():
-    with engine() as (made, bare):
-        result = generate(made, plan((2,), SPEC), Fixed(), **batch(2), **compiled())
-        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-        assert torch.equal(result.output, plainly(bare))
-
-
-def test_a_steered_reply_is_steered_though_the_graph_was_compiled_before():
-    active = plan((2,), SPEC)
-    with engine() as (made, bare):
-        generate(made, active, Fixed(), **batch(2), **compiled())
-        result = generate(made, active, Fixed(("steer",), (SPEC,)), **batch(2), **compiled())
+def test_one_graph_decodes_replies_that_are_allowed_steered_and_followed():
+    """What was compiled for an allowed reply looks at nothing: the guard must not run it for the others."""
+    active, kwargs = plan((2,), SPEC), {**batch(2), **compiled()}
+    with engine(layers=3) as (made, bare):
+        allowed = generate(made, active, Fixed(), **kwargs)
+        steered = generate(made, active, Fixed(("steer",), (SPEC,)), **kwargs)
         eager = generate(made, active, Fixed(("steer",), (SPEC,)), **batch(2), **STATIC, disable_compile=True)
-        again = generate(made, active, Fixed(), **batch(2), **compiled())
-        assert torch.equal(again.output, plainly(bare))
-    assert torch.equal(result.output, eager.output)
-    assert result.passes == {0: 6, 1: 6}
+        again = generate(made, active, Fixed(), **kwargs)
+        stopping = following({"threshold": ALWAYS})
+        followed = generate(made, stopping, Following(plan=stopping), **kwargs)
+        expected = plainly(bare)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-
-
-def test_a_followed_reply_is_read_though_the_graph_was_compiled_before():
-    active = following({"threshold": ALWAYS})
-    with engine() as (made, _):
-        nobody = Following(plan=active, about=())
-        generate(made, active, nobody, **batch(2), **compiled())
-        result = generate(made, active, Following(plan=active), **batch(2), **compiled())
-    assert [followed.decision.action for followed in result.replies.values()] == ["block", "block"]
+    assert torch.equal(allowed.output, expected)
+    assert torch.equal(again.output, expected)
+    assert torch.equal(steered.output, eager.output)
+    assert steered.passes == {0: 4, 1: 4}
+    assert [reply.decision.action for reply in followed.replies.values()] == ["block", "block"]
 
 
 def test_a_model_that_the_user_compiled_is_guarded_and_steered():
     active = plan((2,), SPEC)
-    with engine() as (made, _):
+    with engine(layers=3) as (made, _):
         eager = generate(made, active, Fixed(("steer",), (SPEC,)), **batch(2), **EXACT)
-    with engine() as (made, _):
+    with engine(layers=3) as (made, _):
         made.inner.compile(backend="eager")
         allowed = generate(made, active, Fixed(), **batch(2), **EXACT)
         steered = generate(made, active, Fixed(("steer",), (SPEC,)), **batch(2), **EXACT)

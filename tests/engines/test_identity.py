@@ -2,10 +2,10 @@
 
 import sys
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
+from pairs import EXECUTORS, in_pairs
 from tiny import CACHE, TOKENIZER, Fixed, batch, engine, generate, plan, random_vector, steering
 from transformers import (
     LogitsProcessor,
@@ -19,7 +19,7 @@ from waiting import on_a_device, waits
 from guardrail.engines import Prompt
 from guardrail.engines.transformers.blocks import decoder_blocks
 from guardrail.engines.transformers.steering import BatchSteering
-from guardrail.testing import ARCHITECTURES, tiny_model
+from guardrail.testing import ARCHITECTURES
 from guardrail.types import Message
 
 pytestmark = pytest.mark.usefixtures("executors")
@@ -30,6 +30,7 @@ MODES = {
     "beams": {"num_beams": 3, "do_sample": False},
     "several samples": {"do_sample": True, "num_return_sequences": 2},
 }
+BATCHES = {"one": (1, "left"), "padded on the left": (8, "left"), "padded on the right": (8, "right")}
 
 
 def both(made, bare, active, evaluator, **kwargs):
@@ -46,21 +47,11 @@ def seeded(made, active, evaluator, **kwargs):
     return generate(made, active, evaluator, **kwargs).output
 
 
-@cache
-def unwrapped(architecture, count, side, mode):
-    """What a model that was never wrapped says; the same for every executor."""
-    return plain(tiny_model(architecture), **batch(count, side), **MODES[mode])
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_allowed_output_is_token_identical(architecture):
-    active = plan((2, 3))
-    with engine(architecture) as (made, _):
-        for count, side in ((1, "left"), (8, "left"), (8, "right")):
-            for mode, kwargs in MODES.items():
-                expected = unwrapped(architecture, count, side, mode)
-                output = seeded(made, active, Fixed(), **batch(count, side), **kwargs)
-                assert torch.equal(output, expected), (count, side, mode)
+@in_pairs(executors=EXECUTORS, architecture=ARCHITECTURES, rows=BATCHES, mode=MODES)
+def test_allowed_output_is_token_identical(architecture, rows, mode):
+    with engine(architecture) as (made, bare):
+        expected, output = both(made, bare, plan((2, 3)), Fixed(), **batch(*rows), **mode)
+    assert torch.equal(output, expected)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -157,10 +148,12 @@ def test_a_check_on_a_device_waits_for_the_scores_alone():
     assert check == without + 1
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("count", [1, 4])
-@pytest.mark.parametrize(("read", "steered"), [((2, 3), (2, 3)), ((2, 3), (4,)), ((), (2,))])
-def test_prompts_on_a_device_are_read_and_steered_as_on_the_host(monkeypatch, read, steered, count, side):
+LAYERS = {"read and steered": ((2, 3), (2, 3)), "steered above": ((2, 3), (4,)), "steered only": ((), (2,))}
+
+
+@in_pairs(executors=EXECUTORS, layers=LAYERS, count=[1, 4], side=["left", "right"])
+def test_prompts_on_a_device_are_read_and_steered_as_on_the_host(monkeypatch, layers, count, side):
+    read, steered = layers
     spec, inputs = steering("ablate", steered), batch(count, side)
     padded = side == "right" and count > 1
     apply, widths, evaluators, outputs = BatchSteering.apply, [], [], []
@@ -329,8 +322,7 @@ def test_a_forward_that_is_replaced_later_is_the_one_that_runs():
     assert not torch.equal(before, expected)
 
 
-@pytest.mark.parametrize("mode", ["greedy", "sampled"])
-def test_the_built_in_models_allowed_output_is_token_identical(mode):
+def test_the_built_in_models_allowed_output_is_token_identical():
     import copy
 
     from guardrail.demo.prompts import TOUR
@@ -345,9 +337,9 @@ def test_the_built_in_models_allowed_output_is_token_identical(mode):
     active = replace(plan((2, 3)), probes=probes)
     made = TransformersEngine(model, tokenizer)
     texts = [made.render([Message(**turn) for turn in prompt.messages]) for prompt in TOUR]
-    for rows in ([texts[0]], texts):
+    for mode, rows in (("greedy", texts), ("sampled", texts[:1])):
         ids, mask = made.batch(rows)
         kwargs = {"input_ids": ids, "attention_mask": mask, "max_new_tokens": 24, **MODES[mode]}
         expected, output = both(made, bare, active, Fixed(), **kwargs)
-        assert torch.equal(output, expected)
+        assert torch.equal(output, expected), mode
     made.close()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from pairs import EXECUTORS, in_pairs
 from tiny import CACHE, TOKENIZER, Fixed, batch, engine, generate, guard, plan, policy, steering
 from transformers import DynamicCache
 from waiting import on_a_device, waits
@@ -40,11 +41,11 @@ def between(made, inputs):
     return scores[len(scores) // 2] - 1e-3
 
 
-@pytest.mark.parametrize("operator", ["add", "ablate", "cap"])
-@pytest.mark.parametrize("layers", PLACES.values(), ids=PLACES)
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize(
-    "mode", [{"do_sample": False}, {"num_beams": 2, "do_sample": False}], ids=["greedy", "beams"]
+MODES = {"greedy": {"do_sample": False}, "beams": {"num_beams": 2, "do_sample": False}}
+
+
+@in_pairs(
+    executors=EXECUTORS, layers=PLACES, operator=["add", "ablate", "cap"], side=["left", "right"], mode=MODES
 )
 def test_replies_and_decisions_are_those_of_the_host(monkeypatch, operator, layers, side, mode):
     inputs, found = batch(4, side), []

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from pairs import EXECUTORS, in_pairs
 from tiny import TOKENIZER, Fixed, batch, engine, generate, plan, policies, policy, steering, write_vectors
 from transformers import GenerationMixin, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 
@@ -43,7 +44,7 @@ def blocks(made):
     return hidden
 
 
-WAYS = [model, decoder, blocks]
+WAYS = {"model": model, "decoder": decoder, "blocks": blocks}
 
 
 class Elsewhere:
@@ -69,7 +70,7 @@ class Elsewhere:
         return self.found
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @torch.no_grad()
 def test_a_pass_of_another_thread_is_neither_scored_nor_waited_for_in_vain(way):
     active, inputs, alone, beside = plan((2, 3)), {**batch(2), **GREEDY}, Fixed(), Fixed()
@@ -92,7 +93,7 @@ def in_guarded_thread(call):
         call()
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @torch.no_grad()
 def test_a_pass_of_another_thread_is_not_steered(way):
     active, inputs = plan((2,), STEER), {**batch(2), **GREEDY}
@@ -120,8 +121,7 @@ class Asking(LogitsProcessor):
         return scores
 
 
-@pytest.mark.parametrize("action", ["allow", "steer"])
-@pytest.mark.parametrize("way", WAYS)
+@in_pairs(executors=EXECUTORS, way=WAYS, action=["allow", "steer"])
 @torch.no_grad()
 def test_passes_of_a_logits_processor_are_not_the_requests(way, action):
     active, inputs = plan((2,), STEER), {**batch(2), **GREEDY}
@@ -160,8 +160,7 @@ class Curious(Fixed):
         return super().decide(row, readings)
 
 
-@pytest.mark.parametrize("action", ["allow", "steer"])
-@pytest.mark.parametrize("way", [*WAYS, generation])
+@in_pairs(executors=EXECUTORS, way={**WAYS, "generation": generation}, action=["allow", "steer"])
 @torch.no_grad()
 def test_passes_of_a_plugin_that_decides_are_not_the_requests(way, action):
     active, inputs = plan((2,), STEER), {**batch(2), **GREEDY}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pairs import EXECUTORS, in_pairs
 from tiny import CACHE, TOKENIZER, Fixed, engine, generate, plan, random_vector, steering
 from transformers import DynamicCache
 from waiting import on_a_device
@@ -76,10 +77,14 @@ def prompts(texts=TALKS):
     return found
 
 
-def expected(bare, prompt, probe):
-    """The projection, from the whole prompt alone, in float64."""
+def states_of(bare, prompt):
+    """Each layer's states of the whole prompt alone."""
     with torch.no_grad():
-        states = bare(torch.tensor([prompt.ids]), output_hidden_states=True).hidden_states
+        return bare(torch.tensor([prompt.ids]), output_hidden_states=True).hidden_states
+
+
+def expected(states, prompt, probe):
+    """The projection of a prompt with these states, in float64."""
     total = probe.offset
     for one in probe.sites:
         rows = states[one.layer][0].double().numpy()
@@ -93,7 +98,10 @@ def expected(bare, prompt, probe):
 
 
 def check(bare, found, given, probes):
-    wanted = [[expected(bare, prompt, probe) for probe in probes] for prompt in given]
+    states = [states_of(bare, prompt) for prompt in given]
+    wanted = [
+        [expected(s, prompt, probe) for probe in probes] for s, prompt in zip(states, given, strict=True)
+    ]
     np.testing.assert_allclose([found[row] for row in range(len(given))], wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -112,18 +120,16 @@ def test_a_check_reads_what_the_model_computes_for_each_prompt_alone(architectur
         check(bare, evaluator.readings, given, PROBES)
 
 
+MODES = {
+    "greedy": {},
+    "beams": {"num_beams": 2},
+    "returned beams": {"num_beams": 3, "num_return_sequences": 2},
+    "samples": {"do_sample": True, "num_return_sequences": 2},
+}
+
+
 @pytest.mark.usefixtures("executors")
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize(
-    "mode",
-    [
-        {},
-        {"num_beams": 2},
-        {"num_beams": 3, "num_return_sequences": 2},
-        {"do_sample": True, "num_return_sequences": 2},
-    ],
-    ids=["greedy", "beams", "returned beams", "samples"],
-)
+@in_pairs(executors=EXECUTORS, mode=MODES, side=["left", "right"])
 def test_generate_finds_the_users_text_in_the_ids_on_either_side(side, mode):
     given, evaluator = prompts(), Fixed()
     with engine() as (made, bare):
@@ -217,7 +223,7 @@ def test_the_device_steers_by_sums_as_the_host_does(monkeypatch, layers):
     given, found = prompts(), []
     probe = summed((1, "prompt_mean", False), (3, "user_mean", True))
     with engine() as (made, bare):
-        scores = [expected(bare, prompt, probe) for prompt in given]
+        scores = [expected(states_of(bare, prompt), prompt, probe) for prompt in given]
         active = reading(probe)
         (rule,) = active.rules
         condition = replace(rule.conditions[0], threshold=sorted(scores)[2] - 1e-3)

@@ -2,19 +2,19 @@
 
 import copy
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from following import ALWAYS, NEVER, Following, following
+from pairs import EXECUTORS, in_pairs
 from tiny import TOKENIZER, Fixed, batch, engine, generate, plan, steering
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from guardrail.calibration.running import running
 from guardrail.engines.transformers.blocks import decoder_blocks
 from guardrail.errors import UnsupportedGeneration
-from guardrail.testing import ARCHITECTURES, tiny_model
+from guardrail.testing import ARCHITECTURES
 
 pytestmark = pytest.mark.usefixtures("no_grad", "executors")
 
@@ -72,24 +72,19 @@ MODES = {
 }
 
 
-@cache
-def unwrapped(architecture, count, side, mode):
-    """What a model that was never wrapped says; the same for every executor."""
-    torch.manual_seed(5)
-    return plain(tiny_model(architecture), **batch(count, side), **{**EXACT, **MODES[mode]})
+BATCHES = {"one": (1, "left"), "padded on the left": (4, "left"), "padded on the right": (4, "right")}
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_policy_that_never_fires_changes_no_token(architecture):
+@in_pairs(executors=EXECUTORS, architecture=ARCHITECTURES, rows=BATCHES, mode=["greedy", "sampled"])
+def test_a_policy_that_never_fires_changes_no_token(architecture, rows, mode):
     active = following({}, {"layer": 1, "monitor": {"statistic": "ema", "every": 3}})
-    with engine(architecture) as (made, _):
-        for count, side in ((1, "left"), (4, "left"), (4, "right")):
-            for mode in ("greedy", "sampled"):
-                expected = unwrapped(architecture, count, side, mode)
-                torch.manual_seed(5)
-                result, _ = run(made, active, **batch(count, side), **MODES[mode])
-                assert torch.equal(result.output, expected), (count, side, mode)
-                assert not any(f.decision.stops for f in result.replies.values())
+    with engine(architecture) as (made, bare):
+        torch.manual_seed(5)
+        expected = plain(bare, **{**batch(*rows), **MODES[mode]})
+        torch.manual_seed(5)
+        result, _ = run(made, active, **batch(*rows), **MODES[mode])
+    assert torch.equal(result.output, expected)
+    assert not any(f.decision.stops for f in result.replies.values())
 
 
 @pytest.mark.parametrize("mode", ["without a cache", "static cache"])

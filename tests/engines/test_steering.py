@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from pairs import EXECUTORS, in_pairs
 from tiny import WIDTH, Fixed, batch, engine, generate, plan, steering
 
 from guardrail.engines.transformers.blocks import decoder_blocks
@@ -42,8 +43,7 @@ def _changed(state, direction, spec, index):
     return state - beyond * direction
 
 
-@pytest.mark.parametrize("operator", ["add", "ablate", "cap"])
-@pytest.mark.parametrize("layers", CHOICES.values(), ids=CHOICES.keys())
+@in_pairs(executors=EXECUTORS, operator=["add", "ablate", "cap"], layers=CHOICES)
 def test_steered_rows_equal_hook_steering_from_the_first_token(operator, layers):
     spec = steering(operator, layers, limit=-1.0)
     active, inputs = plan((3,), spec), batch(4)
