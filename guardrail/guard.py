@@ -171,13 +171,14 @@ class Guard(AsyncRequests, Rulings):
     ) -> list[Reply]:
         """As `chat`, for several conversations, 32 at a time; each gets its own decision."""
         about, sampling = split(options)
-        return chat.chat(self._driver, self._exchanges("chat", conversations, about), sampling)
+        exchanges = self._exchanges("chat", conversations, about)
+        return chat.chat(self._driver, exchanges, self._driver.sampling(sampling, exchanges))
 
     def stream(self, messages: Messages | str | RawPrompt, **options: Unpack[ChatOptions]) -> ReplyStream:
         """As `chat`, in pieces of text. The decision comes before the first piece; `.reply` at the end."""
         about, sampling = split(options)
         (exchange,) = self._exchanges("stream", [messages], about)
-        return ReplyStream(self._driver, exchange, sampling)
+        return ReplyStream(self._driver, exchange, self._driver.sampling(sampling, [exchange]))
 
     def check(self, messages: Messages | str | RawPrompt, **options: Unpack[RequestOptions]) -> Check:
         """Decide only: the forward pass ends at the last layer read, nothing is generated.

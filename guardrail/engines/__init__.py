@@ -171,10 +171,14 @@ class SamplingEngine(Protocol):
     def sampling_options(self) -> frozenset[str]: ...
 
 
+def sampling_options(engine: Engine) -> frozenset[str]:
+    """The options that an engine knows besides those that every engine knows."""
+    return engine.sampling_options if isinstance(engine, SamplingEngine) else frozenset()
+
+
 def check_sampling(engine: Engine, sampling: Sampling) -> None:
     """Raises UnsupportedGeneration for an option that the engine would not honour."""
-    known = engine.sampling_options if isinstance(engine, SamplingEngine) else frozenset[str]()
-    if missing := sorted(sampling.extras - known):
+    if missing := sorted(sampling.extras - sampling_options(engine)):
         raise UnsupportedGeneration(f"this engine does not know the option `{missing[0]}`")
 
 

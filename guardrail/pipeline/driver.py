@@ -24,6 +24,7 @@ from guardrail.engines import (
     Refused,
     Scored,
     check_sampling,
+    sampling_options,
 )
 from guardrail.errors import EvaluationError, QueueFull, RequestError, outline
 from guardrail.pipeline.admission import Admission, admit, fitted
@@ -34,6 +35,7 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.recorder import Recorder
 from guardrail.pipeline.respond import Responder
+from guardrail.pipeline.tool_calls import ToolReader, format_of
 from guardrail.pipeline.unguarded import unguarded
 from guardrail.pipeline.worker import Job, Worker
 from guardrail.plugins.protocols import Answer, Complete, EscalationSink
@@ -110,6 +112,25 @@ class Driver:
             exchange.decided(decision, timing)
             self.recorder.decided(exchange)
         return Round(admission, job)
+
+    def sampling(self, sampling: Sampling, exchanges: Sequence[Exchange]) -> Sampling:
+        """The sampling for these exchanges, which get what reads the calls of tools in their replies."""
+        for exchange in exchanges:
+            if exchange.request.tools:
+                exchange.reader = self._reader(exchange)
+        known = "special_tokens" in sampling_options(self.engine)
+        reads = any(exchange.reader and exchange.reader.reads for exchange in exchanges)
+        # marks of calls may be special tokens, which are left out of other replies
+        return replace(sampling, special_tokens=True) if reads and known else sampling
+
+    def _reader(self, exchange: Exchange) -> ToolReader:
+        tools, tokenizer = exchange.request.tools, self.engine.tokenizer
+        own = tokenizer if getattr(tokenizer, "response_template", None) else None
+
+        def prompt() -> str:
+            return str(tokenizer.decode(self.engine.render(exchange.messages, tools).ids))
+
+        return ToolReader(tools, format_of(self.engine), own, prompt)
 
     def _submit(self, admission: Admission, ask: Ask[G], limit: float) -> Job[Event, G]:
         admitted, prompts = admission.admitted, admission.prompts

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from guardrail.engines import Completion
 from guardrail.pipeline.cancellation import Cancellation, current
 from guardrail.pipeline.request import Request
-from guardrail.types import Choice, Decision, Facts, Message, Ticket, Timing
+from guardrail.pipeline.tool_calls import Parsed, ToolReader
+from guardrail.types import Choice, Decision, Facts, Message, Ticket, Timing, ToolCall
 
 if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
@@ -42,6 +43,8 @@ class Exchange:
     prompt_tokens: int = 0
     timing: Timing = field(default_factory=Timing)
     completion: Completion | None = None
+    reader: ToolReader | None = None
+    """Finds calls in replies to a request with tools."""
     ticket_id: str | None = None
     reviewer: str | None = None
     """Who has decided on the ticket, if anyone has."""
@@ -74,16 +77,23 @@ class Exchange:
         reply_decision = self.completion.reply_decision if self.completion else None
         return reply_decision or self.decisions[-1]
 
-    def choices(self, text: str) -> tuple[Choice, ...]:
+    def choices(self, text: str) -> tuple[Choice, *tuple[Choice, ...]]:
         """The replies that are handed out; `text` is the first of them, or an action's answer."""
         if self.completion is None or self.final.stops:
             return (Choice(text=text, new_tokens=self.completion.new_tokens if self.completion else 0),)
-        first, *others = [self._choice(one) for one in (self.completion, *self.completion.others)]
-        return (replace(first, text=text), *others)
+        first, *others = self.completion, *self.completion.others
+        return (self._choice(first, text), *(self._choice(one, one.text) for one in others))
 
-    def _choice(self, one: Completion) -> Choice:
+    def _choice(self, one: Completion, text: str) -> Choice:
+        parsed = self.reader.parsed(text) if self.reader else Parsed(text)
         finish = one.finish or ("length" if one.new_tokens >= self.room else "stop")
-        return Choice(text=one.text, finish=finish, new_tokens=one.new_tokens, logprobs=one.logprobs)
+        return Choice(
+            text=parsed.text,
+            finish=finish,
+            new_tokens=one.new_tokens,
+            logprobs=one.logprobs,
+            tool_calls=parsed.calls,
+        )
 
     def warn(self, text: str) -> None:
         """Add a warning that the decision will carry."""
@@ -109,10 +119,10 @@ class Exchange:
         """The timing, with the milliseconds since the request came."""
         return replace(self.timing, total=(perf_counter() - self.request.start) * 1e3)
 
-    def history(self, text: str) -> tuple[Message, ...]:
+    def history(self, text: str, calls: tuple[ToolCall, ...] = ()) -> tuple[Message, ...]:
         """What to append the next turn to: with the reply, or without the turn that was refused."""
         given = self.request.messages
         if self.final.stops:
             last = max((i for i, m in enumerate(given) if m.role == "user"), default=0)
             return given[:last]
-        return (*given, Message("assistant", text))
+        return (*given, Message("assistant", text, calls))

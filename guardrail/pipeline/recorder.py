@@ -52,7 +52,8 @@ class Recorder:
         }
         reply_decision = completion.reply_decision if completion else None
         keep = exchange.policies.policies.audit.text
-        given = BETWEEN.join(choice.text for choice in choices)
+        others = completion.others if completion and len(choices) > 1 else ()
+        given = BETWEEN.join([text, *(other.text for other in others)])
         self._audit.finished(
             replace(
                 record,
@@ -63,9 +64,9 @@ class Recorder:
             )
         )
         return Reply(
-            text=text,
+            text=choices[0].text,
             decision=decision,
-            history=exchange.history(text),
+            history=exchange.history(choices[0].text, choices[0].tool_calls),
             audit_id=exchange.id,
             outcome=outcome,
             ticket_id=exchange.ticket_id,

@@ -7,16 +7,19 @@ was handed out before.
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from functools import partial
 
 from guardrail.engines import Completion, Event, Token
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.tool_calls import ToolReader
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.protocols import Answer
-from guardrail.types import Decision, Piece, Reply, Sampling, Timing
+from guardrail.types import Choice, Decision, Piece, Reply, Sampling, Timing, TokenLogprob
 
 BREAK = "\n\n"
 """Between what was sent of a reply that was stopped and the action's answer."""
@@ -104,18 +107,20 @@ class ReplyStream(Iterator[Piece]):
         return None
 
     def _generated(self, job: Job[Event, Sequence[Completion]]) -> Generator[Piece, None, None]:
-        text = list[str]()
+        parts = defaultdict[int, _Part](partial(_Part, self._exchange.reader))
         for event in job.events():
-            if isinstance(event, Token):
-                if event.number == 0:
-                    text.append(event.text)
-                yield Piece(event.text, event.number, event.logprobs)
-        completion, sent = job.result()[0], "".join(text)
+            if isinstance(event, Token) and (piece := parts[event.number].taken(event)) is not None:
+                yield piece
+        completion, first = job.result()[0], parts[0]
         self._exchange.completion = completion
         if completion.stopped is not None:
-            yield Piece(self._stopped(completion.stopped, sent))
-        else:
-            self.reply = self._driver.finish(self._exchange, Answer(sent or completion.text))
+            yield Piece(self._stopped(completion.stopped, first.sent))
+            return
+        text = first.text or completion.text
+        if self._exchange.reader is not None:
+            for number, choice in enumerate(self._exchange.choices(text)):
+                yield from parts[number].rest(number, choice)
+        self.reply = self._driver.finish(self._exchange, Answer(text))
 
     def _stopped(self, decision: Decision, sent: str) -> str:
         """The last piece of a reply that was stopped."""
@@ -124,3 +129,33 @@ class ReplyStream(Iterator[Piece]):
         answer = driver.responder.stopped(self._exchange, decision, sent, complete)
         self.reply = driver.finish(self._exchange, replace(answer, text=before + answer.text))
         return self.reply.text.removeprefix(sent)
+
+
+class _Part:
+    """One reply of a stream: what has come, and how much of it was handed out.
+
+    Nothing is handed out of what may be a call of a tool.
+    """
+
+    def __init__(self, reader: ToolReader | None) -> None:
+        self._reader, self.text, self.sent = reader, "", ""
+        self._logprobs: tuple[TokenLogprob, ...] = ()
+
+    def taken(self, token: Token) -> Piece | None:
+        """What can be handed out, now that there is more."""
+        self.text += token.text
+        self._logprobs += token.logprobs
+        free = self._reader.free(self.text) if self._reader else len(self.text)
+        return self._piece(token.number, self.text[len(self.sent) : free])
+
+    def rest(self, number: int, choice: Choice) -> Iterator[Piece]:
+        """What was held back and turned out to be text."""
+        if (piece := self._piece(number, choice.text[len(self.sent) :])) is not None:
+            yield piece
+
+    def _piece(self, number: int, text: str) -> Piece | None:
+        if not text:
+            return None
+        self.sent += text
+        logprobs, self._logprobs = self._logprobs, ()
+        return Piece(text, number, logprobs)

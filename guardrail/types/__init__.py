@@ -259,6 +259,11 @@ class Reply:
         return self.choices[0].finish if self.choices else "stop"
 
     @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tools that the model wants to be called."""
+        return self.choices[0].tool_calls if self.choices else ()
+
+    @property
     def final(self) -> Decision:
         """The decision on the reply if there is one, else the decision on the prompt."""
         return self.reply_decision or self.decision

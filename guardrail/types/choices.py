@@ -37,12 +37,16 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One reply to a prompt. `text` has no stop text. `logprobs` are those of its tokens, if asked for."""
+    """One reply to a prompt. `logprobs` are those of its tokens, if asked for.
+
+    `text` has no stop text, and no `tool_calls` if those of the model could be read.
+    """
 
     text: str
     finish: Finish = "stop"
     new_tokens: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Piece(str):

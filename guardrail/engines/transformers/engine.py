@@ -101,6 +101,11 @@ class TransformersEngine:
         return self.identity.identify()
 
     @property
+    def chat_template(self) -> str:
+        """The chat template, as Jinja text."""
+        return self.local.renderer.template
+
+    @property
     def sampling_options(self) -> frozenset[str]:
         """The options of sampling that it knows besides those that every engine knows: all."""
         return frozenset(EXTRAS)

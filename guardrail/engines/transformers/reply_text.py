@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria
 
+from guardrail.engines.marks import begun
 from guardrail.types import TokenLogprob
 
 UNFINISHED = "\ufffd"
@@ -51,9 +52,7 @@ class Ending:
 
     def begun(self, text: str) -> int:
         """How many of the last characters could be the beginning of a stop text."""
-        longest = max(map(len, self.stops), default=1) - 1
-        tails = (text[-length:] for length in range(min(longest, len(text)), 0, -1))
-        return next((len(tail) for tail in tails if any(stop.startswith(tail) for stop in self.stops)), 0)
+        return begun(text, self.stops)
 
 
 class StopTexts(StoppingCriteria):
