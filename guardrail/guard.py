@@ -20,6 +20,7 @@ from guardrail.pipeline.options import ChatOptions, RequestOptions, about, split
 from guardrail.pipeline.request import Kind, request
 from guardrail.pipeline.ruling import Ruling, Rulings, rulings
 from guardrail.pipeline.stream import ReplyStream
+from guardrail.pipeline.tickets import Tickets
 from guardrail.pipeline.worker import Load, Worker
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import ActivePolicies, Source, default_policies
@@ -274,7 +275,12 @@ class Guard(AsyncRequests, Rulings):
 
     def ticket(self, ticket_id: str) -> Ticket | None:
         """An escalated prompt and what a person said; None if no sink knows it. Raises EscalationError."""
-        return self._driver.responder.ticket(ticket_id)
+        return self.tickets.get(ticket_id)
+
+    @property
+    def tickets(self) -> Tickets:
+        """All tickets: those that wait, and who may resolve them."""
+        return self._driver.tickets
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, and take every trace of the guard off the model."""

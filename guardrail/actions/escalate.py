@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from guardrail.errors import located
+from guardrail.errors import located, outline
 from guardrail.files.records import new_id, utc_now
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import (
@@ -27,7 +27,8 @@ from guardrail.types import STOP, Ticket
 
 HOLDING = "A person will look at this."
 DENIED = "I can't help with that."
-POLL_S = 0.2
+PERSON = "person"
+"""Who answered a prompt, if a person did by hand."""
 
 log = logging.getLogger("guardrail")
 
@@ -62,46 +63,60 @@ class Escalate:
         return STOP
 
     def respond(self, config: EscalateConfig, context: ActionContext) -> Response:
-        """The holding text, the decision of a person if it came in time, or `otherwise`."""
-        ticket = _ticket(context)
+        """The holding text, what a person decided, or `otherwise`."""
+        ticket = None
         try:
             sink = context.sinks[config.to]
-            sink.open(ticket)
-            if config.wait_s == 0:
-                return Answer(config.holding, ticket)
-            return _resolved(_wait(sink, ticket, config.wait_s), config, context)
-        except KeyboardInterrupt:
+            ticket = _known(sink, context) or _opened(sink, context)
+            if config.wait_s and ticket.state == "pending":
+                ticket = context.wait(sink, ticket, config.wait_s)
+            return _resolved(ticket, sink, config, context)
+        except CancelledError:
+            # the caller has left
             raise
-        except BaseException as error:
-            log.warning("escalation sink %s is down: %s: %s", config.to, config.otherwise, located(error))
-            return Otherwise(config.otherwise)
+        except Exception as error:
+            log.warning("escalation to %s failed: %s: %s", config.to, config.otherwise, located(error))
+            return Otherwise(config.otherwise, ticket, f"escalation failed: {outline(error)}")
 
 
-def _ticket(context: ActionContext) -> Ticket:
-    return Ticket(
+def _known(sink: EscalationSink, context: ActionContext) -> Ticket | None:
+    """The ticket that the client has: theirs, about this policy and this very prompt, and not used."""
+    ticket = sink.get(context.ticket_id) if context.ticket_id else None
+    if ticket is None or ticket.used:
+        return None
+    theirs = (ticket.client, ticket.policy, ticket.prompt_sha256)
+    return ticket if theirs == (context.client, context.policy, context.prompt_sha256) else None
+
+
+def _opened(sink: EscalationSink, context: ActionContext) -> Ticket:
+    ticket = Ticket(
         id=new_id(),
         policy=context.policy,
         state="pending",
         created=utc_now(),
         decision=context.decision,
         messages=context.messages,
+        client=context.client,
+        prompt_sha256=context.prompt_sha256,
     )
-
-
-def _wait(sink: EscalationSink, ticket: Ticket, wait_s: float) -> Ticket:
-    deadline = time.monotonic() + wait_s
-    while ticket.state == "pending" and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(POLL_S, left))
-        ticket = sink.get(ticket.id) or ticket
+    sink.open(ticket)
     return ticket
 
 
-def _resolved(ticket: Ticket, config: EscalateConfig, context: ActionContext) -> Response:
-    if ticket.state == "approved":
+def _resolved(
+    ticket: Ticket, sink: EscalationSink, config: EscalateConfig, context: ActionContext
+) -> Response:
+    if ticket.state == "approved" and context.decision.stage == "prompt":
+        if not sink.use(ticket.id):
+            return Otherwise("block", ticket, "the approval was used before")
         return Retry(context.messages, waive=frozenset({context.policy}), ticket=ticket)
-    if ticket.state == "denied":
+    if ticket.state == "answered":
+        return Answer(ticket.answer or "", ticket, by=PERSON)
+    if ticket.state != "pending":
         return Answer(context.message or DENIED, ticket)
-    return Otherwise(config.otherwise, ticket)
+    if config.wait_s == 0:
+        return Answer(config.holding, ticket)
+    return Otherwise(config.otherwise, ticket, f"nobody decided within {config.wait_s:g} s")
 
 
 @hookimpl

@@ -45,6 +45,7 @@ FIELDS = (
     "ended",
     "ticket_id",
     "reviewer",
+    "answered_by",
     "text_sha256",
     "error",
 )

@@ -9,11 +9,19 @@ from typing import TypeVar
 
 from guardrail.audit.keys import Key, alias, load_key
 from guardrail.errors import AuditError, outline
-from guardrail.plugins.audit import AuditRecord, AuditSettings, AuditSink, Change, ChangeSink
+from guardrail.plugins.audit import (
+    AuditRecord,
+    AuditSettings,
+    AuditSink,
+    Change,
+    ChangeSink,
+    Review,
+    ReviewSink,
+)
 
 log = logging.getLogger("guardrail")
 
-R = TypeVar("R", AuditRecord, Change)
+R = TypeVar("R", AuditRecord, Change, Review)
 
 
 @dataclass
@@ -50,6 +58,11 @@ class AuditTrail:
         """Call before a change takes effect. Raises AuditError unless records may be dropped."""
         sinks = self.sinks.values()
         self._write([(sink.name, sink.changed) for sink in sinks if isinstance(sink, ChangeSink)], change)
+
+    def reviewed(self, review: Review) -> None:
+        """Call once a person has decided on a ticket. Raises AuditError unless records may be dropped."""
+        sinks = self.sinks.values()
+        self._write([(sink.name, sink.reviewed) for sink in sinks if isinstance(sink, ReviewSink)], review)
 
     def close(self) -> None:
         """Close every sink."""

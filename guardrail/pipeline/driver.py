@@ -35,6 +35,7 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.recorder import Recorder
 from guardrail.pipeline.respond import Responder
+from guardrail.pipeline.tickets import Tickets
 from guardrail.pipeline.tool_calls import ToolReader, format_of
 from guardrail.pipeline.unguarded import unguarded
 from guardrail.pipeline.worker import Job, Worker
@@ -86,10 +87,12 @@ class Driver:
         self.recorder = Recorder(audit, lambda: engine.fingerprint.weights)
         self._change = engine.change if isinstance(engine, ChangingEngine) else _unchanging
         self._noticed = noticed or (lambda change: None)
-        self.responder = Responder(sinks, partial(fitted, engine))
+        self.tickets = Tickets(sinks, self._calls, audit)
+        self.responder = Responder(self.tickets, partial(fitted, engine))
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, end the threads."""
+        self.tickets.close()
         self.worker.close()
         self._calls.close()
 
@@ -210,6 +213,7 @@ class Driver:
         """The reply, with its outcome written down. Raises Left if nobody waits for it."""
         exchange.cancellation.check()
         exchange.take(answer.ticket)
+        exchange.answered_by = answer.by
         completion = exchange.completion
         if completion is not None and not exchange.final.stops:
             plan, name = exchange.policies.plan, exchange.request.conversation

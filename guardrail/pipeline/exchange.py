@@ -48,6 +48,8 @@ class Exchange:
     ticket_id: str | None = None
     reviewer: str | None = None
     """Who has decided on the ticket, if anyone has."""
+    answered_by: str | None = None
+    """Who has answered in the model's place, if anyone has."""
     cancellation: Cancellation = field(default_factory=current)
     closed: bool = False
     """Whether the audit record has its outcome."""
@@ -122,7 +124,7 @@ class Exchange:
     def history(self, text: str, calls: tuple[ToolCall, ...] = ()) -> tuple[Message, ...]:
         """What to append the next turn to: with the reply, or without the turn that was refused."""
         given = self.request.messages
-        if self.final.stops:
+        if self.final.stops and self.answered_by is None:
             last = max((i for i, m in enumerate(given) if m.role == "user"), default=0)
             return given[:last]
         return (*given, Message("assistant", text, calls))

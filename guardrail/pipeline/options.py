@@ -17,12 +17,16 @@ class RequestOptions(TypedDict, total=False):
 
     tags: what `when: {tags: ...}` in policies refers to. conversation: the conversation's id, for staged
     rollout and for alarms over its replies; without one, the first user turn stands for it. tools: functions
-    that the model may call, as in the OpenAI API; the chat template renders them.
+    that the model may call, as in the OpenAI API; the chat template renders them. client: who asks; nobody
+    else can use its tickets. ticket: the ticket that the same messages got before; what a person has said
+    about it since then holds for this request.
     """
 
     tags: Iterable[str]
     conversation: str | None
     tools: Sequence[Tool] | None
+    client: str | None
+    ticket: str | None
 
 
 class SamplingOptions(TypedDict, total=False):

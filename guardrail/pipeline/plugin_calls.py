@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from guardrail.errors import GuardClosed
 from guardrail.files.forks import freed
 from guardrail.pipeline.worker import Worker
 
@@ -26,9 +27,10 @@ class PluginCalls:
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
         self._lock = freed(threading.Lock())
+        self._closed = False
 
     def call(self, name: str, function: Callable[[], T], timeout_s: float) -> T:
-        """What the function returns. Raises what it raises, TimeoutError, and QueueFull if it hung before."""
+        """What the function returns. Raises what it raises, TimeoutError, QueueFull and GuardClosed."""
         worker = self._worker(name)
         limit_s = max(0.0, min(timeout_s, SHORT_S) if worker.hangs else timeout_s)
         job = worker.submit(lambda _: function())
@@ -40,11 +42,15 @@ class PluginCalls:
 
     def _worker(self, name: str) -> Worker:
         with self._lock:
+            if self._closed:
+                raise GuardClosed("the guard is closed")
             if name not in self._workers:
                 self._workers[name] = Worker(name=f"guardrail-{name}")
             return self._workers[name]
 
     def close(self) -> None:
         """End the threads that are not hanging."""
+        with self._lock:
+            self._closed = True
         for worker in self._workers.values():
             worker.close(CLOSE_S)

@@ -70,6 +70,7 @@ class Recorder:
             audit_id=exchange.id,
             outcome=outcome,
             ticket_id=exchange.ticket_id,
+            answered_by=exchange.answered_by,
             earlier=tuple(exchange.decisions[:-1]),
             timing=exchange.total(),
             reply_decision=reply_decision,
@@ -135,6 +136,7 @@ class Recorder:
             ended=utc_now() if outcome else None,
             ticket_id=exchange.ticket_id,
             reviewer=exchange.reviewer,
+            answered_by=exchange.answered_by,
             attempts=len(exchange.decisions),
             error=error or decision.error,
         )
@@ -142,6 +144,6 @@ class Recorder:
 
 def _outcome(exchange: Exchange, pending: bool) -> Outcome:
     if exchange.final.stops:
-        return "escalated" if pending else "blocked"
+        return "escalated" if pending or exchange.answered_by else "blocked"
     rephrased = any(earlier.action == "rephrase" for earlier in exchange.decisions[:-1])
     return "rephrased" if rephrased else "answered"

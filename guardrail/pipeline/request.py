@@ -22,7 +22,7 @@ class Request:
 
     `messages` is a single message that holds the whole prompt if `kind` is `generate`. `unreadable` says what
     in the messages is not text. `named`: whether the caller gave the conversation's id. `raw`: the prompt, if
-    no chat template renders it.
+    no chat template renders it. `client` is who asks, `ticket` a ticket that they got for an earlier request.
     """
 
     kind: Kind
@@ -32,6 +32,8 @@ class Request:
     unreadable: str | None = None
     named: bool = False
     raw: RawPrompt | None = None
+    client: str | None = None
+    ticket: str | None = None
     id: str = field(default_factory=new_id)
     time: str = field(default_factory=utc_now)
     start: float = field(default_factory=perf_counter)
@@ -48,6 +50,8 @@ def request(
     tags: Iterable[str] | str = (),
     conversation: str | None = None,
     tools: Sequence[Tool] | None = None,
+    client: str | None = None,
+    ticket: str | None = None,
 ) -> Request:
     """Check messages and gather facts. A plain string is one user message. Raises PromptError.
 
@@ -74,7 +78,7 @@ def request(
         tags=tags_of(tags),
         user_turns=sum(turn.role == "user" for turn in turns),
         last_role=turns[-1].role,
-        conversation=_given(conversation) or _conversation(turns),
+        conversation=_given(conversation, "a conversation's id") or _conversation(turns),
     )
     return Request(
         kind=kind,
@@ -84,6 +88,8 @@ def request(
         unreadable="; ".join(dict.fromkeys(reasons)) or None,
         named=bool(conversation),
         raw=raw_prompt,
+        client=_given(client, "a client's name"),
+        ticket=_given(ticket, "a ticket's id"),
     )
 
 
@@ -98,10 +104,10 @@ def tags_of(given: Iterable[str] | str) -> frozenset[str]:
     return frozenset(tags)
 
 
-def _given(conversation: str | None) -> str | None:
-    if conversation is not None and not is_text(conversation):
-        raise PromptError(f"a conversation's id is a text, not {conversation!r}")
-    return conversation
+def _given(value: str | None, what: str) -> str | None:
+    if value is not None and not is_text(value):
+        raise PromptError(f"{what} is a text, not {value!r}")
+    return value
 
 
 def _check_last(turn: Message) -> None:

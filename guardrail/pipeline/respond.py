@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import BaseModel
 
 from guardrail.actions.block import REFUSAL
-from guardrail.errors import EscalationError, PromptError, located, outline
+from guardrail.errors import PromptError, located, outline
+from guardrail.files.records import prompt_sha256
+from guardrail.pipeline.cancellation import Left
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.tickets import Tickets
 from guardrail.plugins.protocols import (
     ActionContext,
     Answer,
     Complete,
-    EscalationSink,
     Otherwise,
     Response,
     Retry,
 )
-from guardrail.plugins.results import checked_response, checked_ticket
+from guardrail.plugins.results import checked_response
 from guardrail.policy.rules import Rule
-from guardrail.types import ALLOW, Decision, Message, Ticket
+from guardrail.types import ALLOW, Decision, Message
 
 log = logging.getLogger("guardrail")
 
@@ -32,12 +35,12 @@ MAX_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """Lets the actions of policies respond. `sinks` is where their tickets may go.
+    """Lets the actions of policies respond. `tickets` are those that they open.
 
     `fit` raises PromptError for messages that cannot be a prompt of this exchange.
     """
 
-    sinks: Mapping[str, EscalationSink]
+    tickets: Tickets
     fit: Callable[[Exchange, Sequence[Message]], object]
 
     def respond(self, exchange: Exchange, complete: Complete) -> Answer | None:
@@ -46,7 +49,7 @@ class Responder:
         `complete` lets the model rewrite something, unguarded.
         """
         decision = exchange.decisions[-1]
-        turn = _Turn(exchange, decision, exchange.messages, complete, self.sinks)
+        turn = _Turn(exchange, decision, exchange.messages, complete, self.tickets)
         response = turn.response(decision.action)
         if isinstance(response, Retry):
             response = self._fitting(turn, response)
@@ -71,21 +74,8 @@ class Responder:
             return Otherwise(turn.rule.otherwise if turn.rule else "block", ticket=response.ticket)  # type: ignore[arg-type]
         return response
 
-    def ticket(self, ticket_id: str) -> Ticket | None:
-        """A ticket, None if no sink knows it. Raises EscalationError if a sink fails."""
-        for name, sink in self.sinks.items():
-            try:
-                ticket = checked_ticket(sink.get(ticket_id))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                raise EscalationError(f"escalation sink `{name}`: {outline(error)}") from error
-            if ticket is not None:
-                return ticket
-        return None
-
     def _otherwise(self, turn: _Turn, otherwise: Otherwise) -> Answer | Retry:
-        turn.exchange.take(otherwise.ticket)
+        turn.gives_way(otherwise)
         if otherwise.action == ALLOW and turn.own:
             return Retry(turn.messages, waive=frozenset({turn.policy}))
         response = turn.response("block" if otherwise.action == ALLOW else otherwise.action)
@@ -106,10 +96,10 @@ class Responder:
         Nothing can be evaluated again or allowed any more: whatever is not an answer becomes the refusal.
         """
         messages = (*exchange.messages, Message("assistant", said))
-        turn = _Turn(exchange, decision, messages, complete, self.sinks)
+        turn = _Turn(exchange, decision, messages, complete, self.tickets)
         response = turn.response(decision.action)
         if isinstance(response, Otherwise):
-            turn.exchange.take(response.ticket)
+            turn.gives_way(response)
             response = turn.response("block" if response.action == ALLOW else response.action)
         return response if isinstance(response, Answer) else turn.refusal()
 
@@ -122,7 +112,7 @@ class _Turn:
     decision: Decision
     messages: tuple[Message, ...]
     complete: Complete
-    sinks: Mapping[str, EscalationSink]
+    tickets: Tickets
 
     @property
     def rule(self) -> Rule | None:
@@ -156,7 +146,7 @@ class _Turn:
             return Otherwise(rule.otherwise if rule else "block")  # type: ignore[arg-type]
         try:
             return checked_response(action.respond(_config(rule, name, action.Config), self._context()))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Left):
             # in the caller's thread this is the caller's own; all else is the action's failure
             raise
         except BaseException as error:
@@ -164,11 +154,18 @@ class _Turn:
             self.exchange.warn(f"action `{name}` failed: {outline(error)}")
             return Otherwise(rule.settings.on_error if rule else "block")
 
+    def gives_way(self, otherwise: Otherwise) -> None:
+        """Keep the ticket of an action that gives up, and say why it does."""
+        self.exchange.take(otherwise.ticket)
+        if otherwise.reason is not None:
+            self.exchange.warn(f"{self.policy}: {otherwise.action} takes over: {otherwise.reason}")
+
     def refusal(self) -> Answer:
         """The policy's message, or the built-in one."""
         return Answer((self.rule.message if self.rule else None) or REFUSAL)
 
     def _context(self) -> ActionContext:
+        request = self.exchange.request
         return ActionContext(
             decision=self.decision,
             messages=self.messages,
@@ -176,8 +173,13 @@ class _Turn:
             message=self.rule.message if self.rule else None,
             attempt=self.exchange.attempts[self.policy],
             complete=self.complete,
-            sinks=self.sinks,
+            sinks=self.tickets.sinks,
             rephrasers=self.exchange.policies.plugins.rephrasers,
+            client=request.client,
+            ticket_id=request.ticket,
+            prompt_sha256=prompt_sha256(self.exchange.messages, request.tools),
+            wait=partial(self.tickets.wait, self.exchange.cancellation),
+            rendered=request.kind == "generate",
         )
 
 

@@ -74,6 +74,8 @@ class AuditRecord:
     ended: str | None = None
     ticket_id: str | None = None
     reviewer: str | None = None
+    answered_by: str | None = None
+    """Who answered in the model's place: `person`, or `model:NAME`."""
     attempts: int = 1
     steered_passes: int = 0
     new_tokens: int = 0
@@ -106,7 +108,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """What a person decided on a ticket after its request had ended."""
+    """What a person decided on a ticket."""
 
     time: str
     ticket_id: str
@@ -130,3 +132,10 @@ class ChangeSink(Protocol):
     """What an audit sink may implement besides, to keep changes as well."""
 
     def changed(self, change: Change) -> None: ...
+
+
+@runtime_checkable
+class ReviewSink(Protocol):
+    """What an audit sink may implement besides, to keep what people decide on tickets."""
+
+    def reviewed(self, review: Review) -> None: ...

@@ -35,10 +35,14 @@ class NoConfig(ActionConfig):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The action answers instead of the model. `ticket` is set if a person will look at the request."""
+    """The action answers instead of the model. `ticket` is set if a person will look at the request.
+
+    `by` is set if the text is an answer and no refusal: `person`, or `model:NAME`.
+    """
 
     text: str
     ticket: Ticket | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,14 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Otherwise:
-    """The action gives up and this other action takes over. `ticket` is the unresolved ticket, if any."""
+    """The action gives up and this other action takes over; `reason` says why, in the decision's warnings.
+
+    `ticket` is the unresolved ticket, if any.
+    """
 
     action: FailureAction
     ticket: Ticket | None = None
+    reason: str | None = None
 
 
 Response: TypeAlias = Answer | Retry | Otherwise
@@ -100,9 +108,18 @@ class Rephraser(Protocol):
     ) -> Sequence[Message]: ...
 
 
+def _nobody(sink: EscalationSink, ticket: Ticket, seconds: float) -> Ticket:
+    return ticket
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionContext:
-    """What an action may use to respond. `attempt` counts the earlier responses of this policy."""
+    """What an action may use to respond. `attempt` counts the earlier responses of this policy.
+
+    `client` is who asks, `ticket_id` the ticket that they have, from an earlier request, and `prompt_sha256`
+    the prompt that was decided on. `wait` waits for a person, up to so many seconds. `rendered`: the only
+    message is a whole prompt, rendered by the chat template.
+    """
 
     decision: Decision
     messages: tuple[Message, ...]
@@ -112,6 +129,11 @@ class ActionContext:
     complete: Complete
     sinks: Mapping[str, EscalationSink] = field(default_factory=dict[str, EscalationSink])
     rephrasers: Mapping[str, Rephraser] = field(default_factory=dict[str, Rephraser])
+    client: str | None = None
+    ticket_id: str | None = None
+    prompt_sha256: str = ""
+    wait: Callable[[EscalationSink, Ticket, float], Ticket] = _nobody
+    rendered: bool = False
 
 
 @runtime_checkable

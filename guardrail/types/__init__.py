@@ -22,6 +22,8 @@ from guardrail.types.probes import States as States
 from guardrail.types.probes import normed as normed
 from guardrail.types.raw import RawPrompt as RawPrompt
 from guardrail.types.sampling import Sampling as Sampling
+from guardrail.types.tickets import Ticket as Ticket
+from guardrail.types.tickets import TicketState as TicketState
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 Mode: TypeAlias = Literal["enforce", "shadow", "off"]
@@ -29,7 +31,6 @@ Stage: TypeAlias = Literal["prompt", "response"]
 Status: TypeAlias = Literal["evaluated", "error", "not_evaluated"]
 Operator: TypeAlias = Literal["add", "ablate", "cap"]
 FailureAction: TypeAlias = Literal["block", "allow", "escalate"]
-TicketState: TypeAlias = Literal["pending", "approved", "denied", "answered"]
 Outcome: TypeAlias = Literal[
     "answered", "blocked", "rephrased", "escalated", "checked", "error", "cancelled", "late", "interrupted"
 ]
@@ -206,29 +207,6 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ticket:
-    """A prompt that waits for a person.
-
-    `state` is pending, approved (the model answers), denied, or answered: `answer` is what the person wrote.
-    `client` is who asked. An approval holds for the prompt with this `prompt_sha256`, until it is `used`.
-    """
-
-    id: str
-    policy: str
-    state: TicketState
-    created: str
-    decision: Decision
-    messages: tuple[Message, ...]
-    resolved: str | None = None
-    resolver: str | None = None
-    note: str | None = None
-    answer: str | None = None
-    client: str | None = None
-    prompt_sha256: str = ""
-    used: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """What the caller gets. Append the next turn to `history`, which after a block omits the refused turn.
 
@@ -241,8 +219,11 @@ class Reply:
     history: tuple[Message, ...]
     audit_id: str
     outcome: Outcome = "answered"
-    """The outcome: answered, rephrased (then answered), escalated (a person will look) or blocked."""
+    """The outcome: answered, rephrased (then answered), escalated (someone else will answer, or has) or
+    blocked."""
     ticket_id: str | None = None
+    answered_by: str | None = None
+    """Who answered in the model's place: `person`, or `model:NAME`. None: the model, or nobody."""
     earlier: tuple[Decision, ...] = ()
     """The decisions on earlier versions of this prompt, before it was rephrased or approved."""
     steered_passes: int = 0

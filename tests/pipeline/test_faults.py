@@ -18,6 +18,7 @@ from plugging import ManyKinds
 from tiny import NEVER, batch, guard, policy, rewatch
 
 from guardrail import Guard
+from guardrail.pipeline import tickets
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.testing import MemoryAudit, MemoryQueue
 from guardrail.types import Message
@@ -248,6 +249,7 @@ def cells(name: str) -> dict[str, list[str]]:
 @pytest.fixture(autouse=True)
 def queue(tmp_path, monkeypatch):
     monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", str(tmp_path / "queue.sqlite"))
+    monkeypatch.setattr(tickets, "LIMIT_S", 0.1)
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -115,7 +115,7 @@ def test_an_action_gets_what_it_may_use(tmp_path):
     assert [context.decision for context in contexts[:2]] == list(reply.earlier)
     assert [context.attempt for context in contexts] == [0, 1, 2]
     assert {(context.policy, context.message) for context in contexts} == {("test", "No.")}
-    assert contexts[0].sinks[queue.name] is queue
+    assert contexts[0].sinks[queue.name].sink is queue
     assert contexts[0].rephrasers.keys() == rephrasers.keys() >= {"instruction", "model"}
 
 

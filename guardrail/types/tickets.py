@@ -1,0 +1,34 @@
+"""Prompts that wait for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from guardrail.types import Decision, Message
+
+TicketState: TypeAlias = Literal["pending", "approved", "denied", "answered"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A prompt that waits for a person.
+
+    `state` is pending, approved (the model answers), denied, or answered: `answer` is what the person wrote.
+    `client` is who asked. An approval holds for the prompt with this `prompt_sha256`, until it is `used`.
+    """
+
+    id: str
+    policy: str
+    state: TicketState
+    created: str
+    decision: Decision
+    messages: tuple[Message, ...]
+    resolved: str | None = None
+    resolver: str | None = None
+    note: str | None = None
+    answer: str | None = None
+    client: str | None = None
+    prompt_sha256: str = ""
+    used: str | None = None
