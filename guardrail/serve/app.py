@@ -13,12 +13,13 @@ from guardrail.serve.errors import answers_errors
 from guardrail.serve.gateways import agentgateway, check, litellm
 from guardrail.serve.keys import Keys
 from guardrail.serve.limits import Limits
-from guardrail.serve.openai import chat, models
+from guardrail.serve.openai import chat, completions, models
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
 
 ROUTERS = (
     chat.router,
+    completions.router,
     models.router,
     check.router,
     litellm.router,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import Right, caller
 from guardrail.serve.settings import ServerSettings
 from guardrail.serve.verdict import Verdict, Wishes
-from guardrail.types import Reply
+from guardrail.types import RawPrompt, Reply
 
 if TYPE_CHECKING:
     from guardrail import Guard
@@ -55,6 +55,20 @@ class Service:
         if count > (limit := self.settings.max_messages):
             text = f"{count} messages are too many; this server takes {limit} in one request."
             raise ApiError(400, text, code="array_above_max_length", param="messages")
+
+    def check_choices(self, count: int) -> None:
+        """Raises ApiError for too many replies to one request."""
+        if count > (limit := self.settings.max_choices):
+            text = f"{count} replies are too many; this server gives {limit} to one request."
+            raise ApiError(400, text, code="integer_above_max_value", param="n")
+
+    def raw_prompt(self, ids: Sequence[int]) -> RawPrompt:
+        """A prompt of token ids, with its text. Raises ApiError for ids that are none."""
+        try:
+            return RawPrompt(self.guard.engine.tokenizer.decode(ids), tuple(ids))
+        except (TypeError, ValueError, OverflowError):
+            text = "Invalid value for 'prompt': these are no token ids of this model."
+            raise ApiError(400, text, code="invalid_value", param="prompt") from None
 
     def reply_tokens(self, asked: Mapping[str, int]) -> int:
         """The most tokens that a reply may have, given the fields that ask for it. Raises ApiError."""
