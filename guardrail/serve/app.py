@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from guardrail import Guard, __version__
+from guardrail.serve import tickets
 from guardrail.serve.errors import answers_errors
 from guardrail.serve.gateways import agentgateway, check, litellm
 from guardrail.serve.keys import Keys
@@ -24,6 +25,7 @@ ROUTERS = (
     check.router,
     litellm.router,
     agentgateway.router,
+    tickets.router,
 )
 
 

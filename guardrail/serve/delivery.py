@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from guardrail.errors import GuardClosed, QueueFull
 from guardrail.pipeline.cancellation import on
+from guardrail.pipeline.tickets import MAX_WAITING
 from guardrail.serve.errors import SERVER, ApiError
 from guardrail.serve.verdict import Verdict
 from guardrail.types import Piece, Reply
@@ -26,15 +27,19 @@ T = TypeVar("T")
 
 
 class Delivery:
-    """Runs at most `room` requests at a time, each no longer than `deadline_s`."""
+    """Runs at most `room` requests at a time, each no longer than `deadline_s`.
 
-    def __init__(self, room: int, deadline_s: float) -> None:
-        self.room, self.deadline_s = room, deadline_s
+    `waiting` says how many of them wait for a person: these take no room.
+    """
+
+    def __init__(self, room: int, deadline_s: float, waiting: Callable[[], int] = lambda: 0) -> None:
+        self.room, self.deadline_s, self._waiting = room, deadline_s, waiting
         self.draining = False
         """Whether new requests are refused, because the server will stop."""
         self.inside = 0
         """How many requests there are."""
-        self._pool = ThreadPoolExecutor(room, "guardrail-request")
+        # a request that waits for a person keeps its thread
+        self._pool = ThreadPoolExecutor(room + MAX_WAITING, "guardrail-request")
         self._waits: set[asyncio.Timeout] = set()
         self._end = inf
 
@@ -74,7 +79,7 @@ class Delivery:
     def _place(self) -> Generator[None]:
         if self.draining:
             raise GuardClosed("the server is shutting down; ask again in a moment")
-        if self.inside >= self.room:
+        if self.inside - self._waiting() >= self.room:
             raise QueueFull(f"{self.inside} requests are being answered or waiting; ask again later")
         self.inside += 1
         try:

@@ -30,7 +30,8 @@ class Service:
     started: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
-        self.delivery = Delivery(self.settings.queue, self.settings.deadline_s)
+        tickets = self.guard.tickets
+        self.delivery = Delivery(self.settings.queue, self.settings.deadline_s, lambda: tickets.waiting)
 
     @property
     def draining(self) -> bool:
@@ -91,7 +92,7 @@ class Service:
             )
 
     def about(self, request: Request, metadata: Mapping[str, str] | None = None) -> RequestOptions:
-        """Tags and conversation. Headers, which gateways set, win over the metadata of the body.
+        """Tags, conversation, ticket. Headers, which gateways set, win over the metadata of the body.
 
         Raises ApiError for tags in a request whose key has its own: policies may depend on them.
         """
@@ -105,7 +106,12 @@ class Service:
                 text = f"The tags of the key `{key.name}` are fixed. Leave out tags of your own."
                 raise ApiError(403, text, code="tags_not_allowed")
             tags = key.tags
-        return RequestOptions(tags=tags, conversation=conversation or None)
+        return RequestOptions(
+            tags=tags,
+            conversation=conversation or None,
+            client=None if key is None else key.name,
+            ticket=request.headers.get("x-guardrail-ticket") or given.get("ticket") or None,
+        )
 
     def check_right(self, request: Request, right: Right) -> None:
         """Raises ApiError if the key of a request is not meant for this. Without keys all may do all."""

@@ -108,4 +108,4 @@ class GenerationBody(Body):
 
 def finish_reason(reply: Reply, choice: Choice) -> FinishReason:
     """Why one reply ended."""
-    return "content_filter" if reply.final.stops else choice.finish
+    return "content_filter" if reply.refused else choice.finish
