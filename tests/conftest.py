@@ -21,6 +21,16 @@ def _own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", str(tmp_path_factory.mktemp("queue") / "queue.sqlite"))
 
 
+@pytest.fixture(scope="session")
+def processes():
+    """Starts real processes that have torch loaded."""
+    import processes
+
+    server = processes.Server()
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def no_grad():
     import torch

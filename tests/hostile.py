@@ -9,9 +9,9 @@ import pytest
 
 from guardrail.errors import GuardrailError
 
-SOON_S = 30.0
-"""No small file may take longer, on a slow and busy machine."""
-DEEP = "[" * 5000 + "]" * 5000
+SOON_S = 5.0
+"""No small file may take more of a slow machine's time."""
+DEEP = "[" * 2000 + "]" * 2000
 VALUES = (
     *("null", "true", "-1", "3.5", "1e999", "NaN", "1" * 400, "1" * 5000, "99999999999999999"),
     *('""', '"x"', '"\\ud800"', '"\\u0000"', "[]", "{}", "[[1]]", '{"x": {}}', DEEP),
@@ -60,7 +60,7 @@ def damaged(content, count, seed=0):
 @contextmanager
 def ours(what):
     """Lets errors of ours pass, and fails for others and for what takes long."""
-    start, said = time.perf_counter(), ""
+    start, said = time.thread_time(), ""
     try:
         yield
     except GuardrailError as error:
@@ -68,4 +68,4 @@ def ours(what):
     except BaseException as error:
         pytest.fail(f"{type(error).__name__}: {error} for {what!r:.300}")
     assert len(said) < 100_000
-    assert time.perf_counter() - start < SOON_S, f"{what!r:.300}"
+    assert time.thread_time() - start < SOON_S, f"{what!r:.300}"

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -256,9 +254,9 @@ KILLED = """
 import sys
 from pathlib import Path
 from guardrail.testing import tiny_guard
-folder = Path(sys.argv[1])
-policy = {"id": "p", "trait": "evil", "layer": 2, "threshold": {"raw": 1e6}, "action": "block"}
-guard = tiny_guard(folder, {"policies": [policy], "audit": {"jsonl": str(folder / "audit.jsonl")}})
+folder = Path({!r})
+policy = dict(id="p", trait="evil", layer=2, threshold=dict(raw=1e6), action="block")
+guard = tiny_guard(folder, dict(policies=[policy], audit=dict(jsonl=str(folder / "audit.jsonl"))))
 stream = guard.stream("Hello", max_new_tokens=8)
 next(iter(stream))
 print("streaming", flush=True)
@@ -266,9 +264,8 @@ sys.stdin.read()
 """
 
 
-def test_a_kill_while_answering_reads_interrupted(tmp_path):
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def test_a_kill_while_answering_reads_interrupted(processes, tmp_path):
+    with processes.start(KILLED.format(str(tmp_path))) as process:
         assert process.stdout.readline() == "streaming\n"
         os.kill(process.pid, signal.SIGKILL)
     log = Path(tmp_path / "audit.jsonl")

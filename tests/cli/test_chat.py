@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pty
-import subprocess
 import sys
 import time
 
@@ -164,17 +163,14 @@ def test_a_model_that_is_not_there_is_2(capsys):
     assert "no policies were given" in capsys.readouterr().err
 
 
-def test_a_terminal_gets_a_prompt_and_may_end_the_input(tmp_path):
+def test_a_terminal_gets_a_prompt_and_may_end_the_input(processes):
     master, slave = pty.openpty()
-    code = "import torch; torch.set_num_threads(1); from guardrail.cli import main; main()"
-    command = [sys.executable, "-c", code, "chat"]
-    with subprocess.Popen(
-        command, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as p:
+    script = "import sys; from guardrail.cli import main; sys.argv = ['guardrail', 'chat']; main()"
+    with processes.start(script, terminal=slave) as process:
         os.close(slave)
         os.write(master, b"Hello.\n\x04")
-        out, _ = p.communicate(timeout=120)
+        code, out, errors = process.end()
     os.close(master)
-    assert p.returncode == 0
+    assert code == 0, errors
     assert "demo, guarded. /quit ends" in out
     assert "you> " in out

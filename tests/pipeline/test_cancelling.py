@@ -4,13 +4,10 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 import time
 from concurrent.futures import CancelledError
-from pathlib import Path
 
 import pytest
 from tiny import NEVER, guard, policies, policy, rewatch, write_vectors
@@ -188,7 +185,6 @@ def test_a_request_that_waits_in_the_queue_can_be_left(slow):
 
 SCRIPT = """
     import json, os, signal, sys, threading, time
-    sys.path.insert(0, {tests!r})
     from tiny import TOKENIZER, rewatch, tiny_model
     from guardrail import Guard
     # a shell that runs the tests in the background has it ignored
@@ -221,23 +217,18 @@ AT_THE_END = """
     [(CTRL_C, True, -signal.SIGINT, ["cancelled", "checked"]), (AT_THE_END, False, 5, ["cancelled"])],
 )
 def test_the_interpreter_ends_cleanly_in_the_middle_of_a_generation(
-    tmp_path, then, interrupts, code, outcomes
+    processes, tmp_path, then, interrupts, code, outcomes
 ):
     write_vectors(tmp_path, tiny_model())
     log = tmp_path / "audit.jsonl"
     rules = json.dumps(policies(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)}))
-    script = textwrap.dedent(SCRIPT).format(
-        tests=str(Path(__file__).parents[1]), rules=rules, then=textwrap.dedent(then)
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
+    script = textwrap.dedent(SCRIPT).format(rules=rules, then=textwrap.dedent(then))
+    with processes.start(script) as process:
         assert process.stdout.readline() == "ready\n"
         if interrupts:
             time.sleep(0.5)
             os.kill(process.pid, signal.SIGINT)
-        said, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
+        ended, said, errors = process.end()
+    assert ended == code, errors
     assert said == ("next True\n" if interrupts else "")
     assert [record.outcome for record in read(log)] == outcomes

@@ -3,12 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from tiny import FIRES, NEVER, guard, policies, policy, rewatch, write_vectors
@@ -365,14 +362,13 @@ def test_audit_records_hold_hashes_and_scores_and_more_only_on_request(tmp_path)
     assert record.decision.scores
 
 
-def test_a_kill_between_decision_and_outcome_reads_interrupted(tmp_path):
+def test_a_kill_between_decision_and_outcome_reads_interrupted(processes, tmp_path):
     model = tiny_model()
     write_vectors(tmp_path, model)
     log = tmp_path / "audit.jsonl"
     rules = policies(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)})
     script = f"""
         import json, sys
-        sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         from tiny import TOKENIZER, tiny_model
         from guardrail import Guard
         guard = Guard(tiny_model(), TOKENIZER, json.loads({json.dumps(rules)!r}))
@@ -381,15 +377,10 @@ def test_a_kill_between_decision_and_outcome_reads_interrupted(tmp_path):
         print("decided", flush=True)
         sys.stdin.read()
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
-        text=True,
-    )
-    with process:
+    with processes.start(textwrap.dedent(script)) as process:
         assert process.stdout.readline().strip() == "decided"
         os.kill(process.pid, signal.SIGKILL)
+        assert process.end()[0] == -signal.SIGKILL
     (record,) = read(log)
     assert (record.outcome, record.decision.action) == ("interrupted", "allow")
 

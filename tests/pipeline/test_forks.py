@@ -3,11 +3,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
 from tiny import NEVER, policies, policy, write_vectors
@@ -20,8 +17,7 @@ from guardrail.testing import tiny_model
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 SCRIPT = """
-    import json, os, sys, threading, time
-    sys.path.insert(0, {tests!r})
+    import json, os, threading, time
     from tiny import TOKENIZER, rewatch, tiny_model
     from guardrail import Guard
     path = {path!r}
@@ -123,13 +119,12 @@ assert found[0].outcome == "answered"
 
 
 @pytest.mark.parametrize("then", [USED_BEFORE, WATCHED, WITH_LOCKS_HELD, DURING_A_REQUEST])
-def test_a_guard_after_a_fork(tmp_path, then):
+def test_a_guard_after_a_fork(processes, tmp_path, then):
     write_vectors(tmp_path, tiny_model())
     path, log = tmp_path / "policies.json", tmp_path / "audit.jsonl"
     path.write_text(json.dumps(policies(tmp_path, policy(threshold=NEVER), audit={"jsonl": str(log)})))
-    script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parents[1]), path=str(path), then=then)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    code, said, errors = processes.run(textwrap.dedent(SCRIPT).format(path=str(path), then=then))
+    assert (code, said) == (0, ""), errors
     assert verify(log).ok
     assert {record.outcome for record in read(log)} <= {"answered", "blocked", "error"}
 

@@ -60,12 +60,14 @@ def test_a_mapping_may_hold_anything(folder, name):
             return {key: put(item, odd, left) for key, item in value.items()}
         return [put(item, odd, left) for item in value] if isinstance(value, list) else value
 
-    for place in range(1, 60, 3):
-        for odd in ODD:
-            with ours((place, odd)):
-                load(put(data | paths, odd, iter(range(place, -10_000, -1))), FINGERPRINT, PLUGINS)
+    for place in range(1, 60):
+        odd = ODD[(place + len(name)) % len(ODD)]
+        with ours((place, odd)):
+            load(put(data | paths, odd, iter(range(place, -10_000, -1))), FINGERPRINT, PLUGINS)
 
 
+MANY = 8_000
+"""Few enough to be read: larger files are refused for their size."""
 LAUGHS = "x-0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"x-{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
 )
@@ -77,11 +79,11 @@ BOMBS = {
     "dashes": "- " * 10_000,
     "questions": "? " * 10_000,
     "braces": "a: " + "{b: " * 10_000,
-    "keys": "version: 1\n" + "".join(f"k{i}: 1\n" for i in range(20_000)),
+    "keys": "version: 1\n" + "".join(f"k{i}: 1\n" for i in range(MANY)),
     "more keys": "version: 1\n" + "".join(f"k{i}: 1\n" for i in range(70_000)),
-    "keys of a policy": "policies:\n- id: x\n" + "".join(f"  k{i}: 1\n" for i in range(20_000)),
-    "one key": "a: 1\n" * 20_000,
-    "tags": "k: [" + "!a b," * 20_000 + "]",
+    "keys of a policy": "policies:\n- id: x\n" + "".join(f"  k{i}: 1\n" for i in range(MANY)),
+    "one key": "a: 1\n" * MANY,
+    "tags": "k: [" + "!a b," * MANY + "]",
     "items": "a: [" + "x," * 100_000,
     "laughs": LAUGHS + "version: 1\n",
     "laughing policies": LAUGHS + "policies: *a8\n",
@@ -93,7 +95,7 @@ BOMBS = {
     "aliases": "a: &a [*a]",
     "quotes": "'" * 200_000,
     "lines": "a:\n" + " x\n" * 20_000,
-    "anchors": "".join(f"k{i}: &a{i} 1\n" for i in range(10_000)),
+    "anchors": "".join(f"k{i}: &a{i} 1\n" for i in range(MANY)),
     "size": "#" * 1_000_000,
 }
 
