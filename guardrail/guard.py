@@ -21,6 +21,7 @@ from guardrail.pipeline.request import Kind, request
 from guardrail.pipeline.ruling import Ruling, Rulings, rulings
 from guardrail.pipeline.stream import ReplyStream
 from guardrail.pipeline.tickets import Tickets
+from guardrail.pipeline.warm_up import warm_up
 from guardrail.pipeline.worker import Load, Worker
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import ActivePolicies, Source, default_policies
@@ -146,7 +147,7 @@ class Guard(AsyncRequests, Rulings):
 
     @property
     def load(self) -> Load:
-        """How busy the model's worker is: requests that wait, and how long it has run the present one."""
+        """How busy the model's worker is."""
         return self._driver.worker.load
 
     def reload(self) -> bool:
@@ -206,6 +207,10 @@ class Guard(AsyncRequests, Rulings):
         policies = self.active
         requests = [request(kind, messages, **about) for messages in conversations]
         return [Exchange.of(item, policies) for item in requests]
+
+    def warm_up(self) -> tuple[str, ...]:
+        """Let every policy score a harmless prompt, and act on none. Returns what keeps them from it."""
+        return warm_up(self._driver, self.active)
 
     def project(
         self,

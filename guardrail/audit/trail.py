@@ -38,6 +38,8 @@ class AuditTrail:
     dropped: int = 0
     failures: int = 0
     failing: str | None = None
+    errors: int = 0
+    """Requests whose prompt could not be evaluated, or whose reply failed."""
     _key: Key | None = field(init=False, repr=False)
     _warned: set[str] = field(default_factory=set[str], repr=False)
 
@@ -51,6 +53,8 @@ class AuditTrail:
 
     def finished(self, record: AuditRecord) -> None:
         """Call at the end of the request. Raises AuditError unless records may be dropped."""
+        status = record.decision.status
+        self.errors += status == "error" or (status == "evaluated" and record.outcome == "error")
         if self.sinks:
             self._write([(sink.name, sink.finished) for sink in self.sinks.values()], self._hidden(record))
 
