@@ -1,4 +1,8 @@
-"""Requests that the tests of the server send."""
+"""Requests that the tests of the server send, and who sends them."""
+
+from contextlib import asynccontextmanager
+
+import httpx
 
 HARMLESS = [{"role": "user", "content": "What is the capital of France?"}]
 CRUEL = [
@@ -17,3 +21,11 @@ def events(text):
     lines = [line for line in text.split("\n\n") if line]
     assert all(line.startswith("data: ") for line in lines)
     return [line.removeprefix("data: ") for line in lines]
+
+
+@asynccontextmanager
+async def asking(app, **headers):
+    """A client that calls an application directly. Streams come as a whole."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as http:
+        yield http

@@ -20,6 +20,7 @@ class Right(StrEnum):
     ASK = "ask"
     REVIEW = "review"
     ADMIN = "admin"
+    METRICS = "metrics"
 
 
 @hookimpl
@@ -36,7 +37,8 @@ def new(
         str | None, Option(help="Comma-separated tags of all its requests, which can then name none.")
     ] = None,
     right: Annotated[
-        list[Right] | None, Option(help="What it is for: ask (default), review tickets, admin. Repeatable.")
+        list[Right] | None,
+        Option(help="What it is for: ask (default), review tickets, admin, metrics. Repeatable."),
     ] = None,
     *,
     output: OutputOptions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from logging import ERROR, getLogger
@@ -29,7 +29,10 @@ WATCH_S = 2.0
 
 
 def open_guard(
-    model: ModelOptions, policies: Path | dict[str, object] | None, watch_s: float | None = None
+    model: ModelOptions,
+    policies: Path | dict[str, object] | None,
+    watch_s: float | None = None,
+    plugins: Sequence[object] = (),
 ) -> Guard:
     """Load and guard a model. Raises ConfigError. Only the built-in model has default policies."""
     from guardrail.plugins.registry import names_in_environment
@@ -45,7 +48,7 @@ def open_guard(
             *load(model),
             source,
             engine=model.engine,
-            plugins=names_in_environment(),
+            plugins=[*names_in_environment(), *plugins],
             chat_template=model.chat_template,
             watch_s=watch_s,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,13 @@ from guardrail.plugins.hookspecs import hookimpl
 if TYPE_CHECKING:
     from guardrail import Guard
     from guardrail.serve.settings import ServerSettings
+
+
+class LogFormat(StrEnum):
+    """What a line of the log looks like."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,18 @@ class AnswerOptions:
     max_tokens: Annotated[int, Option(min=1, help="Longest reply that a request may ask for.")] = 4096
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationsOptions:
+    """What operators see."""
+
+    log_format: Annotated[
+        LogFormat, Option(help="Form of the log on stderr: one line for each request, without its text.")
+    ] = LogFormat.TEXT
+    open_metrics: Annotated[
+        bool, Option("--open-metrics", help="Serve /metrics without an API key, even if there are keys.")
+    ] = False
+
+
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
@@ -67,6 +87,7 @@ def serve(
     policies: PoliciesOption,
     address: AddressOptions,
     answers: AnswerOptions,
+    operations: OperationsOptions,
     *,
     output: OutputOptions,
 ) -> None:
@@ -75,10 +96,16 @@ def serve(
     Policies are reloaded when their files change. Ctrl-C or SIGTERM finishes the requests that run.
     """
     check_installed()
+    from guardrail.serve.logs import logging_to_stderr
+    from guardrail.serve.metrics import Metrics
     from guardrail.serve.server import bound
 
-    chosen = _settings(model, address, answers)
-    with bound(chosen) as socket, open_guard(model, policies.policies, watch_s=WATCH_S) as guard:
+    chosen = _settings(model, address, answers, operations)
+    with (
+        logging_to_stderr(operations.log_format.value),
+        bound(chosen) as socket,
+        open_guard(model, policies.policies, WATCH_S, [Metrics()]) as guard,
+    ):
         from guardrail.serve.app import create_app
         from guardrail.serve.server import Server, url
 
@@ -89,11 +116,13 @@ def serve(
 
 def check_installed() -> None:
     """Raises ConfigError if a package of the extra `serve` is missing."""
-    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+    if missing := [name for name in ("fastapi", "prometheus_client", "uvicorn") if find_spec(name) is None]:
         raise ConfigError(f"the server needs {' and '.join(missing)}: pip install 'persona-guardrail[serve]'")
 
 
-def _settings(model: ModelOptions, address: AddressOptions, answers: AnswerOptions) -> ServerSettings:
+def _settings(
+    model: ModelOptions, address: AddressOptions, answers: AnswerOptions, operations: OperationsOptions
+) -> ServerSettings:
     from guardrail.serve.keys import load_keys
     from guardrail.serve.settings import ServerSettings
 
@@ -107,6 +136,7 @@ def _settings(model: ModelOptions, address: AddressOptions, answers: AnswerOptio
         port=address.port,
         blocks=answers.blocks,
         keys=load_keys(address.keys) if address.keys else (),
+        open_metrics=operations.open_metrics,
         origins=tuple(address.allow_origin or ()),
         hosts=tuple(address.allow_host or ()),
         queue=answers.queue,

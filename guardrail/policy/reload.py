@@ -120,6 +120,7 @@ class PolicyWatcher:
         _tell(w for w in candidate.plan.warnings if w not in before.plan.warnings)
         self._active, self.loaded_at = candidate, datetime.now(UTC)
         self.error, self.reloads = None, self.reloads + 1
+        log.info("policies were reloaded; their sha256 is %s", candidate.sha256)
         return Reload(before, candidate)
 
     def watch(self, interval_s: float = 2.0) -> None:

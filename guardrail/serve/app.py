@@ -9,23 +9,26 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from guardrail import Guard, __version__
-from guardrail.serve import tickets
+from guardrail.serve import health, metrics_page, reload
 from guardrail.serve.errors import answers_errors
 from guardrail.serve.gateways import agentgateway, check, litellm
-from guardrail.serve.keys import Keys
+from guardrail.serve.keys import OPEN, Keys
 from guardrail.serve.limits import Limits
-from guardrail.serve.openai import chat, completions, models
+from guardrail.serve.metrics import Metrics
+from guardrail.serve.observation import Observed
+from guardrail.serve.openai import chat, models
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
 
 ROUTERS = (
     chat.router,
-    completions.router,
     models.router,
     check.router,
     litellm.router,
     agentgateway.router,
-    tickets.router,
+    health.router,
+    metrics_page.router,
+    reload.router,
 )
 
 
@@ -35,7 +38,9 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        service.warm_up.look()
         yield
+        await service.warm_up.end()
         service.delivery.close()
 
     app = FastAPI(title="guardrail", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -45,9 +50,11 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
     answers_errors(app)
     # the last one added is the first to see a request
     app.add_middleware(Limits, settings=settings)
-    app.add_middleware(Keys, keys=settings.keys)
+    open_paths = (*OPEN, "/metrics") if settings.open_metrics else OPEN
+    app.add_middleware(Keys, keys=settings.keys, open=open_paths)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"]
         )
+    app.add_middleware(Observed, metrics=Metrics.of(guard))
     return app

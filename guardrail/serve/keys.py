@@ -23,7 +23,7 @@ from guardrail.files.problems import KeyPath, validation_problems
 from guardrail.files.yaml import Document, parse_document, read_document
 from guardrail.serve.errors import ApiError
 
-Right: TypeAlias = Literal["ask", "review", "admin"]
+Right: TypeAlias = Literal["ask", "review", "admin", "metrics"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PREFIX = "gr-"
 OPEN = ("/healthz", "/readyz")
@@ -41,7 +41,7 @@ class Entry(BaseModel):
     tags: Annotated[tuple[str, ...] | None, Field(strict=False)] = None
     """The tags of every request with this key, which can then name none itself."""
     rights: Annotated[tuple[Right, ...], Field(strict=False)] = ("ask",)
-    """What it is for: to ask the model, to decide on tickets, to manage the server."""
+    """What it is for: to ask the model, to decide on tickets, to manage the server, to read its metrics."""
     parallel: Annotated[int, Field(ge=1)] | None = None
     """How many requests it may have in the server at once."""
 
@@ -123,12 +123,12 @@ def found(keys: Sequence[Key], given: str) -> Key | None:
 class Keys:
     """Lets requests in that name a known key (`Authorization: Bearer` or `x-api-key`). Pure ASGI."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[Key]) -> None:
-        self._app, self._keys = app, keys
+    def __init__(self, app: ASGIApp, keys: Sequence[Key], open: Sequence[str] = OPEN) -> None:
+        self._app, self._keys, self._open = app, keys, open
         self._inside: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._keys or scope["path"] in OPEN:
+        if scope["type"] != "http" or not self._keys or scope["path"] in self._open:
             await self._app(scope, receive, send)
             return
         try:

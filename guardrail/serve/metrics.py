@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 
 from guardrail import errors
 from guardrail.errors import ConfigError
+from guardrail.pipeline.warm_up import PREFIX as WARM_UP
 from guardrail.plugins.audit import AuditRecord, AuditSink
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve.gauges import GuardState
@@ -52,6 +53,11 @@ class Metrics:
         self._time = _Times(self.registry)
         ProcessCollector(registry=self.registry)
 
+    @classmethod
+    def of(cls, guard: Guard) -> Metrics | None:
+        """Those that the guard was made with."""
+        return next((sink for sink in guard.audit.sinks.values() if isinstance(sink, cls)), None)
+
     # --- plugin ---------------------------------------------------------------------------------------
 
     @hookimpl
@@ -71,10 +77,13 @@ class Metrics:
 
     def decided(self, record: AuditRecord) -> None:
         """Count a decision on a prompt. A rephrased prompt has one each time."""
-        self._count.decision(record.decision)
+        if not record.id.startswith(WARM_UP):
+            self._count.decision(record.decision)
 
     def finished(self, record: AuditRecord) -> None:
         """Count a request at its end, or a decision that came after the caller was answered."""
+        if record.id.startswith(WARM_UP):
+            return
         if record.outcome == "late":
             self._count.late.inc()
             self._count.decision(record.decision)
@@ -86,6 +95,12 @@ class Metrics:
 
     def close(self) -> None:
         """Numbers outlive the guard."""
+
+    # --- server ---------------------------------------------------------------------------------------
+
+    def answered(self, route: str, status: int) -> None:
+        """Count a response. `route` is a path of the application, not one that somebody sent."""
+        self._count.responses.labels(route, str(status)).inc()
 
     # --- pages ----------------------------------------------------------------------------------------
 
@@ -130,6 +145,7 @@ class _Counts:
         self._prompt_tokens = counter("prompt_tokens", "Tokens of prompts.")
         self._reply_tokens = counter("reply_tokens", "Tokens that the model has generated.")
         self._steered = counter("steered_passes", "Forward passes that were steered.")
+        self.responses = counter("http_responses", "Responses of the server.", "route", "status")
         self._scores = Histogram(
             "guardrail_score",
             "Scores, in standard deviations above the mean of benign prompts.",

@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from guardrail.errors import ConfigError
+from guardrail.serve.reload import reload_on_hangup
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
 
@@ -54,6 +55,7 @@ class Server(uvicorn.Server):
         """As uvicorn's; then says so."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        reload_on_hangup(self._service)
         self._listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -31,6 +31,8 @@ class ServerSettings(BaseModel):
     blocks: Blocks = "refusal"
     keys: tuple[Key, ...] = ()
     """Without any, everyone who reaches the port may ask."""
+    open_metrics: bool = False
+    """Whether `/metrics` needs no key, although other paths do."""
     origins: tuple[str, ...] = ()
     """Web pages whose scripts may call the server (CORS); `*` for all."""
     hosts: tuple[str, ...] = ()
@@ -49,7 +51,7 @@ class ServerSettings(BaseModel):
     """The longest reply that a request may ask for."""
     default_tokens: Count = 512
     """The longest reply to a request that names no limit."""
-    max_choices: Count = 32
+    max_choices: Count = 8
     """The most replies (`n`) that one request may ask for."""
 
     @property

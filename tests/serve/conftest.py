@@ -2,8 +2,8 @@
 
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
+from serving import asking
 
 from guardrail import Guard
 from guardrail.files.yaml import read_document
@@ -55,14 +55,6 @@ def guard(records):
 def app(guard):
     """The application with default settings."""
     return create_app(guard, ServerSettings())
-
-
-@asynccontextmanager
-async def asking(app, **headers):
-    """A client that calls an application directly. Streams come as a whole."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as http:
-        yield http
 
 
 @pytest.fixture

@@ -1,1 +1,0 @@
-"""The server under load: throughput and latency, a soak, kills, hostile clients. Loopback only."""
