@@ -6,7 +6,7 @@ Needs nothing but starlette, which FastAPI brings along.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -14,12 +14,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from guardrail import Guard
 from guardrail.errors import GuardClosed, GuardrailError, PromptError, QueueFull
 from guardrail.files.json_text import decoded
 from guardrail.pipeline.options import RequestOptions
 from guardrail.pipeline.ruling import Ruling
+from guardrail.serve.verdict import Verdict
 from guardrail.types import Messages
+
+if TYPE_CHECKING:
+    from guardrail import Guard
 
 Prompt: TypeAlias = Messages | str
 Finder: TypeAlias = Callable[[Any], Prompt]
@@ -157,15 +160,10 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 def _marking(ruling: Ruling, send: Send) -> Send:
     """Adds the decision to the response's headers."""
-    said = ruling.as_json()
-    names = {"action": "action", "policy": "policy", "status": "status", "audit-id": "audit_id"}
 
     async def marking(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, key in (names | {"ticket-id": "ticket_id"}).items():
-                if said[key]:
-                    headers[f"x-guardrail-{name}"] = said[key].encode("ascii", "replace").decode()
+            MutableHeaders(scope=message).update(Verdict.ruled(ruling).headers)
         await send(message)
 
     return marking

@@ -12,6 +12,7 @@ from guardrail.files.decision_rows import decision_row, response_row
 from guardrail.types import ALLOW, Decision, Reply, Timing
 
 if TYPE_CHECKING:
+    from guardrail.pipeline.ruling import Ruling
     from guardrail.pipeline.stream import ReplyStream
 
 
@@ -58,6 +59,12 @@ class Verdict:
         if stream.reply is not None:
             return cls.of(stream.reply)
         return cls(stream.audit_id, stream.decisions, stream.timing)
+
+    @classmethod
+    def ruled(cls, ruling: Ruling) -> Verdict:
+        """Of a prompt that goes to another model, or does not."""
+        decisions = (*ruling.earlier, ruling.decision)
+        return cls(ruling.audit_id, decisions, ruling.timing, ticket_id=ruling.ticket_id)
 
     @property
     def telling(self) -> Decision:

@@ -1,6 +1,8 @@
 """The ASGI middleware for chatbots of one's own."""
 
 import json
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -164,3 +166,9 @@ async def test_a_guard_that_is_closed_lets_nothing_through(tmp_path):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url="http://x") as http:
         assert (await http.post("/chat", json=HELLO)).status_code == 503
     assert seen == []
+
+
+def test_it_needs_nothing_but_starlette():
+    code = "import sys, guardrail.serve.middleware; print('fastapi' in sys.modules, 'torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "False"]

@@ -18,8 +18,9 @@ from guardrail.errors import PromptError
 from guardrail.pipeline.options import RequestOptions
 from guardrail.pipeline.ruling import Ruling
 from guardrail.serve.errors import ApiError
-from guardrail.serve.gateways.reader import ReaderVerdict, rule, verdict
+from guardrail.serve.gateways.reader import ReaderVerdict, rule
 from guardrail.serve.service import Service
+from guardrail.serve.verdict import Verdict
 
 Turn: TypeAlias = dict[str, Any]
 
@@ -96,7 +97,7 @@ def router(service: Service) -> APIRouter:
         except PromptError as error:
             # LiteLLM can be told to go on after an error, and this one is the prompt's own
             return GuardrailResponse(action="BLOCKED", blocked_reason=str(error), reader_model=reader)
-        response.headers.update(verdict(ruling).headers)
+        response.headers.update(Verdict.ruled(ruling).headers)
         return GuardrailResponse(
             action="NONE" if ruling.passes else "BLOCKED",
             blocked_reason=_reason(ruling),

@@ -32,7 +32,7 @@ class ReaderVerdict(BaseModel):
     @classmethod
     def of(cls, ruling: Ruling, reader: str) -> Self:
         """Of a ruling. What it says about the decision is that of `Verdict.telling`."""
-        decision = verdict(ruling).telling
+        decision = Verdict.ruled(ruling).telling
         return cls(
             verdict="pass" if ruling.passes else "refuse",
             reader_model=reader,
@@ -66,12 +66,6 @@ class ReaderVerdict(BaseModel):
         if self.status == "not_evaluated":
             return "guardrail_not_evaluated"
         return "guardrail_blocked" if self.ticket_id is None else "guardrail_escalated"
-
-
-def verdict(ruling: Ruling) -> Verdict:
-    """Its decisions, for headers."""
-    decisions = (*ruling.earlier, ruling.decision)
-    return Verdict(ruling.audit_id, decisions, ruling.timing, ticket_id=ruling.ticket_id)
 
 
 async def rule(service: Service, prompts: Sequence[Messages], about: RequestOptions) -> Ruling:
