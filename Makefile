@@ -32,10 +32,10 @@ test-clients: $(CLIENTS)/.installed
 	$(CLIENTS)/bin/python -m pytest $(CLIENT_TESTS)
 
 $(CLIENTS)/.installed: $(STAMP)
-	test -x $(CLIENTS)/bin/python || $(BIN)/python -m venv $(CLIENTS)
+	test -x $(CLIENTS)/bin/python || $(BIN)/python -m venv --without-pip $(CLIENTS)
 	echo "import site; site.addsitedir('$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")')" \
 		> "$$($(CLIENTS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
-	$(CLIENTS)/bin/python -m pip install --quiet --upgrade --constraint constraints.txt --group clients
+	$(BIN)/python -m pip --python $(CLIENTS)/bin/python install --quiet --upgrade --constraint constraints.txt --group clients
 	touch $@
 
 lint: $(STAMP)

@@ -15,9 +15,11 @@ RUNS = Path(__file__).parents[2] / "runs" / "real"
 """Journals, from which an interrupted run goes on; not committed."""
 
 
-def save(name: str, found: Mapping[str, object], notes: Sequence[str] = ()) -> Path:
+def save(
+    name: str, found: Mapping[str, object], notes: Sequence[str] = (), folder: Path | None = None
+) -> Path:
     """Write a result file atomically, and say where."""
-    path = FOLDER / f"{name}.json"
+    path = (folder or FOLDER) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     origin = {
         "machine": asdict(machine("cpu")),

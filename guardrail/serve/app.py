@@ -9,23 +9,25 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from guardrail import Guard, __version__
-from guardrail.serve import health, metrics_page, reload
+from guardrail.serve import health, metrics_page, reload, tickets
 from guardrail.serve.errors import answers_errors
 from guardrail.serve.gateways import agentgateway, check, litellm
 from guardrail.serve.keys import OPEN, Keys
 from guardrail.serve.limits import Limits
 from guardrail.serve.metrics import Metrics
 from guardrail.serve.observation import Observed
-from guardrail.serve.openai import chat, models
+from guardrail.serve.openai import chat, completions, models
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
 
 ROUTERS = (
     chat.router,
+    completions.router,
     models.router,
     check.router,
     litellm.router,
     agentgateway.router,
+    tickets.router,
     health.router,
     metrics_page.router,
     reload.router,

@@ -15,26 +15,31 @@ from typing import TYPE_CHECKING, TypeVar
 
 from guardrail.errors import GuardClosed, QueueFull
 from guardrail.pipeline.cancellation import on
+from guardrail.pipeline.tickets import MAX_WAITING
 from guardrail.serve.errors import SERVER, ApiError
 from guardrail.serve.verdict import Verdict
+from guardrail.types import Piece, Reply
 
 if TYPE_CHECKING:
     from guardrail.pipeline.stream import ReplyStream
-    from guardrail.types import Reply
 
 T = TypeVar("T")
 
 
 class Delivery:
-    """Runs at most `room` requests at a time, each no longer than `deadline_s`."""
+    """Runs at most `room` requests at a time, each no longer than `deadline_s`.
 
-    def __init__(self, room: int, deadline_s: float) -> None:
-        self.room, self.deadline_s = room, deadline_s
+    `waiting` says how many of them wait for a person: these take no room.
+    """
+
+    def __init__(self, room: int, deadline_s: float, waiting: Callable[[], int] = lambda: 0) -> None:
+        self.room, self.deadline_s, self._waiting = room, deadline_s, waiting
         self.draining = False
         """Whether new requests are refused, because the server will stop."""
         self.inside = 0
         """How many requests there are."""
-        self._pool = ThreadPoolExecutor(room, "guardrail-request")
+        # a request that waits for a person keeps its thread
+        self._pool = ThreadPoolExecutor(room + MAX_WAITING, "guardrail-request")
         self._waits: set[asyncio.Timeout] = set()
         self._end = inf
 
@@ -74,7 +79,7 @@ class Delivery:
     def _place(self) -> Generator[None]:
         if self.draining:
             raise GuardClosed("the server is shutting down; ask again in a moment")
-        if self.inside >= self.room:
+        if self.inside - self._waiting() >= self.room:
             raise QueueFull(f"{self.inside} requests are being answered or waiting; ask again later")
         self.inside += 1
         try:
@@ -105,7 +110,7 @@ class Delivery:
         return GuardClosed("the server has shut down before the reply was complete; ask again")
 
 
-class Pieces(AsyncIterator[str]):
+class Pieces(AsyncIterator[Piece]):
     """What the model says, piece by piece, pumped from a thread.
 
     No more pieces wait than the reply may have tokens, and no model waits for a slow reader.
@@ -121,8 +126,8 @@ class Pieces(AsyncIterator[str]):
         """At the end: what an action says in the model's place, or after the model was stopped."""
         self._delivery, self._deadline = delivery, deadline
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
-        self._first: list[str | BaseException | None] = []
+        self._queue: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
+        self._first: list[Piece | BaseException | None] = []
 
     def pump(self) -> None:
         """Read the reply to its end (on a thread of the pool)."""
@@ -145,7 +150,7 @@ class Pieces(AsyncIterator[str]):
         # on this thread, which has read no further than to the first piece
         self.verdict, self.refused = Verdict.begun(self.replies), self.replies.reply
 
-    def _put(self, item: str | BaseException | None) -> None:
+    def _put(self, item: Piece | BaseException | None) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
     async def begin(self) -> None:
@@ -155,11 +160,11 @@ class Pieces(AsyncIterator[str]):
             raise item
         self._first = [item]
 
-    async def _next(self) -> str | BaseException | None:
+    async def _next(self) -> Piece | BaseException | None:
         async with self._delivery.until(self._deadline):
             return await self._queue.get()
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> Piece:
         item = self._first.pop() if self._first else await self._next()
         if item is None:
             raise StopAsyncIteration

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from guardrail.errors import (
+    EscalationError,
     EvaluationError,
     GuardClosed,
     PromptError,
@@ -33,6 +34,7 @@ _STATUS: Mapping[type[RequestError], tuple[int, str, str]] = {
     UnsupportedGeneration: (400, INVALID, "unsupported_generation"),
     QueueFull: (503, SERVER, "overloaded"),
     GuardClosed: (503, SERVER, "shutting_down"),
+    EscalationError: (503, SERVER, "tickets_unavailable"),
     EvaluationError: (500, SERVER, "not_evaluated"),
 }
 """HTTP status, type and code."""

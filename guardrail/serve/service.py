@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from guardrail.serve.keys import Right, caller
 from guardrail.serve.settings import ServerSettings
 from guardrail.serve.verdict import Verdict, Wishes
 from guardrail.serve.warm_up import WarmUp
-from guardrail.types import Reply
+from guardrail.types import RawPrompt, Reply
 
 if TYPE_CHECKING:
     from guardrail import Guard
@@ -31,7 +31,8 @@ class Service:
     started: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
-        self.delivery = Delivery(self.settings.queue, self.settings.deadline_s)
+        tickets = self.guard.tickets
+        self.delivery = Delivery(self.settings.queue, self.settings.deadline_s, lambda: tickets.waiting)
         self.warm_up = WarmUp(self.guard)
 
     @property
@@ -58,6 +59,20 @@ class Service:
             text = f"{count} messages are too many; this server takes {limit} in one request."
             raise ApiError(400, text, code="array_above_max_length", param="messages")
 
+    def check_choices(self, count: int) -> None:
+        """Raises ApiError for too many replies to one request."""
+        if count > (limit := self.settings.max_choices):
+            text = f"{count} replies are too many; this server gives {limit} to one request."
+            raise ApiError(400, text, code="integer_above_max_value", param="n")
+
+    def raw_prompt(self, ids: Sequence[int]) -> RawPrompt:
+        """A prompt of token ids, with its text. Raises ApiError for ids that are none."""
+        try:
+            return RawPrompt(self.guard.engine.tokenizer.decode(ids), tuple(ids))
+        except (TypeError, ValueError, OverflowError):
+            text = "Invalid value for 'prompt': these are no token ids of this model."
+            raise ApiError(400, text, code="invalid_value", param="prompt") from None
+
     def reply_tokens(self, asked: Mapping[str, int]) -> int:
         """The most tokens that a reply may have, given the fields that ask for it. Raises ApiError."""
         limit = self.settings.max_tokens
@@ -79,7 +94,7 @@ class Service:
             )
 
     def about(self, request: Request, metadata: Mapping[str, str] | None = None) -> RequestOptions:
-        """Tags and conversation. Headers, which gateways set, win over the metadata of the body.
+        """Tags, conversation, ticket. Headers, which gateways set, win over the metadata of the body.
 
         Raises ApiError for tags in a request whose key has its own: policies may depend on them.
         """
@@ -93,7 +108,12 @@ class Service:
                 text = f"The tags of the key `{key.name}` are fixed. Leave out tags of your own."
                 raise ApiError(403, text, code="tags_not_allowed")
             tags = key.tags
-        return RequestOptions(tags=tags, conversation=conversation or None)
+        return RequestOptions(
+            tags=tags,
+            conversation=conversation or None,
+            client=None if key is None else key.name,
+            ticket=request.headers.get("x-guardrail-ticket") or given.get("ticket") or None,
+        )
 
     def check_right(self, request: Request, right: Right) -> None:
         """Raises ApiError if the key of a request is not meant for this. Without keys all may do all."""

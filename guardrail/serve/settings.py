@@ -51,7 +51,7 @@ class ServerSettings(BaseModel):
     """The longest reply that a request may ask for."""
     default_tokens: Count = 512
     """The longest reply to a request that names no limit."""
-    max_choices: Count = 8
+    max_choices: Count = 32
     """The most replies (`n`) that one request may ask for."""
 
     @property

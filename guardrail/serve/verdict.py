@@ -33,6 +33,8 @@ class GuardrailField(BaseModel):
     status: str
     audit_id: str
     ticket_id: str | None = None
+    answered_by: str | None = None
+    """Who answered in the model's place: `person`, or `model:NAME`."""
     decisions: list[dict[str, Any]] | None = None
     """On request: every decision, in the form of `guardrail check --json`."""
 
@@ -46,12 +48,20 @@ class Verdict:
     timing: Timing
     reply_decision: Decision | None = None
     ticket_id: str | None = None
+    answered_by: str | None = None
 
     @classmethod
     def of(cls, reply: Reply) -> Verdict:
         """Of a whole reply."""
         decisions = (*reply.earlier, reply.decision)
-        return cls(reply.audit_id, decisions, reply.timing, reply.reply_decision, reply.ticket_id)
+        return cls(
+            reply.audit_id,
+            decisions,
+            reply.timing,
+            reply.reply_decision,
+            reply.ticket_id,
+            reply.answered_by,
+        )
 
     @classmethod
     def begun(cls, stream: ReplyStream) -> Verdict:
@@ -82,6 +92,7 @@ class Verdict:
             "x-guardrail-status": decision.status,
             "x-guardrail-audit-id": self.audit_id,
             "x-guardrail-ticket-id": self.ticket_id or "",
+            "x-guardrail-answered-by": self.answered_by or "",
             "x-guardrail-ms": f"{self.timing.guard:.3f}",
         }
         return {name: _header(value) for name, value in found.items() if value}
@@ -97,6 +108,7 @@ class Verdict:
             status=decision.status,
             audit_id=self.audit_id,
             ticket_id=self.ticket_id,
+            answered_by=self.answered_by,
             decisions=self._rows() if whole else None,
         )
 

@@ -249,6 +249,11 @@ class Reply:
         """The decision on the reply if there is one, else the decision on the prompt."""
         return self.reply_decision or self.decision
 
+    @property
+    def refused(self) -> bool:
+        """Whether the text ends in a refusal or a holding text: nobody has answered, or not to the end."""
+        return self.final.stops and self.answered_by is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:

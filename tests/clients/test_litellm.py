@@ -14,15 +14,19 @@ import pytest
 
 pytest.importorskip("litellm.proxy", reason="needs litellm[proxy]: `make test-clients` installs it")
 
+from loopback import running
+
 from guardrail.demo.prompts import TOUR
+from guardrail.serve.keys import Key, sha256
 
 STOPS = {stop.expected: stop.messages for stop in TOUR}
 START_S = 120
+KEY = secrets.token_hex(16)
 
 
 def config(server):
     """Fails closed by default; `careless` goes on after errors."""
-    guard = {"guardrail": "generic_guardrail_api", "mode": "pre_call", "api_base": server}
+    guard = {"guardrail": "generic_guardrail_api", "mode": "pre_call", "api_base": server, "api_key": KEY}
     return {
         "model_list": [
             {
@@ -35,8 +39,16 @@ def config(server):
             {"guardrail_name": "replies", "litellm_params": {**guard, "mode": "post_call"}},
             {"guardrail_name": "careless", "litellm_params": {**guard, "fail_on_error": False}},
             {"guardrail_name": "nowhere", "litellm_params": {**guard, "api_base": "http://127.0.0.1:9"}},
+            {"guardrail_name": "stranger", "litellm_params": {**guard, "api_key": "other"}},
         ],
     }
+
+
+@pytest.fixture(scope="module")
+def server(guard):
+    """A server that asks for a key."""
+    with running(guard, keys=(Key(name="litellm", sha256=sha256(KEY)),)) as base:
+        yield base
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +94,9 @@ def test_what_passes_is_answered_by_the_other_model(proxy):
     response = asked(proxy, STOPS["allow"])
     assert response.json()["choices"][0]["message"]["content"] == "Fine."
     streamed = asked(proxy, STOPS["allow"], stream=True)
-    assert "Fine" in streamed.text
+    lines = [line.removeprefix("data: ") for line in streamed.text.splitlines() if line.startswith("data: {")]
+    parts = [json.loads(line)["choices"][0]["delta"].get("content") or "" for line in lines]
+    assert "".join(parts) == "Fine."
 
 
 @pytest.mark.parametrize("action", STOPS.keys() - {"allow"})
@@ -116,7 +130,8 @@ def test_a_prompt_that_cannot_be_read_is_refused_even_if_the_proxy_goes_on_after
     assert "Fine" not in response.text
 
 
-def test_without_a_server_the_proxy_refuses(proxy):
-    response = asked(proxy, STOPS["allow"], guardrails=["nowhere"])
+@pytest.mark.parametrize("name", ["nowhere", "stranger"])
+def test_without_a_verdict_the_proxy_refuses(proxy, name):
+    response = asked(proxy, STOPS["allow"], guardrails=[name])
     assert response.status_code >= 400
     assert "Fine" not in response.text

@@ -10,6 +10,7 @@ import tiny
 from guardrail.demo.prompts import TOUR
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve.app import create_app
+from guardrail.serve.keys import Key, sha256
 from guardrail.serve.settings import ServerSettings
 from guardrail.testing import MemoryAudit
 
@@ -348,3 +349,12 @@ async def test_a_reply_that_policies_allow_to_be_read_gets_a_verdict(tmp_path):
     async with doors(tmp_path, tiny.policy(**lenient)) as http:
         assert gateway_reads((await http.post("/response", json=reply)).json()) is None
         assert (await http.post(LITELLM, json=call)).json()["action"] == "BLOCKED"
+
+
+@pytest.mark.parametrize("rights", [("ask",), ("review",)])
+async def test_the_doors_are_for_keys_that_may_ask(serving, rights):
+    async with serving(keys=(Key(name="gateway", sha256=sha256("secret"), rights=rights),)) as http:
+        assert await answers(http) == (None, None, None)
+        http.headers["x-api-key"] = "secret"
+        expected = ("allow", "NONE", "pass") if rights == ("ask",) else (None, None, None)
+        assert await answers(http) == expected

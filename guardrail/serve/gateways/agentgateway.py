@@ -97,6 +97,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/request", response_model=Answer, response_model_exclude_none=True)
     async def prompt(body: PromptRequest, request: Request) -> Answer | JSONResponse:
+        service.check_right(request, "ask")
         if body.messages is not None:
             # an answer with no messages at all is the only one that the gateway refuses then
             return JSONResponse({**ApiError(400, RAW).body, "messages": []}, 400)
@@ -115,6 +116,7 @@ def router(service: Service) -> APIRouter:
     # no action refuses a reply in every version: some take a reject for a pass, others a mask while streaming
     @routes.post("/response", response_model_exclude_none=True)
     async def reply(body: ResponseRequest, request: Request) -> Answer:
+        service.check_right(request, "ask")
         replies = [[choice.message.message()] for choice in body.body.choices]
         if not replies:
             raise ApiError(400, "There are no choices to read.", code="empty", param="body.choices")

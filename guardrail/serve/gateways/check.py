@@ -106,6 +106,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/guard/check")
     async def check(body: CheckBody, request: Request, response: Response) -> CheckRow | CheckRows:
+        service.check_right(request, "ask")
         if body.model is not None:
             service.check_model(body.model)
         prompts = body.prompts()

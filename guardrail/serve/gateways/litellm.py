@@ -90,6 +90,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/beta/litellm_basic_guardrail_api", response_model_exclude_none=True)
     async def guardrail(body: GuardrailRequest, request: Request, response: Response) -> GuardrailResponse:
+        service.check_right(request, "ask")
         prompts = body.prompts()
         service.check_messages(sum(map(len, prompts)))
         try:

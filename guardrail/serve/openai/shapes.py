@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from guardrail.serve.errors import ApiError
 from guardrail.serve.verdict import Wishes
+from guardrail.types import Choice, Reply
+
+FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"]
 
 
 class StreamOptions(BaseModel):
@@ -27,6 +30,12 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+
+    @classmethod
+    def of(cls, replies: Sequence[Reply]) -> Usage:
+        """The tokens of these replies and their prompts."""
+        asked, said = sum(r.prompt_tokens for r in replies), sum(r.new_tokens for r in replies)
+        return cls(prompt_tokens=asked, completion_tokens=said, total_tokens=asked + said)
 
 
 class Body(BaseModel):
@@ -59,3 +68,44 @@ class Body(BaseModel):
     def chosen(self, *names: str) -> dict[str, Any]:
         """Those of these fields that the request has given."""
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class GenerationBody(Body):
+    """The body of a request for text, with fields that chats and raw text share."""
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: str | list[str] | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, float] | None = None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What the guard is told of how to generate, apart from the length."""
+        return self.chosen(
+            *("temperature", "top_p", "top_k", "seed", "stop", "n"),
+            *("frequency_penalty", "presence_penalty", "logit_bias"),
+        )
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def check_stream(self) -> None:
+        """Raises ApiError for options of a stream without a stream."""
+        if self.stream_options is not None and not self.stream:
+            text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+            raise ApiError(400, text, param="stream_options")
+
+
+def finish_reason(reply: Reply, choice: Choice) -> FinishReason:
+    """Why one reply ended."""
+    return "content_filter" if reply.refused else choice.finish

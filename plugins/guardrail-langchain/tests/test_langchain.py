@@ -11,6 +11,8 @@ from langchain_core.messages import AIMessage, ToolMessage
 
 from guardrail import Guard, GuardClosed
 from guardrail.demo.prompts import TOUR
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.testing import hand_made_vectors, tiny_model, tiny_tokenizer
 
 STOPS = {stop.expected: stop.messages for stop in TOUR}
 PASSES = {"allow"}
@@ -65,23 +67,35 @@ def test_the_agents_system_prompt_is_read_if_it_is_given(guard):
     assert asked(guard, [user], system_prompt=system["content"])["guardrail"]["action"] == "block"
 
 
-def test_what_a_tool_returns_is_read_before_the_model_sees_it(tmp_path):
-    """The built-in model's template has no tools, so a tiny one reads. Every call is ruled on."""
-    import tiny
+LISTED = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ m.tool_calls }}\n{% endfor %}"
 
-    calls = [{"name": "look", "args": {}, "id": "1"}]
 
+@pytest.fixture
+def after_tools(tmp_path):
+    """A guard that blocks what comes after a tool's result. The built-in model's template knows no tools."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    mark = fingerprint(model, tokenizer, LISTED, {})
+    hand_made_vectors(("evil",), mark).save(tmp_path / "vectors.safetensors")
+    rule = {"id": "tools", "trait": "evil", "layer": 2, "threshold": {"raw": -1e6}, "action": "block"}
+    rules = {
+        "version": 1,
+        "vectors": str(tmp_path / "vectors.safetensors"),
+        "policies": [rule | {"when": {"last_role": "tool"}}],
+    }
+    with Guard(model, tokenizer, rules, chat_template=LISTED) as made:
+        yield made
+
+
+def test_what_a_tool_returns_is_read_before_the_model_sees_it(after_tools):
     def look() -> str:
         """Look something up."""
         return "found"
 
-    with tiny.guard(tmp_path, tiny.policy(when={"last_role": "tool"})) as made:
-        found = agent(made, AIMessage("", tool_calls=calls), "Fine.", tools=[look]).invoke(
-            {"messages": STOPS["allow"]}
-        )
+    asks = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
+    found = agent(after_tools, asks, "Fine.", tools=[look]).invoke({"messages": STOPS["allow"]})
     *_, tool, last = found["messages"]
     assert isinstance(tool, ToolMessage)
-    assert last.response_metadata["guardrail"]["action"] == "block"
+    assert last.response_metadata["guardrail"]["policy"] == "tools"
     assert last.content != "Fine."
 
 

@@ -1,0 +1,1 @@
+"""The server under load: throughput and latency, a soak, kills, hostile clients. Loopback only."""

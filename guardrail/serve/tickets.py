@@ -1,0 +1,174 @@
+"""`/v1/guard/tickets`: what became of an escalated prompt, for who sent it; what waits, for who decides.
+
+A client sees its own tickets, without the conversation; keys with the right `review` see all of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from guardrail.errors import EscalationError
+from guardrail.files.records import decision_to_json, messages_to_json
+from guardrail.pipeline.cancellation import in_thread
+from guardrail.serve.errors import ApiError
+from guardrail.serve.keys import caller
+from guardrail.serve.service import Service
+from guardrail.types import Ticket, TicketState
+
+MAX_WAIT_S = 120.0
+FIRST_LOOK_S, LOOK_S = 0.1, 1.0
+"""The pauses between looks at a ticket that a client waits for: the first one, and the longest."""
+
+
+class TicketView(BaseModel):
+    """A ticket as the client that owns it sees it.
+
+    `approved`: send the same messages again, once, with the header `x-guardrail-ticket`. `answered`: `answer`
+    is what a person wrote.
+    """
+
+    object: Literal["guardrail.ticket"] = "guardrail.ticket"
+    id: str
+    state: TicketState
+    policy: str
+    created: str
+    resolved: str | None
+    answer: str | None
+    used: str | None
+    """When the approval was used."""
+
+    @classmethod
+    def of(cls, ticket: Ticket) -> Self:
+        """The view of a ticket."""
+        own = {name: getattr(ticket, name) for name in cls.model_fields if hasattr(ticket, name)}
+        return cls.model_validate(own | cls._more(ticket))
+
+    @classmethod
+    def _more(cls, ticket: Ticket) -> dict[str, Any]:
+        return {}
+
+
+class ReviewView(TicketView):
+    """A ticket as those see it who decide on it."""
+
+    client: str | None
+    resolver: str | None
+    note: str | None
+    decision: dict[str, Any]
+    messages: list[dict[str, Any]]
+
+    @classmethod
+    def _more(cls, ticket: Ticket) -> dict[str, Any]:
+        return {
+            "decision": decision_to_json(ticket.decision),
+            "messages": messages_to_json(ticket.messages),
+        }
+
+
+class TicketList(BaseModel):
+    """Tickets that wait, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[ReviewView]
+    has_more: bool
+
+
+class Resolution(BaseModel):
+    """What a person decides: the model answers, the person does (`answer`), or nobody."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    decision: Literal["approve", "answer", "deny"]
+    answer: Annotated[str, Field(min_length=1, max_length=100_000, pattern=r"\S")] | None = None
+    note: Annotated[str, Field(max_length=10_000)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.decision == "answer") != (self.answer is not None):
+            raise ValueError("`answer` is a text if the decision is `answer`, and is left out otherwise")
+        return self
+
+
+def router(service: Service) -> APIRouter:
+    """The routes."""
+    routes, tickets = APIRouter(), service.guard.tickets
+
+    @routes.get("/v1/guard/tickets")
+    async def waiting(
+        request: Request,
+        state: Literal["pending"] = "pending",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> TicketList:
+        service.check_right(request, "review")
+        found = await in_thread(tickets.pending)
+        return TicketList(data=[ReviewView.of(one) for one in found[:limit]], has_more=len(found) > limit)
+
+    @routes.get("/v1/guard/tickets/{ticket_id}")
+    async def show(
+        request: Request, ticket_id: str, wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0
+    ) -> ReviewView | TicketView:
+        ticket = await _visible(service, request, ticket_id)
+        return _view(request, await _settled(service, ticket, wait_s))
+
+    @routes.post("/v1/guard/tickets/{ticket_id}/resolve")
+    async def resolve(request: Request, ticket_id: str, body: Resolution) -> ReviewView:
+        reviewer = _reviewer(service, request)
+        _check_pending(await _visible(service, request, ticket_id))
+        decide = partial(
+            tickets.resolve, ticket_id, body.decision == "approve", reviewer, body.note, body.answer
+        )
+        try:
+            return ReviewView.of(await in_thread(decide))
+        except EscalationError:
+            # somebody may have been faster
+            _check_pending(await _visible(service, request, ticket_id))
+            raise
+
+    return routes
+
+
+async def _visible(service: Service, request: Request, ticket_id: str) -> Ticket:
+    """Raises ApiError for a ticket that does not exist, or is not for the eyes of this key."""
+    ticket, key = await in_thread(service.guard.tickets.get, ticket_id), caller(request.scope)
+    if ticket is None or not (key is None or "review" in key.rights or ticket.client == key.name):
+        raise ApiError(404, f"There is no ticket `{ticket_id[:100]}` of yours.", code="ticket_not_found")
+    return ticket
+
+
+def _view(request: Request, ticket: Ticket) -> ReviewView | TicketView:
+    key = caller(request.scope)
+    return (ReviewView if key is not None and "review" in key.rights else TicketView).of(ticket)
+
+
+async def _settled(service: Service, ticket: Ticket, wait_s: float) -> Ticket:
+    """The ticket once it is decided on, or after so many seconds. Holds no thread in between."""
+    now, pause = asyncio.get_running_loop().time, FIRST_LOOK_S
+    end = now() + wait_s
+    while ticket.state == "pending" and now() < end and not service.draining:
+        await asyncio.sleep(min(pause, end - now()))
+        ticket = await in_thread(service.guard.tickets.get, ticket.id) or ticket
+        pause = min(1.5 * pause, LOOK_S)
+    return ticket
+
+
+def _reviewer(service: Service, request: Request) -> str:
+    """The name that the records keep. Raises ApiError for a key without the right, or no key at all."""
+    service.check_right(request, "review")
+    if (key := caller(request.scope)) is None:
+        text = (
+            "The records keep who decided, so this needs an API key with the right `review`, and this server "
+            "has no keys. Start it with `--keys`, or use `guardrail audit resolve`."
+        )
+        raise ApiError(403, text, code="keys_required")
+    return key.name
+
+
+def _check_pending(ticket: Ticket) -> None:
+    if ticket.state != "pending":
+        text = f"The ticket was already {ticket.state} by {ticket.resolver} at {ticket.resolved}."
+        raise ApiError(409, text, code="ticket_already_resolved")
