@@ -10,7 +10,8 @@ from guardrail.engines.transformers.pretrained import load_pretrained
 
 
 def subject(model: RealModel, dtype: torch.dtype = torch.bfloat16, rows: int = 64) -> MixedSubject:
-    """The model, on one thread of the CPU. rows: the largest batch."""
+    """The model, on one thread of the CPU. rows: the largest batch. A base model gets the plain template."""
     torch.set_num_threads(1)
     loaded, tokenizer = load_pretrained(str(fetch(model)), {"dtype": dtype})
-    return MixedSubject(loaded, tokenizer, rows=rows)
+    template = None if tokenizer.chat_template else "builtin:plain"
+    return MixedSubject(loaded, tokenizer, chat_template=template, rows=rows)
