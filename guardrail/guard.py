@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from guardrail.audit.trail import AuditTrail
-from guardrail.engines import Engine, GeneratingEngine, accept, identify
+from guardrail.engines import ConcurrentEngine, Engine, GeneratingEngine, accept, identify
 from guardrail.errors import ConfigError
 from guardrail.pipeline import chat, generate
 from guardrail.pipeline.asynchronous import AsyncRequests
@@ -88,7 +88,9 @@ class Guard(AsyncRequests, Rulings):
         undo.callback(self.audit.close)
         history = undo.enter_context(recorded(self.audit, self.engine, self.policies))
         self.sinks = plugins.escalation_sinks()
-        self._driver = Driver(self.engine, Worker(queue_size), self.audit, self.sinks, history.model)
+        threads = self.engine.concurrency if isinstance(self.engine, ConcurrentEngine) else 1
+        worker = Worker(queue_size, threads=threads)
+        self._driver = Driver(self.engine, worker, self.audit, self.sinks, history.model)
         undo.callback(self._driver.close)
         self._installation = Installation(self.generate, lambda: self.active.policies.unguarded_calls)
         if isinstance(self.engine, GeneratingEngine):

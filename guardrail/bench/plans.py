@@ -32,6 +32,9 @@ class PlanEvaluator:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
+    def begun(self, waited_s: float) -> None:
+        """Nobody waits."""
+
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
         """The decision on one row."""
         return decide(self.plan, readings, Facts())

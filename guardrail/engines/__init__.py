@@ -51,13 +51,15 @@ class Evaluator(Protocol):
     `by_plan`: whether it decides as `policy.decide` does for a request without tags, with no plugin involved.
     `watch` says what to follow of a row's reply, `respond` decides on what was observed so far; both are
     called only if the plan has `reply_probes`. `cancelled`: nobody waits for the reply any more; an
-    engine asks before every forward pass, and leaves with a CancelledError.
+    engine asks before every forward pass, and leaves with a CancelledError. `begun` is called by engines that
+    let a batch wait for others: the time limit counts from there.
     """
 
     @property
     def by_plan(self) -> bool: ...
     @property
     def cancelled(self) -> bool: ...
+    def begun(self, waited_s: float) -> None: ...
     def decide(self, row: int, readings: Sequence[float]) -> Decision: ...
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision: ...
     def watch(self, row: int) -> Watch: ...
@@ -73,7 +75,8 @@ class Refused(Exception):
 
 
 class Engine(Protocol):
-    """Generation under a plan. `check` and `reply` are called from one thread at a time, the guard's worker.
+    """Generation under a plan. `check` and `reply` are called from one thread at a time, the guard's worker,
+    unless it is a `ConcurrentEngine`.
 
     Both emit `Scored` once, before anything is sampled. An engine that decides elsewhere (in another
     process, say) may ship the plan there: a plan is data, and so is a decision.
@@ -143,6 +146,19 @@ class RawEngine(Engine, Protocol):
 
     def raw(self, prompt: RawPrompt, positions: Collection[Position] = ()) -> Prompt:
         """The prompt's ids, with the spans of these positions. Raises PromptError as `render`."""
+        ...
+
+
+@runtime_checkable
+class ConcurrentEngine(Engine, Protocol):
+    """An engine that batches what several threads ask at the same time.
+
+    It tells the evaluator when it begins (`begun`), because a call may first wait for those of others.
+    """
+
+    @property
+    def concurrency(self) -> int:
+        """How many threads may call `check` and `reply` at once."""
         ...
 
 

@@ -102,6 +102,10 @@ class BatchEvaluator:
         """Whether the caller no longer waits."""
         return self._job.cancelled
 
+    def begun(self, waited_s: float) -> None:
+        """The engine begins; before, the batch has waited this long for others in it."""
+        self._job.begin(waited_s)
+
     # --- facts ----------------------------------------------------------------------------------------
 
     def _gathered(self, i: int, row: Row) -> Facts:
@@ -142,6 +146,7 @@ class BatchEvaluator:
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
         """The decision on one row. Raises CancelledError if the caller no longer waits."""
+        self._job.begin()
         decision = self._in_time(row, self._decision(row, readings))
         if self._job.cancelled:
             # a caller that was refused because the time was up has an audit record, to which this decision

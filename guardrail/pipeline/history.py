@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +14,7 @@ from platform import python_version
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import Engine
 from guardrail.errors import AuditError, ConfigError, RestartNeeded
+from guardrail.files.forks import freed
 from guardrail.files.records import new_id, utc_now
 from guardrail.plugins.audit import Change, ChangeKind
 from guardrail.policy.loading import ActivePolicies
@@ -60,6 +62,7 @@ class History:
         self._audit, self._engine, self._active = audit, engine, active
         self._last: Change | None = None
         self._model: str | None = None
+        self._noticing = freed(threading.Lock())
 
     def write(self, event: ChangeKind, note: str = "") -> None:
         """Record what decides from now on. Raises AuditError."""
@@ -84,11 +87,14 @@ class History:
 
     def model(self, change: str | None) -> None:
         """Record what has changed in the model, or (None) that it is what it was. Raises AuditError."""
-        if change != self._model:
-            self.write("model_changed", change or "is again what it was")
-            self._model = change
-            if change is not None:
-                log.warning(CHANGED, change)
+        if change == self._model:
+            return
+        with self._noticing:
+            if change != self._model:
+                self.write("model_changed", change or "is again what it was")
+                self._model = change
+                if change is not None:
+                    log.warning(CHANGED, change)
 
     def _change(self, event: ChangeKind, note: str) -> Change:
         plan = self._active.plan

@@ -24,6 +24,9 @@ class _NoPolicies:
     def cancelled(self) -> bool:
         return self._job.cancelled
 
+    def begun(self, waited_s: float) -> None:
+        self._job.begin(waited_s)
+
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
         return Decision(status="not_evaluated")
 

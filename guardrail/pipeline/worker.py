@@ -1,6 +1,6 @@
-"""One worker thread for each model, behind a bounded queue. Knows nothing about models or policies.
+"""The worker threads of a model, behind a bounded queue. Knows nothing about models or policies.
 
-An engine is called from one thread at a time, so requests take turns.
+Engines are called from one thread at a time, so requests take turns, or from several if they batch.
 """
 
 from __future__ import annotations
@@ -38,10 +38,15 @@ class _Ended:
 
 
 class Job(Generic[E, T]):
-    """Work that sends events while it runs and ends with a result. The caller reads, the worker writes."""
+    """Work that sends events while it runs and ends with a result. The caller reads, the worker writes.
 
-    def __init__(self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None) -> None:
-        self._run = run
+    `begins`: whether it has begun as soon as it runs; otherwise the work says so itself, with `begin`.
+    """
+
+    def __init__(
+        self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None, begins: bool = True
+    ) -> None:
+        self._run, self._begins = run, begins
         # the work sees the caller's context variables and torch state, not those of the worker's thread
         self._context: Context = copy_context()
         self._state = ThreadState.here()
@@ -82,8 +87,14 @@ class Job(Generic[E, T]):
             raise CancelledError
         self._events.put(event)
 
+    def begin(self, waited_s: float = 0.0) -> None:
+        """The work has begun (worker's side), after so many seconds of waiting since it runs."""
+        if not self._started.is_set():
+            self.started += waited_s
+            self._started.set()
+
     def wait_until_started(self, timeout: float | None = None) -> bool:
-        """Block until the worker has taken the job; False if it did not in time."""
+        """Block until the work has begun; False if it has not in time."""
         return self._started.wait(timeout)
 
     def next_event(self, timeout: float | None = None) -> E | None:
@@ -111,29 +122,33 @@ class Job(Generic[E, T]):
         return self._result[0]
 
     def execute(self) -> None:
-        """Run on the worker's thread."""
+        """Run on a worker's thread."""
         self.started = perf_counter()
-        self._started.set()
+        if self._begins:
+            self.begin()
         try:
             # the caller may have gone while the job was in the queue
             if self.cancelled:
                 raise CancelledError
             with self._state.entered() if self._state else nullcontext():
                 self._result.append(self._context.run(self._run, self))
-            self._events.put(_Ended(None))
+            self._end(None)
         except Exception as error:
-            self._events.put(_Ended(error))
+            self._end(error)
         except BaseException as error:
             # the caller waits for an end, and the worker has to live on; and SystemExit, raised again in the
             # caller's thread, would end the caller's program
             failure = RuntimeError(f"{type(error).__name__} was raised on the guard's thread")
             failure.__cause__ = error
-            self._events.put(_Ended(failure))
+            self._end(failure)
 
     def refuse(self, error: Exception) -> None:
         """End for the caller, whether it runs or not."""
-        # a caller waits for the start before it waits for events
         self.started = self.started or perf_counter()
+        self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        # a caller waits for the start before it waits for events
         self._started.set()
         self._events.put(_Ended(error))
 
@@ -156,17 +171,21 @@ AnyJob: TypeAlias = "Job[object, object]"
 
 @dataclass(eq=False)
 class Worker:
-    """Runs jobs one after another on one thread.
+    """Runs jobs in the order in which they came, one after another on one thread, or `threads` at a time.
 
-    `capacity` jobs may wait, each no longer than `patience_s`; then QueueFull.
+    `capacity` jobs may wait, each no longer than `patience_s`; then QueueFull. With several threads a job
+    says itself when it begins (`Job.begin`), because it may still wait for others inside its engine.
     """
 
     capacity: int = 256
     patience_s: float = 300.0
     name: str = "guardrail-worker"
+    threads: int = 1
     _queue: queue.Queue[AnyJob | None] = field(init=False, repr=False)
-    _thread: threading.Thread | None = field(default=None, init=False, repr=False)
-    _running: AnyJob | None = field(default=None, init=False, repr=False)
+    _pool: list[threading.Thread] = field(default_factory=list[threading.Thread], init=False, repr=False)
+    _idle: int = field(default=0, init=False)
+    """Threads that wait for a job, less the jobs that wait for a thread."""
+    _running: set[AnyJob] = field(default_factory=set["AnyJob"], init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _closed: str | None = field(default=None, init=False)
     """Why no more work is taken."""
@@ -179,25 +198,26 @@ class Worker:
     @property
     def load(self) -> Load:
         """How busy it is. Takes no lock."""
-        thread, job = self._thread, self._running
+        now = perf_counter()
         return Load(
             waiting=self._queue.qsize(),
             capacity=self.capacity,
-            busy_s=None if job is None else perf_counter() - (job.started or perf_counter()),
-            alive=self._closed is None and (thread is None or thread.is_alive()),
+            busy_s=max((now - (job.started or now) for job in self._running.copy()), default=None),
+            alive=self._closed is None and all(thread.is_alive() for thread in self._pool.copy()),
         )
 
     @property
     def hangs(self) -> bool:
         """Whether it runs a job whose caller has given up, because the time was up."""
-        return (job := self._running) is not None and job.timed_out
+        return any(job.timed_out for job in self._running.copy())
 
     def submit(self, run: Callable[[Job[E, T]], T], cancellation: Cancellation | None = None) -> Job[E, T]:
         """Queue work, which `cancellation` cancels. Raises QueueFull and GuardClosed."""
         # it would wait for a job that can only start after the one that waits
-        if self._running is not None and self._running.mark in _inside.get(()):
+        inside = _inside.get(())
+        if inside and any(job.mark in inside for job in self._running.copy()):
             raise EvaluationError("the guard was called from inside one of its own requests")
-        job = Job(run, cancellation)
+        job = Job(run, cancellation, begins=self.threads == 1)
         with self._lock:
             if self._closed is not None:
                 raise GuardClosed(self._closed)
@@ -207,6 +227,7 @@ class Worker:
             except queue.Full:
                 text = f"{self.capacity} requests are waiting for the model; try again later"
                 raise QueueFull(text) from None
+            self._idle -= 1
         return job
 
     def call(self, function: Callable[[], T], timeout_s: float | None = None) -> T:
@@ -219,47 +240,58 @@ class Worker:
             raise
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Finish what runs, refuse what waits, end the thread, unless what runs takes longer."""
+        """Finish what runs, refuse what waits, end the threads, unless what runs takes longer."""
         self._end()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
+        self._join(timeout_s)
         atexit.unregister(self._leave)
 
     def _end(self) -> None:
-        """Refuse what waits, and let the thread end after what runs."""
+        """Refuse what waits, and let the threads end after what runs."""
         # under the lock, so that no job gets into the queue behind the end and is never run
         with self._lock:
             self._closed = self._closed or "the guard is closed"
             while not self._queue.empty():
                 if (job := self._queue.get_nowait()) is not None:
                     job.refuse(GuardClosed("the guard was closed"))
+            # each thread passes it on to the next
             self._queue.put(None)
+
+    def _join(self, timeout_s: float | None) -> None:
+        end = None if timeout_s is None else perf_counter() + timeout_s
+        for thread in self._pool:
+            if thread is not threading.current_thread():
+                thread.join(None if end is None else max(0.0, end - perf_counter()))
 
     def _leave(self) -> None:
         """End with the interpreter, which a thread in the middle of a forward pass would abort."""
         self._end()
-        if (job := self._running) is not None:
+        for job in self._running.copy():
             job.cancel()
-        if self._thread is not None:
-            self._thread.join(EXIT_S)
+        self._join(EXIT_S)
 
     def forked(self) -> None:
-        """The thread is the parent's, and so is what waits. A new thread starts with the first request."""
-        self._queue, self._thread = queue.Queue(self.capacity), None
-        if self._running is not None:
+        """The threads are the parent's, and so is what waits. New threads start with new requests."""
+        self._queue, self._pool, self._idle = queue.Queue(self.capacity), [], 0
+        if self._running:
             # the model was copied in the middle of a pass, with what looks into it
             self._closed = FORKED
 
     def _start(self) -> None:
-        if self._thread is None:
-            thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
-            # a thread that cannot start now may be able to when the next request comes
-            thread.start()
-            self._thread = thread
+        if self._idle > 0 or len(self._pool) == self.threads:
+            return
+        thread = threading.Thread(target=self._loop, name=self.name, daemon=True)
+        # a thread that cannot start now may be able to when the next request comes
+        thread.start()
+        self._pool.append(thread)
+        self._idle += 1
+        if len(self._pool) == 1:
             atexit.register(self._leave)
 
     def _loop(self) -> None:
         while (job := self._queue.get()) is not None:
-            self._running = job
+            self._running.add(job)
             job.execute()
-            self._running = None
+            self._running.discard(job)
+            with self._lock:
+                self._idle += 1
+        self._queue.put(None)

@@ -125,3 +125,78 @@ def test_a_cancelled_job_knows_whether_the_time_was_up(timed_out):
     else:
         job.cancel()
     assert (job.cancelled, job.timed_out) == (True, timed_out)
+
+
+def test_several_threads_run_as_many_jobs_at_once_and_no_more():
+    worker, full, gate, inside = Worker(threads=3), threading.Semaphore(0), threading.Event(), []
+
+    def run(job):
+        inside.append(threading.get_ident())
+        full.release()
+        gate.wait(5)
+
+    jobs = [worker.submit(run) for _ in range(6)]
+    assert all(full.acquire(timeout=5) for _ in range(3))
+    assert not full.acquire(timeout=0.05)
+    assert len(inside) == 3 == len(set(inside))
+    gate.set()
+    assert [job.result() for job in jobs] == [None] * 6
+    assert len(set(inside)) == 3
+    worker.close()
+
+
+def test_threads_start_only_as_they_are_needed():
+    worker = Worker(threads=8)
+    for _ in range(5):
+        worker.call(lambda: None)
+    assert len(worker._pool) == 1
+    worker.close()
+
+
+def test_with_several_threads_a_job_begins_when_it_says_so():
+    worker, gate = Worker(threads=2), threading.Event()
+
+    def run(job):
+        gate.wait(5)
+        job.begin(waited_s=7.0)
+        return job.started
+
+    job = worker.submit(run)
+    assert not job.wait_until_started(0.05)
+    gate.set()
+    assert job.wait_until_started(5)
+    assert job.result() == job.started > job.submitted + 7.0
+    worker.close()
+
+
+def test_with_several_threads_an_error_also_begins_a_job():
+    worker = Worker(threads=2)
+    job = worker.submit(lambda job: 1 / 0)
+    assert job.wait_until_started(5)
+    with pytest.raises(ZeroDivisionError):
+        job.result()
+    worker.close()
+
+
+def test_closing_ends_every_thread_after_what_it_runs():
+    worker, gate = Worker(threads=2), threading.Event()
+    running = [worker.submit(lambda job: job.begin() or gate.wait(5)) for _ in range(2)]
+    assert all(job.wait_until_started(5) for job in running)
+    waiting = worker.submit(lambda job: None)
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    with pytest.raises(GuardClosed):
+        waiting.result()
+    gate.set()
+    closing.join(5)
+    assert [job.result() for job in running] == [True, True]
+    assert not any(thread.is_alive() for thread in worker._pool)
+
+
+def test_a_job_cannot_wait_for_another_whichever_thread_would_run_it():
+    from guardrail.errors import EvaluationError
+
+    worker = Worker(threads=2)
+    with pytest.raises(EvaluationError, match="inside one of its own requests"):
+        worker.submit(lambda job: worker.call(lambda: None)).result()
+    worker.close()
