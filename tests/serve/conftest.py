@@ -1,5 +1,8 @@
 """One guarded model for all tests of the server, and clients of applications around it."""
 
+import signal
+import threading
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,6 +13,7 @@ from guardrail.files.yaml import read_document
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.policy.loading import default_policies
 from guardrail.serve.app import create_app
+from guardrail.serve.server import Server, bound, url
 from guardrail.serve.settings import ServerSettings
 
 
@@ -74,3 +78,63 @@ def serving(guard):
             yield http
 
     return made
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Every forward pass takes at least a twentieth of a second. Gives the times at which passes began."""
+    import torch
+
+    passes, embed = list[float](), torch.nn.functional.embedding
+
+    def pausing(*arguments, **named):
+        passes.append(time.monotonic())
+        time.sleep(0.05)
+        return embed(*arguments, **named)
+
+    # not a hook, which would be a change of the model that the guard notices
+    monkeypatch.setattr(torch.nn.functional, "embedding", pausing)
+    return passes
+
+
+class Running:
+    """A server on a port of its own, on a thread."""
+
+    def __init__(self, app):
+        self.service, begun = app.state.service, threading.Event()
+        self.server = Server(app, begun.set)
+        self.socket = bound(self.service.settings)
+        self.url = url(self.socket)
+        self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
+        self.thread.start()
+        self.ending = False
+        assert begun.wait(10)
+
+    def end(self):
+        """What SIGTERM does, once."""
+        if not self.ending:
+            self.server.handle_exit(signal.SIGTERM, None)
+        self.ending = True
+
+    def settled(self, seconds=5):
+        """Whether no request is left after so long."""
+        until = time.monotonic() + seconds
+        while self.service.delivery.inside and time.monotonic() < until:
+            time.sleep(0.01)
+        return not self.service.delivery.inside
+
+
+@pytest.fixture
+def running(guard):
+    """Starts servers with settings of the test's own, and stops them."""
+    made = list[Running]()
+
+    def start(**settings):
+        made.append(Running(create_app(guard, ServerSettings(port=0, **settings))))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.end()
+        one.thread.join(10)
+        assert not one.thread.is_alive()

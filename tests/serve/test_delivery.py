@@ -1,0 +1,143 @@
+"""Requests that end otherwise than with their reply: clients that leave or do not read, limits, shutdown."""
+
+import asyncio
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from serving import HARMLESS, chat, events
+
+from guardrail.serve.app import create_app
+from guardrail.serve.settings import ServerSettings
+
+PATH = "/v1/chat/completions"
+LONG = chat(max_tokens=64)
+"""Some thirty tokens: more than a second on the slow model."""
+
+
+def ended(records, count):
+    """The outcomes of the records since there were `count`, once each decision has its end."""
+    until = time.monotonic() + 5
+    while len(records.begun) > len(records.ended) and time.monotonic() < until:
+        time.sleep(0.01)
+    return [record.outcome for record in records.ended[count:]]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_stops_its_generation(running, slow, records, stream):
+    server, count = running(), len(records.ended)
+    with httpx.Client(base_url=server.url, timeout=0.4) as http:
+        if stream:
+            with http.stream("POST", PATH, json=LONG | {"stream": True}) as response:
+                assert next(response.iter_lines()).startswith("data: ")
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                http.post(PATH, json=LONG)
+    left = time.monotonic()
+    assert server.settled()
+    assert ended(records, count) == ["cancelled"]
+    # one pass may be about to begin
+    assert len([at for at in slow if at > left + 0.1]) <= 1
+
+
+async def test_a_client_that_does_not_read_is_given_up(guard, records):
+    app = create_app(guard, ServerSettings(send_s=0.2))
+    body, count, sent = json.dumps(chat(stream=True)).encode(), len(records.ended), []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": PATH,
+        "raw_path": PATH.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+        "http_version": "1.1",
+        "scheme": "http",
+        "asgi": {"version": "3.0"},
+    }
+    given = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive():
+        return next(given, None) or await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+        if len(sent) == 3:
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(5):
+        await app(scope, receive, send)
+    assert len(sent) == 3
+    assert app.state.service.delivery.inside == 0
+    assert len(ended(records, count)) == 1
+
+
+def test_a_full_queue_says_when_to_come_back(running, slow):
+    server = running(queue=1)
+    with ThreadPoolExecutor(4) as clients:
+        asked = [clients.submit(httpx.post, server.url + PATH, json=chat()) for _ in range(4)]
+        responses = [one.result() for one in asked]
+    statuses = sorted(response.status_code for response in responses)
+    assert statuses == [200, 503, 503, 503]
+    full = next(response for response in responses if response.status_code == 503)
+    assert full.json()["error"]["code"] == "overloaded"
+    assert int(full.headers["retry-after"]) >= 1
+
+
+def test_a_request_past_its_deadline_gets_an_error(running, slow, records):
+    server, count = running(deadline_s=0.5), len(records.ended)
+    plain = httpx.post(server.url + PATH, json=LONG)
+    assert (plain.status_code, plain.json()["error"]["code"]) == (504, "deadline_exceeded")
+    stream = httpx.post(server.url + PATH, json=LONG | {"stream": True})
+    first, *_, last = map(json.loads, events(stream.text))
+    assert first["choices"][0]["delta"]["role"] == "assistant"
+    assert last["error"]["code"] == "deadline_exceeded"
+    assert server.settled()
+    assert ended(records, count) == ["cancelled", "cancelled"]
+
+
+def _asked(server, clients, **fields):
+    future = clients.submit(httpx.post, server.url + PATH, json=LONG | fields, timeout=10)
+    while not server.service.delivery.inside:
+        time.sleep(0.01)
+    return future
+
+
+def test_a_server_that_ends_finishes_what_runs_and_refuses_what_comes(running, slow):
+    server = running()
+    with ThreadPoolExecutor() as clients:
+        asked = _asked(server, clients)
+        server.end()
+        while not server.service.draining:
+            time.sleep(0.01)
+        late = httpx.post(server.url + PATH, json=chat())
+        reply = asked.result()
+    assert (late.status_code, late.json()["error"]["code"]) == (503, "shutting_down")
+    assert reply.json()["choices"][0]["finish_reason"] == "stop"
+    server.thread.join(5)
+    assert not server.thread.is_alive()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_after_the_grace_period_what_runs_is_told(running, slow, records, stream):
+    server, count = running(grace_s=0.3), len(records.ended)
+    with ThreadPoolExecutor() as clients:
+        asked = _asked(server, clients, stream=stream)
+        time.sleep(0.2)
+        server.end()
+        reply = asked.result()
+    error = json.loads(events(reply.text)[-1])["error"] if stream else reply.json()["error"]
+    assert error["code"] == "shutting_down"
+    assert reply.status_code == (200 if stream else 503)
+    server.thread.join(5)
+    assert not server.thread.is_alive()
+    assert ended(records, count) == ["cancelled"]
+
+
+async def test_the_event_loop_goes_on_while_the_model_works(client, slow):
+    asked = asyncio.create_task(client.post(PATH, json=chat(HARMLESS)))
+    await asyncio.sleep(0.1)
+    assert (await client.get("/v1/models")).status_code == 200
+    assert not asked.done()
+    assert (await asked).status_code == 200
