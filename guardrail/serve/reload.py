@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import threading
 from typing import Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -105,11 +106,11 @@ def _problems(error: Exception) -> list[str]:
 
 
 def reload_on_hangup(service: Service) -> None:
-    """Reload on SIGHUP, from now on; call it in the event loop of the main thread."""
+    """Reload on SIGHUP, from now on. Only the event loop of the main thread hears signals."""
 
     def hung_up() -> None:
         loop.run_in_executor(None, service.guard.reload)
 
     loop = asyncio.get_running_loop()
-    if hasattr(signal, "SIGHUP"):
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         loop.add_signal_handler(signal.SIGHUP, hung_up)
