@@ -16,13 +16,14 @@ from guardrail.serve.keys import OPEN, Keys
 from guardrail.serve.limits import Limits
 from guardrail.serve.metrics import Metrics
 from guardrail.serve.observation import Observed
-from guardrail.serve.openai import chat, completions, models
+from guardrail.serve.openai import chat, completions, models, responses
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
 
 ROUTERS = (
     chat.router,
     completions.router,
+    responses.router,
     models.router,
     check.router,
     litellm.router,

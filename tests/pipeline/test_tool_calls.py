@@ -5,11 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 from families import template
+from scripted import scripted
 from tiny import FIRES, NEVER, policies, policy, write_vectors
 
 from guardrail import Guard
 from guardrail.pipeline.tool_calls import FORMATS, ToolReader, format_of
-from guardrail.testing import tiny_model, tiny_tokenizer
+from guardrail.testing import tiny_tokenizer
 
 TOOLS = [
     {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
@@ -112,19 +113,6 @@ def test_a_tokenizer_that_reads_its_own_replies_goes_first():
     assert (parsed.text, found(parsed)) == ("Yes.", [WEATHER])
     assert told.parsed("Yes. <<broken>>").text == "Yes. <<broken>>"
     assert told.free("Yes.") == 0
-
-
-def scripted(text, seed=0):
-    """A tiny model that says this, and nothing else, whatever it is asked."""
-    tokenizer, model = tiny_tokenizer(), tiny_model(seed=seed, max_position_embeddings=2048)
-    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    # a token gets the higher a bias, the more of the script before it has been said
-    model.generation_config.sequence_bias = [[ids[: i + 1], 1e3 * (i + 1)] for i in range(len(ids))]
-    tokenizer.chat_template = (
-        "{% if tools %}{% for tool in tools %}{{ tool['function']['name'] }} {% endfor %}"
-        "reply with <tool_call>{% endif %}" + tokenizer.chat_template
-    ).replace("['system', 'user', 'assistant']", "['system', 'user', 'assistant', 'tool']")
-    return model, tokenizer
 
 
 SAID = f"Look. <tool_call>{as_json(CLOCK)}</tool_call>"

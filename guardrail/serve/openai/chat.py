@@ -18,12 +18,15 @@ from guardrail.serve.openai.chat_shapes import (
     ChatChoice,
     ChatChunk,
     ChatCompletion,
+    ChatLogprobs,
     ChatMessage,
+    ChatToolCall,
     ChunkChoice,
     Delta,
 )
 from guardrail.serve.openai.events import DONE, EventStream, event, with_errors
 from guardrail.serve.openai.shapes import FinishReason, Usage, finish_reason
+from guardrail.serve.openai.tools import check_format, offered
 from guardrail.serve.service import Service, wants_decision
 from guardrail.serve.verdict import GuardrailField, Verdict
 from guardrail.types import Choice, Reply
@@ -63,7 +66,7 @@ class _Chat:
             object="chat.completion",
             created=self.created,
             model=self.body.model,
-            choices=[_choice(reply, choice, number) for number, choice in enumerate(reply.choices)],
+            choices=[self._choice(reply, choice, number) for number, choice in enumerate(reply.choices)],
             usage=Usage.of([reply]),
             system_fingerprint=self.service.fingerprint,
         )
@@ -71,12 +74,21 @@ class _Chat:
             completion.guardrail = said
         return completion.model_dump(exclude_unset=True)
 
+    def _choice(self, reply: Reply, choice: Choice, number: int) -> ChatChoice:
+        message = ChatMessage(role="assistant", content=choice.text, refusal=None)
+        if calls := ChatToolCall.of(choice.tool_calls):
+            message.content, message.tool_calls = choice.text or None, calls
+        logprobs = ChatLogprobs.of(choice.logprobs) if self.body.logprobs else None
+        reason = finish_reason(reply, choice)
+        return ChatChoice(index=number, message=message, logprobs=logprobs, finish_reason=reason)
+
     async def _events(self, pieces: Pieces) -> AsyncGenerator[str]:
         identity, numbers = _id(pieces.verdict), range(self.body.n or 1)
         for number in numbers:
             yield self._event(identity, number, Delta(role="assistant", content=""))
         async for piece in pieces:
-            yield self._event(identity, piece.number, Delta(content=piece))
+            logprobs = ChatLogprobs.of(piece.logprobs) if self.body.logprobs else None
+            yield self._event(identity, piece.number, Delta(content=piece), logprobs=logprobs)
         reply = pieces.replies.reply
         assert reply is not None
         verdict = Verdict.of(reply)
@@ -87,6 +99,8 @@ class _Chat:
         for number in numbers:
             # an action's answer ends all of them
             choice = reply.choices[min(number, len(reply.choices) - 1)]
+            if calls := ChatToolCall.of(choice.tool_calls, stream=True):
+                yield self._event(identity, number, Delta(tool_calls=calls))
             reason = finish_reason(reply, choice)
             yield self._event(identity, number, Delta(), reason, verdict.field(self.whole))
         if self.body.wants_usage:
@@ -100,8 +114,9 @@ class _Chat:
         delta: Delta,
         finish: FinishReason | None = None,
         guardrail: GuardrailField | None = None,
+        logprobs: ChatLogprobs | None = None,
     ) -> str:
-        choice = ChunkChoice(index=number, delta=delta, logprobs=None, finish_reason=finish)
+        choice = ChunkChoice(index=number, delta=delta, logprobs=logprobs, finish_reason=finish)
         chunk = self._chunk(identity, [choice])
         if self.body.wants_usage:
             chunk.usage = None
@@ -145,18 +160,15 @@ def _understood(service: Service, body: ChatBody, request: Request) -> _Chat:
     service.check_choices(body.n or 1)
     body.check_idle()
     body.check_stream()
+    check_format(body.response_format, "response_format")
+    sampling = {**body.sampling, **body.chosen("logprobs", "top_logprobs")}
+    if tools := offered(body.tools, body.tool_choice, body.parallel_tool_calls):
+        sampling["tools"] = tools
     limit = service.reply_tokens(body.chosen("max_completion_tokens", "max_tokens"))
     about = service.about(request, body.metadata)
-    options = {**about, **body.sampling, "max_new_tokens": limit}
+    options = {**about, **sampling, "max_new_tokens": limit}
     return _Chat(service, body, options, wants_decision(request, body.guardrail))
 
 
 def _id(verdict: Verdict) -> str:
     return f"chatcmpl-{verdict.audit_id}"
-
-
-def _choice(reply: Reply, choice: Choice, number: int) -> ChatChoice:
-    message = ChatMessage(role="assistant", content=choice.text, refusal=None)
-    return ChatChoice(
-        index=number, message=message, logprobs=None, finish_reason=finish_reason(reply, choice)
-    )

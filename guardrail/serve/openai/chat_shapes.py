@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
+from guardrail.serve.openai.logprobs import Logprob
 from guardrail.serve.openai.shapes import FinishReason, GenerationBody, Usage
 from guardrail.serve.verdict import GuardrailField
+from guardrail.types import TokenLogprob, ToolCall
 
 
 class ChatBody(GenerationBody):
@@ -17,7 +20,54 @@ class ChatBody(GenerationBody):
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
+
+
+class FunctionCall(BaseModel):
+    """What is called. `arguments`: JSON, as text."""
+
+    name: str
+    arguments: str
+
+
+class ChatToolCall(BaseModel):
+    """A tool that the model calls. `index`: only in streams."""
+
+    index: int | None = None
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+    @classmethod
+    def of(cls, calls: Sequence[ToolCall], stream: bool = False) -> list[ChatToolCall]:
+        """These calls, which come whole in streams too."""
+        return [
+            cls(
+                **({"index": index} if stream else {}),
+                id=call.id,
+                type="function",
+                function=FunctionCall(name=call.name, arguments=call.arguments),
+            )
+            for index, call in enumerate(calls)
+        ]
+
+
+class ChatLogprobs(BaseModel):
+    """Of the tokens of a reply."""
+
+    content: list[Logprob]
+    refusal: None
+
+    @classmethod
+    def of(cls, tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
+        """Those of these tokens."""
+        return cls(content=Logprob.of(tokens), refusal=None)
 
 
 class ChatMessage(BaseModel):
@@ -26,6 +76,7 @@ class ChatMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[ChatToolCall] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -33,7 +84,7 @@ class ChatChoice(BaseModel):
 
     index: int
     message: ChatMessage
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason
 
 
@@ -56,6 +107,7 @@ class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[ChatToolCall] | None = None
 
 
 class ChunkChoice(BaseModel):
@@ -63,7 +115,7 @@ class ChunkChoice(BaseModel):
 
     index: int
     delta: Delta
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None
 
 

@@ -108,4 +108,6 @@ class GenerationBody(Body):
 
 def finish_reason(reply: Reply, choice: Choice) -> FinishReason:
     """Why one reply ended."""
-    return "content_filter" if reply.refused else choice.finish
+    if reply.refused:
+        return "content_filter"
+    return "tool_calls" if choice.tool_calls else choice.finish
