@@ -7,6 +7,7 @@ import httpx
 import pytest
 import tiny
 
+from guardrail import Guard
 from guardrail.demo.prompts import TOUR
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve.app import create_app
@@ -145,6 +146,33 @@ async def test_an_escalation_names_the_ticket(client, guard):
 )
 async def test_everything_in_the_request_is_read_or_refused(client, fields):
     assert (await client.post(LITELLM, json=fields)).json()["action"] == "BLOCKED"
+
+
+async def test_policies_decide_on_tools_that_the_readers_template_does_not_know(tmp_path):
+    body = litellm(ALLOWED, tools=[{"type": "function", "function": {"name": "f"}}, {"type": "other"}])
+    rule = tiny.policy(threshold=tiny.NEVER, unsupported_input="allow")
+    async with doors(tmp_path, rule) as http:
+        said = (await http.post(LITELLM, json=body)).json()
+    assert said["action"] == "NONE"
+    assert "`request_tools` of a message cannot be read" in str(said["guardrail"]["warnings"])
+
+
+async def test_tools_are_read_by_a_template_that_knows_them(tmp_path):
+    template = (
+        "{{ tools | tojson if tools }}{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+    )
+    tool = {"type": "function", "function": {"name": "forecast", "parameters": {}}}
+    model = tiny.tiny_model()
+    tiny.write_vectors(tmp_path, model, template=template)
+    rules = tiny.policies(tmp_path, tiny.policy(threshold=tiny.NEVER))
+    with Guard(model, tiny.TOKENIZER, rules, plugins=[kept := Plugin()], chat_template=template) as made:
+        transport = httpx.ASGITransport(create_app(made, ServerSettings()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            plain = (await http.post(LITELLM, json=litellm(ALLOWED))).json()
+            tooled = (await http.post(LITELLM, json=litellm(ALLOWED, tools=[tool]))).json()
+    assert (plain["action"], tooled["action"]) == ("NONE", "NONE")
+    lengths = [record.prompt_tokens for record in kept.audit.records.values()]
+    assert lengths[0] < lengths[1]
 
 
 async def test_fields_that_say_nothing_are_no_content(client):

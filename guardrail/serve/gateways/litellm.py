@@ -8,7 +8,7 @@ never answered.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
@@ -18,11 +18,12 @@ from guardrail.errors import PromptError
 from guardrail.pipeline.options import RequestOptions
 from guardrail.pipeline.ruling import Ruling
 from guardrail.serve.errors import ApiError
-from guardrail.serve.gateways.reader import ReaderVerdict, rule
+from guardrail.serve.gateways.reader import ReaderVerdict, reads_tools, rule
 from guardrail.serve.service import Service
 from guardrail.serve.verdict import Verdict
 
 Turn: TypeAlias = dict[str, Any]
+Tool: TypeAlias = dict[str, Any]
 
 
 class GuardrailRequest(BaseModel):
@@ -33,7 +34,7 @@ class GuardrailRequest(BaseModel):
     input_type: Literal["request", "response"]
     texts: list[str] | None = None
     structured_messages: list[Turn] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     images: list[Any] | None = None
     request_data: dict[str, Any] | None = None
@@ -44,7 +45,7 @@ class GuardrailRequest(BaseModel):
     litellm_version: str | None = None
     model: str | None = None
 
-    def prompts(self) -> list[list[Turn]]:
+    def prompts(self, unread_tools: Sequence[Tool]) -> list[list[Turn]]:
         """The prompts to rule on; the first is the request's own. Raises ApiError if there is nothing."""
         turns = self.structured_messages or []
         loose = [*self._loose_texts(turns), *self._loose_calls(turns)]
@@ -52,7 +53,7 @@ class GuardrailRequest(BaseModel):
         prompts += [[{"role": "user", "content": text}] for text in loose]
         if self.input_type == "response":
             prompts = [[*turns, {"role": "assistant", "content": text}] for text in loose]
-        unread = self._unread()
+        unread = self._unread(unread_tools)
         if not prompts and not unread:
             raise ApiError(400, "There are no texts and no messages to read.", code="empty", param="texts")
         first, *others = prompts or [[{"role": "user", "content": ""}]]
@@ -68,9 +69,9 @@ class GuardrailRequest(BaseModel):
         known = [call for turn in turns for call in turn.get("tool_calls") or []]
         return [json.dumps(call, ensure_ascii=False) for call in self.tool_calls or [] if call not in known]
 
-    def _unread(self) -> dict[str, Any]:
+    def _unread(self, tools: Sequence[Tool]) -> dict[str, Any]:
         """What is no text, under keys that no message has."""
-        found = {"images": self.images, **(self.model_extra or {})}
+        found = {"images": self.images, "tools": tools, **(self.model_extra or {})}
         return {f"request_{name}": value for name, value in found.items() if value}
 
 
@@ -86,15 +87,16 @@ class GuardrailResponse(BaseModel):
 def router(service: Service) -> APIRouter:
     """The route."""
     routes = APIRouter()
-    reader = service.settings.model
+    reader, knows_tools = service.settings.model, reads_tools(service.guard.engine)
 
     @routes.post("/beta/litellm_basic_guardrail_api", response_model_exclude_none=True)
     async def guardrail(body: GuardrailRequest, request: Request, response: Response) -> GuardrailResponse:
         service.check_right(request, "ask")
-        prompts = body.prompts()
+        tools = [tool for tool in body.tools or [] if knows_tools and _is_function(tool)]
+        prompts = body.prompts([tool for tool in body.tools or [] if tool not in tools])
         service.check_messages(sum(map(len, prompts)))
         try:
-            ruling = await _ruled(service, prompts, body.tools, service.about(request))
+            ruling = await _ruled(service, prompts, tools, service.about(request))
         except PromptError as error:
             # LiteLLM can be told to go on after an error, and this one is the prompt's own
             return GuardrailResponse(action="BLOCKED", blocked_reason=str(error), reader_model=reader)
@@ -112,7 +114,7 @@ def router(service: Service) -> APIRouter:
 async def _ruled(
     service: Service,
     prompts: Sequence[list[Turn]],
-    tools: Sequence[Mapping[str, Any]] | None,
+    tools: Sequence[Tool],
     about: RequestOptions,
 ) -> Ruling:
     """Tools belong to the first prompt."""
@@ -140,3 +142,9 @@ def _texts(turns: Sequence[Turn]) -> Iterable[str]:
 
 def _is_text(part: object) -> bool:
     return isinstance(part, dict) and isinstance(part.get("text"), str)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _is_function(tool: Tool) -> bool:
+    """Whether a chat template can have a place for it: tools of providers have other forms."""
+    function = tool.get("function")
+    return isinstance(function, dict) and isinstance(function.get("name"), str)  # pyright: ignore[reportUnknownMemberType]

@@ -8,11 +8,13 @@ from typing import Literal, Self
 
 from pydantic import BaseModel
 
+from guardrail.engines import Engine
+from guardrail.errors import PromptError
 from guardrail.pipeline.options import RequestOptions
 from guardrail.pipeline.ruling import Ruling
 from guardrail.serve.service import Service
 from guardrail.serve.verdict import Verdict
-from guardrail.types import Messages
+from guardrail.types import Message, Messages
 
 
 class ReaderVerdict(BaseModel):
@@ -75,3 +77,13 @@ async def rule(service: Service, prompts: Sequence[Messages], about: RequestOpti
     """
     rulings = await service.delivery.run(partial(service.guard.ruling_many, prompts, **about))
     return next((ruling for ruling in rulings if not ruling.passes), rulings[0])
+
+
+def reads_tools(engine: Engine) -> bool:
+    """Whether the reader's chat template has a place for the definitions of tools."""
+    tool = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
+    try:
+        engine.render([Message("user", "?")], [tool])
+    except PromptError:
+        return False
+    return True
