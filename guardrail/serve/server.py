@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,15 +21,23 @@ def bound(settings: ServerSettings) -> socket.socket:
     """The socket to listen on. Raises ConfigError for a port that is taken, or an unknown address."""
     try:
         (family, *_, address), *_ = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
-        found = socket.socket(family)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        return _listener(family, address)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(
             f"cannot listen on {settings.host}, port {settings.port}: {reason.lower()}; "
             "choose another with --port or --host"
         ) from error
+
+
+def _listener(family: int, address: Any) -> socket.socket:
+    found = socket.socket(family)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError:
+        found.close()
+        raise
     return found
 
 
@@ -45,7 +54,15 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, listening: Callable[[], None]) -> None:
-        config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="on")
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            # for clients that leave what was sent to them unread
+            timeout_graceful_shutdown=5,
+        )
         super().__init__(config)
         self._service: Service = app.state.service
         self._listening = listening

@@ -1,0 +1,116 @@
+"""The options of `guardrail serve`, and the server's settings that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from guardrail.cli.options import ModelOptions
+from guardrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guardrail.serve.settings import ServerSettings
+
+
+class Blocks(StrEnum):
+    """What a block is for clients."""
+
+    REFUSAL = "refusal"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """What a line of the log looks like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressOptions:
+    """Where the server listens, and who may ask."""
+
+    host: Annotated[str, Option(help="Address to listen on. 0.0.0.0: all of them.")] = "127.0.0.1"
+    port: Annotated[int, Option(min=0, max=65535, help="Port to listen on. 0 chooses a free one.")] = 8000
+    keys: Annotated[Path | None, Option(help="YAML file with the hashes of API keys.")] = None
+    without_keys: Annotated[bool, Option("--without-keys", help="Serve other machines without API keys.")] = (
+        False
+    )
+    allow_origin: Annotated[
+        list[str] | None, Option(help="Web page (https://...) whose scripts may call the server, or *.")
+    ] = None
+    allow_host: Annotated[
+        list[str] | None, Option(help="Other name of this machine that clients without API keys may use.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """What the server answers, and its limits."""
+
+    names: Annotated[
+        list[str] | None,
+        Option("--name", help="Name of the model in requests. Repeatable."),
+    ] = None
+    blocks: Annotated[
+        Blocks, Option(help="What a block is: a reply with the policy's message, or an error (HTTP 400).")
+    ] = Blocks.REFUSAL
+    queue: Annotated[int, Option(min=1, help="Maximum requests in the server, running or waiting.")] = 64
+    deadline: Annotated[float, Option(min=0.1, help="Seconds in which a request is answered.")] = 300.0
+    grace: Annotated[float, Option(min=0.1, help="Seconds that requests get when the server stops.")] = 30.0
+    max_body: Annotated[int, Option(min=1, help="Largest request, in bytes.")] = 4 << 20
+    max_tokens: Annotated[int, Option(min=1, help="Most tokens that a request may ask for.")] = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationsOptions:
+    """What operators see."""
+
+    log_format: Annotated[
+        LogFormat, Option(help="Form of the log on stderr: one line for each request, without its text.")
+    ] = LogFormat.TEXT
+    open_metrics: Annotated[
+        bool, Option("--open-metrics", help="Serve /metrics without an API key, even if there are keys.")
+    ] = False
+
+
+def server_settings(
+    model: ModelOptions, address: AddressOptions, answers: AnswerOptions, operations: OperationsOptions
+) -> ServerSettings:
+    """The settings of a server. Raises ConfigError for a server that everybody could use by mistake."""
+    from guardrail.serve.keys import load_keys
+    from guardrail.serve.settings import ServerSettings
+
+    name, *aliases = answers.names or [_name(model.name)]
+    chosen = ServerSettings(
+        model=name,
+        aliases=tuple(aliases),
+        host=address.host,
+        port=address.port,
+        blocks=answers.blocks.value,
+        keys=load_keys(address.keys) if address.keys else (),
+        open_metrics=operations.open_metrics,
+        origins=tuple(address.allow_origin or ()),
+        hosts=tuple(address.allow_host or ()),
+        queue=answers.queue,
+        deadline_s=answers.deadline,
+        grace_s=answers.grace,
+        max_body=answers.max_body,
+        max_tokens=answers.max_tokens,
+    )
+    if not (chosen.keys or chosen.on_loopback or address.without_keys):
+        raise ConfigError(
+            f"{chosen.host} can be reached from other machines: name API keys with --keys, "
+            "or allow everyone with --without-keys"
+        )
+    return chosen
+
+
+def _name(model: str) -> str:
+    """What requests call a model: its hub id, or the name of its file or folder."""
+    path = Path(model)
+    return path.resolve().name.removesuffix(".gguf") if path.exists() else model
