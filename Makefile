@@ -20,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
 demo: $(STAMP)
 	$(BIN)/guardrail demo
 
+# With bytecode: every process that a test starts would compile the package again.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist loadfile tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
 
 # Programs that others write for, in an environment above $(VENV): LiteLLM, LangChain, OpenAI Agents SDK. Their
 # newest releases, so nothing is pinned; their tests skip in `make test`.

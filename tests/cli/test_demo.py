@@ -11,6 +11,7 @@ from guardrail import Guard, demo
 from guardrail.actions.review_queue import PATH_VARIABLE, ReviewQueue
 from guardrail.cli import run
 from guardrail.cli.demo import command as verb
+from guardrail.cli.demo import tour
 from guardrail.cli.demo.tour import Stop, stops, temporary_queue
 from guardrail.demo.prompts import TOUR
 from guardrail.plugins.pack import seal
@@ -25,6 +26,16 @@ policies:
   - {id: person, trait: evil, threshold: 2.0, action: escalate}
   - {id: again, trait: hallucination, threshold: 2.5, action: {rephrase: {max_attempts: 1}}}
 """
+
+
+WHOLE = tour.MAX_NEW_TOKENS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_replies():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tour, "MAX_NEW_TOKENS", 24)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +82,8 @@ def stop(prompt, *actions, outcome=None):
     return Stop(prompt=prompt, reply=reply, unguarded="", outcome=outcome or last.action)
 
 
-def test_the_tour_shows_every_prompt_and_ends_with_0(capsys):
+def test_the_tour_shows_every_prompt_and_ends_with_0(monkeypatch, capsys):
+    monkeypatch.setattr(tour, "MAX_NEW_TOKENS", WHOLE)
     assert run(["demo"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
