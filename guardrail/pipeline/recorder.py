@@ -59,6 +59,7 @@ class Recorder:
                 record,
                 text_sha256=text_sha256(given),
                 text=given if keep else None,
+                finish=tuple(choice.finish for choice in choices) if completion else (),
                 reply_decision=reply_decision,
                 **counts,
             )

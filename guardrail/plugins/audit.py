@@ -79,6 +79,8 @@ class AuditRecord:
     attempts: int = 1
     steered_passes: int = 0
     new_tokens: int = 0
+    finish: tuple[str, ...] = ()
+    """Why each reply of the model ended. Told to sinks; the built-in logs do not keep it."""
     text_sha256: str | None = None
     text: str | None = None
     error: str | None = None

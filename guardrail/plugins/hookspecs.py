@@ -12,6 +12,7 @@ import pluggy
 
 if TYPE_CHECKING:
     import typer
+    from fastapi import FastAPI
 
     from guardrail.engines import Engine
     from guardrail.guard import Guard
@@ -90,3 +91,8 @@ def guardrail_extraction_methods() -> Sequence[ExtractionMethod]:  # type: ignor
 @hookspec
 def guardrail_cli(app: typer.Typer) -> None:
     """Add commands to the command line."""
+
+
+@hookspec
+def guardrail_app(app: FastAPI) -> None:
+    """Add routes or middleware to the server's application, before it starts."""

@@ -30,6 +30,8 @@ from guardrail.plugins.results import checked_review
 from guardrail.types import Decision, Fingerprint, Message, Probe
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from guardrail.engines import Engine
     from guardrail.guard import Guard
 
@@ -170,6 +172,11 @@ class Plugins:
     def startup(self, guard: Guard) -> None:
         """Tell plugins that the guard is ready."""
         for _ in self._registry.calls("guardrail_startup", guard=guard):
+            pass
+
+    def extend_app(self, app: FastAPI) -> None:
+        """Let plugins add to the server's application."""
+        for _ in self._registry.calls("guardrail_app", app=app):
             pass
 
     def listing(self) -> Sequence[PluginRow]:

@@ -36,7 +36,10 @@ ROUTERS = (
 
 
 def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
-    """The application around a guard, which stays the caller's to close. `app.state.service` serves it."""
+    """The application around a guard, which stays the caller's to close. `app.state.service` serves it.
+
+    Raises PluginError if a plugin cannot add what it adds.
+    """
     service = Service(guard, settings)
 
     @asynccontextmanager
@@ -60,4 +63,5 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
             CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"]
         )
     app.add_middleware(Observed, metrics=Metrics.of(guard))
+    guard.active.plugins.extend_app(app)
     return app

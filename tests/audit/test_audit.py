@@ -119,7 +119,8 @@ def test_every_field_of_the_types_is_listed_or_left_out_on_purpose():
     def names(kind):
         return {field.name for field in fields(kind)}
 
-    assert names(AuditRecord) - set(FIELDS) == {"decision", "messages", "timing", "text", "reply_decision"}
+    others = {"decision", "messages", "timing", "text", "reply_decision", "finish"}
+    assert names(AuditRecord) - set(FIELDS) == others
     assert names(Decision) - set(DECISION_FIELDS) == {"scores", "steering"}
     assert names(Score) == set(SCORE_FIELDS)
     assert names(Steering) == set(STEERING_FIELDS)

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import typer
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from guardrail.actions.block import BlockConfig
 from guardrail.cli import run
@@ -393,6 +395,12 @@ def test_hook_guardrail_cli():
     registry = Registry([plugin(guardrail_cli=lambda app: app.command("wave")(lambda: None))], ())
     assert len(list(registry.calls("guardrail_cli", app=app))) == 1
     assert [command.name for command in app.registered_commands] == ["wave"]
+
+
+def test_hook_guardrail_app():
+    app = FastAPI()
+    Plugins([plugin(guardrail_app=lambda app: app.get("/wave")(lambda: "Hello"))]).extend_app(app)
+    assert TestClient(app).get("/wave").json() == "Hello"
 
 
 def test_a_plugins_verb_is_there_once_the_environment_enables_it(install, monkeypatch, capsys):
