@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from guardrail.engines import Completion
 from guardrail.pipeline.cancellation import Cancellation, current
 from guardrail.pipeline.request import Request
 from guardrail.pipeline.tool_calls import Parsed, ToolReader
-from guardrail.types import Choice, Decision, Facts, Message, Ticket, Timing, ToolCall
+from guardrail.types import Choice, Decision, Facts, Message, Ticket, Timing, TokenLogprob, ToolCall
 
 if TYPE_CHECKING:
     from guardrail.policy.loading import ActivePolicies
@@ -93,7 +94,7 @@ class Exchange:
             text=parsed.text,
             finish=finish,
             new_tokens=one.new_tokens,
-            logprobs=one.logprobs,
+            logprobs=_within(one.logprobs, parsed.text) if parsed.calls else one.logprobs,
             tool_calls=parsed.calls,
         )
 
@@ -128,3 +129,9 @@ class Exchange:
             last = max((i for i, m in enumerate(given) if m.role == "user"), default=0)
             return given[:last]
         return (*given, Message("assistant", text, calls))
+
+
+def _within(logprobs: Sequence[TokenLogprob], text: str) -> tuple[TokenLogprob, ...]:
+    """Those of the tokens that make up this beginning of a reply."""
+    ends = accumulate(len(one.token) for one in logprobs)
+    return tuple(one for one, end in zip(logprobs, ends, strict=True) if end <= len(text))

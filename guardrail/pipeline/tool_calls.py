@@ -43,6 +43,7 @@ class Format:
 
     `marks` begin calls in a reply; `opening`, JSON and `closing` follow one another for each call. A group
     `name` in `opening` is the tool's name, and the JSON are its arguments. `alone`: calls only begin a reply.
+    None of it searches: a reply may be long, and full of spaces.
     """
 
     sign: str
@@ -56,23 +57,32 @@ class Format:
         if self.alone:
             start = text.lstrip()
             return 0 if any(m.startswith(start) or start.startswith(m) for m in self.marks) else len(text)
-        found = [at for mark in self.marks if (at := text.find(mark)) >= 0]
-        end = min(found) if found else len(text) - begun(text, self.marks)
+        first = self._first(text)
+        end = len(text) - begun(text, self.marks) if first is None else first
         return len(text[:end].rstrip())
+
+    def _first(self, text: str) -> int | None:
+        """Where the first mark is."""
+        if self.alone:
+            start = len(text) - len(text.lstrip())
+            return start if text.startswith(self.marks, start) else None
+        return min((at for mark in self.marks if (at := text.find(mark)) >= 0), default=None)
 
     def parsed(self, text: str, names: Collection[str]) -> Parsed:
         """The reply without its calls, and the calls. Raises ValueError if there are none to be read."""
-        first = self.opening.match(text) if self.alone else self.opening.search(text)
+        first = self._first(text)
         if first is None:
             raise ValueError("no call")
-        calls, at = list[ToolCall](), first.start()
+        calls, at = list[ToolCall](), first
         while (opening := self.opening.match(text, at)) is not None:
             value, end = _JSON.raw_decode(text, opening.end())
             name = opening.groupdict().get("name")
             calls += _calls(value if name is None else {"name": name, "arguments": value}, names)
             closing = self.closing.match(text, end)
             at = closing.end() if closing else end
-        return Parsed((text[: first.start()] + text[at:]).rstrip(), tuple(calls))
+        if not calls:
+            raise ValueError("no call")
+        return Parsed((text[:first].rstrip() + text[at:]).rstrip(), tuple(calls))
 
 
 def _format(sign: str, marks: Sequence[str], opening: str, closing: str, alone: bool = False) -> Format:

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from time import perf_counter
 
 import pytest
 from families import template
@@ -162,3 +163,12 @@ def test_policies_hold_for_replies_that_call_tools(tmp_path, stage):
         for reply in (made.chat("What time is it?", tools=TOOLS), stream.reply):
             assert (reply.outcome, reply.tool_calls) == ("blocked", ())
         assert "<tool_call>" not in sent
+
+
+@pytest.mark.parametrize("family", WRITTEN)
+def test_long_replies_are_read_at_once(family):
+    text = " \n" * 200_000
+    told, start = reader(family), perf_counter()
+    assert told.parsed(text).text == text
+    told.free(text)
+    assert perf_counter() - start < 1

@@ -12,6 +12,7 @@ from tiny import NEVER, policies, policy, write_vectors
 from guardrail import Guard
 from guardrail.files.yaml import read_document
 from guardrail.policy.loading import default_policies
+from guardrail.testing import tiny_guard
 
 ALWAYS = {"threshold": {"raw": -1e6}, "trait": "evil"}
 ACTIONS = {
@@ -41,7 +42,8 @@ def address():
         {"id": f"to-{name}", "action": action, "when": {"tags": [name]}, **ALWAYS}
         for name, action in ACTIONS.items()
     ]
-    rules["policies"] = [*rules["policies"], *tagged]
+    stop = {"id": "stops", "stage": "response", "action": "block", "monitor": {"every": 3}, **ALWAYS}
+    rules["policies"] = [*rules["policies"], *tagged, {**stop, "when": {"tags": ["stop"]}}]
     with Guard.from_pretrained("demo", rules) as guard, running(guard) as where:
         yield where
 
@@ -156,6 +158,19 @@ def test_events_come_in_the_order_of_the_api(client):
         *("output_item.added", "content_part.added", "refusal.delta", "refusal.done"),
         *("content_part.done", "output_item.done", "completed"),
     ]
+
+
+def test_a_reply_that_is_stopped_half_way_ends_in_a_refusal(client):
+    asked = {**ASK, "input": HELLO, "max_output_tokens": 12, **tagged("stop")}
+    whole = client.responses.create(**asked)
+    assert [part.type for part in whole.output[0].content] == ["refusal"]
+    *_, last = client.responses.create(**asked, stream=True)
+    (message,) = last.response.output
+    assert (last.type, message.status) == ("response.incomplete", "incomplete")
+    assert last.response.incomplete_details.reason == "content_filter"
+    said, refusal = message.content
+    assert said.text
+    assert refusal.refusal == whole.output[0].content[0].refusal
 
 
 def test_log_probabilities_reach_the_client(client):
@@ -288,6 +303,20 @@ def test_errors_are_the_classes_of_the_client(client, address):
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(**ASK, messages=[])
     assert caught.value.param == "messages"
+
+
+def test_an_error_in_the_middle_of_a_response_is_its_last_event(tmp_path):
+    stop = {"stage": "response", "monitor": {"every": 3}, **ALWAYS}
+    with (
+        tiny_guard(tmp_path, {"policies": [{"id": "stops", "action": "block", **stop}]}) as guard,
+        running(guard, blocks="error") as where,
+        client_of(where) as made,
+    ):
+        *_, error, last = made.responses.create(**ASK, input=HELLO, max_output_tokens=40, stream=True)
+    assert (error.type, error.code) == ("error", "guardrail_blocked")
+    assert (last.type, last.response.status) == ("response.failed", "failed")
+    assert last.response.error.code == "guardrail_blocked"
+    assert last.response.output[0].status == "incomplete"
 
 
 def test_a_block_may_be_an_error(guard):

@@ -76,9 +76,11 @@ class _Responding:
         except Exception as error:
             # the response has begun: its last events say how it failed
             shown = explained(error)
-            yield events.error(shown.code, shown.message, shown.param)
+            for text in events.end("incomplete"):
+                yield text
             failed = self._begun(verdict)
             failed.status, failed.output = "failed", events.items
+            yield events.error(shown.code, shown.message, shown.param)
             failed.error = Failure(code=shown.code or "server_error", message=shown.message)
             yield events.state("failed", failed)
 
@@ -93,8 +95,9 @@ class _Responding:
             self.service.check_blocked(reply, verdict)
             for text in events.refusal((pieces.answer or "").lstrip()):
                 yield text
-        elif not events.items and not reply.tool_calls:
-            for text in events.text("", []):
+        elif pieces.answer is not None or not (events.items or reply.tool_calls):
+            # another model or a person has answered; or nothing was said, and that is a message too
+            for text in events.text(pieces.answer or "", []):
                 yield text
         incomplete = reply.finish == "length" or (cut and reply.refused)
         for text in events.end("incomplete" if incomplete else "completed"):
@@ -154,8 +157,8 @@ def _understood(service: Service, body: ResponseBody, request: Request) -> _Resp
     service.check_right(request, "ask")
     service.check_model(body.model)
     body.check()
+    service.check_messages(1 if isinstance(body.input, str) else len(body.input))
     turns = messages(body.input, body.instructions)
-    service.check_messages(len(turns))
     options: dict[str, Any] = body.chosen("temperature", "top_p")
     if body.logprobs:
         options |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
