@@ -16,6 +16,8 @@ class Seen:
     bodies: list = field(default_factory=list)
     keys: list = field(default_factory=list)
     times: list = field(default_factory=list)
+    raw: list = field(default_factory=list)
+    headers: list = field(default_factory=list)
     busy: int = 0
     most_busy: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -68,8 +70,11 @@ def server(answer):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            raw = self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.loads(raw)
             with seen.lock:
+                seen.raw.append(raw)
+                seen.headers.append({name.lower(): value for name, value in self.headers.items()})
                 seen.bodies.append(body)
                 seen.keys.append(self.headers.get("Authorization"))
                 seen.times.append(time.monotonic())

@@ -13,11 +13,13 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from guardrail.actions.courier import Courier
 from guardrail.errors import EscalationError
 from guardrail.files.records import (
     Json,
     decision_from_json,
     decision_to_json,
+    keep,
     messages_from_json,
     messages_to_json,
     pick,
@@ -26,9 +28,11 @@ from guardrail.files.records import (
 from guardrail.files.sqlite import Table, connection, transaction
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import EscalationSink
-from guardrail.types import Ticket
+from guardrail.types import Delivery, Ticket
 
 PATH_VARIABLE = "GUARDRAIL_REVIEW_QUEUE"
+BUSY_S = 3.0
+"""How long to wait for another process that holds the file."""
 
 TICKETS = Table(
     "tickets",
@@ -46,12 +50,20 @@ TICKETS = Table(
         "client": "TEXT",
         "prompt_sha256": "TEXT NOT NULL DEFAULT ''",
         "used": "TEXT",
+        "delivery": "TEXT",
+        "delivery_state": "TEXT",
+        "attempts": "INTEGER NOT NULL DEFAULT 0",
+        "due": "REAL",
+        "failure": "TEXT",
     },
     "STRICT",
-    {"tickets_state": "state, created"},
+    {"tickets_state": "state, created", "tickets_due": "delivery_state, due"},
 )
+SENT = ("url", "secret_env", "send_text", "timeout_s")
+"""What the column `delivery` says of a delivery."""
 COLUMNS = ", ".join(TICKETS.columns)
 LATER = ("resolved", "resolver", "note", "answer", "client", "prompt_sha256", "used")
+TOLD = ("url", "state", "attempts", "failure")
 SHOWN = ("id", "policy", "state", "created", *LATER)
 
 
@@ -62,6 +74,7 @@ class ReviewQueue:
 
     def __init__(self, path: str | Path | None = None) -> None:
         self._path = None if path is None else Path(path)
+        self._courier = Courier(self)
 
     @property
     def path(self) -> Path:
@@ -69,8 +82,8 @@ class ReviewQueue:
         return self._path or default_path()
 
     def open(self, ticket: Ticket) -> None:
-        """Store a pending ticket."""
-        row = {
+        """Store a pending ticket. Its delivery, if it has one, begins afterwards."""
+        row: dict[str, str | float | None] = {
             "id": ticket.id,
             "policy": ticket.policy,
             "state": "pending",
@@ -80,17 +93,30 @@ class ReviewQueue:
             "client": ticket.client,
             "prompt_sha256": ticket.prompt_sha256,
         }
+        if ticket.delivery is not None:
+            sent = json.dumps(pick(ticket.delivery, SENT))
+            row |= {"delivery": sent, "delivery_state": "waiting", "due": 0.0}
         places = ", ".join(f":{name}" for name in row)
-        with self._writing() as database:
+        with self.writing() as database:
             database.execute(f"INSERT INTO tickets ({', '.join(row)}) VALUES ({places})", row)
+        if ticket.delivery is not None:
+            self._courier.wake()
+
+    def resume(self) -> None:
+        """Deliver what an earlier process left."""
+        self._courier.wake()
+
+    def close(self) -> None:
+        """Deliver no more; what waits stays."""
+        self._courier.close()
 
     def get(self, ticket_id: str) -> Ticket | None:
         """The ticket, or None."""
-        return next(iter(self._select("WHERE id = ?", ticket_id)), None)
+        return next(iter(self.select("WHERE id = ?", ticket_id)), None)
 
     def pending(self) -> Sequence[Ticket]:
         """Tickets that nobody has resolved, oldest first."""
-        return self._select("WHERE state = 'pending' ORDER BY created, id")
+        return self.select("WHERE state = 'pending' ORDER BY created, id")
 
     def resolve(
         self,
@@ -106,7 +132,7 @@ class ReviewQueue:
         # an answer is kept as a denial with a text: that is all that files of older versions allow, and how
         # an older version reads it
         state = "approved" if approve else "denied"
-        with self._writing() as database:
+        with self.writing() as database:
             changed = database.execute(
                 "UPDATE tickets SET state = ?, resolved = ?, resolver = ?, note = ?, answer = ? "
                 "WHERE id = ? AND state = 'pending'",
@@ -121,24 +147,29 @@ class ReviewQueue:
 
     def use(self, ticket_id: str) -> bool:
         """Use an approval: True once, in whichever process comes first."""
-        with self._writing() as database:
+        with self.writing() as database:
             used = database.execute(
                 "UPDATE tickets SET used = ? WHERE id = ? AND state = 'approved' AND used IS NULL",
                 (utc_now(), ticket_id),
             )
             return used.rowcount == 1
 
-    def _select(self, condition: str, *values: str) -> list[Ticket]:
+    def select(self, condition: str, *values: str) -> list[Ticket]:
+        """The tickets that meet a condition of SQL."""
+        return [_ticket(row) for row in self.read(f"SELECT {COLUMNS} FROM tickets {condition}", *values)]
+
+    def read(self, query: str, *values: str) -> list[sqlite3.Row]:
+        """The rows of a query; none if there is no file yet."""
         if not self.path.exists():
             return []
-        with self._reported(), connection(self.path, TICKETS) as database:
+        with self._reported(), connection(self.path, TICKETS, BUSY_S) as database:
             database.row_factory = sqlite3.Row
-            rows = database.execute(f"SELECT {COLUMNS} FROM tickets {condition}", values).fetchall()
-        return [_ticket(row) for row in rows]
+            return database.execute(query, values).fetchall()
 
     @contextmanager
-    def _writing(self) -> Generator[sqlite3.Connection, None, None]:
-        with self._reported(), connection(self.path, TICKETS) as database, transaction(database):
+    def writing(self) -> Generator[sqlite3.Connection, None, None]:
+        """A connection that holds the write lock; commits at the end."""
+        with self._reported(), connection(self.path, TICKETS, BUSY_S) as database, transaction(database):
             yield database
 
     @contextmanager
@@ -162,6 +193,7 @@ def ticket_to_json(ticket: Ticket) -> Json:
     return pick(ticket, SHOWN) | {
         "decision": decision_to_json(ticket.decision),
         "messages": messages_to_json(ticket.messages),
+        "delivery": None if ticket.delivery is None else pick(ticket.delivery, TOLD),
     }
 
 
@@ -173,8 +205,15 @@ def _ticket(row: sqlite3.Row) -> Ticket:
         created=row["created"],
         decision=decision_from_json(json.loads(row["decision"])),
         messages=messages_from_json(json.loads(row["messages"])),
+        delivery=None if row["delivery"] is None else _delivery(row),
         **{name: row[name] for name in LATER},
     )
+
+
+def _delivery(row: sqlite3.Row) -> Delivery:
+    sent = keep(json.loads(row["delivery"]), SENT)
+    state, attempts, failure = row["delivery_state"], row["attempts"], row["failure"]
+    return Delivery(**sent, state=state, attempts=attempts, failure=failure)
 
 
 @hookimpl

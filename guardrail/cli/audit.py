@@ -1,4 +1,4 @@
-"""`guardrail audit tail | verify | prune | pending | resolve`: past decisions, and tickets of people."""
+"""`guardrail audit tail | verify | prune | pending | resolve | deliveries`: past decisions, and tickets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class SealOptions:
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
     about = "Read, verify and prune audit logs, and resolve tickets that await human review."
-    add_group(app, "audit", about, tail=tail, verify=verify, prune=prune, pending=pending, resolve=resolve)
+    tickets = {"pending": pending, "resolve": resolve, "deliveries": deliveries}
+    add_group(app, "audit", about, tail=tail, verify=verify, prune=prune, **tickets)
 
 
 @takes_options
@@ -204,6 +205,43 @@ def resolve(
         print_json(ticket_to_json(done))
     else:
         typer.echo(f"{done.id}: {done.state} by {done.resolver}")
+
+
+@takes_options
+def deliveries(
+    retry: Annotated[bool, Option("--retry", help="Send them now.")] = False,
+    ticket: Annotated[str | None, Option(help="Only this ticket.")] = None,
+    queue: QueueFile = None,
+    *,
+    output: OutputOptions,
+) -> None:
+    """List the tickets that webhooks do not have yet: those that wait, and dead letters, which nobody sends.
+
+    With --retry the exit code is 1 if some are still there; it needs the secrets in the environment.
+    """
+    from guardrail.actions.courier import retried
+    from guardrail.actions.deliveries import undelivered
+    from guardrail.actions.review_queue import ticket_to_json
+
+    store = _queue(queue)
+    if retry:
+        retried(store, ticket)
+    left = [one for one in undelivered(store) if ticket in (None, one.id)]
+    if output.as_json:
+        print_json([ticket_to_json(one) for one in left])
+    elif left:
+        columns = ("ticket", "created", "delivery", "attempts", "url", "failure")
+        print_table(columns, [_delivery_row(one) for one in left])
+    else:
+        typer.echo("every webhook has its tickets")
+    if retry and left:
+        raise typer.Exit(1)
+
+
+def _delivery_row(ticket: Ticket) -> tuple[object, ...]:
+    delivery = ticket.delivery
+    known = () if delivery is None else (delivery.state, delivery.attempts, delivery.url, delivery.failure)
+    return (ticket.id, ticket.created, *known)
 
 
 def _queue(path: Path | None) -> ReviewQueue:

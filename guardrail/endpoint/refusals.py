@@ -71,9 +71,9 @@ def failure_of(response: httpx.Response, content: bytes, variable: str, *, has_k
         key = f"the key in ${variable}" if has_key else f"the request (${variable} is not set)"
         return Failure(f"refuses {key}: HTTP {status}{said}", status)
     if status == 429:
-        return Failure(f"limits the rate: HTTP 429{said}", status, _retry_after(response), transient=True)
+        return Failure(f"limits the rate: HTTP 429{said}", status, retry_after(response), transient=True)
     if status in TRANSIENT or status >= 500:
-        return Failure(f"failed: HTTP {status}{said}", status, _retry_after(response), transient=True)
+        return Failure(f"failed: HTTP {status}{said}", status, retry_after(response), transient=True)
     if status == 404:
         return Failure(f"knows no such model or address: HTTP 404{said}", status)
     return Failure(f"refuses the request: HTTP {status}{said}", status)
@@ -93,7 +93,7 @@ def _message(data: Any) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def retry_after(response: httpx.Response) -> float | None:
     """Seconds, from a number or a date; None if the header is missing or says nothing."""
     value = response.headers.get("Retry-After", "").strip()
     for read in (float, _seconds_until):

@@ -125,7 +125,9 @@ def _group(errors: Sequence[_Error], model: type[BaseModel] | None) -> list[Prob
 
 def _inside(error: _Error) -> bool:
     """Whether the shape of the branch fits and only a value in it is wrong."""
-    deeper = len(error.path) > len(error.union) and error.kind not in ("missing", "extra_forbidden")
+    depth = len(error.path) - len(error.union)
+    # a key that is missing or unknown, right below the union, may belong to another branch
+    deeper = depth > 1 or (depth == 1 and error.kind not in ("missing", "extra_forbidden"))
     return deeper or error.kind not in _SHAPE_ERRORS
 
 
@@ -203,16 +205,17 @@ def _joined(heads: Iterable[str], values: Iterable[object], room: int) -> str:
 
 
 def keys_at(model: type[BaseModel] | None, path: KeyPath) -> list[str]:
-    """The keys that the mapping at `path` of such a model may have."""
+    """The keys that the mapping at `path` of such a model may have, whichever branch of a union it is."""
+    models = [model] if model else []
     for part in path:
-        if isinstance(part, str) and model is not None:
-            field = model.model_fields.get(part)
-            model = _model(field.annotation) if field else None
-    return list(model.model_fields) if model else []
+        if isinstance(part, str):
+            fields = [field for one in models if (field := one.model_fields.get(part))]
+            models = [found for field in fields for found in _models(field.annotation)]
+    return list(dict.fromkeys(name for one in models for name in one.model_fields))
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    """The first pydantic model in a type such as `tuple[Policy, ...]` or `Enforce | None`."""
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models in a type such as `tuple[Policy, ...]` or `Enforce | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model(part))), None)
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models(part)]

@@ -66,9 +66,9 @@ def opened(path: Path, table: Table, durable: bool = True, busy_s: float = BUSY_
 
 
 @contextmanager
-def connection(path: Path, table: Table) -> Generator[sqlite3.Connection, None, None]:
+def connection(path: Path, table: Table, busy_s: float = BUSY_S) -> Generator[sqlite3.Connection, None, None]:
     """A durable connection for one piece of work, so that no fork or other thread shares it."""
-    with closing(opened(path, table)) as database:
+    with closing(opened(path, table, busy_s=busy_s)) as database:
         yield database
 
 

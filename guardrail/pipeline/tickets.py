@@ -19,7 +19,7 @@ from guardrail.files.forks import freed
 from guardrail.pipeline.cancellation import Cancellation
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.plugins.audit import Review
-from guardrail.plugins.protocols import EscalationSink
+from guardrail.plugins.protocols import ClosingSink, EscalationSink
 from guardrail.plugins.results import checked_ticket
 from guardrail.types import Ticket
 
@@ -86,6 +86,7 @@ class Tickets:
         self.sinks: Mapping[str, EscalationSink] = {
             name: BoundedSink(name, sink, calls) for name, sink in sinks.items()
         }
+        self._closing = [sink for sink in sinks.values() if isinstance(sink, ClosingSink)]
         self.waiting = 0
         """How many requests wait for a person."""
         self._audit = audit
@@ -154,5 +155,7 @@ class Tickets:
                 self.waiting -= 1
 
     def close(self) -> None:
-        """Wait for nobody any more."""
+        """Wait for nobody any more, and close the sinks."""
         self._closed.set()
+        for sink in self._closing:
+            sink.close()

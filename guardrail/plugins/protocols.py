@@ -98,6 +98,13 @@ class EscalationSink(Protocol):
 
 
 @runtime_checkable
+class ClosingSink(Protocol):
+    """What an escalation sink may have besides, to be told that the guard is closed."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
 class Rephraser(Protocol):
     """Turns messages that fired a policy into messages worth another try."""
 

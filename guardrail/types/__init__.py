@@ -22,6 +22,7 @@ from guardrail.types.probes import States as States
 from guardrail.types.probes import normed as normed
 from guardrail.types.raw import RawPrompt as RawPrompt
 from guardrail.types.sampling import Sampling as Sampling
+from guardrail.types.tickets import Delivery as Delivery
 from guardrail.types.tickets import Ticket as Ticket
 from guardrail.types.tickets import TicketState as TicketState
 

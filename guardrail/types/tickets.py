@@ -12,6 +12,23 @@ TicketState: TypeAlias = Literal["pending", "approved", "denied", "answered"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A webhook that is told of a ticket. `dead`: nobody tries any more; `failure` is the last one.
+
+    `secret_env` names the environment variable with the secret that signs it. `send_text`: with the
+    conversation. `timeout_s` limits each of the `attempts`.
+    """
+
+    url: str
+    secret_env: str
+    send_text: bool = False
+    timeout_s: float = 10.0
+    state: Literal["waiting", "delivered", "dead"] = "waiting"
+    attempts: int = 0
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
     """A prompt that waits for a person.
 
@@ -32,3 +49,4 @@ class Ticket:
     client: str | None = None
     prompt_sha256: str = ""
     used: str | None = None
+    delivery: Delivery | None = None

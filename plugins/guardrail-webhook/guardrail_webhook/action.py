@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, field_validator
 
+from guardrail.endpoint.addresses import http_address, variable_that_is_set
 from guardrail.files.records import Json, decision_to_json, messages_to_json, prompt_sha256
 from guardrail.plugins.protocols import ActionConfig, ActionContext, Answer, Otherwise, Response, Retry
 from guardrail.types import STOP, FailureAction
@@ -36,19 +36,12 @@ class WebhookConfig(ActionConfig):
     @field_validator("url")
     @classmethod
     def _http(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("write an http:// or https:// address")
-        if parts.username or parts.password:
-            raise ValueError("credentials do not belong in a policy file; use `token_env`")
-        return value
+        return http_address(value)
 
     @field_validator("token_env")
     @classmethod
     def _set(cls, value: str | None) -> str | None:
-        if value is not None and not os.environ.get(value):
-            raise ValueError(f"the environment variable {value} is not set")
-        return value
+        return None if value is None else variable_that_is_set(value)
 
 
 class Webhook:
