@@ -12,6 +12,9 @@ from guardrail.pipeline.request import BEGUN, Request
 from guardrail.policy.decide import unsupported
 from guardrail.types import Decision, Message, Position
 
+WIDEST = 32
+"""More characters than a token stands for on average, in any text that people write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -72,9 +75,23 @@ def _outcome(engine: Engine, exchange: Exchange) -> Prompt | Decision:
 
 def fitted(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> Prompt:
     """These messages as a prompt beside which the reply has room. Raises PromptError."""
+    _check_length(engine, exchange, messages)
     prompt = _rendered(engine, exchange, messages)
     limit = engine.max_tokens - min(exchange.room, engine.max_tokens // 2)
     return _cut(exchange, prompt, limit) if len(prompt.ids) > limit else prompt
+
+
+def _check_length(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> None:
+    """Raises PromptError for a text that cannot fit, which a tokenizer would work on for seconds."""
+    length = sum(map(_characters, messages))
+    if length > engine.max_tokens * WIDEST and not _may_be_cut(exchange):
+        raise PromptError(
+            f"the prompt has {length} characters; the model reads {engine.max_tokens} tokens at most"
+        )
+
+
+def _characters(message: Message) -> int:
+    return len(message.content) + sum(len(call.arguments) for call in message.tool_calls)
 
 
 def _rendered(engine: Engine, exchange: Exchange, messages: Sequence[Message]) -> Prompt:
@@ -103,13 +120,17 @@ def _prompt(
 
 def _cut(exchange: Exchange, prompt: Prompt, limit: int) -> Prompt:
     """The end of a prompt that is too long, if every policy that is enforced allows to cut it."""
-    live = exchange.policies.plan.live(exchange.facts).rules
-    rules = [rule for rule, mode in live if mode == "enforce"] or [rule for rule, _ in live]
     dropped = len(prompt.ids) - limit
-    if not rules or any(rule.settings.on_truncate == "error" for rule in rules):
+    if not _may_be_cut(exchange):
         raise PromptError(
             f"the prompt has {len(prompt.ids)} tokens, {dropped} more than fit beside the reply"
         )
     found = prompt.tail(dropped)
     exchange.warn(f"truncated: the first {dropped} tokens were dropped, only the rest was evaluated")
     return found
+
+
+def _may_be_cut(exchange: Exchange) -> bool:
+    live = exchange.policies.plan.live(exchange.facts).rules
+    rules = [rule for rule, mode in live if mode == "enforce"] or [rule for rule, _ in live]
+    return bool(rules) and all(rule.settings.on_truncate != "error" for rule in rules)

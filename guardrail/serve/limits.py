@@ -60,7 +60,7 @@ class Limits:
                 body = await _read(receive, limit)
         except TimeoutError:
             text = f"the request did not arrive within {self._settings.send_s:g} s"
-            raise ApiError(408, text, code="request_timeout", headers={"connection": "close"}) from None
+            raise ApiError(408, text, code="request_timeout") from None
         _check_json(headers, body)
         return body
 
@@ -137,7 +137,7 @@ def _length(headers: Headers) -> int:
 
 def _too_large(limit: int) -> ApiError:
     text = f"the body is larger than {limit:,} bytes, which is the limit of this server"
-    return ApiError(413, text, code="request_too_large", headers={"connection": "close"})
+    return ApiError(413, text, code="request_too_large")
 
 
 def _check_json(headers: Headers, body: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -12,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from guardrail.errors import ConfigError
+from guardrail.serve.connection import Connection
 from guardrail.serve.reload import reload_on_hangup
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
@@ -54,8 +56,11 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, listening: Callable[[], None]) -> None:
+        self._service: Service = app.state.service
+        connection = partial(Connection, head_s=self._service.settings.send_s)
         config = uvicorn.Config(
             app,
+            http=connection,  # pyright: ignore[reportArgumentType]
             log_config=None,
             access_log=False,
             server_header=False,
@@ -64,7 +69,6 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=5,
         )
         super().__init__(config)
-        self._service: Service = app.state.service
         self._listening = listening
         self._ending: asyncio.Task[None] | None = None
 

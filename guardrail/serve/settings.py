@@ -10,6 +10,8 @@ from guardrail.serve.keys import Key
 
 Blocks: TypeAlias = Literal["refusal", "error"]
 """What a block is: a completion that holds the policy's message, or HTTP 400."""
+LINGER_S = 1.0
+"""How long a client that is refused may go on sending, so that it sees the answer."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
