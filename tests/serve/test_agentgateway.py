@@ -17,6 +17,7 @@ async def test_a_gateway_passes_or_rejects(client, action):
         error = json.loads(answer["action"]["body"])["error"]
         assert error["code"] == ("guardrail_escalated" if action == "escalate" else "guardrail_blocked")
         assert answer["action"]["status_code"] == 400
+        assert ("(ticket " in error["message"]) is (action == "escalate")
 
 
 @pytest.mark.parametrize("prompt", BAD_PROMPTS.values(), ids=BAD_PROMPTS)

@@ -63,6 +63,12 @@ async def test_everything_in_the_request_is_read_or_refused(client, fields):
     assert (await client.post(LITELLM, json=fields)).json()["action"] == "BLOCKED"
 
 
+async def test_who_asks_is_told_what_could_not_be_read(client):
+    answer = (await client.post(LITELLM, json=litellm(ALLOWED, images=["https://x.org/a.png"]))).json()
+    assert "`request_images` of a message cannot be read" in answer["blocked_reason"]
+    assert answer["guardrail"]["status"] == "not_evaluated"
+
+
 async def test_policies_decide_on_tools_that_the_readers_template_does_not_know(tmp_path):
     body = litellm(ALLOWED, tools=[{"type": "function", "function": {"name": "f"}}, {"type": "other"}])
     rule = tiny.policy(threshold=tiny.NEVER, unsupported_input="allow")

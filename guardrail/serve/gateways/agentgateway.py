@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from guardrail.errors import PromptError
 from guardrail.serve.errors import ApiError
-from guardrail.serve.gateways.reader import ReaderVerdict, rule
+from guardrail.serve.gateways.reader import ReaderVerdict, rule, said
 from guardrail.serve.service import Service
 
 RAW = (
@@ -109,9 +109,9 @@ def router(service: Service) -> APIRouter:
             # the prompt's own fault, and not a failure that gateways may be told to go on after
             return Answer(action=_reject(str(error), "invalid_prompt", f"reader_model: {reader}; not read"))
         verdict = ReaderVerdict.of(ruling, reader)
-        if ruling.text is None:
+        if (text := said(ruling)) is None:
             return Answer(action=Pass(reason=verdict.reason), guardrail=verdict)
-        return Answer(action=_reject(ruling.text, verdict.code, verdict.reason), guardrail=verdict)
+        return Answer(action=_reject(text, verdict.code, verdict.reason), guardrail=verdict)
 
     # no action refuses a reply in every version: some take a reject for a pass, others a mask while streaming
     @routes.post("/response", response_model_exclude_none=True)

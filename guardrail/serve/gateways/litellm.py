@@ -18,7 +18,7 @@ from guardrail.errors import PromptError
 from guardrail.pipeline.options import RequestOptions
 from guardrail.pipeline.ruling import Ruling
 from guardrail.serve.errors import ApiError
-from guardrail.serve.gateways.reader import ReaderVerdict, reads_tools, rule
+from guardrail.serve.gateways.reader import ReaderVerdict, reads_tools, rule, said
 from guardrail.serve.service import Service
 from guardrail.serve.verdict import Verdict
 
@@ -103,7 +103,7 @@ def router(service: Service) -> APIRouter:
         response.headers.update(Verdict.ruled(ruling).headers)
         return GuardrailResponse(
             action="NONE" if ruling.passes else "BLOCKED",
-            blocked_reason=_reason(ruling),
+            blocked_reason=said(ruling),
             reader_model=reader,
             guardrail=ReaderVerdict.of(ruling, reader),
         )
@@ -121,13 +121,6 @@ async def _ruled(
     first, *others = prompts
     ruling = await rule(service, [first], {**about, "tools": tools})
     return await rule(service, others, about) if others and ruling.passes else ruling
-
-
-def _reason(ruling: Ruling) -> str | None:
-    """What LiteLLM hands to its client."""
-    if ruling.text is None or ruling.ticket_id is None:
-        return ruling.text
-    return f"{ruling.text} (ticket {ruling.ticket_id})"
 
 
 def _texts(turns: Sequence[Turn]) -> Iterable[str]:

@@ -70,6 +70,16 @@ class ReaderVerdict(BaseModel):
         return "guardrail_blocked" if self.ticket_id is None else "guardrail_escalated"
 
 
+def said(ruling: Ruling) -> str | None:
+    """What whoever sent a refused prompt is told: with the ticket, or what could not be read."""
+    if ruling.text is None:
+        return None
+    notes = [f"ticket {ruling.ticket_id}"] if ruling.ticket_id else []
+    if ruling.decision.status == "not_evaluated" and ruling.decision.error:
+        notes.append(ruling.decision.error)
+    return f"{ruling.text} ({'; '.join(notes)})" if notes else ruling.text
+
+
 async def rule(service: Service, prompts: Sequence[Messages], about: RequestOptions) -> Ruling:
     """The ruling on a request that holds these prompts: of the first that does not pass, else of the first.
 
