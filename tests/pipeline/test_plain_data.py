@@ -9,7 +9,7 @@ from tiny import FIRES, NEVER, batch, guard, policy
 
 import guardrail
 from guardrail.testing import ticket
-from guardrail.types import Steering, ToolCall
+from guardrail.types import RawPrompt, Steering, ToolCall
 
 CAP = {"steer": {"operator": "cap", "at": {"percentile": 50}}}
 FOLLOWED = policy(threshold=NEVER, stage="response") | {"id": "reply", "threshold": {"raw": NEVER}}
@@ -27,7 +27,7 @@ def values(tmp_path):
         found = [
             *(reply, made.check("Hello"), reply.decision, reply.decision.scores[0], reply.history[0]),
             *(active.vectors, active.vectors["evil"], active.calibration, active.plan.probes[0], ticket()),
-            ToolCall("1", "f"),
+            *(ToolCall("1", "f"), RawPrompt("a")),
         ]
     json.dumps(asdict(output.decisions[0]))
     return {type(value).__name__: value for value in found}
