@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 
 
 class Guard(AsyncRequests, Rulings):
-    """Guards one loaded model. Thread-safe: requests run one after another on the model's worker.
+    """Guards one loaded model. Thread-safe: requests take turns, or share passes if the engine batches.
 
     model, tokenizer: a decoder-only Hugging Face model and its tokenizer. They stay yours; `close` takes
         every trace of the guard off them.
     policies: the path of a policy file, its content as a mapping or a PolicySet, or the name of a shipped
         file (`chatbot`, `observe`, `strict`).
     engine: `transformers` (default), or the name of an engine that a plugin provides.
-        `transformers-nnsight`, `transformers-hooks` and `transformers-ahead` choose how activations are read.
+        `transformers-batching` batches the requests of many threads; `transformers-nnsight`,
+        `transformers-hooks` and `transformers-ahead` choose how activations are read.
     plugins: plugin objects, or names of installed plugins.
     chat_template: used instead of the tokenizer's: `builtin:plain`, the path of a Jinja file, or Jinja text.
     template_arguments: what the chat template gets besides the messages.

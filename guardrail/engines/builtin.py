@@ -19,9 +19,13 @@ def guardrail_engine(
     chat_template: str | None,
     template_arguments: Mapping[str, object] | None,
 ) -> Engine | None:
-    """`transformers` and its variants: nnsight only, hooks only, hooks that do not wait for scores."""
+    """`transformers` and its variants: nnsight only, hooks only, hooks that do not wait, batches."""
     if name not in ENGINES:
         return None
+    if name == "transformers-batching":
+        from guardrail.engines.transformers.continuous.engine import BatchingEngine
+
+        return BatchingEngine(model, tokenizer, chat_template, template_arguments)
     from guardrail.engines.transformers.engine import TransformersEngine
     from guardrail.engines.transformers.hooks import Hooked
     from guardrail.engines.transformers.nnsight import Traced

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from guardrail.types import Decision, Fingerprint, Message, Probe
 
 PROJECT = "guardrail"
-ENGINES = ("transformers", "transformers-nnsight", "transformers-hooks", "transformers-ahead")
+ENGINES = (
+    *("transformers", "transformers-nnsight", "transformers-hooks", "transformers-ahead"),
+    "transformers-batching",
+)
 """The names of the built-in engines."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

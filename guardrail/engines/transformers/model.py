@@ -47,13 +47,14 @@ class LocalModel:
 
     def identify(self) -> None:
         """Test and take the fingerprint of the model as it is now. Raises ModelError."""
-        test = SelfTest(self.model, self.inner, self.blocks, self._trial(), self.pad_token)
+        test = SelfTest(self.model, self.inner, self.blocks, self.trial, self.pad_token)
         test.run()
         self.positions: frozenset[Position] = frozenset(POSITIONS if test.every_token else ("last",))
         rendering = self.renderer
         self.fingerprint = fingerprint(self.model, self.tokenizer, rendering.template, rendering.arguments)
 
-    def _trial(self) -> list[int]:
+    @property
+    def trial(self) -> list[int]:
         """A few tokens that mean nothing in particular."""
         special = {*self.tokenizer.all_special_ids, *self.end_tokens, self.pad_token}
         known = range(min(text_config(self.inner).vocab_size, len(self.tokenizer)))

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import nan
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from guardrail.engines.transformers.firing import Firing
-from guardrail.engines.transformers.pools import Pools
 from guardrail.policy.plan import Plan
 from guardrail.policy.terms import Terms
-from guardrail.types import TINY
+from guardrail.types import TINY, Position
+
+
+class States(Protocol):
+    """The states of the prompts of one pass, at one layer after another."""
+
+    def at(self, position: Position, hidden: Tensor) -> Tensor:
+        """States [prompts, d_model] of what the layer returned. Zeros if there is nothing to read."""
+        ...
+
+    def nothing(self, position: Position) -> list[bool]:
+        """[prompts]: whether a prompt has nothing to read."""
+        ...
 
 
 class Reader:
@@ -45,11 +57,11 @@ class Reader:
         # a tensor needs rows of one length: shorter ones repeat the column of zeros behind the last
         return [found + [len(read)] * (longest - len(found)) for found in whole.values()]
 
-    def products(self, layer: int, hidden: Tensor, pools: Pools) -> list[Tensor]:
+    def products(self, layer: int, hidden: Tensor, pools: States) -> list[Tensor]:
         """[prompts, probes] float32 for each kind of state read of hidden [rows, columns, d_model]."""
         return [self._product(i, terms, hidden, pools) for i, terms in enumerate(self._terms[layer])]
 
-    def _product(self, i: int, terms: Terms, hidden: Tensor, pools: Pools) -> Tensor:
+    def _product(self, i: int, terms: Terms, hidden: Tensor, pools: States) -> Tensor:
         weights, offsets, absent = self._matrix(i, terms, hidden.device)
         nothing = pools.nothing(terms.position)
         if all(nothing):

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from guardrail.engines.marks import begun
-from guardrail.types import TokenLogprob
+from guardrail.types import Finish, TokenLogprob
 
 UNFINISHED = "\ufffd"
 """What a tokenizer writes for bytes that are not a character yet."""
@@ -31,6 +31,13 @@ class Ending:
         """The text of tokens of a reply, without those that end it."""
         kept = [token for token in ids if token not in self.ends]
         return self.tokenizer.decode(kept, skip_special_tokens=not self.special_tokens)
+
+    def reply(self, ids: Sequence[int]) -> tuple[Sequence[int], str, Finish]:
+        """A reply's own tokens, its text, and why it ended. After a stop text there may be padding."""
+        kept = ids[: self.tokens(ids)]
+        text = self.decode(kept)
+        ended = self.first_stop(text) is not None or (bool(kept) and kept[-1] in self.ends)
+        return kept, self.cut(text), "stop" if ended else "length"
 
     def first_stop(self, text: str) -> int | None:
         """Where the first stop text begins."""

@@ -87,16 +87,9 @@ class Replying:
     def _ended(
         self, result: GuardedOutput, row: int, ids: list[int], logprobs: Sequence[TokenLogprob]
     ) -> Completion:
-        # after a stop text there is padding, which is not part of the reply
-        ids = ids[: self.ending.tokens(ids)]
-        text = self.ending.decode(ids)
-        ended = self.ending.first_stop(text) is not None or (bool(ids) and ids[-1] in self.ending.ends)
-        return replace(
-            result.completion(row, ids),
-            text=self.ending.cut(text),
-            finish="stop" if ended else "length",
-            logprobs=tuple(logprobs),
-        )
+        kept, text, finish = self.ending.reply(ids)
+        made = result.completion(row, list(kept))
+        return replace(made, text=text, finish=finish, logprobs=tuple(logprobs))
 
 
 class RowsStreamer:

@@ -1,0 +1,1 @@
+"""The engine that batches the requests of many callers, on top of transformers' continuous batching."""
