@@ -78,6 +78,13 @@ def _pause(attempts: int, retry_after: float | None) -> float:
     return max(backoff, min(retry_after or 0.0, ASKED_S))
 
 
+def counts(queue: ReviewQueue) -> dict[str, int]:
+    """How many deliveries wait, and how many are dead letters."""
+    rows = queue.read("SELECT delivery_state, count(*) FROM tickets GROUP BY delivery_state")
+    found: dict[str, int] = {row[0]: row[1] for row in rows}
+    return {state: found.get(state, 0) for state in ("waiting", "dead")}
+
+
 def undelivered(queue: ReviewQueue) -> list[Ticket]:
     """The tickets whose receivers do not have them, oldest first: those that wait, and dead letters."""
     return queue.select("WHERE delivery_state IN ('waiting', 'dead') ORDER BY created, id")

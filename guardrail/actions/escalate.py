@@ -149,7 +149,8 @@ class Escalate:
             raise
         except Exception as error:
             log.warning("escalation to %s failed: %s: %s", config.sink, config.otherwise, located(error))
-            return Otherwise(config.otherwise, ticket, f"escalation failed: {outline(error)}")
+            reason = f"escalation failed: {outline(error)}"
+            return Otherwise(config.otherwise, ticket, reason, failed=True)
 
 
 def _known(sink: EscalationSink, context: ActionContext) -> Ticket | None:
@@ -188,6 +189,8 @@ def _opened(sink: EscalationSink, config: EscalateConfig, context: ActionContext
 def _resolved(
     ticket: Ticket, sink: EscalationSink, config: EscalateConfig, context: ActionContext
 ) -> Response:
+    if ticket.state == "approved" and context.rendered:
+        return Otherwise("block", ticket, "nobody can lift a policy for a prompt that is already rendered")
     if ticket.state == "approved" and context.decision.stage == "prompt":
         if not sink.use(ticket.id):
             return Otherwise("block", ticket, "the approval was used before")

@@ -49,6 +49,8 @@ class Exchange:
     ticket_id: str | None = None
     reviewer: str | None = None
     """Who has decided on the ticket, if anyone has."""
+    error: str | None = None
+    """Why an action failed, if one has."""
     answered_by: str | None = None
     """Who has answered in the model's place, if anyone has."""
     cancellation: Cancellation = field(default_factory=current)

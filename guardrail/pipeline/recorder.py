@@ -139,7 +139,7 @@ class Recorder:
             reviewer=exchange.reviewer,
             answered_by=exchange.answered_by,
             attempts=len(exchange.decisions),
-            error=error or decision.error,
+            error=error or decision.error or exchange.error,
         )
 
 

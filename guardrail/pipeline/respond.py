@@ -151,7 +151,8 @@ class _Turn:
             raise
         except BaseException as error:
             log.warning("action %s failed: %s", name, located(error))
-            self.exchange.warn(f"action `{name}` failed: {outline(error)}")
+            self.exchange.error = f"action `{name}` failed: {outline(error)}"
+            self.exchange.warn(self.exchange.error)
             return Otherwise(rule.settings.on_error if rule else "block")
 
     def gives_way(self, otherwise: Otherwise) -> None:
@@ -159,6 +160,8 @@ class _Turn:
         self.exchange.take(otherwise.ticket)
         if otherwise.reason is not None:
             self.exchange.warn(f"{self.policy}: {otherwise.action} takes over: {otherwise.reason}")
+        if otherwise.failed:
+            self.exchange.error = otherwise.reason
 
     def refusal(self) -> Answer:
         """The policy's message, or the built-in one."""

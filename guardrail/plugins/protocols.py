@@ -61,12 +61,13 @@ class Retry:
 class Otherwise:
     """The action gives up and this other action takes over; `reason` says why, in the decision's warnings.
 
-    `ticket` is the unresolved ticket, if any.
+    `failed`: the reason is an error, which the audit record names. `ticket` is the unresolved ticket, if any.
     """
 
     action: FailureAction
     ticket: Ticket | None = None
     reason: str | None = None
+    failed: bool = False
 
 
 Response: TypeAlias = Answer | Retry | Otherwise

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from guardrail.actions.deliveries import counts
+from guardrail.actions.escalate import QUEUE
+from guardrail.actions.review_queue import ReviewQueue
+from guardrail.errors import EscalationError
 from guardrail.policy.rules import Rule
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ class GuardState(Collector):
         yield from self._reloads()
         yield from self._queue()
         yield from self._audit()
+        yield from self._tickets()
 
     def _policies(self) -> Iterator[Metric]:
         plan = self._guard.active.plan
@@ -89,6 +95,29 @@ class GuardState(Collector):
         yield CounterMetricFamily(
             "guardrail_audit_dropped", "Audit records lost under `on_error: drop`.", value=audit.dropped
         )
+
+    def _tickets(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "guardrail_requests_waiting_for_people",
+            "Requests that wait for a person (`wait_s`).",
+            value=self._guard.tickets.waiting,
+        )
+        queue = self._guard.sinks.get(QUEUE)
+        if isinstance(queue, ReviewQueue):
+            yield from _deliveries(queue)
+
+
+def _deliveries(queue: ReviewQueue) -> Iterator[Metric]:
+    found = GaugeMetricFamily(
+        "guardrail_webhook_tickets",
+        "Tickets that a webhook does not have: waiting, or dead (nobody tries any more).",
+        labels=("state",),
+    )
+    # a queue that cannot be read has no numbers
+    with suppress(EscalationError):
+        for state, count in counts(queue).items():
+            found.add_metric([state], count)
+    yield found
 
 
 def _thresholds(rule: Rule) -> Iterator[tuple[tuple[str, str, str, str], float]]:

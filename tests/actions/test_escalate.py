@@ -110,6 +110,7 @@ def test_a_sink_that_is_down_never_allows_unless_configured(wait_s, otherwise, c
     response = respond(MemoryQueue(failing=True), wait_s=wait_s, otherwise=otherwise)
     assert (response.action, response.ticket) == (otherwise, None)
     assert response.reason.startswith("escalation failed: EscalationError")
+    assert response.failed
     assert "escalation to review-queue failed" in caplog.text
 
 
@@ -189,6 +190,12 @@ def test_an_answer_by_hand_is_the_answer_each_time(held):
 def test_a_denial_stays_one(held):
     held[0].resolve(held[1].id, False, "ann")
     assert again(held, wait_s=5).text == DENIED
+
+
+def test_an_approval_is_not_used_up_where_it_cannot_hold(held):
+    held[0].resolve(held[1].id, True, "ann")
+    assert "already rendered" in again(held, {"rendered": True}).reason
+    assert isinstance(again(held), Retry)
 
 
 def test_an_approval_does_not_bring_back_a_reply_that_was_stopped(held):

@@ -64,6 +64,9 @@ def test_if_it_does_not_answer_otherwise_takes_over_and_says_why(tmp_path, fault
         reply = guard.chat("May I?")
     assert (reply.text, reply.outcome, reply.answered_by) == ("No.", "blocked", None)
     assert "p: block takes over: escalation failed" in reply.decision.warnings[-1]
+    assert [record.error.partition(":")[0] for record in read(tmp_path / "log.jsonl")] == [
+        "escalation failed"
+    ]
     assert "escalation to" in caplog.text
     assert "sk-very-secret" not in caplog.text + str(reply)
 

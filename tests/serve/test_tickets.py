@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from endpoints import said, script, server
 from serving import chat, events
 
 from guardrail.plugins.hookspecs import hookimpl
@@ -57,8 +58,16 @@ def sinks():
 
 
 @pytest.fixture(scope="module")
-def guard(tmp_path_factory, sinks):
-    policies = [escalates("ask"), escalates("wait", wait_s=60)]
+def other_model():
+    """The address of another model, and what it was asked."""
+    with server(script(said("Better not."))) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory, sinks, other_model):
+    model = {"to": {"model": {"base_url": other_model[0], "model": "big"}}}
+    policies = [escalates("ask"), escalates("wait", wait_s=60), escalates("elsewhere", **model)]
     with tiny_guard(tmp_path_factory.mktemp("guard"), {"policies": policies}, [sinks]) as made:
         yield made
 
@@ -132,6 +141,19 @@ async def test_an_answer_by_hand_is_marked_and_is_no_refusal(guard):
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Ask a doctor.", "stop")
     assert response.headers["x-guardrail-answered-by"] == "person"
     assert response.json()["guardrail"]["answered_by"] == "person"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_another_model_answers_and_is_named(guard, other_model, stream):
+    async with clients(guard, "app") as app:
+        response = await app.post(
+            PATH, json={**HELLO, "stream": stream}, headers={"x-guardrail-tags": "elsewhere"}
+        )
+    assert response.headers["x-guardrail-answered-by"] == "model:big"
+    assert "Better not." in response.text
+    assert '"finish_reason":"stop"' in response.text.replace(" ", "")
+    assert "model:big" in response.text
+    assert other_model[1].bodies[-1]["messages"] == HELLO["messages"]
 
 
 async def test_the_second_reviewer_gets_409_and_the_first_is_on_record(guard, sinks):
