@@ -20,6 +20,7 @@ from guardrail.calibration.benign import Benign
 from guardrail.calibration.evidence import Achieved, Evidence
 from guardrail.calibration.slices import Slice
 from guardrail.calibration.values import Calibration
+from guardrail.demo.shipped import other_sizes
 from guardrail.errors import CalibrationError, VectorError
 from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import Threshold
@@ -156,10 +157,7 @@ def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatc
     """Raises VectorError for vectors of another model, unless `allow_mismatch` and the sizes agree."""
     theirs = vectors.provenance.fingerprint
     if not theirs.fits(fingerprint):
-        raise VectorError(
-            f"the vectors were made for a model of {theirs.layers} layers x {theirs.d_model}, "
-            f"this model has {fingerprint.layers} x {fingerprint.d_model}"
-        )
+        raise VectorError(f"the vectors were made for a model of {other_sizes(theirs, fingerprint)}")
     if (different := theirs.differences(fingerprint)) and not allow_mismatch:
         raise VectorError(
             f"the vectors were made for another model (different: {', '.join(different)}); "

@@ -83,13 +83,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
         with _logged():
             build(needed(given))(args=given, prog_name="guardrail")
     except GuardrailError as error:
-        print(error if isinstance(error, DocumentError) else f"error: {error}", file=sys.stderr)
+        print(error if _places(error) else f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, UselessJudge) else 2
     except SystemExit as ending:
         return _ended(ending.code if isinstance(ending.code, int) else int(bool(ending.code)))
     except KeyboardInterrupt:
         return _ended(INTERRUPTED)
     return 0
+
+
+def _places(error: GuardrailError) -> bool:
+    """Whether an error begins with a line of a file, as compilers write it."""
+    return isinstance(error, DocumentError) and error.problems[0].line is not None
 
 
 @contextmanager

@@ -53,6 +53,8 @@ class Checked:
     known: tuple[str, ...] = ()
     """Warnings about the policies, not about this prompt."""
     unreadable: bool = False
+    together: int = 1
+    """The prompts of its batch."""
 
     @property
     def exit_code(self) -> int:
@@ -121,7 +123,10 @@ def _batch(
         # decide the rest of the batch without it
         return [item for prompt in prompts for item in _batch(guard, [prompt], tags, conversation)]
     known = guard.active.plan.warnings
-    return [Checked(prompt, found, known) for prompt, found in zip(prompts, checks, strict=True)]
+    count = len(prompts)
+    return [
+        Checked(prompt, found, known, together=count) for prompt, found in zip(prompts, checks, strict=True)
+    ]
 
 
 def _unreadable(guard: Guard, prompt: InputPrompt, error: PromptError) -> Checked:
@@ -153,9 +158,14 @@ def _print(number: int, item: Checked, as_json: bool) -> None:
     for line in (reason(decision), *notes(decision, item.known)):
         _print_indented(Text(plain(line)))
     if not item.unreadable:
-        timing = item.check.timing
-        _print_indented(Text(f"guard {timing.guard:.2f} ms, prefill {timing.prefill:.1f} ms", "bright_black"))
+        _print_indented(Text(_times(item), "bright_black"))
     console().print()
+
+
+def _times(item: Checked) -> str:
+    timing, count = item.check.timing, item.together
+    prefill = f"prefill {timing.prefill:.1f} ms" + (f" for the batch of {count}" if count > 1 else "")
+    return f"guard {timing.guard:.2f} ms, {prefill}"
 
 
 def _print_indented(what: Table | Text) -> None:

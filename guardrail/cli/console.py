@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 WIDTH = 140
 """Columns if the output is not a terminal, so that tables in files and pipes do not wrap."""
+NARROW = 100
+"""Columns of tables that would grow with the model."""
 
 
 @cache
@@ -69,6 +71,35 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     for row in body:
         table.add_row(*(escape(number(cell)) for cell in row))
     console().print(table)
+
+
+def print_wide(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None, lead: int = 1
+) -> None:
+    """Print a table in parts of at most 100 characters a line; all begin with the first `lead` columns.
+
+    Columns without a value are left out.
+    """
+    body = [tuple(row) for row in rows]
+    filled = [i for i in range(len(columns)) if i < lead or any(number(row[i]) for row in body)]
+    for part in _parts(columns, body, filled[:lead], filled[lead:]):
+        print_table([columns[i] for i in part], [[row[i] for i in part] for row in body], title)
+        title = " "
+
+
+def _parts(
+    columns: Sequence[str], body: Sequence[Sequence[object]], lead: Sequence[int], rest: Sequence[int]
+) -> Iterator[list[int]]:
+    def width(indices: Sequence[int]) -> int:
+        return sum(max(len(columns[i]), *(len(number(row[i])) for row in body)) + 2 for i in indices)
+
+    part = [*lead]
+    for i in rest:
+        if len(part) > len(lead) and width([*part, i]) > NARROW:
+            yield part
+            part = [*lead]
+        part.append(i)
+    yield part
 
 
 def number(value: object) -> str:

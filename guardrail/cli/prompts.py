@@ -10,12 +10,18 @@ from typing import Any, TypeAlias
 
 from guardrail.cli.options import PromptOptions
 from guardrail.errors import ConfigError
+from guardrail.files.json_lines import refuse
 from guardrail.files.json_text import content, decoded, proper
 from guardrail.files.problems import suggest
 from guardrail.types import Message, MessageLike, Messages
 
 STDIN = Path("-")
-KEYS = ("messages", "tags", "conversation")
+KEYS = ("messages", "prompt", "text", "tags", "conversation")
+LABELS = (
+    *("labels", "source", "category", "pair", "group", "split"),
+    *("style", "language", "condition", "expression", "hard_benign"),
+)
+"""What a row for `vectors fit` or `evaluate` says beside its prompt. It is passed over."""
 Content: TypeAlias = "Messages | str"
 
 
@@ -91,7 +97,8 @@ def _behind(first: Message, content: Content) -> Content:
 def from_json_lines(path: Path) -> list[InputPrompt]:
     """Each line is a string, or `{"messages": [...]}`, with `tags` and `conversation` if wanted.
 
-    `-` means standard input. Raises ConfigError with every bad line.
+    A row for `vectors fit` is read without its labels. `-` means standard input. Raises ConfigError with
+    every bad line.
     """
     prompts: list[InputPrompt] = []
     problems: list[str] = []
@@ -101,8 +108,7 @@ def from_json_lines(path: Path) -> list[InputPrompt]:
             prompts += [parsed(name, line)] if line.strip() else []
         except ValueError as error:
             problems.append(f"{name}: {error}")
-    if problems:
-        raise ConfigError("\n".join(problems))
+    refuse(problems)
     return prompts
 
 
@@ -126,17 +132,28 @@ def parsed(name: str, line: bytes) -> InputPrompt:
 
 def _conversation(name: str, row: Mapping[str, Any]) -> InputPrompt:
     for key in row:
-        if key not in KEYS:
-            raise ValueError(f"unknown key `{key}`{suggest(key, KEYS)}")
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise ValueError("`messages` must be a list of objects with `role` and `content`")
+        if key not in (*KEYS, *LABELS):
+            raise ValueError(f"unknown key `{key}`{suggest(key, (*KEYS, *LABELS))}")
     tags, conversation = row.get("tags", []), row.get("conversation")
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise ValueError("`tags` must be a list of strings")
     if not isinstance(conversation, str | None):
         raise ValueError("`conversation` must be a string")
-    return InputPrompt(name=name, content=messages, tags=frozenset(tags), conversation=conversation)
+    return InputPrompt(name=name, content=_said(row), tags=frozenset(tags), conversation=conversation)
+
+
+def _said(row: Mapping[str, Any]) -> Content:
+    given = [key for key in ("messages", "prompt", "text") if key in row]
+    if len(given) != 1:
+        raise ValueError("give one of `messages`, `prompt` and `text`")
+    content = row[given[0]]
+    if given[0] != "messages":
+        if not isinstance(content, str):
+            raise ValueError(f"`{given[0]}` must be a string")
+        return content
+    if not isinstance(content, list) or not all(isinstance(m, dict) for m in content):
+        raise ValueError("`messages` must be a list of objects with `role` and `content`")
+    return content
 
 
 def _kind(value: object) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from guardrail.calibration.values import Calibration
+from guardrail.demo.shipped import other_sizes
 from guardrail.errors import CalibrationError, ConfigError, VectorError
 from guardrail.evaluation import baseline, confusion, detectors
 from guardrail.evaluation.detectors import Detector
@@ -60,10 +61,7 @@ def check_setup(setup: Setup, fingerprint: Fingerprint, material: Material) -> N
     """Raises a ConfigError for vectors or a calibration of another model, unknown traits and bad layers."""
     theirs = setup.vectors.provenance.fingerprint
     if not theirs.fits(fingerprint):
-        raise VectorError(
-            f"the vectors are for {theirs.layers} layers x {theirs.d_model}, "
-            f"this model has {fingerprint.layers} x {fingerprint.d_model}"
-        )
+        raise VectorError(f"the vectors are for {other_sizes(theirs, fingerprint)}")
     if (calibration := setup.calibration) is not None:
         if different := calibration.fingerprint.differences(fingerprint):
             raise CalibrationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ from guardrail.files.problems import suggest
 M = TypeVar("M", bound=BaseModel)
 SHOWN = 20
 """How many problems to list; the rest are only counted."""
+PLACED = re.compile(r"(?P<place>.+?:\d+): (?P<reason>.+)", re.DOTALL)
 
 
 def parse_lines(
@@ -37,11 +39,25 @@ def parse_lines(
     return rows
 
 
-def refuse(problems: Sequence[str]) -> None:
-    """Raises ConfigError if there are any problems."""
+def refuse(problems: Sequence[str], hint: str = "") -> None:
+    """Raises ConfigError if there are any problems, with what can be done about them in the last line."""
     if problems:
-        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise ConfigError("\n".join([*problems[:SHOWN], *more]))
+        found = together(problems)
+        more = [f"... and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        raise ConfigError("\n".join([*found[:SHOWN], *more, *([hint] if hint else [])]))
+
+
+def together(problems: Sequence[str]) -> list[str]:
+    """Problems of several lines with one reason as one problem: the first, and how many more there are."""
+    lines: dict[str, list[str]] = {}
+    for problem in problems:
+        placed = PLACED.fullmatch(problem)
+        lines.setdefault(placed["reason"] if placed else problem, []).append(problem)
+    return [_counted(first, len(rest)) for first, *rest in lines.values()]
+
+
+def _counted(problem: str, more: int) -> str:
+    return f"{problem} (and {more} more line{'s' * (more > 1)})" if more else problem
 
 
 def raw_lines(path: Path) -> list[tuple[str, bytes]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
+from guardrail.demo.shipped import other_sizes
 from guardrail.errors import Problem
 from guardrail.files.problems import suggest, validation_problems
 from guardrail.plugins.protocols import ActionInfo
@@ -89,10 +90,7 @@ class Compiler:
     def _check_fingerprint(self, key: str, theirs: Fingerprint) -> None:
         ours = self.inputs.fingerprint
         if not theirs.fits(ours):
-            shapes = (
-                f"{theirs.layers} layers x {theirs.d_model}, this model has {ours.layers} x {ours.d_model}"
-            )
-            self._problem(f"made for a model of {shapes}", key)
+            self._problem(f"made for a model of {other_sizes(theirs, ours)}", key)
         elif (different := theirs.differences(ours)) == ("weights",) and key in self.inputs.certified:
             if (warning := self.inputs.certified[key]) not in self.warnings:
                 self.warnings.append(warning)

@@ -146,6 +146,29 @@ def test_bad_lines_are_all_reported_with_their_places_before_a_model_is_loaded(t
     assert "did you mean `messages`?" in found[2]
 
 
+def test_a_row_for_fitting_is_read_without_its_labels(loaded, file, capsys):
+    labels = {"labels": {"harm": 1}, "source": "s", "category": "c", "pair": "1", "split": "train"}
+    file.write_text(lines({"prompt": HARMLESS, **labels}, {"messages": CRUEL, **labels}, {"text": HARMLESS}))
+    assert run(["check", "--input", str(file), "--json"]) == 1
+    assert [row["action"] for row in answers(capsys)] == ["allow", "block", "allow"]
+    file.write_text(lines({"prompt": HARMLESS, "text": HARMLESS}, {"prompt": 7}))
+    assert run(["check", "--input", str(file)]) == 2
+    both, number = capsys.readouterr().err.splitlines()
+    assert "give one of `messages`, `prompt` and `text`" in both
+    assert "`prompt` must be a string" in number
+
+
+def test_the_same_problem_of_many_lines_is_said_once(tmp_path, capsys):
+    path = tmp_path / "labelled.jsonl"
+    path.write_text(lines(*[{"prompt": "x", "labelz": {}}] * 50))
+    assert run(["check", "--input", str(path)]) == 2
+    reason = "unknown key `labelz`; did you mean `labels`?"
+    assert capsys.readouterr().err == f"error: {path}:1: {reason} (and 49 more lines)\n"
+    out = tmp_path / "v.safetensors"
+    assert run(["vectors", "fit", "--data", str(path), "--out", str(out)]) == 2
+    assert f"{path}:1: {reason} (and 49 more lines)\n--skip-invalid" in capsys.readouterr().err
+
+
 def test_the_standard_input_is_a_file_too(loaded, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines(HARMLESS).encode())))
     assert run(["check", "--input", "-", "--json"]) == 0
@@ -158,7 +181,7 @@ def test_the_standard_input_is_a_file_too(loaded, monkeypatch, capsys):
         ([], "no prompts"),
         (["--input", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
         (["hi", "--model", "somebody/model"], "no policies were given"),
-        (["hi", "--policies", "nowhere.yaml"], "nowhere.yaml"),
+        (["hi", "--policies", "nowhere.yaml"], "error: nowhere.yaml: "),
         (["hi", "--nonsense"], "No such option"),
         (["hi\udcff"], "an argument is not valid Unicode"),
     ],
@@ -175,6 +198,13 @@ def test_batches_give_every_prompt_its_own_decision(loaded, file, capsys):
     file.write_text(lines(*prompts))
     assert run(["check", "--input", str(file), "--json"]) == 1
     assert [row["action"] for row in answers(capsys)] == ["allow", "block"] * (verb.BATCH + 1)
+
+
+def test_the_time_of_a_batch_is_said_to_be_the_batchs(loaded, file, capsys):
+    assert run(["check", "--input", str(file)]) == 1
+    assert capsys.readouterr().out.count(" ms for the batch of 2\n") == 2
+    assert run(["check", HARMLESS]) == 0
+    assert "for the batch" not in capsys.readouterr().out
 
 
 def test_tags_of_the_command_and_of_the_line_reach_the_policies(tmp_path, file, capsys):

@@ -68,7 +68,11 @@ def test_a_second_fit_reads_nothing_again(tmp_path, capsys, data):
     layers = {layer for c in made.provenance.fits["harm"].candidates for layer, _ in c.places}
     assert layers == {2, 3}
     assert run(["vectors", "show", str(two)]) == 0
-    assert "candidates" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "candidates" in shown
+    assert "pairs kept" not in shown, "the evidence of extractions"
+    assert fit(data, two, "--method", "difference", "--layers", "2", "--force") == 0
+    assert TraitVectors.load(two).sha256 != made.sha256
 
 
 @pytest.mark.parametrize(

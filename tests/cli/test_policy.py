@@ -54,7 +54,7 @@ def test_a_wrong_file_is_2_with_every_problem_and_no_traceback(folder, name, cap
     assert run(["policy", "validate", *paper(folder, name)]) == 2
     captured = capsys.readouterr()
     expected = (CASES / f"{name}.txt").read_text().splitlines()
-    lines = captured.err.strip().splitlines()
+    lines = captured.err.removeprefix("error: ").strip().splitlines()
     assert len(lines) == len(expected)
     assert all(line.startswith(str(folder / f"{name}.yaml:")) for line in lines)
     assert captured.out == ""
@@ -202,7 +202,8 @@ def test_traits_show(capsys):
 def test_an_unknown_trait_is_2_with_a_suggestion(capsys):
     assert run(["traits", "show", "evli"]) == 2
     assert (
-        capsys.readouterr().err == "evli: there is no trait definition of this name; did you mean `evil`?\n"
+        capsys.readouterr().err
+        == "error: evli: there is no trait definition of this name; did you mean `evil`?\n"
     )
 
 

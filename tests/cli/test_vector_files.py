@@ -7,6 +7,7 @@ import pytest
 
 from guardrail import demo
 from guardrail.cli import run
+from guardrail.testing import hand_made_vectors, tiny_fingerprint
 from guardrail.vectors.values import TraitVectors
 
 BUILT_IN = TraitVectors.load(demo.VECTORS)
@@ -44,8 +45,10 @@ def test_an_import_needs_a_trait_for_each_file_and_overwrites_nothing(tmp_path, 
     assert "named twice" in capsys.readouterr().err
     assert run([*twice, "--trait", "a", "--trait", "b"]) == 0
     assert list(TraitVectors.load(back)) == ["a", "b"]
-    assert run([*twice, "--trait", "a", "--trait", "b"]) == 2
-    assert "exists" in capsys.readouterr().err
+    assert run([*twice, "--trait", "a", "--trait", "c"]) == 2
+    assert "exists; nothing was written" in capsys.readouterr().err
+    assert run([*twice, "--trait", "a", "--trait", "c", "--force"]) == 0
+    assert list(TraitVectors.load(back)) == ["a", "c"]
 
 
 def test_a_fingerprint_stands_in_for_the_model(tmp_path, capsys):
@@ -54,6 +57,27 @@ def test_a_fingerprint_stands_in_for_the_model(tmp_path, capsys):
     arguments = ["vectors", "import", str(out), "--trait", "a", "--out", str(back)]
     assert run([*arguments, "--model", "no/such-model", "--fingerprint", str(demo.FINGERPRINT)]) == 0
     assert TraitVectors.load(back).provenance.fingerprint == BUILT_IN.provenance.fingerprint
+
+
+def test_vectors_of_another_model_than_the_built_in_one_say_what_to_name(tmp_path, capsys):
+    path = tmp_path / "v.safetensors"
+    hand_made_vectors().save(path)
+    assert run(["vectors", "project", "hi", "--vectors", str(path)]) == 2
+    told = "4 layers x 32, this model has 8 x 160, the built-in `demo`; name yours with --model"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("traits", [("one",), tuple("trait-number-" + c for c in "abcdefghij")])
+def test_tables_of_many_layers_and_traits_stay_within_100_columns(tmp_path, capsys, traits):
+    path = tmp_path / "v.safetensors"
+    hand_made_vectors(traits, tiny_fingerprint(layers=30)).save(path)
+    assert run(["vectors", "show", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 100
+    heads = [line.split()[2:] for line in shown.splitlines() if line.startswith("trait  ")]
+    assert [layer for head in heads for layer in head] == [str(layer) for layer in range(31)]
+    assert ("cosine" in shown) == (len(traits) > 1)
+    assert "pairs kept" not in shown
 
 
 def test_vectors_show_what_they_rest_on_and_warn_of_shaky_ones(tmp_path, capsys):

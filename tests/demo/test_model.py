@@ -24,6 +24,7 @@ from guardrail.demo.making.evaluation.steering import CAPPED, MIDDLE, always
 from guardrail.demo.making.goals import goals
 from guardrail.demo.making.runner import Runner
 from guardrail.demo.recognise import recognise
+from guardrail.demo.shipped import load_fingerprint
 from guardrail.guard import Guard
 from guardrail.policy.steering import build_steering
 from guardrail.traits import TraitDefinition, load_definition
@@ -68,7 +69,7 @@ def test_checksums_match():
 
 def test_files_belong_together(runner: Runner, vectors: TraitVectors):
     identity = runner.subject.fingerprint
-    assert identity == files.load_fingerprint() == vectors.provenance.fingerprint
+    assert identity == load_fingerprint() == vectors.provenance.fingerprint
     calibration = Calibration.load(demo.CALIBRATION)
     assert calibration.fingerprint == identity
     assert calibration.vectors_sha256 == vectors.sha256

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
 
 COLUMN = "prompt"
-LABELLED = ("labels", "source", "category", "pair", "group", "split")
-"""What else a row for `vectors fit` may say."""
 
 
 def read_files(options: SampleOptions) -> dict[str | None, BenignFile]:
@@ -128,22 +125,18 @@ def _json_lines(path: Path, name: str) -> Iterator[Row]:
 
 def _attempt(name: str, line: bytes) -> Messages | str | Exception:
     try:
-        prompt: InputPrompt = parsed(name, _unlabelled(line))
+        _check_labels(line)
+        return parsed(name, line).content
     except ValueError as error:
         return error
-    return prompt.content
 
 
-def _unlabelled(line: bytes) -> bytes:
-    """A line of a file for `vectors fit` without its labels. Raises ValueError if one of them is 1."""
+def _check_labels(line: bytes) -> None:
+    """Raises ValueError for a line of a file for `vectors fit` with a label that is 1."""
     row = decoded(line)
-    if not (isinstance(row, dict) and isinstance(row.get("labels"), dict)):
-        return line
-    if shown := [str(name) for name, label in row["labels"].items() if label]:
+    labels = row.get("labels") if isinstance(row, dict) else None
+    if isinstance(labels, dict) and (shown := [str(name) for name, label in labels.items() if label]):
         raise ValueError(f"labelled `{shown[0]}`: a calibration takes harmless prompts only")
-    turns = {key: value for key, value in row.items() if key not in LABELLED}
-    bare = next((turns[key] for key in ("prompt", "text") if key in turns), turns)
-    return json.dumps(bare).encode()
 
 
 def _text(path: Path, name: str) -> Iterator[Row]:

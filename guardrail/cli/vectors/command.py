@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from guardrail.cli.console import print_json, print_table
+from guardrail.cli.console import print_json, print_table, print_wide
 from guardrail.cli.models import load_vectors, open_guard
 from guardrail.cli.options import (
     DEMO,
@@ -99,9 +99,10 @@ def _print_described(vectors: TraitVectors) -> None:
     )
     layers = [str(row) for row in range(model.layers + 1)]
     rows = [(n, v.layer, *(_norms(vectors, n))) for n, v in vectors.items()]
-    print_table(("trait", "auto", *layers), rows, title="\nnorm of the steering vector at each layer")
-    cosines = [(n, *row.values()) for n, row in _cosines(vectors).items()]
-    print_table(("", *vectors), cosines, title="\ncosine at the row's chosen layer")
+    print_wide(("trait", "auto", *layers), rows, "\nnorm of the steering vector at each layer", lead=2)
+    if len(vectors) > 1:
+        cosines = [(n, *row.values()) for n, row in _cosines(vectors).items()]
+        print_wide(("", *vectors), cosines, "\ncosine at the row's chosen layer")
     typer.echo()
     print_evidence(vectors)
     for name, vector in vectors.items():

@@ -46,19 +46,20 @@ class ImportOptions:
             max=-1, help="Token to take of a .pt tensor [positions, L, d_model]; -1 is the prompt's last."
         ),
     ] = None
+    force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False
 
 
 @takes_options
 def import_(
     given: ImportOptions, model: ModelOptions, stand_in: FingerprintOption, output: OutputOptions
 ) -> None:
-    """Read other tools' vector files into one of guardrail's. Never unpickles or overwrites anything."""
+    """Read other tools' vector files into one of guardrail's. Never unpickles anything."""
     from guardrail.vectors.formats import Place, format_of, import_vectors
 
     pairs, out = _paired(given.files, given.trait), given.out
     for path in given.files:
         format_of(path)
-    check_new(out)
+    check_new(out, given.force)
     place = Place(layer=given.layer, token=given.token)
     vectors = import_vectors(pairs, fingerprint_of(model, stand_in.fingerprint), given.first_block, place)
     vectors.save(out)

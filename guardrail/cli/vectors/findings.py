@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import errors, print_json, print_table, warn
+from guardrail.cli.console import errors, print_json, print_wide, warn
 from guardrail.errors import ExtractionError
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ def _doubts(vectors: TraitVectors) -> Iterator[str]:
 
 def print_evidence(vectors: TraitVectors) -> None:
     """What the vectors that were extracted rest on; nothing for others."""
-    judged = {name: one for name, one in vectors.provenance.traits.items() if one.detection_auroc}
+    made = vectors.provenance
+    judged = {name: one for name, one in made.traits.items() if one.detection_auroc and name not in made.fits}
     if not judged:
         return
     scores = ("score with", "without", "plain")
     columns = ("trait", "pairs kept", "of", "by chance", *scores, "with - without", "split half")
     columns = (*columns, "auroc", "others", "at layer", "numeric mass")
-    print_table(columns, [(name, *_row(source)) for name, source in judged.items()])
+    print_wide(columns, [(name, *_row(source)) for name, source in judged.items()])
     typer.echo(
         "score: mean judged score with instructions for the trait, against it, and without a system prompt. "
         "by chance: pairs that are kept at most (99 %) if the two sides are shuffled. "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import print_json
+from guardrail.cli.console import note, print_json
 from guardrail.cli.models import load_subject, sleep_while_waiting
 from guardrail.cli.options import ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
@@ -97,6 +97,7 @@ def _without_benign(given: Prepared, seed: int) -> tuple[Prepared, str]:
     from guardrail.extract.fit.set_aside import set_aside
 
     parted = set_aside(given, seed)
+    note(parted.describe(len(given.rows)))
     return replace(prepare(parted.rest, given.traits), repeated=given.repeated), parted.lines()
 
 
@@ -106,7 +107,7 @@ def _refuse(problems: Sequence[str], skip: bool) -> None:
     if skip and problems:
         print(f"left out {len(problems)} prompts that cannot be read, such as {problems[0]}", file=sys.stderr)
     elif problems:
-        refuse([*problems, "--skip-invalid leaves such prompts out"] if len(problems) < 20 else problems)
+        refuse(problems, "--skip-invalid leaves such prompts out")
 
 
 def _with_system(rows: Sequence[LabelledPrompt], system: str | None) -> list[LabelledPrompt]:

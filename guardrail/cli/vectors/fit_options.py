@@ -46,6 +46,12 @@ class LabelledOptions(SystemOption):
         Option(help="CSV column of a label (1, 0 or empty), or TRAIT=COLUMN. May be repeated."),
     ] = None
     source_column: Annotated[str | None, Option(help="CSV column of the sources.")] = None
+    category_column: Annotated[
+        str | None, Option(help="CSV column of the kinds of prompts within a source.")
+    ] = None
+    group_column: Annotated[
+        str | None, Option(help="CSV column of groups; prompts of one group are held out together.")
+    ] = None
     split_column: Annotated[str | None, Option(help="CSV column with train or validation.")] = None
     max_prompts: Annotated[
         int | None, Option(min=1, help="Maximum number of prompts, drawn evenly from sources and labels.")
@@ -61,6 +67,8 @@ class LabelledOptions(SystemOption):
             prompt=self.prompt_column,
             labels={trait: column or trait for trait, _, column in pairs},
             source=self.source_column,
+            category=self.category_column,
+            group=self.group_column,
             split=self.split_column,
         )
 
@@ -133,12 +141,12 @@ class FittedOptions:
         ),
     ] = None
     fpr: Annotated[float, Option(help="With --policy: false-positive rate of each policy.")] = 0.01
+    force: Annotated[bool, Option("--force", help="Replace files that exist.")] = False
 
     def __post_init__(self) -> None:
-        check_new(self.out)
-        for path in (self.policy, self.benign_out):
+        for path in (self.out, self.policy, self.benign_out):
             if path is not None:
-                check_new(path)
+                check_new(path, self.force)
         if not 0 < self.fpr < 1:
             raise ConfigError(f"--fpr must be between 0 and 1, not {self.fpr}")
 

@@ -37,9 +37,10 @@ class NewFileOptions:
         Path | None,
         Option(help="Folder for intermediate results, to resume from. Default: next to --out."),
     ] = None
+    force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False
 
     def __post_init__(self) -> None:
-        check_new(self.out)
+        check_new(self.out, self.force)
 
     def folder(self, suffix: str) -> Path:
         """The folder that keeps results."""
@@ -58,10 +59,11 @@ class ChosenFileOptions:
         Path | None,
         Option(help="Folder for intermediate results, to resume from. Default: next to --out."),
     ] = None
+    force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False
 
     def __post_init__(self) -> None:
         if self.out is not None:
-            check_new(self.out)
+            check_new(self.out, self.force)
 
     def written(self) -> Path:
         """The file to write. Raises ConfigError if none is named."""
@@ -70,10 +72,12 @@ class ChosenFileOptions:
         return self.out
 
 
-def check_new(out: Path) -> None:
-    """Raises ConfigError for a file that exists already, or cannot be made."""
-    if out.exists():
-        raise ConfigError(f"{out} exists; nothing was written")
+def check_new(out: Path, force: bool) -> None:
+    """Raises ConfigError for a file that cannot be made, or exists and is not to be replaced."""
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder")
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; nothing was written. Name another file, or replace it with --force")
     if not out.parent.is_dir():
         raise ConfigError(f"{out.parent} is not a folder")
 

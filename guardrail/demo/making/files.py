@@ -11,11 +11,6 @@ from guardrail.demo.generator import Conversation
 from guardrail.types import Fingerprint
 
 
-def load_fingerprint() -> Fingerprint:
-    """The fingerprint of the shipped model, without loading it."""
-    return Fingerprint(**json.loads(FINGERPRINT.read_text(encoding="utf-8")))
-
-
 def save_fingerprint(fingerprint: Fingerprint) -> None:
     """Writes it as JSON."""
     FINGERPRINT.write_text(json.dumps(asdict(fingerprint), indent=2) + "\n", encoding="utf-8")

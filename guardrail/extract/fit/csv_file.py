@@ -23,11 +23,19 @@ class Columns:
     prompt: str = "prompt"
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     source: str | None = None
+    category: str | None = None
+    group: str | None = None
     split: str | None = None
+
+    @property
+    def others(self) -> dict[str, str]:
+        """Columns by the key of a line of JSON that says the same."""
+        found = {key: getattr(self, key) for key in ("source", "category", "group", "split")}
+        return {key: column for key, column in found.items() if column}
 
     def names(self) -> list[str]:
         """All columns that are read."""
-        return [self.prompt, *self.labels.values(), *(c for c in (self.source, self.split) if c)]
+        return [self.prompt, *self.labels.values(), *self.others.values()]
 
 
 def csv_rows(path: Path, columns: Columns) -> list[tuple[str, Row]]:
@@ -66,15 +74,11 @@ def values_of(row: Row, columns: Columns) -> dict[str, object]:
     if None in row or None in row.values():
         raise ValueError("the row has another number of cells than the header")
     cells = {name: row[name] or "" for name in columns.names()}
-    values: dict[str, object] = {
+    return {
         "prompt": cells[columns.prompt],
         "labels": {trait: _label(column, cells[column]) for trait, column in columns.labels.items()},
+        **{key: cells[column] for key, column in columns.others.items() if cells[column]},
     }
-    if columns.source:
-        values["source"] = cells[columns.source]
-    if columns.split and cells[columns.split]:
-        values["split"] = cells[columns.split]
-    return values
 
 
 def _label(column: str, cell: str) -> int | None:

@@ -24,6 +24,14 @@ class Parted:
     rest: tuple[LabelledPrompt, ...]
     aside: tuple[LabelledPrompt, ...]
 
+    def describe(self, given: int) -> str:
+        """What became of the prompts, for people."""
+        lost = given - len(self.rest) - len(self.aside)
+        text = f"{len(self.aside)} harmless prompts are set aside, {len(self.rest)} are fitted on"
+        if not lost:
+            return text
+        return f"{text}; {lost} have no part: nearly the same as one set aside, or of its `group` or `pair`"
+
     def lines(self) -> str:
         """The prompts set aside, as `guardrail calibrate --benign` reads them."""
         turns = [[message.as_dict() for message in row.messages] for row in self.aside]

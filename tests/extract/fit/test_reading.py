@@ -85,6 +85,14 @@ def test_parts_come_from_the_rows_or_from_a_file(tmp_path):
         read(write_lines(tmp_path / "t.jsonl", line("a", "train")))
 
 
+def test_categories_and_groups_of_a_csv_file(tmp_path):
+    path = write_lines(tmp_path / "x.csv", "prompt,bad,kind,twin", "one,1,k,7", "two,0,,7", "three,0,l,")
+    found = read(path, columns=Columns(labels={"harm": "bad"}, category="kind", group="twin"))
+    assert [(row.category, row.group) for row in found.rows] == [("k", "7"), ("", "7"), ("l", "")]
+    with pytest.raises(ConfigError, match="no column `twins`; did you mean `twin`"):
+        read(path, columns=Columns(labels={"harm": "bad"}, group="twins"))
+
+
 def test_columns_of_a_csv_file(tmp_path):
     path = write_lines(
         tmp_path / "x.csv",

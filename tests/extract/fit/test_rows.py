@@ -155,5 +155,14 @@ def test_harmless_prompts_are_set_aside_without_what_is_near_to_them():
     assert [json.loads(line) for line in parted.lines().splitlines()] == [
         {"messages": [{"role": "user", "content": row.messages[0].content}]} for row in parted.aside
     ]
+    assert parted.describe(602).startswith(
+        f"125 harmless prompts are set aside, {len(parted.rest)} are fitted"
+    )
+    twins = prepare([replace(row, group=f"{i // 2}") for i, row in enumerate(rows(600))])
+    parted = set_aside(twins, 0)
+    lost = 600 - 125 - len(parted.rest)
+    assert lost >= 125, "the harmful twin of each that is set aside"
+    text = f"{lost} have no part: nearly the same as one set aside, or of its `group` or `pair`"
+    assert parted.describe(600).endswith(text)
     with pytest.raises(ConfigError, match="40 harmless prompts without tools are too few to set 125 aside"):
         set_aside(prepare(rows(80)), 0)
