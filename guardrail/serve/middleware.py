@@ -6,6 +6,7 @@ Needs nothing but starlette, which FastAPI brings along.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from re import Pattern
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from guardrail.errors import GuardClosed, GuardrailError, PromptError, QueueFull
+from guardrail.errors import ConfigError, GuardClosed, GuardrailError, PromptError, QueueFull
 from guardrail.files.json_text import decoded
 from guardrail.pipeline.options import RequestOptions
 from guardrail.pipeline.ruling import Ruling
@@ -46,6 +47,7 @@ class GuardMiddleware:
     guard: the guard of the model that reads. prompts: where the prompt is in the JSON body, by path as in
         FastAPI: a dotted path such as `messages` or `input.0.text`, or a function of the parsed body. The
         prompt is a text, or messages as in the OpenAI API.
+        Raises ConfigError for a path without a slash in front.
     refused: makes the response to a prompt that is refused. about: tags and conversation of a connection.
     max_body: bytes that a body may have.
     """
@@ -62,8 +64,7 @@ class GuardMiddleware:
     ) -> None:
         self._app, self._guard, self._refused, self._about, self._limit = app, guard, refused, about, max_body
         self._finders = [
-            (compile_path(path)[0], where if callable(where) else _at(where))
-            for path, where in prompts.items()
+            (_pattern(path), where if callable(where) else _at(where)) for path, where in prompts.items()
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,7 +80,7 @@ class GuardMiddleware:
     def _finder(self, scope: Scope) -> Finder | None:
         if scope["type"] not in ("http", "websocket") or scope.get("method") in ("OPTIONS", "HEAD"):
             return None
-        path = _path(scope)
+        path = _bare(_path(scope))
         return next((finder for pattern, finder in self._finders if pattern.match(path)), None)
 
     async def _answer(self, finder: Finder, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,6 +108,18 @@ def _path(scope: Scope) -> str:
     """Below the path under which the application is mounted."""
     path, root = scope["path"], scope.get("root_path", "")
     return path[len(root) :] if path.startswith(f"{root}/") else path
+
+
+def _pattern(path: str) -> Pattern[str]:
+    """Raises ConfigError for a path that no request has."""
+    if not path.startswith("/"):
+        raise ConfigError(f"a path begins with a slash: `/{path}`, not `{path}`")
+    return compile_path(_bare(path))[0]
+
+
+def _bare(path: str) -> str:
+    """Without slashes at the end: applications redirect from one form to the other, or take both."""
+    return path.rstrip("/") or "/"
 
 
 class _Gone(Exception):

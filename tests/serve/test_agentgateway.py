@@ -39,6 +39,8 @@ async def test_a_gateways_prompt_that_cannot_be_read_is_rejected(client, prompt)
         ("/response", {"body": {"choices": []}}),
         ("/response", {"body": {"choices": [{"message": {"role": "assistant", "content": None}}]}}),
         ("/response", {"body": {"choices": [{"message": {"role": "assistant", "content": "Paris."}}]}}),
+        ("/response", {"body": {"choices": [{"message": {"role": "model", "content": "Paris."}}]}}),
+        ("/response", {"body": {"choices": [{"message": {"role": "user", "content": "Paris."}}]}}),
     ],
 )
 async def test_what_is_no_verdict_is_a_failure_for_the_gateway(client, path, body):

@@ -63,6 +63,12 @@ async def test_everything_in_the_request_is_read_or_refused(client, fields):
     assert (await client.post(LITELLM, json=fields)).json()["action"] == "BLOCKED"
 
 
+async def test_calls_of_tools_that_are_no_list_are_refused(client):
+    turns = [{"role": "user", "content": "Hello", "tool_calls": 5}]
+    answer = (await client.post(LITELLM, json=litellm(structured_messages=turns, tool_calls=[{}]))).json()
+    assert answer["action"] == "BLOCKED"
+
+
 async def test_who_asks_is_told_what_could_not_be_read(client):
     answer = (await client.post(LITELLM, json=litellm(ALLOWED, images=["https://x.org/a.png"]))).json()
     assert "`request_images` of a message cannot be read" in answer["blocked_reason"]
@@ -127,6 +133,7 @@ async def test_a_prompt_that_cannot_be_read_is_blocked_whatever_litellm_does_on_
         litellm(ALLOWED, input_type="both"),
         litellm(ALLOWED, structured_messages={"role": "user"}),
         litellm(ALLOWED, structured_messages=["Hello"]),
+        litellm(structured_messages=[{"role": "user", "tool_calls": 5}], tool_calls=5),
         [litellm(ALLOWED)],
         "Hello",
     ],

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from guardrail.errors import ConfigError
 from guardrail.pipeline.options import RequestOptions
 from guardrail.serve.middleware import GuardMiddleware
 
@@ -166,6 +167,17 @@ async def test_a_guard_that_is_closed_lets_nothing_through(tmp_path):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url="http://x") as http:
         assert (await http.post("/chat", json=HELLO)).status_code == 503
     assert seen == []
+
+
+@pytest.mark.parametrize(("listed", "asked"), [("/rooms/{room}/say/", "/rooms/a/say"), ("/chat", "/chat/")])
+def test_a_slash_at_the_end_makes_no_hole(blocking, listed, asked):
+    client, seen = chatbot(blocking, {listed: "messages"})
+    assert (client.post(asked, json=HELLO).status_code, seen) == (403, [])
+
+
+def test_a_path_that_no_request_has_is_an_error(blocking):
+    with pytest.raises(ConfigError, match="`/chat`"):
+        GuardMiddleware(FastAPI(), blocking, {"chat": "messages"})
 
 
 def test_it_needs_nothing_but_starlette():

@@ -117,7 +117,8 @@ def router(service: Service) -> APIRouter:
     @routes.post("/response", response_model_exclude_none=True)
     async def reply(body: ResponseRequest, request: Request) -> Answer:
         service.check_right(request, "ask")
-        replies = [[choice.message.message()] for choice in body.body.choices]
+        # whatever a provider calls the model that replies
+        replies = [[choice.message.message() | {"role": "assistant"}] for choice in body.body.choices]
         if not replies:
             raise ApiError(400, "There are no choices to read.", code="empty", param="body.choices")
         service.check_messages(len(replies))

@@ -66,7 +66,8 @@ class GuardrailRequest(BaseModel):
 
     def _loose_calls(self, turns: Sequence[Turn]) -> list[str]:
         """Tool calls that are in no message, as text."""
-        known = [call for turn in turns for call in turn.get("tool_calls") or []]
+        lists = [turn.get("tool_calls") for turn in turns]
+        known = [call for calls in lists if isinstance(calls, list) for call in calls]  # pyright: ignore[reportUnknownVariableType]
         return [json.dumps(call, ensure_ascii=False) for call in self.tool_calls or [] if call not in known]
 
     def _unread(self, tools: Sequence[Tool]) -> dict[str, Any]:
