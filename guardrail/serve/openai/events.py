@@ -13,6 +13,8 @@ from starlette.types import Receive, Scope, Send
 from guardrail.serve.errors import explained
 
 DONE = "data: [DONE]\n\n"
+BREAKS = {ord(character): f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+"""Line breaks of Unicode, which JSON leaves as they are. Many clients end a line of an event there."""
 
 
 class EventStream(StreamingResponse):
@@ -35,7 +37,7 @@ class EventStream(StreamingResponse):
 
 def event(data: BaseModel) -> str:
     """One event. Fields that were not set are left out."""
-    return f"data: {data.model_dump_json(exclude_unset=True)}\n\n"
+    return f"data: {data.model_dump_json(exclude_unset=True).translate(BREAKS)}\n\n"
 
 
 async def with_errors(events: AsyncIterator[str]) -> AsyncGenerator[str]:
