@@ -57,6 +57,7 @@ class Body(BaseModel):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
 
     def check_idle(self) -> None:
         """Raises ApiError for a field that asks for something that the server does not do."""
