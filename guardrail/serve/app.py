@@ -19,6 +19,7 @@ from guardrail.serve.observation import Observed
 from guardrail.serve.openai import chat, completions, models, responses
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
+from guardrail.serve.verdict import HEADERS
 
 ROUTERS = (
     chat.router,
@@ -60,7 +61,11 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
     app.add_middleware(Keys, keys=settings.keys, open=open_paths)
     if settings.origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["retry-after", *HEADERS],
         )
     app.add_middleware(Observed, metrics=Metrics.of(guard))
     guard.active.plugins.extend_app(app)

@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from guardrail.files.decision_rows import decision_row, response_row
-from guardrail.types import ALLOW, Decision, Reply, Timing
+from guardrail.types import ALLOW, Decision, Reply, Status, Timing
 
 if TYPE_CHECKING:
     from guardrail.pipeline.ruling import Ruling
     from guardrail.pipeline.stream import ReplyStream
+
+
+HEADERS = tuple(
+    f"x-guardrail-{part}"
+    for part in ("action", "policy", "status", "audit-id", "ticket-id", "answered-by", "ms")
+)
 
 
 class Wishes(BaseModel):
@@ -77,35 +83,37 @@ class Verdict:
         return cls(ruling.audit_id, decisions, ruling.timing, ticket_id=ruling.ticket_id)
 
     @property
+    def every(self) -> Sequence[Decision]:
+        """The decisions on the prompt, then the one on the reply, if there is one."""
+        return (*self.decisions, *([self.reply_decision] if self.reply_decision else []))
+
+    @property
+    def status(self) -> Status:
+        """`error` if any decision failed, even if others did not: policies may have let the prompt pass."""
+        return "error" if any(one.status == "error" for one in self.every) else self.telling.status
+
+    @property
     def telling(self) -> Decision:
         """The last decision that was more than to allow; if there is none, the last one."""
-        every = [*self.decisions, *([self.reply_decision] if self.reply_decision else [])]
-        return next((decision for decision in reversed(every) if decision.action != ALLOW), every[-1])
+        stronger = (decision for decision in reversed(self.every) if decision.action != ALLOW)
+        return next(stronger, self.every[-1])
 
     @property
     def headers(self) -> dict[str, str]:
         """Of the response."""
-        decision = self.telling
-        found = {
-            "x-guardrail-action": decision.action,
-            "x-guardrail-policy": decision.policy or "",
-            "x-guardrail-status": decision.status,
-            "x-guardrail-audit-id": self.audit_id,
-            "x-guardrail-ticket-id": self.ticket_id or "",
-            "x-guardrail-answered-by": self.answered_by or "",
-            "x-guardrail-ms": f"{self.timing.guard:.3f}",
-        }
-        return {name: _header(value) for name, value in found.items() if value}
+        decision, by, ms = self.telling, self.answered_by, f"{self.timing.guard:.3f}"
+        values = (decision.action, decision.policy, self.status, self.audit_id, self.ticket_id, by, ms)
+        return {name: _header(value) for name, value in zip(HEADERS, values, strict=True) if value}
 
     def field(self, whole: bool) -> GuardrailField | None:
         """The field of the body: only for what was more than allowed, or if the whole decision is wanted."""
         decision = self.telling
-        if not whole and (decision.action, decision.status) == (ALLOW, "evaluated"):
+        if not whole and (decision.action, self.status) == (ALLOW, "evaluated"):
             return None
         return GuardrailField(
             action=decision.action,
             policy=decision.policy,
-            status=decision.status,
+            status=self.status,
             audit_id=self.audit_id,
             ticket_id=self.ticket_id,
             answered_by=self.answered_by,

@@ -10,6 +10,8 @@ from tiny import policy
 from guardrail.demo.prompts import TOUR
 from guardrail.serve.app import create_app
 from guardrail.serve.settings import ServerSettings
+from guardrail.serve.verdict import Verdict
+from guardrail.types import Decision, Timing
 
 PATH = "/v1/chat/completions"
 STOPS = {stop.expected: stop.messages for stop in TOUR}
@@ -51,6 +53,14 @@ async def test_a_system_or_developer_turn_and_earlier_turns_are_read(client):
         turns = [first, {"role": "user", "content": "Hello"}, said, CRUEL[1]]
         response = await client.post(PATH, json=chat(turns))
         assert response.headers["x-guardrail-action"] == "block"
+
+
+@pytest.mark.parametrize(("prompt", "reply"), [("error", "evaluated"), ("evaluated", "error")])
+def test_an_error_that_policies_let_pass_never_looks_evaluated(prompt, reply):
+    decisions = [Decision(status=prompt)]
+    verdict = Verdict("id", decisions, Timing(), Decision(status=reply, stage="response"))
+    assert verdict.headers["x-guardrail-action"] == "allow"
+    assert verdict.headers["x-guardrail-status"] == verdict.field(whole=False).status == "error"
 
 
 @pytest.fixture
