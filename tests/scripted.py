@@ -1,5 +1,7 @@
 """A model that says what a test wants it to say."""
 
+import re
+
 from guardrail.testing import tiny_model, tiny_tokenizer
 
 OFFER = (
@@ -11,8 +13,11 @@ CALLS = "{% for call in message['tool_calls'] or [] %}{{ call['function'] | tojs
 
 def scripted(text):
     """A tiny model that says this, whatever it is asked, and its tokenizer, whose template knows tools."""
-    tokenizer, model = tiny_tokenizer(), tiny_model(max_position_embeddings=2048)
-    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    tokenizer, words = tiny_tokenizer(), re.findall(r"\s*\S+", text)
+    # words as tokens: there are fewer of them than bytes
+    tokenizer.add_tokens(sorted(set(words)))
+    model = tiny_model(vocab_size=len(tokenizer), max_position_embeddings=2048)
+    ids = [*tokenizer.convert_tokens_to_ids(words), tokenizer.eos_token_id]
     # a token gets the higher a bias, the more of the script before it has been said
     model.generation_config.sequence_bias = [[ids[: i + 1], 1e3 * (i + 1)] for i in range(len(ids))]
     tokenizer.chat_template = OFFER + tokenizer.chat_template.replace(

@@ -45,6 +45,8 @@ class Replying:
 
     def _ends(self) -> frozenset[int]:
         """The tokens that end a reply: the model's own, and special ones that are a stop text."""
+        if not self.sampling.stops:
+            return self.local.end_tokens
         tokenizer = self.local.tokenizer
         special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
         return self.local.end_tokens | {token for text, token in special if text in self.sampling.stops}
