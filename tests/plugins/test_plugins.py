@@ -386,8 +386,9 @@ def test_hook_guardrail_engine():
 
 def test_hook_guardrail_startup():
     started = []
-    Plugins([plugin(guardrail_startup=lambda guard: started.append(guard))]).startup("guard")
-    assert started == ["guard"]
+    guard = SimpleNamespace(sinks={}, active=SimpleNamespace(plan=hand_made_plan()))
+    Plugins([plugin(guardrail_startup=lambda guard: started.append(guard))]).startup(guard)
+    assert started == [guard]
 
 
 def test_hook_guardrail_cli():
