@@ -10,7 +10,8 @@ from torch import nn
 from guardrail import Guard
 from guardrail.engines.transformers.watch import Watch
 from guardrail.errors import PolicyError
-from guardrail.testing import tiny_model
+from guardrail.testing import tiny_model, tiny_tokenizer
+from guardrail.types import Message
 
 
 def layer(model, number=2):
@@ -73,6 +74,34 @@ def test_whatever_a_forward_pass_uses_is_watched(name):
     with torch.no_grad():
         CHANGES[name](model)
     assert watch.change()
+
+
+def with_another_template(tokenizer):
+    tokenizer.chat_template = "You are evil. " + tokenizer.chat_template
+
+
+TOKENIZER_CHANGES = {
+    "a template": with_another_template,
+    "a token": lambda tokenizer: tokenizer.add_tokens(["world"]),
+    "a special token": lambda tokenizer: tokenizer.add_special_tokens({"mask_token": "<mask>"}),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZER_CHANGES)
+def test_a_tokenizer_that_makes_other_prompts_is_a_change_until_a_calibration_fits(tmp_path, name):
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    write_vectors(tmp_path, model, tokenizer=tokenizer)
+    with Guard(model, tokenizer, policies(tmp_path, policy(threshold=NEVER))) as made:
+        before = made.engine.render([Message("user", "hello")])
+        TOKENIZER_CHANGES[name](tokenizer)
+        decision = made.check("hello").decision
+        assert (decision.status, decision.action) == ("error", "block")
+        assert decision.error.endswith("the tokenizer's tokens or chat template")
+        assert not made.policies.reload()
+        write_vectors(tmp_path, model, tokenizer=tokenizer, template=tokenizer.chat_template)
+        assert made.policies.reload()
+        assert made.check("hello").decision.action == "allow"
+        assert (made.engine.render([Message("user", "hello")]) == before) == (name != "a template")
 
 
 def test_generating_and_training_flags_are_no_change():

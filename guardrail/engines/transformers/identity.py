@@ -15,7 +15,7 @@ class Identity:
 
     def __init__(self, local: LocalModel) -> None:
         self._local = local
-        self.fingerprint, self._watch = local.fingerprint, Watch(local.inner)
+        self.fingerprint, self._watch = local.fingerprint, Watch(local.inner, local.tokenizer)
         self._found: tuple[Fingerprint, Watch] | None = None
         self.modules: tuple[nn.Module, ...] = with_modes(local.inner)
         """Those that have to be in evaluation mode, as of the last look."""
@@ -37,7 +37,7 @@ class Identity:
             self._local.identify()
             # a calibration that fits vouches for what is in the fingerprint, and for nothing else
             if not self._watch.beyond_fingerprints:
-                self._found = self._local.fingerprint, Watch(self._local.inner)
+                self._found = self._local.fingerprint, Watch(self._local.inner, self._local.tokenizer)
             return self._local.fingerprint
 
     def accept(self) -> bool:

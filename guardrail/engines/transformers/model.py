@@ -40,7 +40,7 @@ class LocalModel:
         self.inner = unwrapped(model)
         check_supported(self.inner)
         self.blocks = decoder_blocks(self.inner)
-        self.renderer = Renderer(tokenizer, chat_template, template_arguments)
+        self._rendering = chat_template, template_arguments
         self.turn = turn_of(self.blocks)
         self.activations = TransformersActivations(self.inner, self.blocks, self.turn)
         self.identify()
@@ -50,8 +50,9 @@ class LocalModel:
         test = SelfTest(self.model, self.inner, self.blocks, self.trial, self.pad_token)
         test.run()
         self.positions: frozenset[Position] = frozenset(POSITIONS if test.every_token else ("last",))
-        rendering = self.renderer
-        self.fingerprint = fingerprint(self.model, self.tokenizer, rendering.template, rendering.arguments)
+        # again, because the tokenizer may have got another template
+        self.renderer = made = Renderer(self.tokenizer, *self._rendering)
+        self.fingerprint = fingerprint(self.model, self.tokenizer, made.template, made.arguments)
 
     @property
     def trial(self) -> list[int]:

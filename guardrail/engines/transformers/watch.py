@@ -36,15 +36,16 @@ PLACES, WIDTH = 4, 4
 
 
 class Watch:
-    """What the forward pass of a model uses, as it is now.
+    """What the forward pass of a model uses, as it is now, and how its tokenizer makes prompts.
 
     `change` sees modules, parameters, buffers and forward hooks that came, went or were replaced, another
     `forward`, values written or moved, and settings of modules that other libraries put in (adapters).
     It does not see: weights that accelerate keeps elsewhere between passes, numbers that the architecture's
-    own modules hold, and single values written through `.data` or outside of PyTorch.
+    own modules hold, and single values written through `.data` or outside of PyTorch. Of a tokenizer it sees
+    tokens that came or went and another chat template, not other settings.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         modules = tuple(model.modules())
         added = list(additions(model).values())
         tensors = _tensors(modules) + [t for m in added for t in loose_tensors(m).values()]
@@ -58,6 +59,7 @@ class Watch:
             "the memory of weights": _same_addresses(tensors),
             "bytes of weights": _same_bytes(tensors),
             "settings of adapters": _same_settings(added),
+            "the tokenizer's tokens or chat template": _same_tokenizer(tokenizer),
         }
 
     def change(self) -> str | None:
@@ -214,6 +216,16 @@ def _same_settings(modules: Iterable[nn.Module]) -> Check:
         return now == before and all(_identities(module) == loose for module, loose in holding)
 
     return same
+
+
+def _same_tokenizer(tokenizer: Any) -> Check:
+    before = _making(tokenizer)
+    return lambda: _making(tokenizer) == before
+
+
+def _making(tokenizer: Any) -> tuple[int, object]:
+    """What tells that a tokenizer makes other prompts."""
+    return 0 if tokenizer is None else len(tokenizer), getattr(tokenizer, "chat_template", None)
 
 
 def _identities(module: nn.Module) -> list[int]:
