@@ -2,17 +2,7 @@
 
 import pytest
 import tiny
-from doors import (
-    ALLOWED,
-    LITELLM,
-    STEER,
-    Plugin,
-    answers,
-    doors,
-    gateway_reads,
-    litellm,
-    webhook,
-)
+from doors import ALLOWED, LITELLM, PERSON, STEER, Plugin, answers, doors, gateway_reads, litellm, webhook
 
 from guardrail.serve.keys import Key, sha256
 
@@ -86,3 +76,18 @@ async def test_the_doors_are_for_keys_that_may_ask(serving, rights):
         http.headers["x-api-key"] = "secret"
         expected = ("allow", "NONE", "pass") if rights == ("ask",) else (None, None, None)
         assert await answers(http) == expected
+
+
+async def test_who_comes_back_with_an_approved_ticket_passes_once(client, guard):
+    headers = {"x-guardrail-ticket": "[present]", "X-Guardrail-Conversation": "c"}
+    refused = (await client.post(LITELLM, json=litellm(PERSON, request_headers=headers))).json()
+    ticket = refused["guardrail"]["ticket_id"]
+    guard.tickets.resolve(ticket, approve=True, resolver="ann")
+    again = litellm(PERSON, request_headers=headers | {"x-guardrail-ticket": ticket})
+    answers = [(await client.post(LITELLM, json=again)).json() for _ in range(2)]
+    assert [answer["action"] for answer in answers] == ["NONE", "BLOCKED"]
+    assert answers[0]["guardrail"]["verdict"] == "pass"
+    ticket = answers[1]["guardrail"]["ticket_id"]
+    guard.tickets.resolve(ticket, approve=True, resolver="ann")
+    passed = await client.post("/request", json=webhook(PERSON), headers={"x-guardrail-ticket": ticket})
+    assert gateway_reads(passed.json()) == "pass"

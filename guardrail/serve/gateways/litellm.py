@@ -22,6 +22,8 @@ from guardrail.serve.gateways.reader import ReaderVerdict, reads_tools, rule, sa
 from guardrail.serve.service import Service
 from guardrail.serve.verdict import Verdict
 
+HIDDEN = "[present]"
+"""In place of a header that LiteLLM does not forward."""
 Turn: TypeAlias = dict[str, Any]
 Tool: TypeAlias = dict[str, Any]
 
@@ -58,6 +60,12 @@ class GuardrailRequest(BaseModel):
             raise ApiError(400, "There are no texts and no messages to read.", code="empty", param="texts")
         first, *others = prompts or [[{"role": "user", "content": ""}]]
         return [[*first[:-1], {**first[-1], **unread}], *others]
+
+    def about(self) -> dict[str, str]:
+        """What LiteLLM forwards of its client's headers, if told to. Tags are not a client's to choose."""
+        given = {name.lower(): value for name, value in (self.request_headers or {}).items()}
+        found = {name: given.get(f"x-guardrail-{name}", HIDDEN) for name in ("conversation", "ticket")}
+        return {name: value for name, value in found.items() if value != HIDDEN}
 
     def _loose_texts(self, turns: Sequence[Turn]) -> list[str]:
         """Texts that are in no message: of completions, embeddings, instructions of responses."""
@@ -97,7 +105,7 @@ def router(service: Service) -> APIRouter:
         prompts = body.prompts([tool for tool in body.tools or [] if tool not in tools])
         service.check_messages(sum(map(len, prompts)))
         try:
-            ruling = await _ruled(service, prompts, tools, service.about(request))
+            ruling = await _ruled(service, prompts, tools, service.about(request, body.about()))
         except PromptError as error:
             # LiteLLM can be told to go on after an error, and this one is the prompt's own
             return GuardrailResponse(action="BLOCKED", blocked_reason=str(error), reader_model=reader)
