@@ -12,8 +12,8 @@ import argparse
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,26 +53,37 @@ class Attack:
 
 async def meet(port: int, parts: AsyncIterator[bytes], wanted: int = 1, patience: float = 60.0) -> Reaction:
     """Send the parts, and read `wanted` answers, or until the server closes the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    sending, began, got = asyncio.create_task(_send(writer, parts)), perf_counter(), b""
-    closed = False
-    try:
-        async with asyncio.timeout(patience):
-            while len(_answers(got)) < wanted and not closed:
-                data = await reader.read(1 << 16)
-                got, closed = got + data, not data
-    except ConnectionError:
-        closed = True
-    except TimeoutError:
-        pass
-    seconds = perf_counter() - began
-    sending.cancel()
-    writer.close()
+    got, closed, began = b"", False, perf_counter()
+    async with connected(port) as (reader, writer), asyncio.TaskGroup() as group:
+        sending = group.create_task(_send(writer, parts))
+        try:
+            async with asyncio.timeout(patience):
+                while len(_answers(got)) < wanted and not closed:
+                    data = await reader.read(1 << 16)
+                    got, closed = got + data, not data
+        except ConnectionError:
+            closed = True
+        except TimeoutError:
+            pass
+        seconds = perf_counter() - began
+        sending.cancel()
     answers = _answers(got)
     bodies = tuple(body for _, body in answers)
     return Reaction(
         statuses=tuple(status for status, _ in answers), seconds=seconds, closed=closed, bodies=bodies
     )
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def _send(writer: asyncio.StreamWriter, parts: AsyncIterator[bytes]) -> None:
@@ -242,10 +253,10 @@ class Peak:
 
 async def crowd(port: int, count: int) -> Mapping[str, float]:
     """Many connections that say nothing; and how long a client waits meanwhile."""
-    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
-    answer = await meet(port, once(whole(asking())))
-    for _, writer in idle:
-        writer.close()
+    async with AsyncExitStack() as idle:
+        for _ in range(count):
+            await idle.enter_async_context(connected(port))
+        answer = await meet(port, once(whole(asking())))
     return {"connections": count, "status": answer.statuses[0], "seconds": round(answer.seconds, 3)}
 
 

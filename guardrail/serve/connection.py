@@ -22,6 +22,7 @@ class Connection(H11Protocol):
         super().__init__(*arguments, **more)
         self._head_s = head_s
         self._patience: asyncio.TimerHandle | None = None
+        self._end: asyncio.TimerHandle | None = None
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -31,9 +32,14 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A client has sent something."""
-        if not self._refused:
-            super().data_received(data)
-            self._watch()
+        if self._refused:
+            return
+        super().data_received(data)
+        self._watch()
+        if self._end is not None and self.conn.their_state is not h11.SEND_BODY:
+            # all of it has come, so that the connection is as good as before
+            self._end.cancel()
+            self._end = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
@@ -76,7 +82,7 @@ class Connection(H11Protocol):
 
     def _linger(self) -> None:
         """End the connection a moment later: reset with unread data, it would take the answer along."""
-        self.loop.call_later(LINGER_S, self.transport.close)
+        self._end = self.loop.call_later(LINGER_S, self.transport.close)
 
 
 def _answer(error: ApiError) -> Sequence[h11.Event]:

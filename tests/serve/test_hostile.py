@@ -8,7 +8,18 @@ from loopback import running
 from serving import chat
 
 from benchmarks.serving.asking import client
-from benchmarks.serving.hostile import PART, attacks, chunk, crowd, head, meet, once, pipelined, whole
+from benchmarks.serving.hostile import (
+    PART,
+    attacks,
+    chunk,
+    connected,
+    crowd,
+    head,
+    meet,
+    once,
+    pipelined,
+    whole,
+)
 from guardrail import PromptError
 from guardrail.serve.settings import LINGER_S
 
@@ -26,6 +37,13 @@ def address(guard):
 @pytest.fixture
 def port(address):
     return int(address.rpartition(":")[2])
+
+
+async def status(reader):
+    """Of the next answer, which is read to its end."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+    return int(head.split()[1])
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
@@ -55,13 +73,22 @@ async def test_a_client_that_is_slow_but_not_too_slow_is_answered(port):
 
 
 async def test_a_connection_may_wait_between_requests(port):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for _ in range(2):
-        writer.write(whole(b"{}"))
-        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 400")
-        await reader.read(1 << 16)
-        await asyncio.sleep(PATIENCE_S / 2)
-    writer.close()
+    async with connected(port) as (reader, writer):
+        for _ in range(2):
+            writer.write(whole(b"{}"))
+            assert await status(reader) == 400
+            await asyncio.sleep(PATIENCE_S / 2)
+
+
+async def test_a_connection_goes_on_after_an_answer_that_was_faster_than_the_body(port):
+    async with connected(port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: elsewhere\r\nContent-Length: 5\r\n\r\n")
+        assert await status(reader) == 421
+        writer.write(b"12345")
+        for _ in range(3):
+            await asyncio.sleep(LINGER_S / 2)
+            writer.write(whole(b"{}"))
+            assert await status(reader) == 400
 
 
 async def test_a_body_without_an_end_ends_with_the_connection(port):
