@@ -38,6 +38,8 @@ class Delivery:
         """Whether new requests are refused, because the server will stop."""
         self.inside = 0
         """How many requests there are."""
+        self.rejected = 0
+        """How many were turned away because there was no room."""
         # a request that waits for a person keeps its thread
         self._pool = ThreadPoolExecutor(room + MAX_WAITING, "guardrail-request")
         self._waits: set[asyncio.Timeout] = set()
@@ -80,6 +82,7 @@ class Delivery:
         if self.draining:
             raise GuardClosed("the server is shutting down; ask again in a moment")
         if self.inside - self._waiting() >= self.room:
+            self.rejected += 1
             raise QueueFull(f"{self.inside} requests are being answered or waiting; ask again later")
         self.inside += 1
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -20,11 +21,25 @@ if TYPE_CHECKING:
     from guardrail.guard import Guard
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerState:
+    """`inside` of `room` requests are in the server; `rejected` were turned away because it was full."""
+
+    ready: bool
+    inside: int
+    room: int
+    rejected: int
+
+
 class GuardState(Collector):
-    """Policies in force, reloads, the queue, and what could not be recorded."""
+    """Policies in force, reloads, the queue, tickets, and what could not be recorded.
+
+    `server` is what a server says of itself, if there is one.
+    """
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+        self.server: Callable[[], ServerState] | None = None
 
     def collect(self) -> Iterator[Metric]:
         yield from self._policies()
@@ -32,6 +47,8 @@ class GuardState(Collector):
         yield from self._queue()
         yield from self._audit()
         yield from self._tickets()
+        if self.server is not None:
+            yield from _server(self.server())
 
     def _policies(self) -> Iterator[Metric]:
         plan = self._guard.active.plan
@@ -97,11 +114,25 @@ class GuardState(Collector):
         )
 
     def _tickets(self) -> Iterator[Metric]:
+        tickets = self._guard.tickets
         yield GaugeMetricFamily(
             "guardrail_requests_waiting_for_people",
             "Requests that wait for a person (`wait_s`).",
-            value=self._guard.tickets.waiting,
+            value=tickets.waiting,
         )
+        pending = GaugeMetricFamily(
+            "guardrail_tickets_pending", "Tickets that nobody has decided on.", labels=("sink",)
+        )
+        up = GaugeMetricFamily(
+            "guardrail_escalation_sink_up", "1 if the sink says what is pending.", labels=("sink",)
+        )
+        for name, sink in tickets.sinks.items():
+            try:
+                pending.add_metric([name], len(sink.pending()))
+                up.add_metric([name], 1)
+            except EscalationError:
+                up.add_metric([name], 0)
+        yield from (pending, up)
         queue = self._guard.sinks.get(QUEUE)
         if isinstance(queue, ReviewQueue):
             yield from _deliveries(queue)
@@ -118,6 +149,17 @@ def _deliveries(queue: ReviewQueue) -> Iterator[Metric]:
         for state, count in counts(queue).items():
             found.add_metric([state], count)
     yield found
+
+
+def _server(state: ServerState) -> Iterator[Metric]:
+    yield GaugeMetricFamily("guardrail_ready", "1 if the server is ready; see /readyz.", value=state.ready)
+    yield GaugeMetricFamily("guardrail_server_requests", "Requests in the server.", value=state.inside)
+    yield GaugeMetricFamily(
+        "guardrail_server_capacity", "How many requests may be in the server.", value=state.room
+    )
+    yield CounterMetricFamily(
+        "guardrail_server_rejections", "Requests that found the server full.", value=state.rejected
+    )
 
 
 def _thresholds(rule: Rule) -> Iterator[tuple[tuple[str, str, str, str], float]]:

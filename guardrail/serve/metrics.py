@@ -48,7 +48,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._state: GuardState | None = None
+        self.state: GuardState | None = None
         self._count = _Counts(self.registry)
         self._time = _Times(self.registry)
         ProcessCollector(registry=self.registry)
@@ -68,10 +68,10 @@ class Metrics:
     @hookimpl
     def guardrail_startup(self, guard: Guard) -> None:
         """Show the state of this guard. Raises ConfigError for a second one."""
-        if self._state is not None:
+        if self.state is not None:
             raise ConfigError("these metrics are another guard's; make one `Metrics()` for each guard")
-        self._state = GuardState(guard)
-        self.registry.register(self._state)
+        self.state = GuardState(guard)
+        self.registry.register(self.state)
 
     # --- audit sink -----------------------------------------------------------------------------------
 
