@@ -24,8 +24,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist loadfile tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
 
-# Programs that others write for, in an environment above $(VENV): LiteLLM, LangChain, OpenAI Agents SDK. Their
-# newest releases, so nothing is pinned; their tests skip in `make test`.
+# Programs that others write for, in an environment above $(VENV): LiteLLM, LangChain, OpenAI Agents SDK; and
+# schemathesis, which makes up requests from the server's OpenAPI document. Their newest releases, so nothing is
+# pinned; their tests skip in `make test`.
 CLIENTS := .venv-clients
 CLIENT_TESTS := tests/clients plugins/guardrail-langchain/tests plugins/guardrail-openai-agents/tests
 

@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 1 if something was wrong, lost or doubled."""
     chosen = parser().parse_args(arguments)
     found = asyncio.run(soaked(chosen))
-    print(save("serving-soak", found, [__doc__ or ""], chosen.out))
+    print(save(chosen.name, found, [__doc__ or ""], chosen.out))
     return int(failed(found))
 
 
@@ -288,6 +288,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--queue", type=int, default=32, help="requests that the server takes at once")
     made.add_argument("--engine", default="transformers")
     made.add_argument("--seconds", type=float, default=1e9, help="begin no further segment after these")
+    made.add_argument("--name", default="serving-soak", help="of the results file")
     made.add_argument("--work", type=Path, default=Path("runs/serving-soak"))
     made.add_argument("--out", type=Path, default=FOLDER)
     return made

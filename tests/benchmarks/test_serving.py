@@ -1,6 +1,5 @@
 """The server's benchmarks: arrivals, and a small soak and one kill of a real server."""
 
-import argparse
 import asyncio
 from dataclasses import replace
 from importlib import import_module
@@ -11,6 +10,7 @@ from time import perf_counter
 import pytest
 
 import benchmarks.serving
+from benchmarks.serving import __main__ as parts
 from benchmarks.serving import kills, load, soak
 from benchmarks.serving.arrivals import arrive, poisson
 from benchmarks.serving.mixed import Asked, Mixed
@@ -125,6 +125,7 @@ def test_what_a_kill_has_lost_is_found(prepared, tmp_path):
     assert [text.split(":")[0] for text in lost] == ["no record", "no ticket"]
 
 
-def test_options_have_defaults():
-    for module in (load, soak, kills):
-        assert isinstance(module.parser().parse_args([]), argparse.Namespace)
+def test_every_part_is_known_before_any_runs(capsys):
+    with pytest.raises(SystemExit):
+        parts.main(["proxy", "bench"])
+    assert "unknown: bench" in capsys.readouterr().err
