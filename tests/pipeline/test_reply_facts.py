@@ -118,6 +118,12 @@ def test_penalties_and_biases_change_what_is_sampled(made):
         made.chat(PROMPT, logit_bias={"999": 1})
 
 
+def test_greedy_replies_need_no_other_option(made, caplog):
+    plain = made.chat(PROMPT, temperature=0, max_tokens=4).text
+    assert made.chat(PROMPT, temperature=0, max_tokens=4, top_p=0.5, top_k=3).text == plain
+    assert not [record for record in caplog.records if "generation flags" in record.getMessage()]
+
+
 def test_several_replies_have_one_record_and_one_decision(tmp_path):
     audit = MemoryAudit()
     with guard(tmp_path, policy(threshold=NEVER), options={"plugins": [Sink(audit)]}) as made:

@@ -23,19 +23,16 @@ def generation_arguments(sampling: Sampling, model: Any, tokenizer: Any) -> dict
     if pad is None:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     arguments["pad_token_id"] = pad
-    if sampling.temperature is not None:
-        arguments |= _temperature(sampling.temperature)
-    if sampling.top_p is not None:
-        arguments["top_p"] = sampling.top_p
-    if sampling.top_k is not None:
-        arguments["top_k"] = sampling.top_k
-    return arguments
+    return arguments | _choosing(sampling)
 
 
-def _temperature(temperature: float) -> dict[str, Any]:
-    if temperature == 0:
+def _choosing(sampling: Sampling) -> dict[str, Any]:
+    # greedy search needs none of the others, and warns about them
+    if sampling.temperature == 0:
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    return {"do_sample": True, "temperature": temperature}
+    given = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+    found = {name: value for name, value in given.items() if value is not None}
+    return {"do_sample": True, **found} if "temperature" in found else found
 
 
 @contextmanager
