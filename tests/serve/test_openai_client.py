@@ -129,8 +129,9 @@ def dump(items):
 
 
 def test_a_blocked_prompt_is_a_completion_with_a_refusal(client):
-    whole = client.chat.completions.create(**ASK, messages=CRUEL)
-    assert whole.choices[0].finish_reason == "content_filter"
+    whole = client.chat.completions.create(**ASK, messages=CRUEL, n=2)
+    assert [choice.finish_reason for choice in whole.choices] == ["content_filter"] * 2
+    assert len(streamed_by(client, {**ASK, "messages": CRUEL, "n": 2}).choices) == 2
     response = client.responses.create(**ASK, input=CRUEL[1:], instructions=CRUEL[0]["content"])
     assert [part.type for part in response.output[0].content] == ["refusal"]
     assert (response.status, response.output_text) == ("completed", "")

@@ -25,7 +25,7 @@ from guardrail.serve.openai.chat_shapes import (
     Delta,
 )
 from guardrail.serve.openai.events import DONE, EventStream, event, with_errors
-from guardrail.serve.openai.shapes import FinishReason, Usage, finish_reason
+from guardrail.serve.openai.shapes import FinishReason, Usage, choices, finish_reason
 from guardrail.serve.openai.tools import check_format, offered
 from guardrail.serve.service import Service, wants_decision
 from guardrail.serve.verdict import GuardrailField, Verdict
@@ -61,12 +61,13 @@ class _Chat:
             return EventStream(events, pieces.verdict.headers, stack.pop_all())
 
     def _completion(self, reply: Reply, verdict: Verdict) -> dict[str, Any]:
+        given = choices(reply, self.body.n)
         completion = ChatCompletion(
             id=_id(verdict),
             object="chat.completion",
             created=self.created,
             model=self.body.model,
-            choices=[self._choice(reply, choice, number) for number, choice in enumerate(reply.choices)],
+            choices=[self._choice(reply, choice, number) for number, choice in enumerate(given)],
             usage=Usage.of([reply]),
             system_fingerprint=self.service.fingerprint,
         )
@@ -96,9 +97,7 @@ class _Chat:
             self.service.check_blocked(reply, verdict)
             for number in numbers:
                 yield self._event(identity, number, Delta(content=pieces.answer))
-        for number in numbers:
-            # an action's answer ends all of them
-            choice = reply.choices[min(number, len(reply.choices) - 1)]
+        for number, choice in enumerate(choices(reply, self.body.n)):
             if calls := ChatToolCall.of(choice.tool_calls, stream=True):
                 yield self._event(identity, number, Delta(tool_calls=calls))
             reason = finish_reason(reply, choice)

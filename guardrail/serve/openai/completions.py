@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from guardrail.serve.delivery import Pieces
 from guardrail.serve.errors import ApiError
 from guardrail.serve.openai.events import DONE, EventStream, event, with_errors
-from guardrail.serve.openai.shapes import FinishReason, GenerationBody, Usage, finish_reason
+from guardrail.serve.openai.shapes import FinishReason, GenerationBody, Usage, choices, finish_reason
 from guardrail.serve.service import Service, wants_decision
 from guardrail.serve.verdict import GuardrailField, Verdict
 from guardrail.types import RawPrompt, Reply, TokenLogprob
@@ -110,7 +110,7 @@ class _Text:
         found = list[TextChoice]()
         for reply, verdict, prompt in zip(replies, verdicts, self.prompts, strict=True):
             before = prompt.text if self.body.echo else ""
-            for one in reply.choices:
+            for one in choices(reply, self.body.n):
                 choice = TextChoice(index=len(found), text=before + one.text, logprobs=None)
                 choice.finish_reason = finish_reason(reply, one)
                 if self.body.logprobs is not None:
@@ -134,9 +134,9 @@ class _Text:
         verdict = Verdict.of(reply)
         if pieces.answer is not None:
             self.service.check_blocked(reply, verdict)
-        for number in numbers:
+        for number, one in enumerate(choices(reply, self.body.n)):
             choice = TextChoice(index=number, text=pieces.answer or "", logprobs=None)
-            choice.finish_reason = finish_reason(reply, reply.choices[min(number, len(reply.choices) - 1)])
+            choice.finish_reason = finish_reason(reply, one)
             if (said := verdict.field(self.whole)) is not None:
                 choice.guardrail = said
             yield self._event(identity, choice)

@@ -107,6 +107,11 @@ class GenerationBody(Body):
             raise ApiError(400, text, param="stream_options")
 
 
+def choices(reply: Reply, count: int | None) -> Sequence[Choice]:
+    """As many replies as were asked for: an action's answer takes the place of all of them."""
+    return reply.choices if len(reply.choices) > 1 else reply.choices * (count or 1)
+
+
 def finish_reason(reply: Reply, choice: Choice) -> FinishReason:
     """Why one reply ended."""
     if reply.refused:
