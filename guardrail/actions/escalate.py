@@ -201,7 +201,7 @@ def _resolved(
         return Answer(context.message or DENIED, ticket)
     if config.wait_s == 0:
         return Answer(config.holding, ticket)
-    return Otherwise(config.otherwise, ticket, f"nobody decided within {config.wait_s:g} s")
+    return Otherwise(config.otherwise, ticket, "nobody has decided yet")
 
 
 @hookimpl

@@ -31,6 +31,8 @@ MAX_WAITING = 256
 """How many requests of one guard may wait for a person at once; each holds its caller's thread."""
 FIRST_LOOK_S, LOOK_S = 0.05, 1.0
 """The pauses between looks at a ticket that somebody waits for: the first one, and the longest."""
+LOOKS = 30.0
+"""How many looks a second all who wait may cost: with more of them, pauses are longer."""
 
 
 @dataclass
@@ -87,11 +89,15 @@ class Tickets:
             name: BoundedSink(name, sink, calls) for name, sink in sinks.items()
         }
         self._closing = [sink for sink in sinks.values() if isinstance(sink, ClosingSink)]
-        self.waiting = 0
-        """How many requests wait for a person."""
         self._audit = audit
+        self._woken: dict[threading.Event, str] = {}
         self._lock = freed(threading.Lock())
-        self._closed = threading.Event()
+        self._ended = False
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a person."""
+        return len(self._woken)
 
     def get(self, ticket_id: str) -> Ticket | None:
         """A ticket; None if no sink knows it. Raises EscalationError if a sink fails."""
@@ -116,6 +122,7 @@ class Tickets:
         """
         for sink, _ in self._found(ticket_id):
             done = sink.resolve(ticket_id, approve, resolver, note, answer)
+            self._wake(ticket_id)
             review = Review(time=done.resolved or "", ticket_id=done.id, state=done.state, reviewer=resolver)
             self._audit.reviewed(review)
             return done
@@ -129,33 +136,49 @@ class Tickets:
     def wait(
         self, cancellation: Cancellation, sink: EscalationSink, ticket: Ticket, seconds: float
     ) -> Ticket:
-        """The ticket once it is resolved, or as it is after so many seconds or when the guard is closed.
+        """The ticket once it is resolved, or as it is after so many seconds or when nobody may wait any more.
 
         Raises Left if the caller leaves, EscalationError if the sink fails or too many wait already.
         """
-        woken, end, pause = threading.Event(), monotonic() + seconds, FIRST_LOOK_S
-        cancellation.tell(woken.set)
-        with self._place():
-            while ticket.state == "pending" and (left := end - monotonic()) > 0 and not self._closed.is_set():
+        end, pause = monotonic() + seconds, FIRST_LOOK_S
+        with self._place(ticket.id) as woken:
+            cancellation.tell(woken.set)
+            while ticket.state == "pending" and (left := end - monotonic()) > 0 and not self._ended:
+                # people also decide in other processes, of which nobody tells this one
                 woken.wait(min(pause, left))
+                woken.clear()
                 cancellation.check()
-                ticket, pause = sink.get(ticket.id) or ticket, min(1.5 * pause, LOOK_S)
+                ticket = sink.get(ticket.id) or ticket
+                pause = min(1.5 * pause, max(LOOK_S, self.waiting / LOOKS))
         return ticket
 
     @contextmanager
-    def _place(self) -> Generator[None]:
+    def _place(self, ticket_id: str) -> Generator[threading.Event]:
+        woken = threading.Event()
         with self._lock:
             if self.waiting >= MAX_WAITING:
                 raise EscalationError(f"{self.waiting} requests wait for a person already")
-            self.waiting += 1
+            self._woken[woken] = ticket_id
         try:
-            yield
+            yield woken
         finally:
             with self._lock:
-                self.waiting -= 1
+                del self._woken[woken]
+
+    def _wake(self, ticket_id: str | None = None) -> None:
+        """Let those look who wait for this ticket, or for any."""
+        with self._lock:
+            found = [woken for woken, waited in self._woken.items() if ticket_id in (None, waited)]
+        for woken in found:
+            woken.set()
+
+    def end_waits(self) -> None:
+        """Let no request wait for a person any more, because the program will stop; tickets stay."""
+        self._ended = True
+        self._wake()
 
     def close(self) -> None:
         """Wait for nobody any more, and close the sinks."""
-        self._closed.set()
+        self.end_waits()
         for sink in self._closing:
             sink.close()

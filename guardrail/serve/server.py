@@ -93,5 +93,6 @@ class Server(uvicorn.Server):
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
+        self._service.guard.tickets.end_waits()
         await self._service.delivery.drain(self._service.settings.grace_s)
         self.should_exit = True

@@ -23,6 +23,8 @@ from guardrail.types import Ticket, TicketState
 MAX_WAIT_S = 120.0
 FIRST_LOOK_S, LOOK_S = 0.1, 1.0
 """The pauses between looks at a ticket that a client waits for: the first one, and the longest."""
+LOOKS = 30.0
+"""How many looks a second all clients that wait may cost: with more of them, pauses are longer."""
 
 
 class TicketView(BaseModel):
@@ -94,9 +96,35 @@ class Resolution(BaseModel):
         return self
 
 
+class _Waits:
+    """Clients that wait for tickets. They hold no threads."""
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._count = service, 0
+
+    async def settled(self, ticket: Ticket, wait_s: float) -> Ticket:
+        """The ticket once it is decided on, or after so many seconds."""
+        self._count += 1
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._decided(ticket)
+        except TimeoutError:
+            return ticket
+        finally:
+            self._count -= 1
+
+    async def _decided(self, ticket: Ticket) -> Ticket:
+        pause = FIRST_LOOK_S
+        while ticket.state == "pending" and not self._service.draining:
+            await asyncio.sleep(pause)
+            ticket = await in_thread(self._service.guard.tickets.get, ticket.id) or ticket
+            pause = min(1.5 * pause, max(LOOK_S, self._count / LOOKS))
+        return ticket
+
+
 def router(service: Service) -> APIRouter:
     """The routes."""
-    routes, tickets = APIRouter(), service.guard.tickets
+    routes, tickets, waits = APIRouter(), service.guard.tickets, _Waits(service)
 
     @routes.get("/v1/guard/tickets")
     async def waiting(
@@ -113,7 +141,7 @@ def router(service: Service) -> APIRouter:
         request: Request, ticket_id: str, wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0
     ) -> ReviewView | TicketView:
         ticket = await _visible(service, request, ticket_id)
-        return _view(request, await _settled(service, ticket, wait_s))
+        return _view(request, await waits.settled(ticket, wait_s))
 
     @routes.post("/v1/guard/tickets/{ticket_id}/resolve")
     async def resolve(request: Request, ticket_id: str, body: Resolution) -> ReviewView:
@@ -143,17 +171,6 @@ async def _visible(service: Service, request: Request, ticket_id: str) -> Ticket
 def _view(request: Request, ticket: Ticket) -> ReviewView | TicketView:
     key = caller(request.scope)
     return (ReviewView if key is not None and "review" in key.rights else TicketView).of(ticket)
-
-
-async def _settled(service: Service, ticket: Ticket, wait_s: float) -> Ticket:
-    """The ticket once it is decided on, or after so many seconds. Holds no thread in between."""
-    now, pause = asyncio.get_running_loop().time, FIRST_LOOK_S
-    end = now() + wait_s
-    while ticket.state == "pending" and now() < end and not service.draining:
-        await asyncio.sleep(min(pause, end - now()))
-        ticket = await in_thread(service.guard.tickets.get, ticket.id) or ticket
-        pause = min(1.5 * pause, LOOK_S)
-    return ticket
 
 
 def _reviewer(service: Service, request: Request) -> str:

@@ -111,14 +111,15 @@ def test_more_than_so_many_do_not_wait(tmp_path, queue, monkeypatch):
     assert found[0].text == DENIED
 
 
-def test_closing_the_guard_ends_the_wait(tmp_path, queue):
+@pytest.mark.parametrize("end", [lambda made: made.close(), lambda made: made.tickets.end_waits()])
+def test_a_program_that_stops_ends_the_wait_and_keeps_the_ticket(tmp_path, queue, end):
     with guard(tmp_path, escalates(wait_s=600)) as made:
         person, found = later(made.chat, HELLO)
         until(lambda: made.tickets.waiting)
-        made.close()
+        end(made)
         person.join(20)
     assert found[0].outcome == "blocked"
-    assert len(queue.pending()) == 1
+    assert [waiting.id for waiting in queue.pending()] == [found[0].ticket_id]
 
 
 # --- who decides, and what is written down ------------------------------------------------------------
