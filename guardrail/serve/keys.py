@@ -10,7 +10,7 @@ import hmac
 import json
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -70,23 +70,21 @@ def load_keys(path: Path) -> tuple[Key, ...]:
 
 
 def _keys(document: Document) -> tuple[Key, ...]:
-    found, problems = list[Key](), list(document.problems)
-    try:
-        for name, entry in KeyFile.model_validate(document.data).keys.items():
-            problems += _problems(entry, ("keys", name))
-            found += [] if problems else [Key(name=name, **dict(Entry.model_validate(entry)))]
-    except ValidationError as error:
-        problems += validation_problems(error, document.data, KeyFile)
+    problems = [*document.problems, *_problems(KeyFile, document.data, ())]
+    entries = document.data.get("keys")
+    entries = entries if isinstance(entries, Mapping) else {}
+    for name, entry in entries.items():
+        problems += _problems(Entry, entry, ("keys", str(name)))
     if problems:
         raise document.error(problems)
-    return tuple(found)
+    return tuple(Key(name=name, **dict(Entry.model_validate(entry))) for name, entry in entries.items())
 
 
-def _problems(entry: object, path: KeyPath) -> list[Problem]:
+def _problems(kind: type[BaseModel], data: object, path: KeyPath) -> list[Problem]:
     try:
-        Entry.model_validate(entry)
+        kind.model_validate(data)
     except ValidationError as error:
-        return validation_problems(error, entry, Entry, path)
+        return validation_problems(error, data, kind, path)
     return []
 
 

@@ -144,3 +144,29 @@ async def test_the_event_loop_goes_on_while_the_model_works(client, slow):
     assert (await client.get("/v1/models")).status_code == 200
     assert not asked.done()
     assert (await asked).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_without_an_audit_record_nothing_is_answered(client, records, monkeypatch, stream):
+    def full(record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "decided", full)
+    response = await client.post(PATH, json=chat(stream=stream))
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "guardrail_error")
+    assert response.json()["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failure_that_nobody_expected_says_nothing_of_its_cause(
+    client, guard, monkeypatch, caplog, stream
+):
+    def broken(*arguments, **named):
+        raise ValueError("cannot answer: my secret prompt")
+
+    monkeypatch.setattr(guard, "stream" if stream else "chat", broken)
+    response = await client.post(PATH, json=chat(stream=stream))
+    assert response.status_code == 500
+    assert "the server failed" in response.json()["error"]["message"]
+    assert "ValueError" in caplog.text
+    assert "secret" not in response.text + caplog.text

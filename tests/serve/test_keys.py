@@ -37,13 +37,15 @@ def test_a_name_that_is_taken_or_no_name_changes_no_file(tmp_path, name):
 
 def test_every_problem_of_a_file_has_its_place(tmp_path):
     path = tmp_path / "keys.yaml"
-    path.write_text("version: 1\nkeys:\n  a: {sha256: 12, right: [x]}\n  b: {}\n", encoding="utf-8")
+    text = "version: 1\nkeys:\n  a: {sha256: 12, right: [x]}\n  b: {}\nrights: []\n"
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(DocumentError) as caught:
         load_keys(path)
     assert str(caught.value).splitlines() == [
         f"{path}:3:7: keys.a.sha256: must be text, not 12",
         f"{path}:3:19: keys.a.right: unknown key; did you mean `rights`?",
         f"{path}:4:3: keys.b.sha256: is missing",
+        f"{path}:5:1: rights: unknown key; known: keys, version",
     ]
 
 
