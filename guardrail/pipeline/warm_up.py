@@ -32,21 +32,12 @@ def warm_up(driver: Driver, policies: ActivePolicies) -> tuple[str, ...]:
     Raises QueueFull, GuardClosed, AuditError, and what the model raises.
     """
     plan = _for_all(policies.plan)
-    exchange = _exchange(replace(policies, plan=plan))
-    if plan.reply_rules:
-        # policies about replies need one
-        (reply,) = chat.chat(driver, [exchange], Sampling(max_new_tokens=TOKENS, temperature=0.0))
-        return (
-            *_problems(plan.rules, reply.decision),
-            *(_problems(plan.reply_rules, reply.reply_decision) if reply.new_tokens == TOKENS else ()),
-        )
-    (check,) = chat.check(driver, [exchange])
-    return tuple(_problems(plan.rules, check.decision))
-
-
-def _exchange(policies: ActivePolicies) -> Exchange:
-    made = request("chat" if policies.plan.reply_rules else "check", PROMPT)
-    return Exchange.of(replace(made, id=PREFIX + new_id()), policies)
+    made = replace(request("chat", PROMPT), id=PREFIX + new_id())
+    exchange = Exchange.of(made, replace(policies, plan=plan))
+    (reply,) = chat.chat(driver, [exchange], Sampling(max_new_tokens=TOKENS, temperature=0.0))
+    # a model that has nothing to say leaves nothing to read
+    reply_rules = plan.reply_rules if reply.new_tokens == TOKENS else ()
+    return (*_problems(plan.rules, reply.decision), *_problems(reply_rules, reply.reply_decision))
 
 
 def _for_all(plan: Plan) -> Plan:

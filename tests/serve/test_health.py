@@ -5,13 +5,15 @@ import threading
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+import torch
 from serving import asking, chat
-from tiny import NEVER, guard, policies, policy
+from tiny import NEVER, guard, policies, policy, rewatch
 
 from guardrail.errors import AuditError
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve import health, warm_up
 from guardrail.serve.app import create_app
+from guardrail.serve.metrics import Metrics
 from guardrail.serve.settings import ServerSettings
 from guardrail.testing import MemoryAudit
 
@@ -49,7 +51,7 @@ def made(tmp_path, plugin, monkeypatch):
     """A guard of a tiny model. Warm-up checks may follow one another at once."""
     monkeypatch.setattr(warm_up, "RETRY_S", 0.0)
     rule = policy(trait="shouting", threshold=0.5)
-    with guard(tmp_path, rule, options={"plugins": [plugin]}) as made:
+    with guard(tmp_path, rule, options={"plugins": [plugin, Metrics()]}) as made:
         yield made
 
 
@@ -101,6 +103,32 @@ async def test_after_an_error_the_server_is_checked_again_and_recovers(made, plu
         assert problems[0] == "scorer `shouting` failed: RuntimeError"
         plugin.failing = False
         await until(http, 200)
+
+
+async def test_a_model_that_is_out_of_memory_blocks_is_counted_and_recovers(made, plugin):
+    full = threading.Event()
+
+    def hook(module, arguments, output):
+        if full.is_set():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    made.engine.blocks[0].register_forward_hook(hook)
+    rewatch(made)
+    async with server(made) as (http, _):
+        await until(http, 200)
+        full.set()
+        answer = await http.post("/v1/chat/completions", json=chat())
+        assert (answer.status_code, answer.json()["choices"][0]["finish_reason"]) == (200, "content_filter")
+        assert answer.headers["x-guardrail-action"] == "block"
+        assert answer.headers["x-guardrail-status"] == "error"
+        problems = (await until(http, 503))["problems"]
+        assert "OutOfMemoryError" in problems[0]
+        page = (await http.get("/metrics")).text
+        assert 'guardrail_errors_total{error="OutOfMemoryError"} 1.0' in page
+        assert "guardrail_ready 0.0" in page
+        full.clear()
+        await until(http, 200)
+        assert (await http.post("/v1/chat/completions", json=chat())).headers["x-guardrail-action"] == "allow"
 
 
 async def test_a_full_disk_is_seen_at_once_and_recovers_without_requests(made, plugin):
