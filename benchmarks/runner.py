@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 from benchmarks.subjects import Subject
 from guardrail.bench.cases import Case
 from guardrail.bench.clocks import Stopwatch
+from guardrail.bench.goals import Goal
 from guardrail.bench.pairs import PAIRS, WARM_UP, Recorded, measure, total
 from guardrail.bench.results import Row, measured
 
@@ -18,9 +20,21 @@ class WrongResult(AssertionError):
     """A guarded call gave a wrong result, so its time means nothing."""
 
 
+class Twins(Protocol):
+    """A dataclass with a model to guard and one like it; goals by case."""
+
+    name: str
+    model: Any
+    bare: Any
+    goals: Mapping[str, Goal]
+
+
+T = TypeVar("T", bound=Twins)
+
+
 def pooled(
-    build: Callable[[], Subject],
-    cases: Callable[[Subject], Iterable[Case]],
+    build: Callable[[], T],
+    cases: Callable[[T], Iterable[Case]],
     pairs: int = PAIRS,
     clock: Stopwatch | None = None,
     say: Callable[[str], object] = print,
@@ -41,7 +55,7 @@ def pooled(
         yield measured(f"{subject.name}: {name}", timings, subject.goals.get(name))
 
 
-def swapped(subject: Subject) -> Subject:
+def swapped(subject: T) -> T:
     """The couple with the other model under guard."""
     return replace(subject, model=subject.bare, bare=subject.model)
 
@@ -52,7 +66,7 @@ def row(subject: Subject, case: Case, pairs: int = PAIRS, clock: Stopwatch | Non
     return measured(f"{subject.name}: {case.name}", recorded.timings(total), subject.goals.get(case.name))
 
 
-def timed(subject: Subject, case: Case, pairs: int, clock: Stopwatch | None) -> Recorded:
+def timed(subject: Twins, case: Case, pairs: int, clock: Stopwatch | None) -> Recorded:
     """Check a case, then measure it."""
     if not case.holds(case.guarded(), case.bare()):
         raise WrongResult(f"{subject.name}: {case.name}")

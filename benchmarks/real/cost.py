@@ -1,9 +1,10 @@
 """`python -m benchmarks.real.cost`: what the guard adds on real models, in processor time.
 
-Guarded and bare calls alternate in one process, each on a copy of the model of its own. Allowed: messages to
-the first token. Blocked: messages to the refusal, against template and prefill. `last`: one probe at the last
-token. `combined`: the sum of one at the user's text, in the middle of the model, and of that one. Goes on
-where it was interrupted, after the last whole row.
+Guarded and bare calls alternate in one process, each on a copy of the model of its own; several couples of
+copies are measured, and every other one changes its roles. Allowed: messages to the first token. Blocked:
+messages to the refusal, against template and prefill. `last`: one probe at the last token. `combined`: the
+sum of one at the user's text, in the middle of the model, and of that one. Goes on where it was interrupted,
+after the last whole model.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,25 +25,27 @@ import torch
 
 from benchmarks.real import results
 from benchmarks.real.models import QWEN_05B, SMOLLM2, RealModel, fetch
+from benchmarks.runner import pooled
 from guardrail import Guard
-from guardrail.bench.cases import endless
+from guardrail.bench.cases import Case, endless
 from guardrail.bench.clocks import cpu_clock
 from guardrail.bench.goals import Goal
-from guardrail.bench.pairs import measure, total
 from guardrail.bench.plans import ALWAYS, NEVER
-from guardrail.bench.results import Row, measured
 from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.rendering import Renderer
-from guardrail.types import ProbeSite
+from guardrail.types import ProbeSite, Reply
 from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVector, TraitVectors
 
 MODELS = ((SMOLLM2, "float32"), (QWEN_05B, "bfloat16"))
-PAIRS = {64: 30, 512: 20}
-"""Pairs for prompts of so many tokens."""
+LENGTHS = (64, 512)
+"""Tokens of a prompt."""
+PAIRS = 32
 GOAL = Goal(value=1.005)
 READOUTS = ("last", "combined")
+VERDICTS = {"allow": NEVER, "block": ALWAYS}
+GOALS = {f"512 tokens, {readout}, allow": GOAL for readout in READOUTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +56,15 @@ class Couple:
     model: Any
     bare: Any
     tokenizer: Any
+    goals: Mapping[str, Goal]
 
     @classmethod
     def load(cls, model: RealModel, dtype: str) -> Couple:
         """Two copies. Their replies never end by themselves."""
         arguments = {"dtype": getattr(torch, dtype)}
         (guarded, tokenizer), (bare, _) = (load_pretrained(str(fetch(model)), arguments) for _ in range(2))
-        return cls(name=model.name, model=endless(guarded), bare=endless(bare), tokenizer=tokenizer)
+        copies = {"model": endless(guarded), "bare": endless(bare)}
+        return cls(name=f"{model.name}, {dtype}", **copies, tokenizer=tokenizer, goals=GOALS)
 
     def rendered(self, messages: list[dict[str, str]]) -> Mapping[str, torch.Tensor]:
         """The prompt's ids and mask."""
@@ -101,48 +108,33 @@ def main() -> int:
     known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows = [json.loads(line) for line in known]
     for model, dtype in MODELS:
-        done = {row["name"] for row in rows}
-        for row in measured_rows(model, dtype, done):
-            rows.append(asdict(row))
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            results.save("cost", {"clock": "cpu", "rows": rows})
-            print(row.name, row.ratio, flush=True)
+        if any(row["name"].startswith(f"{model.name}, {dtype}: ") for row in rows):
+            continue
+        found = [asdict(row) for row in pooled(partial(Couple.load, model, dtype), cases, PAIRS, cpu_clock())]
+        rows += found
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in found)
+        results.save("cost", {"clock": "cpu", "rows": rows})
     return 0
 
 
-def measured_rows(model: RealModel, dtype: str, done: Collection[str]) -> Iterator[Row]:
-    """Every length, read-out and verdict that is not done yet."""
-    couple = Couple.load(model, dtype)
-    for tokens, pairs in PAIRS.items():
+def cases(couple: Couple) -> Iterator[Case]:
+    """Every length, read-out and verdict. A case holds until the next one is asked for."""
+    for tokens, readout, (verdict, threshold) in product(LENGTHS, READOUTS, VERDICTS.items()):
         messages = couple.asked(tokens)
-        for readout in READOUTS:
-            for verdict, threshold in (("allow", NEVER), ("block", ALWAYS)):
-                name = f"{couple.name}, {dtype}: {tokens} tokens, {readout}, {verdict}"
-                if name in done:
-                    continue
-                with (
-                    TemporaryDirectory() as folder,
-                    guarded(couple, readout, threshold, Path(folder)) as guard,
-                ):
-                    yield timed(name, couple, guard, messages, verdict, pairs)
+        with TemporaryDirectory() as folder, guarded(couple, readout, threshold, Path(folder)) as guard:
+            yield Case(
+                name=f"{tokens} tokens, {readout}, {verdict}",
+                guarded=partial(guard.chat, messages, max_new_tokens=1, temperature=0),
+                bare=couple.first_token(messages) if verdict == "allow" else couple.prefill(messages),
+                holds=partial(as_expected, verdict),
+            )
 
 
-def timed(
-    name: str, couple: Couple, guard: Guard, messages: list[dict[str, str]], verdict: str, pairs: int
-) -> Row:
-    """The row of one guard. Raises AssertionError if it did not decide as it should."""
-
-    def reply() -> Any:
-        return guard.chat(messages, max_new_tokens=1, temperature=0)
-
-    bare = couple.first_token(messages) if verdict == "allow" else couple.prefill(messages)
-    found = reply()
-    assert (found.decision.status, found.decision.action) == ("evaluated", verdict), found.decision
-    assert verdict == "block" or found.text == bare(), "the guarded reply differs"
-    goal = GOAL if verdict == "allow" and len(messages[0]["content"]) > 1000 else None
-    recorded = measure(reply, bare, pairs, 3, cpu_clock())
-    return measured(name, recorded.timings(total), goal)
+def as_expected(verdict: str, guarded: Reply, bare: object) -> bool:
+    """Whether the guard decided as it should, and changed no word of what it allowed."""
+    decided = (guarded.decision.status, guarded.decision.action) == ("evaluated", verdict)
+    return decided and (verdict == "block" or guarded.text == bare)
 
 
 def guarded(couple: Couple, readout: str, threshold: float, folder: Path) -> Guard:

@@ -2,17 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.real import detection, detection_prompts, prompt_files, readme
+from benchmarks.real import cost, detection, detection_prompts, prompt_files, readme
 from benchmarks.real.coherence import distinct, perplexities
 from benchmarks.real.judges import OPTIMISM, politeness, refuses
 from benchmarks.real.mixed_steering import MixedSubject
 from benchmarks.real.prompt_files import Prompt
+from benchmarks.runner import swapped
+from guardrail.bench.cases import endless
 from guardrail.plugins.protocols import COHERENCE, JudgeRequest
 from guardrail.testing import tiny_model, tiny_tokenizer
 from guardrail.types import Message, Steering
@@ -154,3 +157,14 @@ def test_look_alikes_have_a_threshold_of_their_own():
 def test_the_page_holds_the_committed_results():
     text = readme.README.read_text()
     assert readme.filled(text) == text
+
+
+def test_what_is_timed_on_real_models_is_checked_first(monkeypatch):
+    monkeypatch.setattr(cost, "LENGTHS", (40,))
+    model, bare, other = (endless(tiny_model(seed=seed)) for seed in (0, 0, 1))
+    couple = cost.Couple(name="tiny", model=model, bare=bare, tokenizer=tiny_tokenizer(), goals={})
+    held = {case.name: case.holds(case.guarded(), case.bare()) for case in cost.cases(couple)}
+    assert held == {f"40 tokens, {r}, {v}": True for r in ("last", "combined") for v in ("allow", "block")}
+    found = cost.cases(swapped(replace(couple, model=other)))
+    case = next(found)
+    assert not case.holds(case.guarded(), case.bare()), "the words of another model"
