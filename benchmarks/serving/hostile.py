@@ -165,6 +165,10 @@ def attacks(size: int, patience: float) -> Sequence[Attack]:
         Attack("a large body in chunks", lambda: flood(unknown, chunk(PART), size), frozenset({413})),
         Attack("10,000 levels", lambda: once(whole(deep)), refused),
         Attack("10,000 messages", lambda: once(whole(many)), refused),
+        Attack(
+            "a million messages", lambda: once(whole(b'{"messages":[{}' + b",{}" * 10**6 + b"]}")), refused
+        ),
+        Attack("a million lists", lambda: once(whole(b'{"messages":[[]' + b",[]" * 10**6 + b"]}")), refused),
         Attack("one message of 3 MB", lambda: once(whole(asking("ab " * 1_000_000))), refused),
         Attack(
             "headers that trickle",

@@ -21,6 +21,8 @@ SHOWN = 3
 """How many problems of one value to name; the rest are only counted."""
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _OTHER = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_BEFORE = bytes(set(range(256)) - set(b",[{"))
+"""Whatever does not begin a value or stand before one."""
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -48,12 +50,15 @@ def content(path: Path, limit: int = MAX_BYTES) -> bytes:
 Pairs: TypeAlias = Callable[[list[tuple[str, Any]]], Any]
 
 
-def decoded(text: bytes, pairs: Pairs | None = None) -> Any:
+def decoded(text: bytes, pairs: Pairs | None = None, most: int | None = None) -> Any:
     """The parsed JSON. Raises ValueError for other bytes, deep nesting, long numbers and invalid Unicode.
 
-    `pairs` makes an object of its keys and values, as they were written.
+    `pairs` makes an object of its keys and values, as they were written. There may be `most` values.
     """
-    if _depth(text) > MAX_DEPTH:
+    structure = _STRING.sub(b"", text)
+    if most is not None and len(structure.translate(None, _NOT_BEFORE)) > most:
+        raise ValueError(f"more than {most:,} values")
+    if _depth(structure) > MAX_DEPTH:
         raise ValueError("nested too deeply")
     try:
         value = json.loads(text.decode("utf-8-sig"), parse_int=_integer, object_pairs_hook=pairs)
@@ -97,9 +102,9 @@ def proper(value: Any) -> Any:
     return value
 
 
-def _depth(text: bytes) -> int:
+def _depth(structure: bytes) -> int:
     """How deeply lists and objects are nested, without parsing them."""
-    brackets = _STRING.sub(b"", text).translate(None, _OTHER)
+    brackets = structure.translate(None, _OTHER)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 

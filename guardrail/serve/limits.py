@@ -16,6 +16,9 @@ from guardrail.files.json_text import decoded
 from guardrail.serve.errors import ApiError, explained
 from guardrail.serve.settings import LOOPBACK, ServerSettings
 
+MAX_VALUES = 200_000
+"""In one body: small values take a hundred times the memory of their text, and seconds to look at."""
+
 
 class Limits:
     """Refuses what is too large or no JSON, and ends the requests of clients that leave or do not read."""
@@ -153,7 +156,7 @@ def _check_json(headers: Headers, body: bytes) -> None:
         text = f"Unsupported content type: {shown}. Send JSON with `content-type: application/json`."
         raise ApiError(415, text, code="unsupported_content_type")
     try:
-        decoded(body, _unique)
+        decoded(body, _unique, MAX_VALUES)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"The body could not be read: {error}.", code="invalid_json") from None
 

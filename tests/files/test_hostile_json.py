@@ -130,6 +130,14 @@ def test_brackets_in_text_do_not_count_as_depth():
     assert decoded(b"[" * 50 + b"]" * 50)
 
 
+@pytest.mark.parametrize(("text", "values"), [("[1, 2, [], {}]", 6), ('{"a,b": ",[{"}', 1), ('"x"', 0)])
+def test_how_many_values_there_may_be(text, values):
+    assert decoded(text.encode(), most=values) == json.loads(text)
+    if values:
+        with pytest.raises(ValueError, match=f"more than {values - 1} values"):
+            decoded(text.encode(), most=values - 1)
+
+
 def test_a_calibration_names_its_first_problems_and_counts_the_rest(tmp_path, folder):
     data = small_calibration(folder)
     data["probes"]["evil"]["2"]["low"] = ["x"] * 10_000
