@@ -28,7 +28,7 @@ PAGE = 32
 CPU_TOKENS, CPU_SHARE = 16_384, 0.25
 """The cache of a model on a CPU: this many tokens, unless that is more than this share of the memory."""
 CPU_PASS = 256
-"""Most tokens of a pass on a CPU: each is compared with all that is cached, also of other requests."""
+"""Most tokens of a pass on a CPU: replies under way wait for the prompts in their pass."""
 
 
 class Facade:

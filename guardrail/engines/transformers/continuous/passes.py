@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from guardrail.engines.transformers.continuous.attention import apart
 from guardrail.engines.transformers.continuous.looks import Followed, PromptLook, Steered
 from guardrail.engines.transformers.continuous.repeats import last_positions
 from guardrail.engines.transformers.continuous.request import Request
@@ -58,6 +60,7 @@ class Passes:
         modules = {layer_name(layer): block for layer, block in enumerate(local.blocks, 1)}
         self._hooked = Hooked(modules, local.turn)
         self._keeps = bool(local.inner._supports_logits_to_keep())
+        self._apart = local.device.type == "cpu"
 
     def run(
         self, batch: dict[str, Any], scheduled: Sequence[Any], requests: Mapping[str, Request]
@@ -112,9 +115,10 @@ class Passes:
         self.local.turn.expect()
         given = dict(batch)
         keep = given.pop("logits_to_keep", given["logits_indices"])
-        if self._keeps:
-            return self.local.inner(**given, logits_to_keep=keep).logits
-        return self.local.inner(**given).logits[:, keep]
+        with apart(self.local.inner) if self._apart else nullcontext():
+            if self._keeps:
+                return self.local.inner(**given, logits_to_keep=keep).logits
+            return self.local.inner(**given).logits[:, keep]
 
     def _repeated(self, batch: dict[str, Any], again: Sequence[Row], logits: Tensor) -> Tensor:
         """The logits, with those of last prompt tokens that are steered at layers which had gone by."""
