@@ -28,7 +28,7 @@ FOLDER = Path(cli.__file__).parent
 MODEL = {"--model", "--device", "--dtype", "--chat-template", "--engine"}
 LOADING = [
     *("demo", "chat", "check", "bench", "calibrate", "evaluate", "judge agreement", "judge check"),
-    *("policy validate", "policy explain"),
+    *("policy validate", "policy explain", "serve"),
     *("vectors project", "vectors extract", "vectors fit", "vectors layers", "vectors import"),
 ]
 PROMPTS = ["chat", "check", "calibrate", "evaluate", "vectors project"]
@@ -70,7 +70,7 @@ def test_every_verb_that_takes_single_prompts_reads_them_from_a_file(verb):
 
 
 def test_every_command_can_print_json():
-    groups = {"policy", "traits", "judge", "vectors", "audit", "plugins", "packs"}
+    groups = {"policy", "traits", "judge", "vectors", "audit", "plugins", "packs", "keys"}
     assert {verb for verb in verbs() if "--json" not in options_of(verb)} == groups
 
 

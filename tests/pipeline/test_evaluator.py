@@ -11,6 +11,7 @@ from guardrail.pipeline.evaluator import BatchEvaluator, Row
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.request import request
+from guardrail.pipeline.worker import Job
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.decide_reply import Observed
@@ -69,7 +70,11 @@ def made(tmp_path):
 
 def running(cancelled=False, timed_out=False, seconds=0.0):
     """A job that was started so many seconds ago."""
-    return SimpleNamespace(cancelled=cancelled, timed_out=timed_out, started=perf_counter() - seconds)
+    job = Job(lambda job: None)
+    job.started = perf_counter() - seconds
+    if cancelled:
+        job.cancel(timed_out)
+    return job
 
 
 def no_late(row, decision):
