@@ -47,11 +47,11 @@ class LocalModel:
 
     def identify(self) -> None:
         """Test and take the fingerprint of the model as it is now. Raises ModelError."""
+        # again, because the tokenizer may have got another template
+        self.renderer = made = Renderer(self.tokenizer, *self._rendering)
         test = SelfTest(self.model, self.inner, self.blocks, self.trial, self.pad_token)
         test.run()
         self.positions: frozenset[Position] = frozenset(POSITIONS if test.every_token else ("last",))
-        # again, because the tokenizer may have got another template
-        self.renderer = made = Renderer(self.tokenizer, *self._rendering)
         self.fingerprint = fingerprint(self.model, self.tokenizer, made.template, made.arguments)
 
     @property
