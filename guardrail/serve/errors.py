@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from guardrail.errors import (
+    AuditError,
     EscalationError,
     EvaluationError,
     GuardClosed,
@@ -95,6 +96,10 @@ def explained(error: Exception) -> ApiError:
         if isinstance(error, kind):
             return ApiError(status, str(error), type=type, code=code, headers=RETRY if status == 503 else {})
     log.error("a request failed: %s", located(error))
+    if isinstance(error, AuditError):
+        # where the log is, and what is wrong with its disk, is not for clients
+        text = "the audit record could not be written, so there is no answer; ask again later"
+        return ApiError(500, text, type=SERVER, code="guardrail_error")
     if isinstance(error, RequestError):
         return ApiError(500, str(error), type=SERVER, code="guardrail_error")
     return ApiError(500, "the server failed on this request; its log says why", type=SERVER)

@@ -2,14 +2,13 @@
 
 import asyncio
 import threading
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 import torch
 from serving import asking, chat
 from tiny import NEVER, guard, policies, policy, rewatch
 
-from guardrail.errors import AuditError
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve import health, warm_up
 from guardrail.serve.app import create_app
@@ -135,8 +134,9 @@ async def test_a_full_disk_is_seen_at_once_and_recovers_without_requests(made, p
     async with server(made) as (http, _):
         await until(http, 200)
         plugin.audit.failing = True
-        with suppress(AuditError):
-            made.check("hello")
+        answer = await http.post("/v1/chat/completions", json=chat())
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "guardrail_error")
+        assert "no space left" not in answer.text
         problems = (await http.get("/readyz")).json()["problems"]
         assert "audit records cannot be written" in problems[0]
         plugin.audit.failing = False
