@@ -9,6 +9,7 @@ import httpx
 import pytest
 from serving import HARMLESS, chat, events
 
+from guardrail.pipeline.warm_up import PREFIX as WARM_UP
 from guardrail.serve.app import create_app
 from guardrail.serve.settings import ServerSettings
 
@@ -20,12 +21,12 @@ LONG = chat(max_tokens=64)
 def ended(records, count):
     """The outcomes of the records since there were `count`, once each decision has its end.
 
-    The check with which a server warms up is not among them.
+    The prompt with which a server warms up is not among them.
     """
     until = time.monotonic() + 5
     while len(records.begun) > len(records.ended) and time.monotonic() < until:
         time.sleep(0.01)
-    return [record.outcome for record in records.ended[count:] if record.kind != "check"]
+    return [record.outcome for record in records.ended[count:] if not record.id.startswith(WARM_UP)]
 
 
 @pytest.mark.parametrize("stream", [True, False])
