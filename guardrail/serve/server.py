@@ -65,6 +65,8 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             lifespan="on",
+            # longer than clients and balancers keep a connection, so that none is closed as a request comes
+            timeout_keep_alive=75,
             # for clients that leave what was sent to them unread
             timeout_graceful_shutdown=5,
         )
