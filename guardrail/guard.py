@@ -37,8 +37,7 @@ class Guard(AsyncRequests, Rulings):
 
     model, tokenizer: a decoder-only Hugging Face model and its tokenizer. They stay yours; `close` takes
         every trace of the guard off them.
-    policies: the path of a policy file, its content as a mapping or a PolicySet, or the name of a shipped
-        file (`chatbot`, `observe`, `strict`).
+    policies: a policy file (path or content), or a shipped name (`chatbot`, `observe`, `strict`).
     engine: `transformers` (default), or the name of an engine that a plugin provides.
         `transformers-batching` batches the requests of many threads; `transformers-nnsight`,
         `transformers-hooks` and `transformers-ahead` choose how activations are read.
