@@ -18,15 +18,16 @@ LONG = chat(max_tokens=64)
 """Some thirty tokens: more than a second on the slow model."""
 
 
-def ended(records, count):
-    """The outcomes of the records since there were `count`, once each decision has its end.
+def ended(records, count, wanted=1):
+    """The outcomes of the records since there were `count`, once there are so many.
 
     The prompt with which a server warms up is not among them.
     """
-    until = time.monotonic() + 5
-    while len(records.begun) > len(records.ended) and time.monotonic() < until:
+    until, found = time.monotonic() + 10, list[str]()
+    while len(found) < wanted and time.monotonic() < until:
         time.sleep(0.01)
-    return [record.outcome for record in records.ended[count:] if not record.id.startswith(WARM_UP)]
+        found = [record.outcome for record in records.ended[count:] if not record.id.startswith(WARM_UP)]
+    return found
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -90,15 +91,15 @@ def test_a_full_queue_says_when_to_come_back(running, slow):
 
 
 def test_a_request_past_its_deadline_gets_an_error(running, slow, records):
-    server, count = running(deadline_s=0.5), len(records.ended)
+    server, count = running(deadline_s=1.2), len(records.ended)
     plain = httpx.post(server.url + PATH, json=LONG)
     assert (plain.status_code, plain.json()["error"]["code"]) == (504, "deadline_exceeded")
     stream = httpx.post(server.url + PATH, json=LONG | {"stream": True})
-    first, *_, last = map(json.loads, events(stream.text))
-    assert first["choices"][0]["delta"]["role"] == "assistant"
+    # on a busy machine the deadline may come before the first word
+    *_, last = map(json.loads, events(stream.text) if stream.status_code == 200 else [stream.text])
     assert last["error"]["code"] == "deadline_exceeded"
     assert server.settled()
-    assert ended(records, count) == ["cancelled", "cancelled"]
+    assert ended(records, count, 2) == ["cancelled", "cancelled"]
 
 
 def _asked(server, clients, **fields):
@@ -131,9 +132,10 @@ def test_after_the_grace_period_what_runs_is_told(running, slow, records, stream
         time.sleep(0.2)
         server.end()
         reply = asked.result()
-    error = json.loads(events(reply.text)[-1])["error"] if stream else reply.json()["error"]
-    assert error["code"] == "shutting_down"
-    assert reply.status_code == (200 if stream else 503)
+    # on a busy machine the end may come before the first word
+    assert reply.status_code in ((200, 503) if stream else (503,))
+    last = events(reply.text)[-1] if reply.status_code == 200 else reply.text
+    assert json.loads(last)["error"]["code"] == "shutting_down"
     server.thread.join(5)
     assert not server.thread.is_alive()
     assert ended(records, count) == ["cancelled"]
