@@ -33,7 +33,7 @@ def ended(records, count, wanted=1):
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_stops_its_generation(running, slow, records, stream):
     server, count = running(), len(records.ended)
-    with httpx.Client(base_url=server.url, timeout=0.4) as http:
+    with httpx.Client(base_url=server.url, timeout=10 if stream else 0.4) as http:
         if stream:
             with http.stream("POST", PATH, json=LONG | {"stream": True}) as response:
                 assert next(response.iter_lines()).startswith("data: ")
