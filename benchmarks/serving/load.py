@@ -187,7 +187,8 @@ def _line(done: Round) -> str:
 
 async def _main(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
     policies = policy_files.write(folder / "policies.yaml", policy_files.guarded(None))
-    options = ["--engine", chosen.engine, "--queue", str(2 * max(chosen.clients))]
+    # float32: in half precision two tokens often have the same logit, and a batch then chooses the other one
+    options = ["--engine", chosen.engine, "--dtype", "float32", "--queue", str(2 * max(chosen.clients))]
     with Running(folder, policies, *options) as server:
         async with client(server.url) as http:
             subject = Subject(server, http, policies)
