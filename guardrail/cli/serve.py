@@ -113,5 +113,7 @@ def _policy(rule: Rule) -> str:
 
 
 def _everyone(chosen: ServerSettings) -> str:
-    who = "every program on this machine" if chosen.on_loopback else "everyone who reaches this machine"
-    return f"{who} may ask"
+    if chosen.on_loopback:
+        return "every program on this machine may ask, reload the policies and read the metrics"
+    more = " and read the metrics" if chosen.open_metrics else ""
+    return f"everyone who reaches this machine may ask{more}"

@@ -37,9 +37,10 @@ class AddressOptions:
     host: Annotated[str, Option(help="Address to listen on. 0.0.0.0: all of them.")] = "127.0.0.1"
     port: Annotated[int, Option(min=0, max=65535, help="Port to listen on. 0 chooses a free one.")] = 8000
     keys: Annotated[Path | None, Option(help="YAML file with the hashes of API keys.")] = None
-    without_keys: Annotated[bool, Option("--without-keys", help="Serve other machines without API keys.")] = (
-        False
-    )
+    without_keys: Annotated[
+        bool,
+        Option("--without-keys", help="Let everyone who reaches this machine ask the model, without a key."),
+    ] = False
     allow_origin: Annotated[
         list[str] | None, Option(help="Web page (https://...) whose scripts may call the server, or *.")
     ] = None
@@ -74,7 +75,7 @@ class OperationsOptions:
         LogFormat, Option(help="Form of the log on stderr: one line for each request, without its text.")
     ] = LogFormat.TEXT
     open_metrics: Annotated[
-        bool, Option("--open-metrics", help="Serve /metrics without an API key, even if there are keys.")
+        bool, Option("--open-metrics", help="Serve /metrics without an API key, also to other machines.")
     ] = False
 
 

@@ -116,9 +116,19 @@ class Service:
         )
 
     def check_right(self, request: Request, right: Right) -> None:
-        """Raises ApiError if the key of a request is not meant for this. Without keys all may do all."""
+        """Raises ApiError if the key of a request is not meant for this.
+
+        Without keys everyone may ask; only this machine may do more, and nobody reads what others wrote.
+        """
         key = caller(request.scope)
-        if key is not None and right not in key.rights:
+        if key is None:
+            if right not in self.settings.open_rights:
+                text = (
+                    f"This needs an API key with the right `{right}`, and this server has no keys. "
+                    "Start it with `--keys`."
+                )
+                raise ApiError(403, text, code="keys_required")
+        elif right not in key.rights:
             text = f"The key `{key.name}` does not have the right `{right}`."
             raise ApiError(403, text, code="insufficient_permissions")
 

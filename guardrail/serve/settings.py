@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from guardrail.serve.keys import Key
+from guardrail.serve.keys import Key, Right
 
 Blocks: TypeAlias = Literal["refusal", "error"]
 """What a block is: a completion that holds the policy's message, or HTTP 400."""
@@ -32,7 +32,7 @@ class ServerSettings(BaseModel):
     """0 chooses a free one."""
     blocks: Blocks = "refusal"
     keys: tuple[Key, ...] = ()
-    """Without any, everyone who reaches the port may ask."""
+    """Without any, everyone who reaches the port has the `open_rights`."""
     open_metrics: bool = False
     """Whether `/metrics` needs no key, although other paths do."""
     origins: tuple[str, ...] = ()
@@ -60,6 +60,11 @@ class ServerSettings(BaseModel):
     def names(self) -> tuple[str, ...]:
         """All names of the model."""
         return (self.model, *self.aliases)
+
+    @property
+    def open_rights(self) -> tuple[Right, ...]:
+        """What everyone who reaches a server without keys may do. To review is never part of it."""
+        return ("ask", "admin", "metrics") if self.on_loopback else ("ask",)
 
     @property
     def on_loopback(self) -> bool:

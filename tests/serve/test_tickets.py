@@ -191,11 +191,26 @@ async def test_a_long_list_says_that_there_is_more(guard):
     assert ([row["id"] for row in page["data"]], page["has_more"]) == ([first], True)
 
 
-async def test_without_keys_nobody_can_decide(guard):
-    async with clients(guard, "app", keys=()) as http:
-        ticket_id = await escalated(http)
+async def test_without_keys_nobody_sees_or_decides_what_is_not_theirs(guard):
+    async with clients(guard, "app") as app, clients(guard, "app", keys=()) as http:
+        ticket_id, another = await escalated(http), await escalated(app)
         assert (await http.get(f"{TICKETS}/{ticket_id}")).json()["state"] == "pending"
-        assert (await resolve(http, ticket_id, "approve")).json()["error"]["code"] == "keys_required"
+        assert (await http.get(f"{TICKETS}/{another}")).status_code == 404
+        for refused in (await http.get(TICKETS), await resolve(http, ticket_id, "approve")):
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "keys_required")
+            assert "Hello there" not in refused.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "metrics", "reload"),
+    [({}, 404, 200), ({"host": "0.0.0.0"}, 403, 403), ({"host": "0.0.0.0", "open_metrics": True}, 404, 403)],
+)
+async def test_without_keys_only_this_machine_may_do_more_than_ask(guard, settings, metrics, reload):
+    async with clients(guard, "app", keys=(), **settings) as http:
+        # this guard counts nothing
+        assert (await http.get("/metrics")).status_code == metrics
+        assert (await http.post("/admin/reload")).status_code == reload
+        assert (await http.get("/v1/models")).status_code == 200
 
 
 @pytest.mark.parametrize(
