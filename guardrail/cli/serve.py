@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from guardrail.policy.rules import Rule
     from guardrail.serve.settings import ServerSettings
 
-NEEDED = ("fastapi", "prometheus_client", "uvicorn")
+NEEDED = ("fastapi", "prometheus_client", "psutil", "uvicorn")
 
 
 @hookimpl

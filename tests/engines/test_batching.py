@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from following import ALWAYS, Following, following
 from tiny import TEXTS, TOKENIZER, Fixed, plan, steering
 
 from guardrail.engines import Prompt, Scored, Token, accept
+from guardrail.engines.transformers.continuous import manager
 from guardrail.engines.transformers.continuous.engine import BatchingEngine
 from guardrail.engines.transformers.engine import TransformersEngine
 from guardrail.engines.transformers.hooks import Hooked
@@ -350,10 +351,28 @@ def test_a_full_cache_makes_requests_wait_and_throws_none_out(engines, monkeypat
 
 
 def test_what_cannot_be_batched_is_refused_when_it_is_loaded():
-    with pytest.raises(ModelError, match="sdpa"):
+    with pytest.raises(ModelError, match=r"sdpa.*; or use the engine .*--engine transformers"):
         BatchingEngine(tiny_model(attn_implementation="eager"), TOKENIZER)
-    with pytest.raises(ModelError, match="cannot be batched"):
+    with pytest.raises(ModelError, match=r"cannot be batched.*--engine transformers"):
         BatchingEngine(tiny_model("gpt_neox"), TOKENIZER)
+
+
+def test_a_cache_for_which_there_is_no_memory_is_an_error_of_the_model(monkeypatch):
+    monkeypatch.setattr(manager, "CPU_SHARE", 1e9)
+    monkeypatch.setattr(manager, "CPU_TOKENS", 1 << 50)
+    with pytest.raises(ModelError, match=r"there is no memory .*--engine transformers"):
+        BatchingEngine(tiny_model(), TOKENIZER)
+
+
+def test_a_release_of_transformers_that_batches_otherwise_is_named(monkeypatch):
+    @dataclass
+    class Older:
+        num_blocks: int
+
+    monkeypatch.setattr("transformers.ContinuousBatchingConfig", Older)
+    monkeypatch.setattr("transformers.__version__", "5.16.0")
+    with pytest.raises(ModelError, match=r"needs transformers 5\.24 or newer, and this is 5\.16\.0; or use"):
+        BatchingEngine(tiny_model(), TOKENIZER)
 
 
 def test_generate_has_the_model_to_itself_beside_batches(engines):

@@ -31,6 +31,8 @@ from guardrail.types import Sampling
 ROWS = 64
 """How many requests are computed in one pass at most, and how many threads may ask."""
 
+INSTEAD = "use the engine that answers one request after another, `transformers` (--engine transformers)"
+
 
 class BatchingEngine(TransformersEngine):
     """As `TransformersEngine`; `check` and `reply` are called from many threads, whose rows are batched.
@@ -51,6 +53,9 @@ class BatchingEngine(TransformersEngine):
             self._passes = Passes(self.local, self.front, lambda: self.identity.modules)
             self._batches = Batches(partial(Manager, self.local, ROWS), self._passes.run)
             self._try()
+        except ModelError as error:
+            self.close()
+            raise ModelError(f"{error}; or {INSTEAD}") from error
         except BaseException:
             self.close()
             raise
@@ -83,7 +88,7 @@ class BatchingEngine(TransformersEngine):
         if plan.may_recompute and self.batches.manager.slides:
             raise ModelError(
                 "this engine cannot steer below the last layer read in a model with a sliding window; steer "
-                "at or above it, or use the engine `transformers`"
+                f"at or above it, or {INSTEAD}"
             )
         super().accept(plan)
         self._passes.readers.keep([plan, *(request.plan for request in self.batches.requests)])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from importlib.util import find_spec
 from math import ceil
 from typing import Any
 
@@ -23,6 +25,8 @@ Run = Callable[[dict[str, Any], Sequence[Any]], Tensor]
 """Runs a pass: what the manager hands to the model, and whose tokens it has put in. Logits [1, rows, V]."""
 
 ATTENTION = ("sdpa", "flash_attention_2", "flash_attention_3")
+TESTED = "5.24"
+"""The release of transformers under which batching was tested."""
 PAGE = 32
 """Tokens in a page of the cache."""
 CPU_TOKENS, CPU_SHARE = 16_384, 0.25
@@ -104,7 +108,10 @@ class Manager:
         devices = [self._local.device] if self._local.device.type == "cuda" else []
         # it seeds the process
         with torch.random.fork_rng(devices):
-            made.warmup()
+            try:
+                made.warmup()
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                raise ModelError(f"there is no memory for the cache of a batch: {error}") from error
         return made
 
     @property
@@ -163,18 +170,21 @@ class Manager:
 
 def _check(local: LocalModel) -> None:
     inner = local.inner
+    # without it the manager takes the memory of most machines for 0 bytes
+    if local.device.type == "cpu" and find_spec("psutil") is None:
+        raise ModelError("continuous batching on a CPU needs psutil: pip install psutil")
     if len(set(getattr(inner, "hf_device_map", {}).values())) > 1:
         raise ModelError("a model on several devices cannot be batched continuously")
     attention = inner.config._attn_implementation
     if attention not in ATTENTION:
         raise ModelError(
             f"continuous batching needs the attention `sdpa` or a flash attention, and this model uses "
-            f"`{attention}`: load it with attn_implementation='sdpa', or use another engine"
+            f"`{attention}`: load it with attn_implementation='sdpa'"
         )
 
 
 def _configuration(local: LocalModel, rows: int) -> Any:
-    from transformers import ContinuousBatchingConfig
+    from transformers import ContinuousBatchingConfig, __version__
 
     settings: dict[str, Any] = {
         "page_size": PAGE,
@@ -190,6 +200,10 @@ def _configuration(local: LocalModel, rows: int) -> Any:
     }
     if local.device.type == "cpu":
         settings |= {"max_batch_tokens": CPU_PASS, "num_blocks": ceil(_cpu_tokens(local) / PAGE)}
+    if not settings.keys() <= {field.name for field in fields(ContinuousBatchingConfig)}:
+        raise ModelError(
+            f"continuous batching needs transformers {TESTED} or newer, and this is {__version__}"
+        )
     return ContinuousBatchingConfig(**settings)
 
 
