@@ -144,7 +144,14 @@ class RequestError(GuardrailError):
 
 
 class PromptError(RequestError):
-    """The prompt is empty, too long, or contains something that cannot be read."""
+    """The prompt is empty, too long, or contains something that cannot be read.
+
+    `param`: the option or the message that is wrong, if it is a single one: `stop`, `messages[0]`.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
 
 
 class UnsupportedGeneration(RequestError):

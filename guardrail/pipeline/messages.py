@@ -28,8 +28,10 @@ def message(item: MessageLike) -> tuple[Message, str | None]:
         raise PromptError(f"a message is a mapping with `role` and `content`, not {type(item).__name__}")
     role = item.get("role")
     role = SYNONYMS.get(role, role) if isinstance(role, str) else role
+    if role is None:
+        raise PromptError("missing role")
     if role not in ROLES:
-        raise PromptError(f"unknown role {role!r}; roles are {', '.join(ROLES)}")
+        raise PromptError(f"unknown role {role!r}; roles are {', '.join((*ROLES, *SYNONYMS))}")
     calls = _calls(item.get("tool_calls"))
     content = item.get("content")
     text, reason = _content("" if content is None and calls else content)

@@ -139,7 +139,7 @@ def sampling(options: Mapping[str, Any]) -> Sampling:
         elif value is not None:
             first = names.setdefault(own, name)
             if found.setdefault(own, value) != value:
-                raise PromptError(f"`{first}` and `{name}` mean the same, and have different values")
+                raise PromptError(f"`{first}` and `{name}` mean the same, and have different values", name)
     if "stop" in found:
         found["stop"] = _stops(found["stop"], names["stop"])
     if "logit_bias" in found:
@@ -149,7 +149,7 @@ def sampling(options: Mapping[str, Any]) -> Sampling:
         return Sampling(**found)
     except PromptError as error:
         own, _, rest = str(error).partition(" ")
-        raise PromptError(f"{names.get(own, own)} {rest}") from None
+        raise PromptError(f"{names.get(own, own)} {rest}", names.get(own, own)) from None
 
 
 def _check_idle(name: str, value: object) -> None:
@@ -157,17 +157,17 @@ def _check_idle(name: str, value: object) -> None:
     if name not in REFUSED:
         raise _unknown(name, [*OWN, *SAME, *RequestOptions.__annotations__])
     if value is not None and value != idle:
-        raise PromptError(f"`{name}` is not an option of chats: {instead}")
+        raise PromptError(f"`{name}` is not an option of chats: {instead}", name)
 
 
 def _unknown(name: str, known: Iterable[str]) -> PromptError:
-    return PromptError(f"unknown option `{name}`{suggest(name, known)}")
+    return PromptError(f"unknown option `{name}`{suggest(name, known)}", name)
 
 
 def _stops(value: object, name: str) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) and text for text in texts):
-        raise PromptError(f"`{name}` is a text that is not empty, or a list of them")
+        raise PromptError(f"`{name}` is a text that is not empty, or a list of them", name)
     return tuple(texts)
 
 
@@ -175,20 +175,22 @@ def _take_alternatives(found: dict[str, Any], names: dict[str, str]) -> None:
     """`logprobs` and `top_logprobs` of the OpenAI API as one number, or none."""
     asked, count = found.pop("logprobs", False), found.pop("top_logprobs", None)
     if not isinstance(asked, bool):
-        raise PromptError("`logprobs` is true or false; `top_logprobs` says how many alternatives")
+        raise PromptError(
+            "`logprobs` is true or false; `top_logprobs` says how many alternatives", "logprobs"
+        )
     if count and not asked:
-        raise PromptError("`top_logprobs` needs `logprobs: true`")
+        raise PromptError("`top_logprobs` needs `logprobs: true`", "top_logprobs")
     if asked:
         found["logprobs"], names["logprobs"] = count or 0, "top_logprobs"
 
 
 def _biases(value: object) -> tuple[tuple[int, float], ...]:
     if not isinstance(value, Mapping):
-        raise PromptError("`logit_bias` maps token ids to numbers")
+        raise PromptError("`logit_bias` maps token ids to numbers", "logit_bias")
     try:
         return tuple((int(token), bias) for token, bias in value.items())
     except (TypeError, ValueError):
-        raise PromptError("`logit_bias` maps token ids to numbers") from None
+        raise PromptError("`logit_bias` maps token ids to numbers", "logit_bias") from None
 
 
 def check_generate(arguments: Mapping[str, Any]) -> None:

@@ -66,12 +66,12 @@ def request(
         raise PromptError(f"messages are a text or a list of turns, not {type(messages).__name__}")
     raw = [Message("user", messages)] if isinstance(messages, str) else list(messages)
     if not raw:
-        raise PromptError("there are no messages")
-    parsed = [message(item) for item in raw]
+        raise PromptError("there are no messages", "messages")
+    parsed = [_numbered(item, number) for number, item in enumerate(raw)]
     turns = tuple(turn for turn, _ in parsed)
     reasons = [reason for _, reason in parsed if reason]
     if kind != "generate" and raw_prompt is None and not reasons:
-        _check_last(turns[-1])
+        _check_last(turns[-1], f"messages[{len(turns) - 1}]")
     if turns[-1].role == "assistant":
         reasons.append(BEGUN)
     facts = Facts(
@@ -110,12 +110,19 @@ def _given(value: str | None, what: str) -> str | None:
     return value
 
 
-def _check_last(turn: Message) -> None:
+def _numbered(item: MessageLike, number: int) -> tuple[Message, str | None]:
+    try:
+        return message(item)
+    except PromptError as error:
+        raise PromptError(str(error), f"messages[{number}]") from None
+
+
+def _check_last(turn: Message, name: str) -> None:
     if turn.tool_calls:
-        raise PromptError("the last message calls tools; add what they answered, with the role `tool`")
+        raise PromptError("the last message calls tools; add what they answered, with the role `tool`", name)
     # a tool may have nothing to say
     if turn.role != "tool" and not turn.content.strip():
-        raise PromptError("the last message is empty")
+        raise PromptError("the last message is empty", name)
 
 
 def _conversation(messages: Sequence[Message]) -> str:

@@ -92,6 +92,9 @@ def explained(error: Exception) -> ApiError:
         return _invalid([_Problem.of(one, error.body) for one in error.errors()])
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
+    if isinstance(error, PromptError) and error.param is not None:
+        code = "invalid_prompt" if error.param.startswith("messages") else "invalid_value"
+        return ApiError(400, str(error), code=code, param=error.param)
     for kind, (status, type, code) in _STATUS.items():
         if isinstance(error, kind):
             return ApiError(status, str(error), type=type, code=code, headers=RETRY if status == 503 else {})

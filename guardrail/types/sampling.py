@@ -12,16 +12,18 @@ EXTRAS = ("n", "logprobs", "presence_penalty", "frequency_penalty", "logit_bias"
 """The options that an engine honours only if it says so."""
 MAX_ALTERNATIVES, MAX_REPLIES, MAX_PENALTY, MAX_BIAS = 20, 128, 2.0, 100.0
 """The limits of the OpenAI API."""
+GREEDY_BELOW = 1e-5
+"""Lower temperatures are greedy: logits divided by them would leave the range of float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How to generate. None keeps the value of the model's own generation config.
 
-    n: how many replies to one prompt. logprobs: how many alternatives to give with the log probability of
-    every token; None gives no log probabilities. presence_penalty, frequency_penalty: subtracted from the
-    logit of a token that the reply has already, once and for each time. logit_bias: added to the logits of
-    token ids.
+    temperature: 0 is greedy, and so is anything below 1e-5. n: how many replies to one prompt. logprobs: how
+    many alternatives to give with the log probability of every token; None gives no log probabilities.
+    presence_penalty, frequency_penalty: subtracted from the logit of a token that the reply has already, once
+    and for each time. logit_bias: added to the logits of token ids.
     special_tokens: keep them in the text, except those that end a reply.
     """
 
@@ -45,18 +47,18 @@ class Sampling:
             or (_number(self.temperature) and 0 <= self.temperature < float("inf")),
             "top_p": self.top_p is None or (_number(self.top_p) and 0 < self.top_p <= 1),
             "top_k": self.top_k is None or (_number(self.top_k, int) and self.top_k >= 0),
-            "seed": self.seed is None or _number(self.seed, int),
+            "seed": self.seed is None or (_number(self.seed, int) and -(2**63) <= self.seed < 2**64),
             "n": _number(self.n, int) and 1 <= self.n <= MAX_REPLIES,
             "logprobs": self.logprobs is None
             or (_number(self.logprobs, int) and 0 <= self.logprobs <= MAX_ALTERNATIVES),
             "presence_penalty": _within(self.presence_penalty, MAX_PENALTY),
             "frequency_penalty": _within(self.frequency_penalty, MAX_PENALTY),
-            "logit_bias": all(
-                _number(token, int) and _within(bias, MAX_BIAS) for token, bias in self.logit_bias
-            ),
         }
         if bad := [name for name, good in checks.items() if not good]:
-            raise PromptError(f"{bad[0]} cannot be {getattr(self, bad[0])!r}")
+            raise PromptError(f"{bad[0]} cannot be {getattr(self, bad[0])!r}", bad[0])
+        _check_biases(self.logit_bias)
+        if self.temperature is not None and self.temperature < GREEDY_BELOW:
+            object.__setattr__(self, "temperature", 0.0)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -68,6 +70,13 @@ class Sampling:
         """The options in use that not every engine knows."""
         default: Mapping[str, object] = {field.name: field.default for field in fields(self)}
         return frozenset(name for name in EXTRAS if getattr(self, name) != default[name])
+
+
+def _check_biases(biases: tuple[tuple[int, float], ...]) -> None:
+    for token, bias in biases:
+        if not (_number(token, int) and _within(bias, MAX_BIAS)):
+            text = f"logit_bias of token {token!r} cannot be {bias!r}: it is between -100 and 100"
+            raise PromptError(text, "logit_bias")
 
 
 def _number(value: object, kind: type | tuple[type, ...] = (int, float)) -> bool:

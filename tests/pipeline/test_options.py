@@ -67,12 +67,20 @@ def test_what_is_not_understood_is_refused_with_what_to_use(name):
         ({"frequency_penalty": float("nan")}, "frequency_penalty"),
         ({"logit_bias": [1]}, "`logit_bias` maps token ids"),
         ({"logit_bias": {"a": 1}}, "`logit_bias` maps token ids"),
-        ({"logit_bias": {"1": "x"}}, "logit_bias cannot be"),
+        ({"logit_bias": {"1": "x"}}, "logit_bias of token 1 cannot be 'x'"),
+        ({"logit_bias": {"5": 1000}}, "^logit_bias of token 5 cannot be 1000: it is between -100 and 100"),
+        ({"seed": 2**64}, "^seed cannot be"),
+        ({"seed": -(2**63) - 1}, "^seed cannot be"),
     ],
 )
 def test_options_that_cannot_be_are_refused_in_words(options, words):
     with pytest.raises(PromptError, match=words):
         sampling(options)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-38, 1e-46, 5e-324])
+def test_temperatures_that_no_logit_can_be_divided_by_are_greedy(temperature):
+    assert sampling({"temperature": temperature}) == Sampling(temperature=0.0)
 
 
 def test_options_are_split_into_what_a_request_is_about_and_how_to_generate():

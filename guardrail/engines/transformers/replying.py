@@ -31,7 +31,8 @@ class Replying:
     ) -> None:
         self.local, self.sampling, self.width, self._emit = local, sampling, width, emit
         if unknown := [token for token, _ in sampling.logit_bias if not 0 <= token < local.vocabulary]:
-            raise PromptError(f"`logit_bias` names the token {unknown[0]}, which this model does not have")
+            text = f"`logit_bias` names the token {unknown[0]}, which this model does not have"
+            raise PromptError(text, "logit_bias")
         self.ending = Ending(local.tokenizer, self._ends(), sampling.stops, sampling.special_tokens)
         greedy = sampling.temperature == 0 or (
             sampling.temperature is None and not local.inner.generation_config.do_sample

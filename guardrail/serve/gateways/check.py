@@ -129,9 +129,9 @@ def _check_prompts(prompts: Sequence[Messages | str], about: RequestOptions, num
         try:
             parsed("check", prompt, **about)
         except PromptError as error:
-            name = f"input[{i}]" if numbered else None
-            text = f"{name}: {error}" if name else str(error)
-            raise ApiError(400, text, code="invalid_prompt", param=name) from None
+            text = f"input[{i}]: {error}" if numbered else str(error)
+            param = f"input[{i}]" if numbered else error.param
+            raise ApiError(400, text, code="invalid_prompt", param=param) from None
 
 
 def _verdict(check: Check) -> Verdict:
