@@ -55,4 +55,7 @@ def new(
         print_json({"name": name, "key": key, "file": str(keys)})
     else:
         typer.echo(key)
-        note(f"its hash was added to {keys}; the key itself is not kept anywhere")
+        note(
+            f"its hash was added to {keys}; the key itself is not kept anywhere. "
+            "A server that runs with this file accepts the key in a moment"
+        )

@@ -94,6 +94,7 @@ def server_settings(
         port=address.port,
         blocks=answers.blocks.value,
         keys=load_keys(address.keys) if address.keys else (),
+        keys_file=address.keys,
         open_metrics=operations.open_metrics,
         origins=tuple(address.allow_origin or ()),
         hosts=tuple(address.allow_host or ()),

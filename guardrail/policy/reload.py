@@ -176,7 +176,7 @@ class PolicyWatcher:
     def _settled(self) -> ActivePolicies:
         """A candidate from files that stayed as they were while they were read. Raises whatever is wrong."""
         for _ in range(ATTEMPTS):
-            time.sleep(_unrest_s(self._files()))
+            time.sleep(unrest_s(self._files()))
             self._seen = self._digest()
             try:
                 candidate = self._candidate()
@@ -244,7 +244,7 @@ def _content(path: Path) -> bytes:
         return b"unreadable"
 
 
-def _unrest_s(paths: Iterable[Path]) -> float:
+def unrest_s(paths: Iterable[Path]) -> float:
     """How much longer to wait until no file was written to for REST_S. A rename or a link changes no file."""
     age = time.time() - max(map(_written, paths), default=0.0)
     return min(max(0.0, REST_S - age), REST_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -46,7 +47,9 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         service.warm_up.look()
+        watching = asyncio.create_task(service.keys.watch())
         yield
+        watching.cancel()
         await service.warm_up.end()
         service.delivery.close()
 
@@ -58,7 +61,7 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
     # the last one added is the first to see a request
     app.add_middleware(Limits, settings=settings)
     open_paths = (*OPEN, "/metrics") if settings.open_metrics else OPEN
-    app.add_middleware(Keys, keys=settings.keys, open=open_paths)
+    app.add_middleware(Keys, keys=lambda: service.keys.active, open=open_paths)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,

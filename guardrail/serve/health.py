@@ -34,6 +34,8 @@ class Ready(BaseModel):
     policies_loaded: str
     reload_failing: bool
     """Whether the latest reload failed, so that older policies are in force."""
+    keys_failing: bool
+    """Whether the file of API keys is wrong, so that older keys are in force."""
     fail_open: bool
     """Whether any enforced policy lets prompts pass on errors."""
 
@@ -74,6 +76,7 @@ def ready(service: Service) -> Ready:
         calibration_sha256=plan.calibration_sha256,
         policies_loaded=guard.policies.loaded_at.isoformat(timespec="seconds"),
         reload_failing=guard.policies.error is not None,
+        keys_failing=service.keys.error is not None,
         fail_open=plan.fail_open,
     )
 

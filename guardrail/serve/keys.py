@@ -10,7 +10,7 @@ import hmac
 import json
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -119,18 +119,18 @@ def found(keys: Sequence[Key], given: str) -> Key | None:
 
 
 class Keys:
-    """Lets requests in that name a known key (`Authorization: Bearer` or `x-api-key`). Pure ASGI."""
+    """Lets requests in that name a key in force (`Authorization: Bearer` or `x-api-key`). Pure ASGI."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[Key], open: Sequence[str] = OPEN) -> None:
+    def __init__(self, app: ASGIApp, keys: Callable[[], Sequence[Key]], open: Sequence[str] = OPEN) -> None:
         self._app, self._keys, self._open = app, keys, open
         self._inside: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._keys or scope["path"] in self._open:
+        if scope["type"] != "http" or scope["path"] in self._open or not (keys := self._keys()):
             await self._app(scope, receive, send)
             return
         try:
-            key = _known(self._keys, Headers(scope=scope))
+            key = _known(keys, Headers(scope=scope))
             self._check_room(key)
         except ApiError as error:
             await error.response()(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Reloading policies by request or signal: `POST /admin/reload`, SIGHUP. The file is watched as well."""
+"""Reloading policies and keys: `POST /admin/reload`, SIGHUP. Their files are watched as well."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from guardrail.serve.service import Service
 
 log = logging.getLogger("guardrail.serve")
 
-Code: TypeAlias = Literal["policies_refused", "restart_needed", "not_recorded"]
+Code: TypeAlias = Literal["policies_refused", "keys_refused", "restart_needed", "not_recorded"]
 
 
 class Hashes(BaseModel):
@@ -43,6 +43,8 @@ class Reloaded(BaseModel):
     before: Hashes
     after: Hashes
     warnings: list[str]
+    keys: list[str]
+    """The names of the API keys in force."""
 
 
 class Refusal(BaseModel):
@@ -56,10 +58,12 @@ class Refusal(BaseModel):
 
 
 class NotReloaded(BaseModel):
-    """The answer to a reload that failed; what was in force before still is."""
+    """The answer to a reload of which a part failed: policies or keys, whose last good ones stay in force."""
 
     error: Refusal
     in_force: Hashes
+    keys: list[str]
+    """The names of the API keys in force."""
 
 
 def router(service: Service) -> APIRouter:
@@ -69,31 +73,49 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/admin/reload", responses={**refused})
     async def reload(request: Request, response: Response) -> Reloaded | NotReloaded:
-        """Read the policy file, its vectors and its calibration again. On failure the last good ones stay."""
+        """Read policies, vectors, calibration and API keys again. On failure the last good ones stay."""
         service.check_right(request, "admin")
-        done = await asyncio.to_thread(service.guard.policies.try_reload)
-        response.status_code, answer = answer_to(done)
+        done, keys_error = await asyncio.to_thread(reload_all, service)
+        response.status_code, answer = answer_to(done, keys_error, service.keys.names)
         return answer
 
     return routes
 
 
-def answer_to(done: Reload) -> tuple[int, Reloaded | NotReloaded]:
-    """HTTP status and body."""
-    if (error := done.error) is None:
+def reload_all(service: Service) -> tuple[Reload, Exception | None]:
+    """Reload policies and keys, each whether or not the other fails. Says what became of them."""
+    keys_error = service.keys.reload()
+    return service.guard.policies.try_reload(), keys_error
+
+
+def answer_to(
+    done: Reload, keys_error: Exception | None, keys: list[str]
+) -> tuple[int, Reloaded | NotReloaded]:
+    """HTTP status and body. `keys` are the names of those in force."""
+    failed = {"policies": done.error, "API keys": keys_error}
+    errors = {what: error for what, error in failed.items() if error is not None}
+    if not errors:
         before, after = Hashes.of(done.before), Hashes.of(done.after)
-        return 200, Reloaded(before=before, after=after, warnings=list(done.after.plan.warnings))
-    status, code = _kind(error)
+        warnings = list(done.after.plan.warnings)
+        return 200, Reloaded(before=before, after=after, warnings=warnings, keys=keys)
+    status, code = _kind(done.error)
+    said = [
+        f"the {what} were not reloaded; the last good ones stay in force: {outline(error)}"
+        for what, error in errors.items()
+    ]
     refusal = Refusal(
-        message=f"the policies were not reloaded; the last good ones stay in force: {outline(error)}",
+        message="; ".join(said),
         type="server_error" if status >= 500 else "invalid_request_error",
         code=code,
-        problems=_problems(error),
+        problems=[problem for error in errors.values() for problem in _problems(error)],
     )
-    return status, NotReloaded(error=refusal, in_force=Hashes.of(done.after))
+    return status, NotReloaded(error=refusal, in_force=Hashes.of(done.after), keys=keys)
 
 
-def _kind(error: Exception) -> tuple[int, Code]:
+def _kind(error: Exception | None) -> tuple[int, Code]:
+    """Of an error of the policies, or of the keys if there is none of the policies."""
+    if error is None:
+        return 422, "keys_refused"
     if isinstance(error, RestartNeeded):
         return 409, "restart_needed"
     return (503, "not_recorded") if isinstance(error, AuditError) else (422, "policies_refused")
@@ -109,7 +131,7 @@ def reload_on_hangup(service: Service) -> None:
     """Reload on SIGHUP, from now on. Only the event loop of the main thread hears signals."""
 
     def hung_up() -> None:
-        loop.run_in_executor(None, service.guard.reload)
+        loop.run_in_executor(None, reload_all, service)
 
     loop = asyncio.get_running_loop()
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from guardrail.pipeline.options import RequestOptions
 from guardrail.serve.delivery import Delivery
 from guardrail.serve.errors import ApiError
+from guardrail.serve.key_ring import KeyRing
 from guardrail.serve.keys import Right, caller
 from guardrail.serve.settings import ServerSettings
 from guardrail.serve.verdict import Verdict, Wishes
@@ -34,6 +35,7 @@ class Service:
         tickets = self.guard.tickets
         self.delivery = Delivery(self.settings.queue, self.settings.deadline_s, lambda: tickets.waiting)
         self.warm_up = WarmUp(self.guard)
+        self.keys = KeyRing(self.settings.keys, self.settings.keys_file)
 
     @property
     def draining(self) -> bool:

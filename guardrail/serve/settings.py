@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,6 +34,8 @@ class ServerSettings(BaseModel):
     blocks: Blocks = "refusal"
     keys: tuple[Key, ...] = ()
     """Without any, everyone who reaches the port has the `open_rights`."""
+    keys_file: Path | None = None
+    """Where the keys come from; it is read again when it changes."""
     open_metrics: bool = False
     """Whether `/metrics` needs no key, although other paths do."""
     origins: tuple[str, ...] = ()

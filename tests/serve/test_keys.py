@@ -1,13 +1,17 @@
 """API keys: files of hashes, who is let in, and which tags a request has."""
 
 import asyncio
+import time
 
+import httpx
 import pytest
-from serving import chat
+from serving import asking, chat
 
 from guardrail.cli import run
 from guardrail.errors import DocumentError
+from guardrail.serve.app import create_app
 from guardrail.serve.keys import Key, add_key, load_keys, sha256
+from guardrail.serve.settings import ServerSettings
 
 PATH = "/v1/chat/completions"
 ASK = Key(name="app", sha256=sha256("gr-app"))
@@ -102,3 +106,51 @@ async def test_a_key_can_fix_the_tags(serving, records):
         refused = await http.post(PATH, json=chat(metadata={"tags": "inside"}), headers=key)
     assert records.ended[-1].tags == ("outside",)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "tags_not_allowed")
+
+
+async def test_keys_are_reloaded_as_a_whole_and_the_last_good_ones_stay(guard, tmp_path, caplog):
+    path = tmp_path / "keys.yaml"
+    ann, eve = (add_key(path, name, None, ["admin"]) for name in ("ann", "eve"))
+    app = create_app(guard, ServerSettings(keys=load_keys(path), keys_file=path))
+    ring = app.state.service.keys
+    async with asking(app) as http:
+
+        async def models(key):
+            return (await http.get("/v1/models", headers={"x-api-key": key})).status_code
+
+        assert await models(eve) == 200
+        *kept, _ = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(kept), encoding="utf-8")
+        ring.look()
+        assert (await models(ann), await models(eve), ring.names) == (200, 401, ["ann"])
+        for wrong in ("version: 1\nkeys: {}\n", "version: 1\nkeys: {ann: {}}\n", ""):
+            path.write_text(wrong, encoding="utf-8")
+            answer = await http.post("/admin/reload", headers={"x-api-key": ann})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (422, "keys_refused")
+            assert answer.json()["error"]["problems"][0].startswith(f"{path}:")
+            assert answer.json()["keys"] == ["ann"]
+            assert "API keys were not reloaded" in caplog.text
+            assert (await http.get("/readyz")).json()["keys_failing"] is True
+            assert await models("gr-wrong") == 401
+        path.unlink()
+        ring.look()
+        assert (await models(ann), await models("gr-wrong")) == (200, 401)
+        path.write_text("".join(kept), encoding="utf-8")
+        bob = add_key(path, "bob", None, ["ask"])
+        answer = await http.post("/admin/reload", headers={"x-api-key": ann})
+        assert (answer.status_code, answer.json()["keys"], await models(bob)) == (200, ["ann", "bob"], 200)
+        assert (await http.get("/readyz")).json()["keys_failing"] is False
+
+
+async def test_a_running_server_looks_at_its_key_file(running, tmp_path):
+    path = tmp_path / "keys.yaml"
+    first = add_key(path, "first", None, ["ask"])
+    server = running(keys=load_keys(path), keys_file=path)
+    path.unlink()
+    second = add_key(path, "second", None, ["ask"])
+    until = time.monotonic() + 20
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        while (await http.get("/v1/models", headers={"x-api-key": second})).status_code == 401:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+        assert (await http.get("/v1/models", headers={"x-api-key": first})).status_code == 401
