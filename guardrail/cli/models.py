@@ -38,6 +38,7 @@ def open_guard(
     from guardrail.plugins.registry import names_in_environment
     from guardrail.policy.loading import default_policies
 
+    check_engine(model.engine)
     source = policies or default_policies(model.name)
     if isinstance(source, Path):
         check_policies(source, model)
@@ -52,6 +53,16 @@ def open_guard(
             chat_template=model.chat_template,
             watch_s=watch_s,
         )
+
+
+def check_engine(name: str) -> None:
+    """Raises PluginError for an engine that nobody has, before a model is loaded."""
+    from guardrail.plugins.hookspecs import ENGINES
+
+    if name not in ENGINES:
+        from guardrail.plugins.manager import Plugins
+
+        Plugins.from_environment().check_engine(name)
 
 
 def check_policies(path: Path, model: ModelOptions) -> None:

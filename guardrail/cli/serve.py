@@ -10,8 +10,14 @@ import typer
 
 from guardrail.cli.console import print_json
 from guardrail.cli.models import WATCH_S, open_guard
-from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, takes_options
-from guardrail.cli.serve_options import AddressOptions, AnswerOptions, OperationsOptions, server_settings
+from guardrail.cli.options import OutputOptions, PoliciesOption, takes_options
+from guardrail.cli.serve_options import (
+    AddressOptions,
+    AnswerOptions,
+    OperationsOptions,
+    ServedModelOptions,
+    server_settings,
+)
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -22,6 +28,10 @@ if TYPE_CHECKING:
 
 NEEDED = ("fastapi", "prometheus_client", "psutil", "uvicorn")
 
+NO_AUDIT = (
+    "no audit log: the ids of answers lead nowhere; `audit: {jsonl: FILE}` in the policy file keeps one"
+)
+
 
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
@@ -31,7 +41,7 @@ def guardrail_cli(app: typer.Typer) -> None:
 
 @takes_options
 def serve(
-    model: ModelOptions,
+    model: ServedModelOptions,
     policies: PoliciesOption,
     address: AddressOptions,
     answers: AnswerOptions,
@@ -58,7 +68,9 @@ def serve(
         from guardrail.serve.server import Server, url
 
         where = url(socket)
-        server = Server(create_app(guard, chosen), lambda: _begun(where, guard, chosen, output.as_json))
+        server = Server(
+            create_app(guard, chosen), lambda: _begun(where, guard, chosen, model.engine, output.as_json)
+        )
         server.run([socket])
 
 
@@ -68,9 +80,9 @@ def check_installed() -> None:
         raise ConfigError(f"the server needs {' and '.join(missing)}: pip install 'persona-guardrail[serve]'")
 
 
-def _begun(where: str, guard: Guard, chosen: ServerSettings, as_json: bool) -> None:
+def _begun(where: str, guard: Guard, chosen: ServerSettings, engine: str, as_json: bool) -> None:
     if as_json:
-        print_json(_start_row(where, guard, chosen))
+        print_json(_start_row(where, guard, chosen) | {"engine": engine})
     else:
         typer.echo(_start_text(where, guard, chosen))
     # whoever started it may read this through a pipe, and nothing more will come
@@ -88,6 +100,7 @@ def _start_row(where: str, guard: Guard, chosen: ServerSettings) -> dict[str, ob
         "vectors_sha256": plan.vectors_sha256,
         "calibration_sha256": plan.calibration_sha256,
         "fail_open": [rule.id for rule in (*plan.rules, *plan.reply_rules) if rule.fails_open],
+        "audit": _logs(guard),
         "warnings": plan.warnings,
         "keys": [key.name for key in chosen.keys],
     }
@@ -96,15 +109,21 @@ def _start_row(where: str, guard: Guard, chosen: ServerSettings) -> dict[str, ob
 def _start_text(where: str, guard: Guard, chosen: ServerSettings) -> str:
     plan = guard.active.plan
     rules = [*plan.rules, *plan.reply_rules]
-    names = [key.name for key in chosen.keys]
+    names, logs = [key.name for key in chosen.keys], _logs(guard)
     return "\n".join(
         [
             f"serving {' or '.join(chosen.names)} at {where}/v1; Ctrl-C ends it",
             f"policies (sha256 {plan.policy_sha256[:12]}, vectors {plan.vectors_sha256[:12]}):",
             *(f"  {rule.id}: {_policy(rule)}" for rule in rules),
+            f"audit log: {', '.join(logs)}" if logs else NO_AUDIT,
             f"API keys: {', '.join(names)}" if names else f"no API keys: {_everyone(chosen)}",
         ]
     )
+
+
+def _logs(guard: Guard) -> list[str]:
+    """Who keeps audit records. The metrics only count them."""
+    return [name for name in guard.audit.sinks if name != "metrics"]
 
 
 def _policy(rule: Rule) -> str:

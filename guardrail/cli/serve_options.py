@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,22 @@ from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardrail.serve.settings import ServerSettings
+
+BATCHING = "transformers-batching"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModelOptions(ModelOptions):
+    """The model of a server, which many ask at once."""
+
+    engine: Annotated[
+        str,
+        Option(
+            help="Engine that reads activations: transformers-batching (requests share passes), or "
+            "transformers (one request after another, for models that cannot be batched)."
+        ),
+    ] = BATCHING
 
 
 class Blocks(StrEnum):
@@ -86,6 +103,7 @@ def server_settings(
     from guardrail.serve.keys import load_keys
     from guardrail.serve.settings import ServerSettings
 
+    _check(address, answers)
     name, *aliases = answers.names or [_name(model.name)]
     chosen = ServerSettings(
         model=name,
@@ -110,6 +128,20 @@ def server_settings(
             "or allow everyone with --without-keys"
         )
     return chosen
+
+
+def _check(address: AddressOptions, answers: AnswerOptions) -> None:
+    """Raises ConfigError."""
+    if address.keys and address.without_keys:
+        raise ConfigError("--without-keys lets everyone in, and --keys does not: leave out one of them")
+    if not all(name.strip() for name in answers.names or ()):
+        raise ConfigError("--name: a model without a name cannot be asked for")
+    for origin in address.allow_origin or ():
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"--allow-origin: `{origin}` is not an origin: scheme, host and port only, "
+                "such as https://example.com or http://localhost:3000, or * for all"
+            )
 
 
 def _name(model: str) -> str:

@@ -25,7 +25,7 @@ from guardrail.plugins.protocols import (
     Rephraser,
     Scorer,
 )
-from guardrail.plugins.registry import PluginRow, Registry, names_in_environment
+from guardrail.plugins.registry import BUILT_INS, PluginRow, Registry, names_in_environment
 from guardrail.plugins.results import checked_review
 from guardrail.types import Decision, Fingerprint, Message, Probe
 
@@ -143,8 +143,13 @@ class Plugins:
             template_arguments=template_arguments,
         )
         if engine is None:
-            raise PluginError(f"no plugin provides the engine `{name}`{suggest(name, ENGINES)}")
+            raise _no_engine(name)
         return engine
+
+    def check_engine(self, name: str) -> None:
+        """Raises PluginError for a name that nobody can know. What plugins know is seen with a model only."""
+        if name not in ENGINES and not self._registry.answers("guardrail_engine", besides=BUILT_INS):
+            raise _no_engine(name)
 
     @property
     def reviews(self) -> bool:
@@ -182,3 +187,7 @@ class Plugins:
     def listing(self) -> Sequence[PluginRow]:
         """Every plugin: built in, enabled, and installed without being enabled."""
         return self._registry.rows()
+
+
+def _no_engine(name: str) -> PluginError:
+    return PluginError(f"no plugin provides the engine `{name}`{suggest(name, ENGINES)}")

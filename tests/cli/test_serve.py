@@ -34,11 +34,15 @@ def taken():
         ("--blocks no", "--blocks"),
         ("--port 70000", "--port"),
         ("--queue 0", "--queue"),
+        ("--without-keys --keys keys.yaml", "leave out one of them"),
+        ("--name ", "--name: a model without a name"),
+        ("--allow-origin example.com", "--allow-origin: `example.com` is not an origin"),
+        ("--allow-origin https://example.com/chat", "--allow-origin: `https://example.com/chat` is not an"),
         ("--keys no-such-file.yaml", "no-such-file.yaml: cannot be read: No such file or directory"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(capsys, arguments, says):
-    assert run(["serve", *arguments.split()]) == 2
+    assert run(["serve", *arguments.split(" ")]) == 2
     assert says in capsys.readouterr().err
 
 
@@ -52,6 +56,14 @@ def test_a_policy_file_that_is_wrong_keeps_the_server_from_starting(tmp_path, ca
     path.write_text("version: 1\npolices: []\n", encoding="utf-8")
     assert run(["serve", "--port", "0", "--policies", str(path)]) == 2
     assert f"{path}:2:1: polices: unknown key" in capsys.readouterr().err
+
+
+def test_an_engine_that_nobody_has_is_said_before_a_model_is_loaded(capsys):
+    assert (
+        run(["serve", "--port", "0", "--model", "no/such-model", "--policies", "observe", "--engine", "no"])
+        == 2
+    )
+    assert "no plugin provides the engine `no`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -90,7 +102,8 @@ def test_a_server_starts_answers_and_ends_with_sigterm():
         try:
             begun = json.loads(process.stdout.readline())
             assert begun["policies"] == ["no-malice", "to-a-person", "careful-facts", "less-flattery"]
-            assert (begun["model"], begun["fail_open"], begun["keys"]) == ("demo", [], [])
+            assert (begun["model"], begun["engine"], begun["audit"]) == ("demo", "transformers-batching", [])
+            assert (begun["fail_open"], begun["keys"]) == ([], [])
             body = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
             response = httpx.post(begun["url"] + "/chat/completions", json=body, timeout=30)
             assert response.status_code == 200
