@@ -49,6 +49,8 @@ class Exchange:
     ticket_id: str | None = None
     reviewer: str | None = None
     """Who has decided on the ticket, if anyone has."""
+    lifted: tuple[str, ...] = ()
+    """The policies that a person has lifted for this prompt."""
     error: str | None = None
     """Why an action failed, if one has."""
     answered_by: str | None = None

@@ -72,6 +72,7 @@ class Recorder:
             outcome=outcome,
             ticket_id=exchange.ticket_id,
             answered_by=exchange.answered_by,
+            lifted=exchange.lifted,
             earlier=tuple(exchange.decisions[:-1]),
             timing=exchange.total(),
             reply_decision=reply_decision,

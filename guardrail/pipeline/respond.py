@@ -87,6 +87,8 @@ class Responder:
         waived = bool(response.waive) and turn.own
         if waived:
             turn.exchange.warn(f"{turn.policy}: lifted after {turn.decision.action}")
+        if waived and response.ticket is not None:
+            turn.exchange.lifted += (turn.policy,)
         turn.exchange.attempts[turn.policy] += 1
         turn.exchange.retry(response.messages, frozenset({turn.policy} if waived else ()))
 

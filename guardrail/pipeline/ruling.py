@@ -30,6 +30,8 @@ class Ruling:
     text: str | None = None
     ticket_id: str | None = None
     earlier: tuple[Decision, ...] = ()
+    lifted: tuple[str, ...] = ()
+    """The policies that a person has lifted."""
     timing: Timing = field(default_factory=Timing)
 
     @property
@@ -110,5 +112,6 @@ def _ruling(driver: Driver, exchange: Exchange, answer: Answer | None) -> Ruling
         text=None if answer is None else answer.text,
         ticket_id=exchange.ticket_id,
         earlier=tuple(exchange.decisions[:-1]),
+        lifted=exchange.lifted,
         timing=exchange.total(),
     )

@@ -61,6 +61,16 @@ class ReplyStream(Iterator[Piece]):
         return tuple(self._exchange.decisions)
 
     @property
+    def lifted(self) -> tuple[str, ...]:
+        """The policies that a person has lifted for this prompt. Waits for nothing."""
+        return self._exchange.lifted
+
+    @property
+    def ticket_id(self) -> str | None:
+        """The ticket that belongs to the decisions so far. Waits for nothing."""
+        return self._exchange.ticket_id
+
+    @property
     def timing(self) -> Timing:
         """The timing so far."""
         return self._exchange.total()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HEADERS = tuple(
     f"x-guardrail-{part}"
-    for part in ("action", "policy", "status", "audit-id", "ticket-id", "answered-by", "ms")
+    for part in ("action", "policy", "status", "audit-id", "ticket-id", "answered-by", "lifted", "ms")
 )
 
 
@@ -41,6 +41,8 @@ class GuardrailField(BaseModel):
     ticket_id: str | None = None
     answered_by: str | None = None
     """Who answered in the model's place: `person`, or `model:NAME`."""
+    lifted: list[str] | None = None
+    """The policies that a person has lifted for this prompt."""
     decisions: list[dict[str, Any]] | None = None
     """On request: every decision, in the form of `guardrail check --json`."""
 
@@ -55,6 +57,7 @@ class Verdict:
     reply_decision: Decision | None = None
     ticket_id: str | None = None
     answered_by: str | None = None
+    lifted: Sequence[str] = ()
 
     @classmethod
     def of(cls, reply: Reply) -> Verdict:
@@ -67,6 +70,7 @@ class Verdict:
             reply.reply_decision,
             reply.ticket_id,
             reply.answered_by,
+            reply.lifted,
         )
 
     @classmethod
@@ -74,13 +78,20 @@ class Verdict:
         """Of a reply that has its decision, and may still be coming."""
         if stream.reply is not None:
             return cls.of(stream.reply)
-        return cls(stream.audit_id, stream.decisions, stream.timing)
+        return cls(
+            stream.audit_id,
+            stream.decisions,
+            stream.timing,
+            ticket_id=stream.ticket_id,
+            lifted=stream.lifted,
+        )
 
     @classmethod
     def ruled(cls, ruling: Ruling) -> Verdict:
         """Of a prompt that goes to another model, or does not."""
         decisions = (*ruling.earlier, ruling.decision)
-        return cls(ruling.audit_id, decisions, ruling.timing, ticket_id=ruling.ticket_id)
+        ticket_id, lifted = ruling.ticket_id, ruling.lifted
+        return cls(ruling.audit_id, decisions, ruling.timing, ticket_id=ticket_id, lifted=lifted)
 
     @property
     def every(self) -> Sequence[Decision]:
@@ -94,21 +105,31 @@ class Verdict:
 
     @property
     def telling(self) -> Decision:
-        """The last decision that was more than to allow; if there is none, the last one."""
-        stronger = (decision for decision in reversed(self.every) if decision.action != ALLOW)
+        """The last decision that was more than to allow, and stands; if there is none, the last one."""
+        standing = (decision for decision in reversed(self.every) if decision.policy not in self.lifted)
+        stronger = (decision for decision in standing if decision.action != ALLOW)
         return next(stronger, self.every[-1])
 
     @property
     def headers(self) -> dict[str, str]:
         """Of the response."""
-        decision, by, ms = self.telling, self.answered_by, f"{self.timing.guard:.3f}"
-        values = (decision.action, decision.policy, self.status, self.audit_id, self.ticket_id, by, ms)
+        decision = self.telling
+        values = (
+            decision.action,
+            decision.policy,
+            self.status,
+            self.audit_id,
+            self.ticket_id,
+            self.answered_by,
+            ", ".join(self.lifted),
+            f"{self.timing.guard:.3f}",
+        )
         return {name: _header(value) for name, value in zip(HEADERS, values, strict=True) if value}
 
     def field(self, whole: bool) -> GuardrailField | None:
         """The field of the body: only for what was more than allowed, or if the whole decision is wanted."""
         decision = self.telling
-        if not whole and (decision.action, self.status) == (ALLOW, "evaluated"):
+        if not whole and not self.lifted and (decision.action, self.status) == (ALLOW, "evaluated"):
             return None
         return GuardrailField(
             action=decision.action,
@@ -117,6 +138,7 @@ class Verdict:
             audit_id=self.audit_id,
             ticket_id=self.ticket_id,
             answered_by=self.answered_by,
+            lifted=list(self.lifted) or None,
             decisions=self._rows() if whole else None,
         )
 

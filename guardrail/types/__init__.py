@@ -227,6 +227,8 @@ class Reply:
     """Who answered in the model's place: `person`, or `model:NAME`. None: the model, or nobody."""
     earlier: tuple[Decision, ...] = ()
     """The decisions on earlier versions of this prompt, before it was rephrased or approved."""
+    lifted: tuple[str, ...] = ()
+    """The policies that a person has lifted for this prompt."""
     steered_passes: int = 0
     new_tokens: int = 0
     prompt_tokens: int = 0

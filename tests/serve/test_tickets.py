@@ -105,7 +105,7 @@ async def resolve(http, ticket_id, decision, **more):
     return await http.post(f"{TICKETS}/{ticket_id}/resolve", json={"decision": decision, **more})
 
 
-async def test_an_approved_prompt_sent_again_is_answered_by_the_model_once(guard):
+async def test_an_approved_prompt_sent_again_is_answered_by_the_model_once(guard, sinks):
     async with clients(guard, "app", "ann") as (app, ann):
         ticket_id = await escalated(app)
         shown = (await app.get(f"{TICKETS}/{ticket_id}")).json()
@@ -116,6 +116,16 @@ async def test_an_approved_prompt_sent_again_is_answered_by_the_model_once(guard
         first, second = [await app.post(PATH, json=HELLO, headers=again) for _ in range(2)]
         assert first.json()["choices"][0]["finish_reason"] in ("stop", "length")
         assert first.headers["x-guardrail-ticket-id"] == ticket_id
+        said = [first.headers.get(f"x-guardrail-{name}") for name in ("action", "policy", "lifted")]
+        assert said == ["allow", None, "ask"]
+        field = first.json()["guardrail"]
+        assert (field["action"], field["policy"], field["lifted"]) == ("allow", None, ["ask"])
+        assert (second.headers["x-guardrail-action"], second.headers.get("x-guardrail-lifted")) == (
+            "escalate",
+            None,
+        )
+        record = sinks.records[first.headers["x-guardrail-audit-id"]]
+        assert (record.decision.action, record.reviewer) == ("allow", "ann")
         assert second.headers["x-guardrail-ticket-id"] != ticket_id
         assert (await app.get(f"{TICKETS}/{ticket_id}")).json()["used"] is not None
 
@@ -128,6 +138,8 @@ async def test_a_stream_may_come_back_with_a_ticket_in_its_metadata(guard):
         response = await app.post(PATH, json=body)
     assert events(response.text)[-1] == "[DONE]"
     assert "content_filter" not in response.text
+    said = [response.headers.get(f"x-guardrail-{name}") for name in ("action", "lifted", "ticket-id")]
+    assert said == ["allow", "ask", ticket_id]
 
 
 async def test_an_answer_by_hand_is_marked_and_is_no_refusal(guard):
