@@ -49,7 +49,6 @@ _KINDS: Mapping[str, tuple[str, str]] = {
     "dict_type": ("invalid_type", "an object"),
     "model_type": ("invalid_type", "an object"),
     "model_attributes_type": ("invalid_type", "an object"),
-    "finite_number": ("invalid_value", "a finite number"),
 }
 
 
@@ -151,9 +150,19 @@ class _Problem:
         parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path]
         return "".join(parts).removeprefix(".")
 
+    @property
+    def words(self) -> str:
+        """What is wrong, without pydantic's own words."""
+        if self.kind in ("too_short", "string_too_short") and not self.value:
+            return "it is empty"
+        return self.text.removeprefix("Value error, ").replace(" after validation", "")
+
 
 def _path(error: Mapping[str, Any], body: object) -> tuple[str | int, ...]:
-    _, *location = error["loc"]
+    place, *location = error["loc"]
+    if place != "body":
+        # the query has no unions
+        return tuple(location)
     found = list[str | int]()
     for part in location:
         if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
@@ -170,12 +179,15 @@ def _invalid(problems: Sequence[_Problem]) -> ApiError:
         return ApiError(400, f"Unrecognized request argument{many} supplied: {', '.join(unknown[:20])}")
     same = [one for one in problems if one.path[:1] == problems[0].path[:1]]
     deepest = max(same, key=lambda one: len(one.path))
-    # several for one value are the branches of a union
-    return _described(deepest, [one for one in same if one.path == deepest.path])
+    # several for one value are the branches of a union; one that has the right type says more
+    branches = [one for one in same if one.path == deepest.path]
+    return _described(next((one for one in branches if one.kind not in _KINDS), branches[0]), branches)
 
 
 def _described(problem: _Problem, branches: Sequence[_Problem]) -> ApiError:
-    name = problem.name
+    name, words = problem.name, problem.words
+    if not name and problem.kind == "value_error":
+        return ApiError(400, f"{words}.", code="invalid_value")
     if not name:
         return ApiError(400, "The body must be a JSON object, sent with `content-type: application/json`.")
     if problem.kind == "missing":
@@ -185,7 +197,6 @@ def _described(problem: _Problem, branches: Sequence[_Problem]) -> ApiError:
         text = f"Invalid type for '{name}': expected {wanted}, but got {_kind(problem.value)} instead."
         code = _KINDS[problem.kind][0]
     else:
-        words = problem.text.removeprefix("Value error, ")
         text, code = f"Invalid value for '{name}': {words[:1].lower()}{words[1:]}.", "invalid_value"
     return ApiError(400, text, param=name, code=code)
 

@@ -44,6 +44,7 @@ def router(service: Service) -> APIRouter:
     """The two routes."""
     routes = APIRouter(tags=["operations"])
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", responses={503: {"model": Health}})
     async def healthz(response: Response) -> Health:
         """Whether the process lives; restart it if it does not."""
@@ -51,6 +52,7 @@ def router(service: Service) -> APIRouter:
         response.status_code = 503 if problem else 200
         return Health(alive=problem is None, problem=problem)
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", responses={503: {"model": Ready}})
     async def readyz(response: Response) -> Ready:
         """Whether requests should come here, and the hashes of what decides."""

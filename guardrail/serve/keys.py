@@ -155,7 +155,7 @@ def _known(keys: Sequence[Key], headers: Headers) -> Key:
     asks = {"www-authenticate": "Bearer"}
     if not given:
         text = "You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`."
-        raise ApiError(401, text, headers=asks)
+        raise ApiError(401, text, code="invalid_api_key", headers=asks)
     if (key := found(keys, given)) is None:
         text = "Incorrect API key provided. The operator of this server gives out keys."
         raise ApiError(401, text, code="invalid_api_key", headers=asks)

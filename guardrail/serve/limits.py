@@ -54,8 +54,11 @@ class Limits:
                 await connection.fail(scope, error)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body. Raises ApiError for one that is too large, too slow or no JSON."""
+        """The whole body. Raises ApiError for one that is compressed, too large, too slow or no JSON."""
         limit = self._settings.max_body
+        if (coding := headers.get("content-encoding", "identity")).lower() != "identity":
+            text = f"Unsupported content encoding: {coding[:40]}. Send the body uncompressed."
+            raise ApiError(415, text, code="unsupported_content_encoding")
         if _length(headers) > limit:
             raise _too_large(limit)
         try:

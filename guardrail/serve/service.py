@@ -55,17 +55,17 @@ class Service:
         weights = self.guard.engine.fingerprint.weights.rpartition(":")[2]
         return f"fp_{weights[:8]}{self.guard.active.sha256[:8]}"
 
-    def check_messages(self, count: int) -> None:
+    def check_messages(self, count: int, name: str = "messages") -> None:
         """Raises ApiError for a conversation of too many turns."""
         if count > (limit := self.settings.max_messages):
             text = f"{count} messages are too many; this server takes {limit} in one request."
-            raise ApiError(400, text, code="array_above_max_length", param="messages")
+            raise ApiError(400, text, code="array_above_max_length", param=name)
 
-    def check_choices(self, count: int) -> None:
+    def check_choices(self, count: int, name: str = "n") -> None:
         """Raises ApiError for too many replies to one request."""
         if count > (limit := self.settings.max_choices):
             text = f"{count} replies are too many; this server gives {limit} to one request."
-            raise ApiError(400, text, code="integer_above_max_value", param="n")
+            raise ApiError(400, text, code="integer_above_max_value", param=name)
 
     def raw_prompt(self, ids: Sequence[int]) -> RawPrompt:
         """A prompt of token ids, with its text. Raises ApiError for ids that are none."""
@@ -136,6 +136,12 @@ class Service:
 
 
 def wants_decision(request: Request, wishes: Wishes | None) -> bool:
-    """Whether the response shall hold the whole decision: a header says so, or the field `guardrail`."""
+    """Whether the response shall hold the whole decision: a header says so, or the field `guardrail`.
+
+    Raises ApiError for a header that says neither yes nor no.
+    """
     header = request.headers.get("x-guardrail-decision", "").lower()
+    if header not in ("", "true", "1", "false", "0"):
+        text = "Invalid value for the header 'x-guardrail-decision': it is true or false."
+        raise ApiError(400, text, code="invalid_value", param="x-guardrail-decision")
     return header in ("true", "1") or (wishes is not None and wishes.decision)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from guardrail.errors import EscalationError
 from guardrail.files.records import decision_to_json, messages_to_json
@@ -89,11 +89,14 @@ class Resolution(BaseModel):
     answer: Annotated[str, Field(min_length=1, max_length=100_000, pattern=r"\S")] | None = None
     note: Annotated[str, Field(max_length=10_000)] | None = None
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if (self.decision == "answer") != (self.answer is not None):
-            raise ValueError("`answer` is a text if the decision is `answer`, and is left out otherwise")
-        return self
+    def check(self) -> None:
+        """Raises ApiError for an answer that is missing, or that nobody would get."""
+        if self.decision == "answer" and self.answer is None:
+            text = "Missing required parameter: 'answer', the text that the client gets."
+            raise ApiError(400, text, code="missing_required_parameter", param="answer")
+        if self.decision != "answer" and self.answer is not None:
+            text = "Invalid value for 'answer': it goes only with the decision `answer`."
+            raise ApiError(400, text, code="invalid_value", param="answer")
 
 
 class _Waits:
@@ -145,6 +148,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/guard/tickets/{ticket_id}/resolve")
     async def resolve(request: Request, ticket_id: str, body: Resolution) -> ReviewView:
+        body.check()
         service.check_right(request, "review")
         # never empty: without keys nobody has the right
         reviewer = _name(request) or ""

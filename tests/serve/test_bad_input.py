@@ -23,7 +23,7 @@ def without(*names):
         (chat(model=None), 400, "invalid_type", "model", "expected a string, but got null"),
         (without("messages"), 400, "missing_required_parameter", "messages", "Missing required"),
         (chat("hi"), 400, "invalid_type", "messages", "expected an array, but got a string"),
-        (chat([]), 400, "invalid_value", "messages", "at least 1 item"),
+        (chat([]), 400, "invalid_value", "messages", "it is empty"),
         (chat(["hi"]), 400, "invalid_type", "messages[0]", "expected an object, but got a string"),
         (
             chat([{"role": "robot", "content": "x"}]),
@@ -83,7 +83,7 @@ async def test_an_error_says_what_to_change(client, body, status, code, param, s
         (b'{"seed": ' + b"9" * 5000 + b"}", "too long"),
         (b"[" * 10_000 + b"]" * 10_000, "nested too deeply"),
         (b'{"a":' * 10_000, "nested too deeply"),
-        (b'{"temperature": NaN, "model": "demo", "messages": [{}]}', "finite"),
+        (b'{"temperature": NaN, "model": "demo", "messages": [{}]}', "should be a finite number"),
         (b'{"temperature": 1e999, "model": "demo", "messages": [{}]}', "finite"),
     ],
 )
@@ -101,6 +101,51 @@ async def test_a_body_has_to_say_that_it_is_json(client, kind):
     response = await client.post(PATH, content=json.dumps(chat()), headers=headers)
     assert response.status_code == 415
     assert "application/json" in response.json()["error"]["message"]
+
+
+async def test_a_compressed_body_is_refused(client):
+    response = await client.post(PATH, json=chat(), headers={"content-encoding": "gzip"})
+    assert response.status_code == 415
+    assert "uncompressed" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "says"),
+    [
+        ("guard/check", {"input": []}, "input", "it is empty"),
+        ("responses", {"model": "demo", "input": []}, "input", "it is empty"),
+        ("guard/check", {"input": HARMLESS}, "input[0]", "wrap the messages"),
+        ("guard/check", {"input": ["x"] * 3000}, "input", "takes 2000"),
+        ("completions", {"model": "demo", "prompt": ["x"] * 200}, "prompt", "200 replies"),
+        ("guard/tickets/x/resolve", {"decision": "answer"}, "answer", "Missing"),
+        ("guard/tickets/x/resolve", {"decision": "approve", "answer": "x"}, "answer", "goes only with"),
+    ],
+)
+async def test_other_bodies_are_described_as_well(client, path, body, param, says):
+    error = (await client.post(f"/v1/{path}", json=body)).json()["error"]
+    assert error["param"] == param
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "param", "says"),
+    [
+        ("?state=approved", "state", "'pending'"),
+        ("?limit=-1", "limit", "greater than or equal to 1"),
+        ("/x?wait_s=500", "wait_s", "less than or equal to 120"),
+        ("/x?wait_s=abc", "wait_s", "valid number"),
+    ],
+)
+async def test_a_bad_query_says_which_part(client, query, param, says):
+    response = await client.get(f"/v1/guard/tickets{query}")
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert says in error["message"]
+
+
+async def test_a_header_that_says_neither_yes_nor_no_is_refused(client):
+    response = await client.post(PATH, json=chat(), headers={"x-guardrail-decision": "maybe"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "x-guardrail-decision")
 
 
 @pytest.mark.parametrize("declared", [True, False])

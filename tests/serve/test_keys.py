@@ -56,9 +56,9 @@ def test_every_problem_of_a_file_has_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
-        ({}, None),
+        ({}, "invalid_api_key"),
         ({"authorization": "Bearer gr-apq"}, "invalid_api_key"),
-        ({"authorization": "Basic gr-app"}, None),
+        ({"authorization": "Basic gr-app"}, "invalid_api_key"),
         ({"authorization": "Bearer é".encode("latin-1")}, "invalid_api_key"),
     ],
 )

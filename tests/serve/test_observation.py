@@ -81,6 +81,7 @@ async def test_the_name_of_a_key_is_logged_and_refusals_are(guard, lines):
 
 async def test_questions_about_health_are_logged_only_if_they_fail(client, lines):
     await client.get("/healthz")
+    assert (await client.head("/healthz")).status_code == 200
     assert lines() == []
     assert (await client.get("/readyz")).status_code in (200, 503)
     assert all(line["http"] == 503 for line in lines() if line["message"] == "request")

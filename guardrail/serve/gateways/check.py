@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from guardrail.errors import PromptError
 from guardrail.files.decision_rows import decision_row
@@ -26,6 +26,13 @@ class Prompt(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_message(cls, data: object) -> object:
+        if isinstance(data, dict) and "role" in data:
+            raise ValueError('this is a message; wrap the messages of a prompt: `{"messages": [...]}`')
+        return data  # pyright: ignore[reportUnknownVariableType]
 
 
 class CheckBody(BaseModel):
@@ -110,7 +117,8 @@ def router(service: Service) -> APIRouter:
         if body.model is not None:
             service.check_model(body.model)
         prompts = body.prompts()
-        service.check_messages(sum(1 if isinstance(prompt, str) else len(prompt) for prompt in prompts))
+        count = sum(1 if isinstance(prompt, str) else len(prompt) for prompt in prompts)
+        service.check_messages(count, "input" if body.messages is None else "messages")
         about: RequestOptions = {**service.about(request, body.metadata), "tools": body.tools}
         _check_prompts(prompts, about, isinstance(body.input, list))
         checks = await service.delivery.run(partial(service.guard.check_many, prompts, **about))

@@ -193,6 +193,7 @@ def _understood(service: Service, body: CompletionBody, request: Request) -> _Te
     body.check_idle()
     body.check_stream()
     prompts = _prompts(service, body.prompt)
+    service.check_choices(len(prompts), "prompt")
     service.check_choices(len(prompts) * (body.n or 1))
     if body.stream and len(prompts) > 1:
         text = "A stream continues one prompt; send several one after another, or leave out 'stream'."

@@ -157,7 +157,7 @@ def _understood(service: Service, body: ResponseBody, request: Request) -> _Resp
     service.check_right(request, "ask")
     service.check_model(body.model)
     body.check()
-    service.check_messages(1 if isinstance(body.input, str) else len(body.input))
+    service.check_messages(1 if isinstance(body.input, str) else len(body.input), "input")
     turns = messages(body.input, body.instructions)
     options: dict[str, Any] = body.chosen("temperature", "top_p")
     if body.logprobs:
