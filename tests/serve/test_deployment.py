@@ -11,6 +11,7 @@ from tiny import NEVER, guard, policy
 from typer.testing import CliRunner
 
 import guardrail.serve
+from guardrail import errors
 from guardrail.cli import build
 from guardrail.serve.app import create_app
 from guardrail.serve.metrics import Metrics
@@ -64,6 +65,13 @@ def test_the_readme_lists_every_metric_and_no_other(families):
 def test_every_metric_of_the_dashboard_and_the_alerts_exists(families, expression):
     labels = {"guardrail", "guardrail_policies"}
     assert {base(name) for name in named(expression)} - labels <= set(families)
+
+
+def test_what_clients_do_wrong_raises_no_alarm():
+    (expression,) = [one for one in alerts() if "guardrail_errors_total" in one]
+    (left_out,) = re.findall(r'error!~"(.*?)"', expression)
+    kinds = {errors.PromptError, errors.UnsupportedGeneration, errors.QueueFull, errors.GuardClosed}
+    assert set(left_out.split("|")) == {kind.__name__ for kind in kinds}
 
 
 def test_every_metric_is_somewhere_on_the_dashboard(families):
