@@ -71,7 +71,11 @@ def serve(
         server = Server(
             create_app(guard, chosen), lambda: _begun(where, guard, chosen, model.engine, output.as_json)
         )
-        server.run([socket])
+        try:
+            server.run([socket])
+        except KeyboardInterrupt:
+            # a second one; the log has said so
+            raise typer.Exit(1) from None
 
 
 def check_installed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,8 @@ from guardrail.serve.connection import Connection
 from guardrail.serve.reload import reload_on_hangup
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
+
+log = logging.getLogger("guardrail.serve")
 
 
 def bound(settings: ServerSettings) -> socket.socket:
@@ -85,7 +88,7 @@ class Server(uvicorn.Server):
         """What a signal does."""
         if self._ending is not None or not self.started:
             super().handle_exit(sig, frame)
-            self.force_exit = True
+            self._cut()
         else:
             self._loop.call_soon_threadsafe(self.end)
 
@@ -94,7 +97,21 @@ class Server(uvicorn.Server):
         if self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
+    def _cut(self) -> None:
+        self.force_exit = True
+        log.warning("ended at once, with %s unfinished", self._running)
+        # each request that is cut off would be an error with a traceback
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+
+    @property
+    def _running(self) -> str:
+        count = self._service.delivery.inside
+        return f"{count} request{'' if count == 1 else 's'}"
+
     async def _end(self) -> None:
+        grace_s = self._service.settings.grace_s
         self._service.guard.tickets.end_waits()
-        await self._service.delivery.drain(self._service.settings.grace_s)
+        if self._service.delivery.inside:
+            log.info("finishing %s, at most %g s; Ctrl-C again ends it at once", self._running, grace_s)
+        await self._service.delivery.drain(grace_s)
         self.should_exit = True

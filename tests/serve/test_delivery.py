@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import logging
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -139,6 +142,27 @@ def test_after_the_grace_period_what_runs_is_told(running, slow, records, stream
     server.thread.join(5)
     assert not server.thread.is_alive()
     assert ended(records, count) == ["cancelled"]
+
+
+def test_a_second_signal_ends_the_server_with_one_line(running, slow, caplog, monkeypatch):
+    # the server quiets it, and the test puts it back
+    monkeypatch.setattr(logging.getLogger("uvicorn"), "level", logging.WARNING)
+    caplog.set_level(logging.INFO, "guardrail.serve")
+    server = running()
+    with ThreadPoolExecutor() as clients:
+        asked = _asked(server, clients)
+        server.end()
+        while not server.service.draining:
+            time.sleep(0.01)
+        server.server.handle_exit(signal.SIGINT, None)
+        with suppress(httpx.HTTPError):
+            asked.result()
+    server.thread.join(5)
+    said = [record.getMessage() for record in caplog.records if record.name != "guardrail.serve.requests"]
+    assert said == [
+        "finishing 1 request, at most 30 s; Ctrl-C again ends it at once",
+        "ended at once, with 1 request unfinished",
+    ]
 
 
 async def test_the_event_loop_goes_on_while_the_model_works(client, slow):
