@@ -23,6 +23,8 @@ class Cancellation:
 
     def __init__(self) -> None:
         self.cancelled = False
+        self.ticket_id: str | None = None
+        """The ticket that the request waits for, or did when its caller left."""
         self._told: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -61,9 +63,9 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     return await on(None, partial(function, *args, **kwargs))
 
 
-async def on(threads: Executor | None, work: Callable[[], T]) -> T:
+async def on(threads: Executor | None, work: Callable[[], T], cancellation: Cancellation | None = None) -> T:
     """As `in_thread`, on threads of the caller's own; None for those of the event loop."""
-    context, cancellation = copy_context(), Cancellation()
+    context, cancellation = copy_context(), cancellation or Cancellation()
     context.run(_current.set, cancellation)
     try:
         return await asyncio.get_running_loop().run_in_executor(threads, partial(context.run, work))

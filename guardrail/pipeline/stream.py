@@ -71,6 +71,11 @@ class ReplyStream(Iterator[Piece]):
         return self._exchange.ticket_id
 
     @property
+    def waits_for(self) -> str | None:
+        """The ticket that a person has to decide on before there is a reply."""
+        return self._exchange.cancellation.ticket_id
+
+    @property
     def timing(self) -> Timing:
         """The timing so far."""
         return self._exchange.total()

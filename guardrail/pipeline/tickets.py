@@ -143,6 +143,7 @@ class Tickets:
         end, pause = monotonic() + seconds, FIRST_LOOK_S
         with self._place(ticket.id) as woken:
             cancellation.tell(woken.set)
+            cancellation.ticket_id = ticket.id
             while ticket.state == "pending" and (left := end - monotonic()) > 0 and not self._ended:
                 # people also decide in other processes, of which nobody tells this one
                 woken.wait(min(pause, left))
@@ -150,6 +151,7 @@ class Tickets:
                 cancellation.check()
                 ticket = sink.get(ticket.id) or ticket
                 pause = min(1.5 * pause, max(LOOK_S, self.waiting / LOOKS))
+        cancellation.ticket_id = None
         return ticket
 
     @contextmanager

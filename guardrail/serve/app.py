@@ -47,7 +47,7 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         service.warm_up.look()
-        watching = asyncio.create_task(service.keys.watch())
+        watching = asyncio.create_task(service.watch())
         yield
         watching.cancel()
         await service.warm_up.end()

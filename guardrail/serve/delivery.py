@@ -13,8 +13,10 @@ from contextvars import copy_context
 from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import BaseModel
+
 from guardrail.errors import GuardClosed, QueueFull
-from guardrail.pipeline.cancellation import on
+from guardrail.pipeline.cancellation import Cancellation, on
 from guardrail.pipeline.tickets import MAX_WAITING
 from guardrail.serve.errors import SERVER, ApiError
 from guardrail.serve.verdict import Verdict
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
     from guardrail.pipeline.stream import ReplyStream
 
 T = TypeVar("T")
+
+
+class WaitedFor(BaseModel):
+    """The field `guardrail` of an error: the ticket that nobody has decided on in time."""
+
+    ticket_id: str
 
 
 class Delivery:
@@ -47,9 +55,10 @@ class Delivery:
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of a call that blocks. Raises what it raises, QueueFull, GuardClosed and ApiError."""
+        cancellation = Cancellation()
         with self._place():
-            async with self.until(self._deadline()):
-                return await on(self._pool, work)
+            async with self.until(self._deadline(), lambda: cancellation.ticket_id):
+                return await on(self._pool, work, cancellation)
 
     @asynccontextmanager
     async def stream(self, replies: ReplyStream) -> AsyncGenerator[Pieces]:
@@ -94,8 +103,11 @@ class Delivery:
         return asyncio.get_running_loop().time() + self.deadline_s
 
     @asynccontextmanager
-    async def until(self, deadline: float) -> AsyncGenerator[None]:
-        """Raises ApiError if what is inside has not ended at the deadline, or when the server ends."""
+    async def until(self, deadline: float, ticket: Callable[[], str | None]) -> AsyncGenerator[None]:
+        """Raises ApiError if what is inside has not ended at the deadline, or when the server ends.
+
+        `ticket` is the one that it waits for.
+        """
         try:
             async with asyncio.timeout_at(min(deadline, self._end)) as wait:
                 self._waits.add(wait)
@@ -104,13 +116,23 @@ class Delivery:
                 finally:
                     self._waits.discard(wait)
         except TimeoutError:
-            raise self._late(deadline) from None
+            raise self._late(deadline, ticket()) from None
 
-    def _late(self, deadline: float) -> Exception:
+    def _late(self, deadline: float, ticket_id: str | None) -> Exception:
         if asyncio.get_running_loop().time() >= deadline:
+            if ticket_id is not None:
+                return self._undecided(ticket_id)
             text = f"the request was not answered within {self.deadline_s:g} s; ask for fewer tokens"
             return ApiError(504, text, type=SERVER, code="deadline_exceeded")
         return GuardClosed("the server has shut down before the reply was complete; ask again")
+
+    def _undecided(self, ticket_id: str) -> ApiError:
+        text = (
+            f"no person decided on ticket {ticket_id} within {self.deadline_s:g} s; "
+            f"send the same request later, with the header `x-guardrail-ticket: {ticket_id}`"
+        )
+        headers, field = {"x-guardrail-ticket-id": ticket_id}, WaitedFor(ticket_id=ticket_id)
+        return ApiError(504, text, type=SERVER, code="deadline_exceeded", headers=headers, guardrail=field)
 
 
 class Pieces(AsyncIterator[Piece]):
@@ -164,7 +186,7 @@ class Pieces(AsyncIterator[Piece]):
         self._first = [item]
 
     async def _next(self) -> Piece | BaseException | None:
-        async with self._delivery.until(self._deadline):
+        async with self._delivery.until(self._deadline, lambda: self.replies.waits_for):
             return await self._queue.get()
 
     async def __anext__(self) -> Piece:

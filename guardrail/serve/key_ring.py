@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import threading
@@ -14,9 +13,6 @@ from guardrail.policy.reload import unrest_s
 from guardrail.serve.keys import Key, load_keys
 
 log = logging.getLogger("guardrail.serve")
-
-LOOK_S = 2.0
-"""How often a file is looked at."""
 
 
 class KeyRing:
@@ -47,12 +43,6 @@ class KeyRing:
         with self._lock:
             if self._path is not None and _content(self._path) != self._seen:
                 self._reload()
-
-    async def watch(self, interval_s: float = LOOK_S) -> None:
-        """Look again and again, until cancelled."""
-        while self._path is not None:
-            await asyncio.to_thread(self.look)
-            await asyncio.sleep(interval_s)
 
     def _reload(self) -> Exception | None:
         assert self._path is not None

@@ -38,7 +38,7 @@ class Hashes(BaseModel):
 
 
 class Reloaded(BaseModel):
-    """The answer to a reload that succeeded. `warnings` are those that every decision carries."""
+    """The answer to a reload that succeeded. `warnings` are those of every decision, and of the server."""
 
     before: Hashes
     after: Hashes
@@ -76,7 +76,7 @@ def router(service: Service) -> APIRouter:
         """Read policies, vectors, calibration and API keys again. On failure the last good ones stay."""
         service.check_right(request, "admin")
         done, keys_error = await asyncio.to_thread(reload_all, service)
-        response.status_code, answer = answer_to(done, keys_error, service.keys.names)
+        response.status_code, answer = answer_to(done, keys_error, service)
         return answer
 
     return routes
@@ -89,14 +89,15 @@ def reload_all(service: Service) -> tuple[Reload, Exception | None]:
 
 
 def answer_to(
-    done: Reload, keys_error: Exception | None, keys: list[str]
+    done: Reload, keys_error: Exception | None, service: Service
 ) -> tuple[int, Reloaded | NotReloaded]:
-    """HTTP status and body. `keys` are the names of those in force."""
+    """HTTP status and body."""
+    keys = service.keys.names
     failed = {"policies": done.error, "API keys": keys_error}
     errors = {what: error for what, error in failed.items() if error is not None}
     if not errors:
         before, after = Hashes.of(done.before), Hashes.of(done.after)
-        warnings = list(done.after.plan.warnings)
+        warnings = [*done.after.plan.warnings, *service.warnings]
         return 200, Reloaded(before=before, after=after, warnings=warnings, keys=keys)
     status, code = _kind(done.error)
     said = [

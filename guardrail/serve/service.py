@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from guardrail.actions.escalate import EscalateConfig
 from guardrail.pipeline.options import RequestOptions
 from guardrail.serve.delivery import Delivery
 from guardrail.serve.errors import ApiError
@@ -21,6 +24,11 @@ from guardrail.types import RawPrompt, Reply
 
 if TYPE_CHECKING:
     from guardrail import Guard
+
+log = logging.getLogger("guardrail.serve")
+
+LOOK_S = 2.0
+"""How often files are looked at."""
 
 
 @dataclass
@@ -36,6 +44,28 @@ class Service:
         self.delivery = Delivery(self.settings.queue, self.settings.deadline_s, lambda: tickets.waiting)
         self.warm_up = WarmUp(self.guard)
         self.keys = KeyRing(self.settings.keys, self.settings.keys_file)
+
+    async def watch(self) -> None:
+        """Look at the keys' file, and at policies that are new, again and again until cancelled."""
+        known: object = None
+        while True:
+            if (active := self.guard.active) is not known:
+                for warning in self.warnings:
+                    log.warning("%s", warning)
+            known = active
+            await asyncio.to_thread(self.keys.look)
+            await asyncio.sleep(LOOK_S)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong about the policies in force on a server with this deadline."""
+        plan, limit = self.guard.active.plan, self.settings.deadline_s
+        configs = [(rule.id, rule.config) for rule in (*plan.rules, *plan.reply_rules)]
+        return [
+            f"{name}: may wait {config.wait_s:g} s for a person, but requests end after {limit:g} s"
+            for name, config in configs
+            if isinstance(config, EscalateConfig) and config.wait_s >= limit
+        ]
 
     @property
     def draining(self) -> bool:

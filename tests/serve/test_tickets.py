@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from endpoints import said, script, server
-from serving import chat, events
+from serving import asking, chat, events
 
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve.app import create_app
@@ -272,6 +272,30 @@ async def test_requests_that_wait_for_a_person_take_no_room_from_others(guard, s
             assert (await resolve(ann, waiting.id, "approve")).status_code == 200
         answers = await asyncio.gather(*waits)
     assert {answer.json()["choices"][0]["finish_reason"] for answer in answers} <= {"stop", "length"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deadline_that_ends_a_wait_names_the_ticket(guard, sinks, stream):
+    async with clients(guard, "app", "ann", deadline_s=1.0) as (app, ann):
+        late = await app.post(PATH, json={**HELLO, "stream": stream}, headers=WAITING)
+        (waiting,) = sinks.queue.pending()
+        assert (late.status_code, late.headers["x-guardrail-ticket-id"]) == (504, waiting.id)
+        error = late.json()["error"]
+        assert (error["code"], error["guardrail"]["ticket_id"]) == ("deadline_exceeded", waiting.id)
+        assert "no person decided" in error["message"]
+        await resolve(ann, waiting.id, "approve")
+        again = await app.post(PATH, json=HELLO, headers={**WAITING, "x-guardrail-ticket": waiting.id})
+    assert (again.status_code, again.headers["x-guardrail-lifted"]) == (200, "wait")
+
+
+@pytest.mark.parametrize(("deadline_s", "said"), [(30.0, True), (300.0, False)])
+async def test_policies_that_wait_longer_than_the_deadline_are_named(guard, deadline_s, said, caplog):
+    app = create_app(guard, ServerSettings(deadline_s=deadline_s))
+    async with app.router.lifespan_context(app), asking(app) as http:
+        await asyncio.sleep(0)
+        warnings = (await http.post("/admin/reload")).json()["warnings"]
+    expected = "wait: may wait 60 s for a person, but requests end after 30 s"
+    assert (expected in warnings) == (expected in caplog.messages) == said
 
 
 async def test_a_client_that_leaves_waits_for_nobody(guard):
