@@ -110,6 +110,16 @@ def test_what_the_compose_file_mounts_is_there():
     assert all(port.startswith("127.0.0.1:") for s in services.values() for port in s["ports"])
 
 
+def test_the_compose_file_serves_the_shipped_policies_with_an_audit_log():
+    (mount,) = [v for v in compose()["services"]["guardrail"]["volumes"] if ":/policies:" in v]
+    assert mount.startswith("${GUARDRAIL_POLICY_FOLDER:-./policies}")
+    shipped = YAML(typ="safe").load(ROOT / "policies" / "chatbot.yaml")
+    # a relative path begins where the image runs the server, in the volume for it
+    assert "WORKDIR /audit" in (ROOT / "Dockerfile").read_text()
+    expected = shipped | {"audit": {"jsonl": "audit.jsonl"}}
+    assert YAML(typ="safe").load(DEPLOY / "policies" / "chatbot.yaml") == expected
+
+
 def test_the_options_in_the_container_files_exist():
     shown = CliRunner().invoke(build(["serve"]), ["serve", "--help"], terminal_width=400).output
     lines = (ROOT / "Dockerfile").read_text().splitlines()
