@@ -15,7 +15,7 @@ from guardrail.serve.metrics import Metrics
 
 log = logging.getLogger("guardrail.serve.requests")
 
-HEADERS = ("action", "policy", "status", "audit-id", "ticket-id", "lifted")
+HEADERS = ("action", "policy", "status", "reason", "audit-id", "ticket-id", "lifted")
 """What the guard says in headers `x-guardrail-...`."""
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked for every few seconds: counted, and logged only if they fail."""

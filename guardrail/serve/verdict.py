@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 HEADERS = tuple(
     f"x-guardrail-{part}"
-    for part in ("action", "policy", "status", "audit-id", "ticket-id", "answered-by", "lifted", "ms")
+    for part in (
+        "action",
+        "policy",
+        "status",
+        "reason",
+        "audit-id",
+        "ticket-id",
+        "answered-by",
+        "lifted",
+        "ms",
+    )
 )
 
 
@@ -43,6 +53,8 @@ class GuardrailField(BaseModel):
     """Who answered in the model's place: `person`, or `model:NAME`."""
     lifted: list[str] | None = None
     """The policies that a person has lifted for this prompt."""
+    reason: str | None = None
+    """What could not be read, if the prompt was not evaluated for it."""
     decisions: list[dict[str, Any]] | None = None
     """On request: every decision, in the form of `guardrail check --json`."""
 
@@ -111,13 +123,24 @@ class Verdict:
         return next(stronger, self.every[-1])
 
     @property
+    def policy(self) -> str | None:
+        """The policy behind `telling`. None has fired on what was not read."""
+        return None if self.telling.status == "not_evaluated" else self.telling.policy
+
+    @property
+    def reason(self) -> str | None:
+        """What could not be read. It names kinds of content and holds no text of users."""
+        return self.telling.error if self.telling.status == "not_evaluated" else None
+
+    @property
     def headers(self) -> dict[str, str]:
         """Of the response."""
         decision = self.telling
         values = (
             decision.action,
-            decision.policy,
+            self.policy,
             self.status,
+            self.reason,
             self.audit_id,
             self.ticket_id,
             self.answered_by,
@@ -133,8 +156,9 @@ class Verdict:
             return None
         return GuardrailField(
             action=decision.action,
-            policy=decision.policy,
+            policy=self.policy,
             status=self.status,
+            reason=self.reason,
             audit_id=self.audit_id,
             ticket_id=self.ticket_id,
             answered_by=self.answered_by,

@@ -8,6 +8,7 @@ import pytest
 from serving import HARMLESS, chat
 
 PATH = "/v1/chat/completions"
+TEXT = "messages[0].content[0].text"
 JSON = {"content-type": "application/json"}
 
 
@@ -34,7 +35,10 @@ def without(*names):
         ),
         (chat([*HARMLESS, {"content": "x"}]), 400, "invalid_prompt", "messages[1]", "missing role"),
         (chat([{"role": "user", "content": " "}]), 400, "invalid_prompt", "messages[0]", "is empty"),
-        (chat([{"role": "user"}]), 200, None, None, None),
+        (chat([{"role": "user"}]), 400, "missing_required_parameter", "messages[0].content", "Missing"),
+        (chat([{"role": "user", "content": 5}]), 400, "invalid_type", "messages[0].content", "a string or"),
+        (chat([{"role": "user", "content": ["x"]}]), 400, None, "messages[0].content[0]", "an object"),
+        (chat([{"role": "user", "content": [{"type": "text"}]}]), 400, None, TEXT, "Missing"),
         (chat(temperature="hot"), 400, "invalid_type", "temperature", "expected a number"),
         (chat(temperature=3), 400, "invalid_value", "temperature", "less than or equal to 2"),
         (chat(temperature=True), 400, "invalid_type", "temperature", "got a boolean"),
@@ -188,6 +192,9 @@ async def test_images_are_the_policies_concern(client):
     assert response.headers["x-guardrail-action"] == "block"
     assert response.headers["x-guardrail-status"] != "evaluated"
     assert response.json()["choices"][0]["finish_reason"] == "content_filter"
+    field = response.json()["guardrail"]
+    assert (field["policy"], field["reason"]) == (None, "content parts of type image_url cannot be read")
+    assert response.headers["x-guardrail-reason"] == field["reason"]
 
 
 @pytest.mark.parametrize(

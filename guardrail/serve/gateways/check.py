@@ -16,6 +16,7 @@ from guardrail.pipeline.request import request as parsed
 from guardrail.pipeline.ruling import elsewhere
 from guardrail.serve.errors import ApiError
 from guardrail.serve.service import Service
+from guardrail.serve.turns import check_turns
 from guardrail.serve.verdict import Verdict
 from guardrail.types import Check, Messages
 
@@ -47,13 +48,17 @@ class CheckBody(BaseModel):
     model: str | None = None
 
     def prompts(self) -> Sequence[Messages | str]:
-        """All prompts. Raises ApiError if there are none, or both fields."""
+        """All prompts. Raises ApiError if there are none, both fields, or content of a wrong type."""
         if (self.messages is None) == (self.input is None):
             text = "Give either `messages`, or `input` with a text or a list of prompts."
             raise ApiError(400, text, code="invalid_value")
         if self.messages is not None:
+            check_turns(self.messages, "messages")
             return [self.messages]
         given = [self.input] if isinstance(self.input, str) else self.input or []
+        for number, item in enumerate(given):
+            if isinstance(item, Prompt):
+                check_turns(item.messages, f"input[{number}].messages")
         return [item if isinstance(item, str) else item.messages for item in given]
 
 

@@ -28,6 +28,7 @@ from guardrail.serve.openai.events import DONE, EventStream, event, with_errors
 from guardrail.serve.openai.shapes import FinishReason, Usage, choices, finish_reason
 from guardrail.serve.openai.tools import check_format, offered
 from guardrail.serve.service import Service, wants_decision
+from guardrail.serve.turns import check_turns
 from guardrail.serve.verdict import GuardrailField, Verdict
 from guardrail.types import Choice, Reply
 
@@ -156,6 +157,7 @@ def _understood(service: Service, body: ChatBody, request: Request) -> _Chat:
     service.check_right(request, "ask")
     service.check_model(body.model)
     service.check_messages(len(body.messages))
+    check_turns(body.messages, "messages")
     service.check_choices(body.n or 1)
     body.check_idle()
     body.check_stream()

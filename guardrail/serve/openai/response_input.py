@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from guardrail.serve.errors import ApiError
-
-TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
-"""Types of content parts that are text, and the field that holds it."""
+from guardrail.serve.turns import TEXTS, check_turn
 
 
 def messages(given: str | Sequence[Mapping[str, Any]], instructions: str | None) -> list[dict[str, Any]]:
@@ -25,6 +23,7 @@ def messages(given: str | Sequence[Mapping[str, Any]], instructions: str | None)
 def _add(found: list[dict[str, Any]], item: Mapping[str, Any], where: str) -> None:
     kind = item.get("type", "message" if "role" in item else None)
     if kind == "message":
+        check_turn(item, where)
         found.append({"role": item.get("role"), "content": _content(item.get("content"))})
     elif kind == "function_call":
         _add_call(found, item, where)
