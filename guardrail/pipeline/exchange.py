@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 RAW = "the prompt is raw text, and thresholds are made for what the chat template renders"
 
+UNUSED = (
+    "the ticket that came with the request made no difference: no policy asked for it, it was used before, "
+    "or it is not for this client, policy and prompt"
+)
+
 
 @dataclass(kw_only=True)
 class Exchange:
@@ -121,6 +126,11 @@ class Exchange:
         """Keep the ticket that an action has opened, for the reply and the record to name."""
         if ticket is not None:
             self.ticket_id, self.reviewer = ticket.id, ticket.resolver
+
+    def warn_of_ticket(self) -> None:
+        """Warn of a ticket that the caller gave in vain."""
+        if not self.lifted and self.request.ticket not in (None, self.ticket_id):
+            self.warn(UNUSED)
 
     def total(self) -> Timing:
         """The timing, with the milliseconds since the request came."""

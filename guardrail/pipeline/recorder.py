@@ -42,6 +42,7 @@ class Recorder:
     def replied(self, exchange: Exchange, text: str, pending: bool = False) -> Reply:
         """The end of a request with this text. `pending`: a person will look at it."""
         exchange.closed = True
+        exchange.warn_of_ticket()
         decision, final = exchange.decision, exchange.final
         outcome = _outcome(exchange, pending)
         record = self._record(exchange, decision, outcome, decision.error or final.error)

@@ -104,6 +104,7 @@ def _settled(driver: Driver, todo: Sequence[Exchange]) -> dict[str, Answer | Non
 def _ruling(driver: Driver, exchange: Exchange, answer: Answer | None) -> Ruling:
     exchange.cancellation.check()
     exchange.take(answer.ticket if answer else None)
+    exchange.warn_of_ticket()
     pending = answer is not None and answer.ticket is not None and answer.ticket.state == "pending"
     driver.recorder.ended(exchange, "checked" if answer is None else "escalated" if pending else "blocked")
     return Ruling(

@@ -8,6 +8,7 @@ import pytest
 from endpoints import said, script, server
 from serving import asking, chat, events
 
+from guardrail.pipeline.exchange import UNUSED
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve.app import create_app
 from guardrail.serve.keys import Key, sha256
@@ -128,6 +129,21 @@ async def test_an_approved_prompt_sent_again_is_answered_by_the_model_once(guard
         assert (record.decision.action, record.reviewer) == ("allow", "ann")
         assert second.headers["x-guardrail-ticket-id"] != ticket_id
         assert (await app.get(f"{TICKETS}/{ticket_id}")).json()["used"] is not None
+
+
+@pytest.mark.parametrize("tags", [ASKED, {}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_ticket_that_makes_no_difference_is_a_warning(guard, tags, stream):
+    whole = {**tags, "x-guardrail-decision": "1"}
+    async with clients(guard, "app", "other") as (app, other):
+        tickets = ["made-up", await escalated(other)]
+        for ticket_id in tickets:
+            given = {**whole, "x-guardrail-ticket": ticket_id}
+            response = await app.post(PATH, json={**HELLO, "stream": stream}, headers=given)
+            assert UNUSED in response.text
+        mine = await escalated(app)
+        pending = await app.post(PATH, json=HELLO, headers={**whole, **ASKED, "x-guardrail-ticket": mine})
+    assert UNUSED not in pending.text
 
 
 async def test_a_stream_may_come_back_with_a_ticket_in_its_metadata(guard):
