@@ -104,7 +104,9 @@ def explained(error: Exception) -> ApiError:
         return ApiError(500, text, type=SERVER, code="guardrail_error")
     if isinstance(error, RequestError):
         return ApiError(500, str(error), type=SERVER, code="guardrail_error")
-    return ApiError(500, "the server failed on this request; its log says why", type=SERVER)
+    return ApiError(
+        500, "the server failed on this request; its log says why", type=SERVER, code="guardrail_error"
+    )
 
 
 def answers_errors(app: FastAPI) -> None:

@@ -114,12 +114,15 @@ class Service:
                 raise ApiError(400, text, code="integer_above_max_value", param=name)
         return next(iter(asked.values()), self.settings.default_tokens)
 
-    def check_blocked(self, reply: Reply, verdict: Verdict) -> None:
-        """Raises ApiError for a reply that was blocked, if the settings want that."""
+    def check_blocked(self, reply: Reply, verdict: Verdict, answer: str | None = None) -> None:
+        """Raises ApiError for a reply that was blocked, if the settings want that.
+
+        `answer`: what the action says, if a part of the reply was sent before.
+        """
         if self.settings.blocks == "error" and reply.outcome == "blocked":
             raise ApiError(
                 400,
-                reply.text,
+                reply.text if answer is None else answer.lstrip(),
                 code="guardrail_blocked",
                 headers=verdict.headers,
                 guardrail=verdict.field(whole=False),

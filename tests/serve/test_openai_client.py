@@ -317,6 +317,7 @@ def test_an_error_in_the_middle_of_a_response_is_its_last_event(tmp_path):
     assert (error.type, error.code) == ("error", "guardrail_blocked")
     assert (last.type, last.response.status) == ("response.failed", "failed")
     assert last.response.error.code == "guardrail_blocked"
+    assert last.response.error.message.startswith("I can't")
     assert last.response.output[0].status == "incomplete"
 
 

@@ -95,5 +95,5 @@ async def test_a_stream_that_is_stopped_ends_with_an_error_if_the_settings_say_s
     *chunks, last = [json.loads(one) for one in events(stream.text)]
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks)
     assert REFUSAL not in "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
-    assert last["error"]["code"] == "guardrail_blocked"
+    assert (last["error"]["code"], last["error"]["message"]) == ("guardrail_blocked", REFUSAL)
     assert last["error"]["guardrail"]["policy"] == "replies"

@@ -95,7 +95,7 @@ class _Chat:
         assert reply is not None
         verdict = Verdict.of(reply)
         if pieces.answer is not None:
-            self.service.check_blocked(reply, verdict)
+            self.service.check_blocked(reply, verdict, pieces.answer)
             for number in numbers:
                 yield self._event(identity, number, Delta(content=pieces.answer))
         for number, choice in enumerate(choices(reply, self.body.n)):

@@ -133,7 +133,7 @@ class _Text:
         assert reply is not None
         verdict = Verdict.of(reply)
         if pieces.answer is not None:
-            self.service.check_blocked(reply, verdict)
+            self.service.check_blocked(reply, verdict, pieces.answer)
         for number, one in enumerate(choices(reply, self.body.n)):
             choice = TextChoice(index=number, text=pieces.answer or "", logprobs=None)
             choice.finish_reason = finish_reason(reply, one)

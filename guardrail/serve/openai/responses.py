@@ -92,7 +92,7 @@ class _Responding:
         assert reply is not None
         verdict, cut = Verdict.of(reply), bool(events.items)
         if reply.refused:
-            self.service.check_blocked(reply, verdict)
+            self.service.check_blocked(reply, verdict, pieces.answer)
             for text in events.refusal((pieces.answer or "").lstrip()):
                 yield text
         elif pieces.answer is not None or not (events.items or reply.tool_calls):
