@@ -55,8 +55,9 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
 
     app = FastAPI(title="guardrail", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    for router in ROUTERS:
-        app.include_router(router(service))
+    routers = [router(service) for router in ROUTERS]
+    for router in routers:
+        app.include_router(router)
     answers_errors(app)
     # the last one added is the first to see a request
     app.add_middleware(Limits, settings=settings)
@@ -70,6 +71,7 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["retry-after", *HEADERS],
         )
-    app.add_middleware(Observed, metrics=Metrics.of(guard))
+    routes = [route for router in routers for route in router.routes]
+    app.add_middleware(Observed, metrics=Metrics.of(guard), routes=routes)
     guard.active.plugins.extend_app(app)
     return app

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.serve.keys import caller
@@ -26,8 +27,8 @@ OTHER = "other"
 class Observed:
     """Writes down each request when its response has ended, or its client has left."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics | None) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics | None, routes: Sequence[BaseRoute] = ()) -> None:
+        self._app, self._metrics, self._routes = app, metrics, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,11 +41,15 @@ class Observed:
             self._note(scope, seen)
 
     def _note(self, scope: Scope, seen: _Response) -> None:
-        route = str(getattr(scope.get("route"), "path", OTHER))
+        route = str(getattr(scope.get("route") or self._meant(scope), "path", OTHER))
         if self._metrics is not None:
             self._metrics.answered(route, seen.status)
         if route not in QUIET or seen.status >= 500:
             log.info("request", extra={FIELDS: _fields(scope, route, seen)})
+
+    def _meant(self, scope: Scope) -> BaseRoute | None:
+        """The route of a request that was refused in front of the routes."""
+        return next((route for route in self._routes if route.matches(scope)[0] is not Match.NONE), None)
 
 
 class _Response:

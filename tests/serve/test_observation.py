@@ -76,7 +76,8 @@ async def test_the_name_of_a_key_is_logged_and_refusals_are(guard, lines):
     for given in ("secret", "wrong"):
         async with asking(app, authorization=f"Bearer {given}") as http:
             await http.get("/v1/models")
-    assert [(line.get("key"), line["http"]) for line in lines()] == [("shop", 200), (None, 401)]
+    found = [(line.get("key"), line["http"], line["route"]) for line in lines()]
+    assert found == [("shop", 200, "/v1/models"), (None, 401, "/v1/models")]
 
 
 async def test_questions_about_health_are_logged_only_if_they_fail(client, lines):
