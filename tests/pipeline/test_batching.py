@@ -92,6 +92,7 @@ def test_waiting_for_others_uses_up_no_time_limit(tmp_path):
 
 
 def test_the_queue_is_bounded_and_closing_finishes_what_runs(tmp_path):
+    before = set(threading.enumerate())
     with guard(tmp_path, policy(threshold=NEVER), options={**BATCHING, "queue_size": 1}) as made:
         made._driver.worker.threads = 2
         long = {"temperature": 0, "max_new_tokens": 300}
@@ -109,7 +110,8 @@ def test_the_queue_is_bounded_and_closing_finishes_what_runs(tmp_path):
             with pytest.raises(GuardClosed):
                 waiting.result(0.1)
         assert not made.engine.batches.manager.runs
-        assert not any(thread.name == "guardrail-worker" for thread in threading.enumerate())
+        # other tests of this process may have guards of their own
+        assert set(threading.enumerate()) <= before
 
 
 def test_a_stream_that_is_closed_stops_its_generation_alone(tmp_path):

@@ -80,7 +80,7 @@ async def test_a_stream_has_the_same_text_and_logprobs(client, guard):
         (body([10**18, 10**18]), "prompt", "no token ids"),
         (body(["a", 1]), "prompt[1]", "expected"),
         (body(""), None, "the prompt is empty"),
-        (body(["a"] * 33), "n", "33 replies are too many"),
+        (body(["a"] * 33), "prompt", "33 replies are too many"),
         (body("a", n=33), "n", "33 replies are too many"),
         (body(["a", "b"], stream=True), "prompt", "one prompt"),
         (body("a", suffix="b"), "suffix", "not supported"),
