@@ -36,7 +36,9 @@ def bound(settings: ServerSettings) -> socket.socket:
 
 
 def _listener(family: int, address: Any) -> socket.socket:
-    found = socket.socket(family)
+    # only of a socket that names its protocol does asyncio switch Nagle's algorithm off, which holds a
+    # response back until the client's delayed acknowledgement: 40 ms for each request
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)

@@ -197,3 +197,10 @@ async def test_a_failure_that_nobody_expected_says_nothing_of_its_cause(
     assert "the server failed" in response.json()["error"]["message"]
     assert "ValueError" in caplog.text
     assert "secret" not in response.text + caplog.text
+
+
+def test_no_answer_waits_for_an_acknowledgement(running):
+    with httpx.Client(base_url=running().url) as client:
+        times = [client.get("/healthz").elapsed.total_seconds() for _ in range(8)]
+    # a system holds an acknowledgement back for 40 ms
+    assert min(times[1:]) < 0.035
