@@ -85,9 +85,13 @@ class Subject:
         self.server, self.http, self.policies = server, http, policies
         self.prompts: list[Chat] = []
         self._marks = 0
+        self._on: bool | None = None
 
     async def guard(self, on: bool) -> None:
         """Put the policies in force, or none, and wait until they are."""
+        if on is self._on:
+            return
+        self._on = on
         self._marks += 1
         chosen = policy_files.guarded(None) if on else policy_files.unguarded(None)
         before = await self._in_force()
