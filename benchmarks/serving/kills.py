@@ -86,8 +86,8 @@ class _Clients:
         self._mixed, self._asked = mixed, iter(plan(first, PLAN))
 
     async def answered(self, count: int) -> None:
-        """Wait until so many answers have come."""
-        while len(self.told) < count:
+        """Wait until so many whole answers have come; a full queue refuses the rest."""
+        while sum(told.outcome is not None for told in self.told) < count:
             await asyncio.sleep(0.01)
 
     async def keep_asking(self) -> None:
