@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+PLUGIN_TESTS := $(filter-out plugins/guardrail-vllm/tests,$(PLUGINS:/pyproject.toml=/tests))
 
-.PHONY: setup demo test test-clients lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
+.PHONY: setup demo test test-clients test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -22,7 +23,7 @@ demo: $(STAMP)
 
 # With bytecode: every process that a test starts would compile the package again.
 test: $(STAMP)
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist loadfile tests $(patsubst %/pyproject.toml,%/tests,$(PLUGINS))
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist loadfile tests $(PLUGIN_TESTS)
 
 # Programs that others write for, in an environment above $(VENV): LiteLLM, LangChain, OpenAI Agents SDK; and
 # schemathesis, which makes up requests from the server's OpenAPI document. Their newest releases, so nothing is
@@ -38,6 +39,23 @@ $(CLIENTS)/.installed: $(STAMP)
 	echo "import site; site.addsitedir('$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")')" \
 		> "$$($(CLIENTS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
 	$(BIN)/python -m pip --python $(CLIENTS)/bin/python install --quiet --upgrade --constraint constraints.txt --group clients
+	touch $@
+
+# vLLM, which wants an older transformers than $(VENV) has. What it brings for images and sound is built for CUDA,
+# and breaks imports beside the torch for CPUs.
+VLLM := .venv-vllm
+
+test-vllm: $(VLLM)/.installed
+	$(VLLM)/bin/python -m pytest plugins/guardrail-vllm/tests
+
+$(VLLM)/.installed: pyproject.toml constraints.txt plugins/guardrail-vllm/pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	grep -v ^transformers constraints.txt > $(VLLM)/constraints.txt
+	$(VLLM)/bin/python -m pip install --quiet --constraint $(VLLM)/constraints.txt torch
+	$(VLLM)/bin/python -m pip install --quiet --constraint $(VLLM)/constraints.txt --group vllm \
+		--editable . --editable "plugins/guardrail-vllm[cpu]"
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision triton
 	touch $@
 
 lint: $(STAMP)
@@ -118,4 +136,4 @@ demo-files: $(STAMP)
 	$(BIN)/python -m guardrail.demo.making evaluate --work $(DEMO) --seed $(SEED)
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) build dist
+	rm -rf $(VENV) $(CLIENTS) $(VLLM) build dist

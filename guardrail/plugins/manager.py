@@ -189,5 +189,14 @@ class Plugins:
         return self._registry.rows()
 
 
+ELSEWHERE = {"vllm": "persona-guardrail-vllm"}
+"""Engines of plugins that we make as well, and their packages. The plugin has the engine's name."""
+
+
 def _no_engine(name: str) -> PluginError:
+    if name in ELSEWHERE:
+        return PluginError(
+            f"the engine `{name}` is a plugin: pip install {ELSEWHERE[name]}, and enable it with "
+            f'GUARDRAIL_PLUGINS={name}, or plugins=["{name}"] in Python'
+        )
     return PluginError(f"no plugin provides the engine `{name}`{suggest(name, ENGINES)}")

@@ -1,0 +1,1 @@
+"""vLLM under guardrail. Importing this imports no vLLM: what needs it says which package is missing."""
