@@ -20,7 +20,7 @@ from guardrail.engines.transformers.replies import Followed, ReplyReader
 from guardrail.engines.transformers.reply_state import ReplyState
 from guardrail.errors import outline
 from guardrail.policy.decide_reply import Observed, Watch
-from guardrail.types import Decision
+from guardrail.types import Decision, Steering
 
 
 class ReplyMonitor:
@@ -129,6 +129,17 @@ class ReplyMonitor:
     def _enforced_rows(self) -> list[list[bool]]:
         rows = range(len(self.prompts))
         return [[self._modes[i][row] == "enforce" for i in range(len(self._rules))] for row in rows]
+
+    def opened(self, row: int) -> list[tuple[Steering, int]]:
+        """What steers a reply, and the token from which it does, for those who compute tokens again."""
+        if self._state is None:
+            return []
+        rules = zip(self._rules, self._state.observed(row, self.tokens).fired, strict=True)
+        return [
+            (rule.steering, fired)
+            for i, (rule, fired) in enumerate(rules)
+            if fired is not None and rule.steering and self._modes[i][row] == "enforce"
+        ]
 
     # --- looking --------------------------------------------------------------------------------------
 

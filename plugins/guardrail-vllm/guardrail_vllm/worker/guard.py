@@ -1,0 +1,166 @@
+"""The guard of one worker: takes in vLLM's requests, looks into its forward passes, and says which rows end.
+
+One pass: `begin` with its layout, `look` at every layer, `settle`; then `stop` forces the end of whatever may
+not get a token. A request that is not known to go on is stopped, whatever the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guardrail.errors import ModelError
+from guardrail.policy.plan import Plan
+from guardrail.types import Decision
+from guardrail_vllm.worker.asked import Source
+from guardrail_vllm.worker.reports import Reports
+from guardrail_vllm.worker.request import Watched
+from guardrail_vllm.worker.rows import Layout, Row
+from guardrail_vllm.worker.step import PlanStep, PlanTensors, Step
+
+log = logging.getLogger("guardrail")
+
+LORA = "a LoRA adapter was asked for, and the vectors are not certified for the model with it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A request as vLLM's model runner knows it; `end` is a token that ends it, `lora` an adapter's name."""
+
+    length: int
+    end: int
+    extra: Any
+    lora: str | None = None
+
+
+class WorkerGuard:
+    """`source` says what is asked of a request, `reports` is told what came of it.
+
+    `entry` looks a request up by its name; `ends` are the tokens that end a reply.
+    """
+
+    def __init__(
+        self, source: Source, reports: Reports, entry: Callable[[str], Entry], ends: Sequence[int]
+    ) -> None:
+        self.source, self.reports = source, reports
+        self._entry, self._ends = entry, ends
+        self.requests: dict[str, Watched] = {}
+        self.verdicts: dict[str, Decision] = {}
+        """By group, while a request of the group is there."""
+        self.passes = 0
+        self._tensors: dict[int, PlanTensors] = {}
+        self._step: Step | None = None
+        self._layout: Layout | None = None
+
+    def begin(self, layout: Layout) -> None:
+        """A pass begins."""
+        self._layout = layout
+        self.passes += 1
+        asked: list[Row] = []
+        others: list[Row] = []
+        ending = layout.ending
+        for i, name in enumerate(layout.names):
+            request = self.requests.get(name) or self._taken_in(name)
+            decided = request.decision is not None or request.error is not None
+            if ending[i] and not decided:
+                asked.append(_row(request, layout, i))
+            elif decided and (request.steered or request.monitor is not None):
+                others.append(_row(request, layout, i))
+        self._step = Step(self._parts(asked, others)) if asked or others else None
+
+    def _taken_in(self, name: str) -> Watched:
+        entry = self._entry(name)
+        request = Watched(name=name, length=entry.length, end=entry.end, asked=None)
+        self.requests[name] = request
+        try:
+            request.asked = self.source.of(name, entry.extra)
+            if entry.lora is not None:
+                raise ModelError(LORA)
+        except Exception as error:
+            log.warning("request %s is stopped: %s", name, error)
+            request.fail(str(error))
+            self.reports.decided(request, 0.0)
+        else:
+            self.reports.begun(request)
+        return request
+
+    def _parts(self, asked: Sequence[Row], others: Sequence[Row]) -> list[PlanStep]:
+        plans: dict[int, tuple[Plan, list[Row], list[Row]]] = {}
+        for kind, rows in enumerate((asked, others)):
+            for row in rows:
+                assert row.request.asked is not None
+                plan = row.request.asked.plan
+                found = plans.setdefault(id(plan), (plan, [], []))
+                (found[1] if kind == 0 else found[2]).append(row)
+        return [
+            PlanStep(self.tensors(plan), mine, rest, self.verdicts, self.reports, self._ends)
+            for plan, mine, rest in plans.values()
+        ]
+
+    def tensors(self, plan: Plan) -> PlanTensors:
+        """The plan's probes and steering as tensors."""
+        found = self._tensors.get(id(plan))
+        if found is None or found.plan is not plan:
+            found = self._tensors[id(plan)] = PlanTensors(plan)
+        return found
+
+    def keep(self, plans: Sequence[Plan]) -> None:
+        """Forget the tensors of all other plans that no request is under."""
+        used = [request.asked.plan for request in self.requests.values() if request.asked is not None]
+        wanted = {id(plan) for plan in (*plans, *used)}
+        self._tensors = {key: found for key, found in self._tensors.items() if key in wanted}
+
+    def look(self, layer: int, output: object) -> None:
+        """What a layer returned in the pass; in passes that vLLM makes for itself nothing is looked at."""
+        if self._step is not None:
+            self._step.visit(layer, output)
+
+    def settle(self) -> None:
+        """The pass is over, and nothing has been sampled."""
+        if self._step is not None:
+            self._step.settle()
+        self._step = None
+        self.reports.flush()
+
+    @property
+    def stopping(self) -> list[tuple[int, int]]:
+        """(row, the token that ends it) for all rows of the pass that must not get another token."""
+        layout = self._layout
+        if layout is None:
+            return []
+        whole = layout.whole
+        rows = ((i, self.requests[name]) for i, name in enumerate(layout.names) if whole[i])
+        return [(i, request.end) for i, request in rows if not request.goes_on]
+
+    def stop(self, logits: Tensor | None) -> Tensor | None:
+        """Make the end the only token of rows that stop, in logits [rows, vocabulary], in place."""
+        layout = self._layout
+        if logits is None or layout is None or len(logits) != len(layout.names):
+            return logits
+        for row, end in self.stopping:
+            logits[row] = -torch.inf
+            logits[row, end] = 0.0
+        return logits
+
+    def forget(self, name: str) -> None:
+        """A request is over."""
+        request = self.requests.pop(name, None)
+        if request is None or request.asked is None:
+            return
+        group = request.asked.group
+        if group is not None and not any(
+            other.asked is not None and other.asked.group == group for other in self.requests.values()
+        ):
+            self.verdicts.pop(group, None)
+        if request.passes or request.monitor is not None:
+            self.reports.ended(request)
+            self.reports.flush()
+
+
+def _row(request: Watched, layout: Layout, i: int) -> Row:
+    return Row(request, int(layout.starts[i]), int(layout.ends[i]), int(layout.firsts[i]))

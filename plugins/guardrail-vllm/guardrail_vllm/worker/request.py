@@ -1,0 +1,87 @@
+"""One request in a worker, from its first pass to its last: what is decided, steered and followed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from guardrail.engines.transformers.monitor import ReplyMonitor
+from guardrail.engines.transformers.replies import ReplyReader
+from guardrail.policy.decide_reply import Observed, Watch, decide_reply, watch
+from guardrail.policy.plan import Plan
+from guardrail.types import Decision, Facts
+from guardrail_vllm.worker.asked import Asked
+
+
+class ReplyJudge:
+    """Decides on a reply by the plan alone, and keeps what was last observed for the guard."""
+
+    by_plan, cancelled = True, False
+
+    def __init__(self, plan: Plan, facts: Facts) -> None:
+        self._plan, self._facts = plan, facts
+        self.observed: Observed | None = None
+
+    def respond(self, row: int, observed: Observed) -> Decision:
+        """The decision on what was observed so far."""
+        self.observed = observed
+        return decide_reply(self._plan, observed, self._facts)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Watched:
+    """A request that vLLM calls `name`, with `length` tokens in its prompt. `end` is a token that ends it.
+
+    `error`: why it is stopped without a decision. `readings`: what the decision was made of.
+    """
+
+    name: str
+    length: int
+    end: int
+    asked: Asked | None
+    error: str | None = None
+    began: float = field(default_factory=perf_counter)
+    decision: Decision | None = None
+    readings: Sequence[float] = ()
+    passes: int = 0
+    """Forward passes that were steered."""
+    monitor: ReplyMonitor | None = None
+    judge: ReplyJudge | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it may get a token."""
+        decision = self.decision
+        if (
+            self.error is not None
+            or decision is None
+            or decision.stops
+            or self.asked is None
+            or self.asked.check
+        ):
+            return False
+        return self.monitor is None or not self.monitor.stopped
+
+    @property
+    def steered(self) -> bool:
+        """Whether its passes are steered from its last prompt token on."""
+        return self.goes_on and self.decision is not None and bool(self.decision.steering)
+
+    def decided(self, decision: Decision, readings: Sequence[float]) -> None:
+        """Take the decision on the prompt."""
+        self.decision, self.readings = decision, readings
+
+    def fail(self, error: str) -> None:
+        """Stop it. The first error counts."""
+        self.error = self.error or error
+
+    def follow(self, reader: ReplyReader | None, ends: Sequence[int]) -> None:
+        """Follow its reply, if it gets one and a policy is about it."""
+        if not self.goes_on or reader is None or self.asked is None:
+            return
+        plan, facts = self.asked.plan, self.asked.facts
+        wanted: Watch = watch(plan, facts, self.asked.turn)
+        if wanted.anything:
+            self.judge = ReplyJudge(plan, facts)
+            self.monitor = ReplyMonitor(reader, self.judge, [0], [wanted], ends)  # type: ignore[arg-type]
