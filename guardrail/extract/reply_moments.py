@@ -47,7 +47,7 @@ def reply_states(subject: Subject, rollouts: Rollouts, rows: Sequence[int]) -> A
     asked = [rollouts.place(row)[0] for row in rows]
     rendered = {prompt: subject.render(rollouts.prompts[prompt].messages).ids for prompt in set(asked)}
     prompts = [rendered[prompt] for prompt in asked]
-    replies = [_spoken(rollouts.reply(row)) for row in rows]
+    replies = [spoken(rollouts.reply(row)) for row in rows]
     ids = [[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)]
     spans = [
         [(len(prompt), len(whole)), (len(prompt) - 1, len(prompt)), (0, len(prompt))]
@@ -56,7 +56,7 @@ def reply_states(subject: Subject, rollouts: Rollouts, rows: Sequence[int]) -> A
     return subject.means(ids, spans)
 
 
-def _spoken(reply: Continuation) -> tuple[int, ...]:
+def spoken(reply: Continuation) -> tuple[int, ...]:
     """The reply without its end token, unless it consists of nothing else."""
     return reply.ids[:-1] if reply.ended and len(reply.ids) > 1 else reply.ids
 

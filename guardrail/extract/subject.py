@@ -112,13 +112,34 @@ class Subject:
         The model's own generation config only provides the end tokens: no penalty, no top-k.
         """
         encoded = [self._fitting(self.render(messages).ids, max_new_tokens) for messages in prompts]
+        return self.continued(
+            encoded,
+            seeds=seeds,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            steering=steering,
+        )
+
+    def continued(
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int] | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        steering: Sequence[Steering] = (),
+    ) -> list[Continuation]:
+        """As `replies`, to prompts that are token ids already. Greedy by default, and then without seeds."""
+        drawn = seeds or [0] * len(rows)
         found: dict[int, Continuation] = {}
-        for batch in bucketed([len(ids) for ids in encoded], self.rows):
-            rows, own = [encoded[i] for i in batch], [seeds[i] for i in batch]
+        for batch in bucketed([len(ids) for ids in rows], self.rows):
+            asked, own = [rows[i] for i in batch], [drawn[i] for i in batch]
             found |= zip(
-                batch, self._generate(rows, own, max_new_tokens, temperature, top_p, steering), strict=True
+                batch, self._generate(asked, own, max_new_tokens, temperature, top_p, steering), strict=True
             )
-        return [found[i] for i in range(len(encoded))]
+        return [found[i] for i in range(len(rows))]
 
     def _fitting(self, ids: Sequence[int], new_tokens: int) -> Sequence[int]:
         if len(ids) + new_tokens > self.longest:
