@@ -50,6 +50,14 @@ def mean(values: ArrayLike) -> Estimate:
     return bootstrap(lambda x: float(x.mean()), numbers(values))
 
 
+def column_means(values: ArrayLike) -> list[Estimate]:
+    """The mean of each column of [n, k]; rows are resampled, the same ones for every column."""
+    rows, rng = numbers(values), np.random.default_rng(SEED)
+    draws = np.stack([rows[rng.integers(0, len(rows), len(rows))].mean(axis=0) for _ in range(RESAMPLES)])
+    low, high = np.percentile(draws, (100 * TAIL, 100 * (1 - TAIL)), axis=0)
+    return [Estimate(*map(float, one)) for one in zip(rows.mean(axis=0), low, high, strict=True)]
+
+
 def clustered_mean(values: ArrayLike, clusters: ArrayLike) -> Estimate | None:
     """The mean of the clusters' means, with Student's interval over clusters; None for fewer than two.
 

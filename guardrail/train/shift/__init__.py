@@ -1,0 +1,15 @@
+"""How far finetuning moved a model along every trait: activation shifts, and what they predict."""
+
+from guardrail.train.shift.meter import Reading, ShiftMeter, trait_questions
+from guardrail.train.shift.results import Descent, LayerShift, Overlap, Shift, TraitShift
+
+__all__ = [
+    "Descent",
+    "LayerShift",
+    "Overlap",
+    "Reading",
+    "Shift",
+    "ShiftMeter",
+    "TraitShift",
+    "trait_questions",
+]
