@@ -38,7 +38,8 @@ class Guard(AsyncRequests, Rulings):
     model, tokenizer: a decoder-only Hugging Face model and its tokenizer. They stay yours; `close` takes
         every trace of the guard off them.
     policies: a policy file (path or content), or a shipped name (`chatbot`, `observe`, `strict`).
-    engine: `transformers` (default), or the name of an engine that a plugin provides.
+    engine: `transformers` (default), or the name of an engine that a plugin provides; an installed plugin
+        of that name is enabled with it.
         `transformers-batching` batches the requests of many threads; `transformers-nnsight`,
         `transformers-hooks` and `transformers-ahead` choose how activations are read.
     plugins: plugin objects, or names of installed plugins.
@@ -68,7 +69,7 @@ class Guard(AsyncRequests, Rulings):
             raise ConfigError("queue_size must be at least 1")
         if policies is None:
             raise ConfigError("no policies were given; pass a policy file, a mapping, or a shipped name")
-        enabled = Plugins(plugins)
+        enabled = Plugins(plugins).knowing(engine)
         with ExitStack() as undo:
             self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)
             undo.callback(self.engine.close)
@@ -114,12 +115,11 @@ class Guard(AsyncRequests, Rulings):
         """Load a model and its tokenizer (hub id, folder, GGUF file or `demo`) and guard it.
 
         policies: may be left out for `demo`, which has its own. `model_arguments` go to
-        `AutoModelForCausalLM.from_pretrained` (dtype, device_map, ...); the others are as in `Guard`.
+        `AutoModelForCausalLM.from_pretrained` (dtype, device_map, ...), or to what the engine loads models
+        with; the others are as in `Guard`.
         Raises ModelError if the model cannot be loaded, and what `Guard` raises.
         """
-        from guardrail.engines.transformers.pretrained import load_pretrained
-
-        model, tokenizer = load_pretrained(name, model_arguments)
+        model, tokenizer = Plugins(plugins).knowing(engine).load(engine, name, model_arguments)
         return cls(
             model,
             tokenizer,

@@ -35,6 +35,10 @@ class PlanEvaluator:
     def begun(self, waited_s: float) -> None:
         """Nobody waits."""
 
+    def facts(self, row: int) -> Facts:
+        """Nothing is known of a row."""
+        return Facts()
+
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
         """The decision on one row."""
         return decide(self.plan, readings, Facts())

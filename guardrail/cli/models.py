@@ -62,7 +62,7 @@ def check_engine(name: str) -> None:
     if name not in ENGINES:
         from guardrail.plugins.manager import Plugins
 
-        Plugins.from_environment().check_engine(name)
+        Plugins.from_environment().knowing(name).check_engine(name)
 
 
 def check_policies(path: Path, model: ModelOptions) -> None:
@@ -99,11 +99,13 @@ def only_transformers(model: ModelOptions) -> None:
 
 def load(model: ModelOptions, auto: Dtype = Dtype.AUTO) -> tuple[Any, Any]:
     """(model, tokenizer) on the device that was asked for. `auto` is what the dtype `auto` means."""
-    from guardrail.engines.transformers.pretrained import load_pretrained
+    from guardrail.plugins.manager import Plugins
 
     device = device_of(model.device)
     arguments = dtype_argument(model.dtype, auto) | quantize_arguments(model.quantize, device)
-    loaded, tokenizer = load_pretrained(model.name, arguments | device_map_argument(model.device_map))
+    plugins = Plugins.from_environment().knowing(model.engine)
+    arguments |= device_map_argument(model.device_map)
+    loaded, tokenizer = plugins.load(model.engine, model.name, arguments)
     # a quantised or spread model is where it has to be already, and refuses to move
     placed = model.device_map or getattr(loaded, "is_quantized", False)
     return loaded if placed else loaded.to(device), tokenizer
@@ -208,7 +210,7 @@ def fingerprint_of(model: ModelOptions, file: Path | None = None) -> Fingerprint
     from guardrail.plugins.manager import Plugins
 
     with loading(model):
-        plugins = Plugins.from_environment()
+        plugins = Plugins.from_environment().knowing(model.engine)
         engine = plugins.engine(model.engine, *load(model), chat_template=model.chat_template)
     try:
         return engine.fingerprint

@@ -19,7 +19,7 @@ from guardrail.engines.events import Token as Token
 from guardrail.errors import ModelError, PromptError, UnsupportedGeneration
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Decision, Fingerprint, Message, Position, RawPrompt, Sampling
+from guardrail.types import Array, Decision, Facts, Fingerprint, Message, Position, RawPrompt, Sampling
 
 Span: TypeAlias = tuple[int, int]
 """A run of tokens, [start, end)."""
@@ -49,6 +49,7 @@ class Evaluator(Protocol):
     """Decides on the rows of one batch. `decide` is called once per row, between prompt and first token.
 
     `by_plan`: whether it decides as `policy.decide` does for a request without tags, with no plugin involved.
+    `facts`: what else than activations the plan decides on, for engines that decide elsewhere first.
     `watch` says what to follow of a row's reply, `respond` decides on what was observed so far; both are
     called only if the plan has `reply_probes`. `cancelled`: nobody waits for the reply any more; an
     engine asks before every forward pass, and leaves with a CancelledError. `begun` is called by engines that
@@ -60,6 +61,7 @@ class Evaluator(Protocol):
     @property
     def cancelled(self) -> bool: ...
     def begun(self, waited_s: float) -> None: ...
+    def facts(self, row: int) -> Facts: ...
     def decide(self, row: int, readings: Sequence[float]) -> Decision: ...
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision: ...
     def watch(self, row: int) -> Watch: ...

@@ -1,4 +1,4 @@
-"""The built-in engine as a plugin. Torch and nnsight load when an engine is made, not before."""
+"""The built-in engines as a plugin. Torch and nnsight load when an engine is made, not before."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from guardrail.plugins.hookspecs import ENGINES, hookimpl
 
 if TYPE_CHECKING:
     from guardrail.engines import Engine
+
+
+@hookimpl
+def guardrail_model(name: str, arguments: Mapping[str, object]) -> tuple[object, object] | None:
+    """A model of transformers and its tokenizer, for every engine whose plugin loads no other."""
+    from guardrail.engines.transformers.pretrained import load_pretrained
+
+    return load_pretrained(name, arguments)
 
 
 @hookimpl

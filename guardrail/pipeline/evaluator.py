@@ -108,6 +108,10 @@ class BatchEvaluator:
 
     # --- facts ----------------------------------------------------------------------------------------
 
+    def facts(self, row: int) -> Facts:
+        """What the policies may check about a row, with the scores of scorers and the values of alarms."""
+        return self._facts[row]
+
     def _gathered(self, i: int, row: Row) -> Facts:
         facts = row.facts
         if self._plan.drifts:

@@ -9,7 +9,7 @@ from guardrail.engines import Engine, Event
 from guardrail.pipeline.worker import Job
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
-from guardrail.types import Decision, Message, Sampling
+from guardrail.types import Decision, Facts, Message, Sampling
 
 
 class _NoPolicies:
@@ -26,6 +26,9 @@ class _NoPolicies:
 
     def begun(self, waited_s: float) -> None:
         self._job.begin(waited_s)
+
+    def facts(self, row: int) -> Facts:
+        return Facts()
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
         return Decision(status="not_evaluated")

@@ -31,6 +31,13 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
+def guardrail_model(  # type: ignore[empty-body]
+    engine: str, name: str, arguments: Mapping[str, object]
+) -> tuple[object, object] | None:
+    """(model, tokenizer) for an engine that does not guard a loaded model of transformers, or None."""
+
+
+@hookspec
 def guardrail_engine(  # type: ignore[empty-body]
     name: str,
     model: object,

@@ -25,7 +25,7 @@ from guardrail.plugins.protocols import (
     Rephraser,
     Scorer,
 )
-from guardrail.plugins.registry import BUILT_INS, PluginRow, Registry, names_in_environment
+from guardrail.plugins.registry import BUILT_INS, PluginRow, Registry, is_installed, names_in_environment
 from guardrail.plugins.results import checked_review
 from guardrail.types import Decision, Fingerprint, Message, Probe
 
@@ -124,6 +124,16 @@ class Plugins:
     def extraction_methods(self) -> Mapping[str, ExtractionMethod]:
         """Methods that compute a direction from activations."""
         return gather(self._registry.calls("guardrail_extraction_methods"), ExtractionMethod)
+
+    def knowing(self, engine: str) -> Self:
+        """Also with the installed plugin that is called like an engine that is not built in."""
+        if engine in ENGINES or not is_installed(engine):
+            return self
+        return type(self)((*self._plugins, engine), self.named)
+
+    def load(self, engine: str, name: str, arguments: Mapping[str, object]) -> tuple[Any, Any]:
+        """(model, tokenizer) by name, as the engine needs them. Raises ModelError."""
+        return self._registry.first("guardrail_model", engine=engine, name=name, arguments=arguments)
 
     def engine(
         self,

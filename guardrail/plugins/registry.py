@@ -168,6 +168,11 @@ def _check_marked(plugin: object, name: str) -> None:
         raise PluginError(f"plugin `{name}`: {bare[0]} lacks @hookimpl")
 
 
+def is_installed(name: str) -> bool:
+    """Whether there is an installed plugin of this name; it is not loaded."""
+    return bool(entry_points(group=GROUP, name=name))
+
+
 def _entry_point(name: str) -> EntryPoint:
     points = entry_points(group=GROUP)
     found = {point.value: point for point in points if point.name == name}

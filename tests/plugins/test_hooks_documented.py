@@ -36,7 +36,7 @@ def example(name):
 
 def test_the_readme_documents_the_hooks_that_exist_in_the_order_of_the_flow():
     assert tuple(SECTIONS) == HOOKS
-    assert len(HOOKS) == 13
+    assert len(HOOKS) == 14
 
 
 @pytest.mark.parametrize("hook", HOOKS)

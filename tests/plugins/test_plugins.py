@@ -384,6 +384,24 @@ def test_hook_guardrail_engine():
         plugins.engine("yours", "model", "tokenizer")
 
 
+def test_hook_guardrail_model():
+    def loaded(engine, name, arguments):
+        return (f"{name} for {engine}", dict(arguments)) if engine == "mine" else None
+
+    plugins = Plugins([plugin(guardrail_model=loaded)])
+    assert plugins.load("mine", "model", {"dtype": "float32"}) == ("model for mine", {"dtype": "float32"})
+    model, tokenizer = plugins.load("transformers", "demo", {})
+    assert (type(model).__name__, tokenizer.is_fast) == ("LlamaForCausalLM", True)
+
+
+def test_an_installed_plugin_is_enabled_by_the_name_of_its_engine():
+    plugins = Plugins()
+    assert plugins.knowing("transformers-hooks") is plugins
+    assert plugins.knowing("nobody") is plugins
+    rows = {row.name: row.state for row in plugins.knowing("text-scorer").listing()}
+    assert rows["text-scorer"] == "enabled"
+
+
 def test_hook_guardrail_startup():
     started = []
     guard = SimpleNamespace(sinks={}, active=SimpleNamespace(plan=hand_made_plan()))

@@ -18,7 +18,7 @@ from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.model import Defaults, When
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule
-from guardrail.types import Decision, Probe
+from guardrail.types import Decision, Facts, Probe
 
 Check = Callable[[Sequence[Prompt], Plan, Evaluator, Emit], None]
 PROBES = 4
@@ -35,6 +35,10 @@ class Kept:
 
     def begun(self, waited_s: float) -> None:
         """Nobody waits."""
+
+    def facts(self, row: int) -> Facts:
+        """Nothing is known of a row."""
+        return Facts()
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
         """Allow."""
