@@ -11,6 +11,7 @@ from guardrail.types.choices import Finish as Finish
 from guardrail.types.choices import Piece as Piece
 from guardrail.types.choices import TokenLogprob as TokenLogprob
 from guardrail.types.choices import ToolCall as ToolCall
+from guardrail.types.configuration import Configuration as Configuration
 from guardrail.types.probes import POSITIONS as POSITIONS
 from guardrail.types.probes import TINY as TINY
 from guardrail.types.probes import Array as Array
@@ -195,6 +196,8 @@ class Facts:
     """Scores of scorers that read no layer, by scorer name."""
     drift: Mapping[str, float] = field(default_factory=dict[str, float])
     """The values of alarms over the conversation's replies, by policy id."""
+    stale: str | None = None
+    """Why the calibration's certificate no longer counts; `on_stale` says what that means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,9 @@ from torch import Tensor
 from guardrail.engines import Completion, Emit, Evaluator, Generated, Prompt, Scored
 from guardrail.engines.transformers.activations import TransformersActivations
 from guardrail.engines.transformers.assembly import assemble
-from guardrail.engines.transformers.blocks import decoder_of, text_config
+from guardrail.engines.transformers.blocks import decoder_of
 from guardrail.engines.transformers.caches import CACHES, holds_tokens
+from guardrail.engines.transformers.configuration import configuration
 from guardrail.engines.transformers.ends import EMPTY, Ends
 from guardrail.engines.transformers.executor import layer_name
 from guardrail.engines.transformers.front import Ask, Front
@@ -35,13 +36,14 @@ from guardrail.engines.transformers.turn import claim, release
 from guardrail.engines.transformers.unsupported import (
     check_generation,
     check_rows,
+    check_steering,
     prompt_ids,
     read_ids,
     unread,
 )
-from guardrail.errors import ModelError, PromptError
+from guardrail.errors import PromptError
 from guardrail.policy.plan import Plan
-from guardrail.types import Array, Fingerprint, Message, Position, RawPrompt, Sampling, Timing
+from guardrail.types import Array, Configuration, Fingerprint, Message, Position, RawPrompt, Sampling, Timing
 from guardrail.types.sampling import EXTRAS
 
 
@@ -53,6 +55,8 @@ class TransformersEngine:
     into the model's forward passes over a prompt, and over a reply's tokens. `ahead`: on a GPU, do not
     wait in the middle of a prompt, but stop once its scores have arrived.
     """
+
+    name = "transformers"
 
     def __init__(
         self,
@@ -92,6 +96,11 @@ class TransformersEngine:
         """That of the model that requests are held to."""
         return self.identity.fingerprint
 
+    @property
+    def configuration(self) -> Configuration:
+        """How the model is run now. The ways of looking into it are tested equal, and not part of it."""
+        return configuration(self.local, self.name)
+
     def change(self) -> str | None:
         """What has changed in the model since it was loaded or accepted, in words."""
         return self.identity.change()
@@ -117,23 +126,11 @@ class TransformersEngine:
 
     def accept(self, plan: Plan) -> None:
         """Hold requests to the model as identified. Raises ModelError for what the plan asks in vain."""
-        self._check_steering(plan)
+        check_steering(self.inner, plan)
         self.local.renderer.check(plan.positions)
         if self.identity.accept():
             # what is looked into may be another module now
             self.instruments = Instruments(self.local, *self.instruments.kinds)
-
-    def _check_steering(self, plan: Plan) -> None:
-        from transformers import DynamicCache
-
-        if not plan.may_recompute:
-            return
-        windowed = getattr(text_config(self.inner), "sliding_window", None)
-        if windowed and not hasattr(DynamicCache, "activate_past_recording"):
-            raise ModelError(
-                "steering below the last layer read needs a cache that can be cropped; this version of "
-                "transformers cannot crop a sliding window; steer at or above the last layer read"
-            )
 
     def render(
         self,

@@ -11,8 +11,10 @@ from copy import copy
 from functools import cache
 from typing import Any
 
+from guardrail.engines.transformers.blocks import text_config
 from guardrail.engines.transformers.caches import CACHES
-from guardrail.errors import PromptError, UnsupportedGeneration
+from guardrail.errors import ModelError, PromptError, UnsupportedGeneration
+from guardrail.policy.plan import Plan
 
 ROWS = ("inputs", "input_ids", "attention_mask", "position_ids", "token_type_ids")
 """What the model reads of each row: tensors [prompts, tokens]."""
@@ -180,3 +182,17 @@ def read_ids(kwargs: Mapping[str, Any], vocabulary: int) -> Any:
             "tokenizer, and its padding token for padding"
         )
     return ids
+
+
+def check_steering(inner: Any, plan: Plan) -> None:
+    """Raises ModelError for a plan that steers below the last layer read, if its cache cannot be cropped."""
+    from transformers import DynamicCache
+
+    if not plan.may_recompute:
+        return
+    windowed = getattr(text_config(inner), "sliding_window", None)
+    if windowed and not hasattr(DynamicCache, "activate_past_recording"):
+        raise ModelError(
+            "steering below the last layer read needs a cache that can be cropped; this version of "
+            "transformers cannot crop a sliding window; steer at or above the last layer read"
+        )

@@ -40,6 +40,8 @@ class BatchingEngine(TransformersEngine):
     Raises ModelError for models that transformers cannot batch.
     """
 
+    name = "transformers-batching"
+
     def __init__(
         self,
         model: Any,
