@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from guardrail.audit.trail import AuditTrail
-from guardrail.engines import ConcurrentEngine, Engine, GeneratingEngine, accept, identify
+from guardrail.engines import ConcurrentEngine, Engine, GeneratingEngine
 from guardrail.errors import ConfigError
 from guardrail.pipeline import chat, generate
 from guardrail.pipeline.asynchronous import AsyncRequests
@@ -17,6 +16,7 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.history import recorded
 from guardrail.pipeline.installation import Installation
 from guardrail.pipeline.options import ChatOptions, RequestOptions, about, split
+from guardrail.pipeline.policies import watched
 from guardrail.pipeline.request import Kind, request
 from guardrail.pipeline.ruling import Ruling, Rulings, rulings
 from guardrail.pipeline.stream import ReplyStream
@@ -25,7 +25,6 @@ from guardrail.pipeline.warm_up import warm_up
 from guardrail.pipeline.worker import Load, Worker
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.loading import ActivePolicies, Source, default_policies
-from guardrail.policy.reload import PolicyWatcher
 from guardrail.types import Check, Decision, Messages, Position, RawPrompt, Reply, Ticket
 
 if TYPE_CHECKING:
@@ -73,9 +72,7 @@ class Guard(AsyncRequests, Rulings):
         with ExitStack() as undo:
             self.engine: Engine = enabled.engine(engine, model, tokenizer, chat_template, template_arguments)
             undo.callback(self.engine.close)
-            self.policies = PolicyWatcher(
-                policies, partial(identify, self.engine), enabled, lambda new: accept(self.engine, new.plan)
-            )
+            self.policies = watched(policies, self.engine, enabled)
             undo.callback(self.policies.close)
             self._open(queue_size, undo)
             if watch_s is not None:

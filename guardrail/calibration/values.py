@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from guardrail.calibration.benign import Benign, BenignReplies
+from guardrail.calibration.certificates import Certificate
 from guardrail.calibration.evidence import Evidence
 from guardrail.calibration.slices import Populations, Slice
 from guardrail.errors import CalibrationError
 from guardrail.files import json_text
-from guardrail.types import Fingerprint
+from guardrail.types import Configuration, Fingerprint
 
 FORMAT = "guardrail-calibration"
 FORMAT_VERSION = 1
@@ -44,6 +45,18 @@ class Calibration:
     slices: Mapping[str, Slice] = field(default_factory=dict[str, Slice], repr=False)
     worst_slice: bool = False
     """Whether thresholds that are rates or percentiles hold for every slice as well."""
+    certificates: tuple[Certificate, ...] = ()
+    """The configurations that it holds for. Nothing is known if there are none, as in older files."""
+
+    def certificate(self, running: Configuration) -> Certificate | None:
+        """The certificate for this configuration."""
+        return next((one for one in self.certificates if one.configuration == running), None)
+
+    def certified(self, *new: Certificate) -> Self:
+        """The same calibration with these certificates, which replace older ones of their configurations."""
+        renewed = [one.configuration for one in new]
+        kept = [one for one in self.certificates if one.configuration not in renewed]
+        return replace(self, certificates=(*kept, *new))
 
     def populations(self, trait: str, layer: int) -> Populations | None:
         """What thresholds of a trait at a layer must hold for. None if the calibration lacks them."""
@@ -54,10 +67,17 @@ class Calibration:
         found = {name: one.probes.get(trait, {}).get(layer) for name, one in binding.items()}
         return Populations(benign, {name: own for name, own in found.items() if own is not None})
 
+    def drifted(self, distance: float) -> Self:
+        """The same calibration, with certificates that say how far live scores are from it now."""
+        return self.certified(*(replace(one, drift=distance) for one in self.certificates))
+
     @cached_property
     def sha256(self) -> str:
-        """Identifies the content; every decision carries it."""
-        return hashlib.sha256(self._json().encode()).hexdigest()
+        """Identifies what thresholds and scores come from; every decision carries it.
+
+        Certificates are evidence about that, so a new one makes no other calibration.
+        """
+        return hashlib.sha256(replace(self, certificates=())._json().encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write versioned JSON."""
@@ -65,7 +85,7 @@ class Calibration:
 
     def _json(self) -> str:
         content = {"format": FORMAT, "version": FORMAT_VERSION, **_fields(self)}
-        for name in ("replies", "evidence", "slices", "worst_slice"):
+        for name in ("replies", "evidence", "slices", "worst_slice", "certificates"):
             # so that the hash of a file from before these keys existed stays the same
             if not getattr(self, name):
                 del content[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -23,6 +24,7 @@ from guardrail.errors import PolicyError
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from guardrail.calibration.certificates import Certificate
     from guardrail.policy.loading import ActivePolicies
     from guardrail.policy.plan import Plan
     from guardrail.policy.rates import Rate
@@ -117,6 +119,8 @@ def _counts(loaded: ActivePolicies) -> str:
 
 
 def _explained(loaded: ActivePolicies) -> dict[str, object]:
+    from dataclasses import asdict
+
     from guardrail.policy.rates import rule_rate, set_rate
 
     return {
@@ -132,8 +136,24 @@ def _explained(loaded: ActivePolicies) -> dict[str, object]:
         ],
         "set_fpr_upper_bound": set_rate(loaded.plan, loaded.calibration),
         "slices": {name: _explained_slice(name, loaded) for name in _slices(loaded)},
+        "require_certified": loaded.policies.require_certified,
+        "certificates": [
+            asdict(one) | {"expires": one.expires, "stale": one.stale(datetime.now(UTC))}
+            for one in _certificates(loaded)
+        ],
         "warnings": loaded.plan.warnings,
     }
+
+
+def _certificates(loaded: ActivePolicies) -> Sequence[Certificate]:
+    return loaded.calibration.certificates if loaded.calibration else ()
+
+
+def _print_certificates(loaded: ActivePolicies) -> None:
+    for one in _certificates(loaded):
+        ends = f", until {one.expires:%Y-%m-%d}" if one.expires else ""
+        stale = one.stale(datetime.now(UTC))
+        typer.echo(f"certified for {one.configuration}{ends}" + (f": {stale}" if stale else ""))
 
 
 def _slices(loaded: ActivePolicies) -> Sequence[str]:
@@ -166,6 +186,7 @@ def _explained_rule(rule: Rule) -> dict[str, object]:
         "share": rule.share,
         "on_error": rule.settings.on_error,
         "on_timeout": rule.on_timeout,
+        "on_stale": rule.settings.on_stale,
         "timeout_ms": rule.settings.timeout_ms,
         "steering": steering
         and {"operator": steering.operator, "layers": steering.layers, "limits": steering.limits},
@@ -184,6 +205,7 @@ def _print_explained(loaded: ActivePolicies) -> None:
                 typer.echo(f"{rule.id}: {line}")
     _print_set(loaded)
     _print_slices(loaded)
+    _print_certificates(loaded)
     _print_warnings(loaded)
 
 

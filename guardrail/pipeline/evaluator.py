@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from guardrail.pipeline.messages import Tool
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.results import checked_score
-from guardrail.policy.decide import changed_model, decide, failure, recheck, tighten
+from guardrail.policy.decide import changed_model, decide, failure, recheck, stale, tighten
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
 from guardrail.policy.model import Defaults
 from guardrail.policy.plan import Plan
@@ -86,14 +87,15 @@ class BatchEvaluator:
         self._policies, self._plan, self._rows = policies, policies.plan, rows
         self._job, self._timeout_s, self._late = job, timeout_s, late
         self._conversations, self._calls, self._change = conversations, calls, change
+        self._stale = self._plan.stale(datetime.now(UTC))
         self._errors: dict[int, str] = {}
         self._slow: dict[int, set[str]] = defaultdict(set)
         self._facts = [self._gathered(i, row) for i, row in enumerate(rows)]
 
     @property
     def by_plan(self) -> bool:
-        """Whether nothing has a say besides the plan: no person, no plugin, no change of the model."""
-        if self._change:
+        """Whether nothing has a say besides the plan: no person, no plugin, no change, nothing stale."""
+        if self._change or self._stale:
             return False
         return not self._policies.plugins.reviews and not any(facts.waived for facts in self._facts)
 
@@ -113,7 +115,7 @@ class BatchEvaluator:
         return self._facts[row]
 
     def _gathered(self, i: int, row: Row) -> Facts:
-        facts = row.facts
+        facts = replace(row.facts, stale=self._stale) if self._stale else row.facts
         if self._plan.drifts:
             facts = replace(facts, drift=self._alarms(i, row))
         live = self._plan.live(facts)
@@ -176,6 +178,8 @@ class BatchEvaluator:
         decision = decide(self._plan_of(row), readings, self._facts[row])
         if decision.status == "error" and row in self._errors:
             decision = replace(decision, error=self._errors[row])
+        if self._stale:
+            decision = stale(self._plan, self._facts[row], decision)
         if self._change:
             decision = changed_model(self._plan, self._facts[row], decision, self._change)
         try:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
+from guardrail.calibration.certificates import Certificate
 from guardrail.demo.shipped import other_sizes
 from guardrail.errors import Problem
 from guardrail.files.problems import suggest, validation_problems
 from guardrail.plugins.protocols import ActionInfo
+from guardrail.policy.certified import stale_at_load, uncertified
 from guardrail.policy.conditions import CompileInputs, Conditions
 from guardrail.policy.model import Monitor, Policy, PolicySet, RawThreshold
 from guardrail.policy.plan import Plan
@@ -55,6 +57,7 @@ class Compiler:
             vectors_sha256=self.inputs.vectors.sha256,
             calibration_sha256=self.inputs.calibration.sha256 if self.inputs.calibration else "",
             warnings=tuple(self.warnings),
+            certificate=self._certificate,
         )
 
     def _sha256(self) -> str:
@@ -81,11 +84,27 @@ class Compiler:
     def _check_model(self) -> None:
         vectors, calibration = self.inputs.vectors, self.inputs.calibration
         self._check_fingerprint("vectors", vectors.provenance.fingerprint)
+        self._check_certificates()
         if calibration is None:
             return
         self._check_fingerprint("calibration", calibration.fingerprint)
         if calibration.vectors_sha256 != vectors.sha256:
             self._problem("was made with another vector file; calibrate again", "calibration")
+
+    def _check_certificates(self) -> None:
+        calibration = self.inputs.calibration
+        reason = uncertified(calibration, self.inputs.running)
+        if reason and self.policies.require_certified:
+            self._problem(reason, "calibration" if self.policies.calibration else "require_certified")
+        elif reason and calibration and calibration.certificates:
+            self.warnings.append(reason)
+        elif warning := stale_at_load(self._certificate):
+            self.warnings.append(warning)
+
+    @property
+    def _certificate(self) -> Certificate | None:
+        calibration, running = self.inputs.calibration, self.inputs.running
+        return calibration.certificate(running) if calibration and running else None
 
     def _check_fingerprint(self, key: str, theirs: Fingerprint) -> None:
         ours = self.inputs.fingerprint

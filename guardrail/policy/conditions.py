@@ -16,7 +16,7 @@ from guardrail.policy.model import Condition, FprThreshold, Monitor, Policy
 from guardrail.policy.rules import CompiledCondition
 from guardrail.policy.stages import Scale, drift_condition, reply_condition
 from guardrail.policy.thresholds import finite, raw_threshold, threshold_number
-from guardrail.types import Fingerprint, Probe
+from guardrail.types import Configuration, Fingerprint, Probe
 from guardrail.vectors.values import TraitVectors
 
 
@@ -32,6 +32,8 @@ class CompileInputs:
     scorers: frozenset[str] = frozenset()
     certified: Mapping[str, str] = field(default_factory=dict[str, str])
     """For `vectors` and `calibration` from a pack: the warning if the weights are not those of the pack."""
+    running: Configuration | None = None
+    """How the model is run; None if there is no model to ask."""
 
 
 class Report(Protocol):

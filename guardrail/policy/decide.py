@@ -185,8 +185,24 @@ def unsupported(plan: Plan, facts: Facts, reason: str) -> Decision:
 
 def changed_model(plan: Plan, facts: Facts, decision: Decision, change: str) -> Decision:
     """The decision if the model is not the one that was loaded: `on_model_change`, or a stronger action."""
-    error = f"the model has changed since it was loaded: {change}"
     picks = {rule.settings.on_model_change: rule.id for rule in reversed(_enforced(plan, facts))}
+    return _overruled(plan, picks, decision, f"the model has changed since it was loaded: {change}")
+
+
+def stale(plan: Plan, facts: Facts, decision: Decision) -> Decision:
+    """The decision if the calibration's certificate is stale (`facts.stale`): `on_stale`, or stronger.
+
+    Rules that `on_stale` made shadows are no longer enforced, and have no say in it.
+    """
+    reason = f"{facts.stale}: run `guardrail certify` again"
+    if rules := _enforced(plan, facts):
+        picks: dict[str, str] = {rule.settings.on_stale: rule.id for rule in reversed(rules)}
+        return _overruled(plan, picks, decision, reason)
+    return replace(decision, warnings=(*decision.warnings, reason))
+
+
+def _overruled(plan: Plan, picks: dict[str, str], decision: Decision, error: str) -> Decision:
+    """What the strongest of these actions makes of a decision that rests on what no longer holds."""
     instead, order = _unevaluated(plan, picks, "error", error), plan.strengths
     if order.get(instead.action, 0) > order.get(decision.action, 0):
         return replace(instead, scores=decision.scores, fired=decision.fired)

@@ -23,7 +23,7 @@ from guardrail.policy.conditions import CompileInputs
 from guardrail.policy.file import Draft, draft
 from guardrail.policy.model import PolicySet
 from guardrail.policy.plan import Plan
-from guardrail.types import Fingerprint
+from guardrail.types import Configuration, Fingerprint
 from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVectors
 
@@ -54,15 +54,20 @@ class ActivePolicies:
         return self.plan.policy_sha256
 
 
-def load(source: Source, fingerprint: Fingerprint | None, plugins: Plugins) -> ActivePolicies:
+def load(
+    source: Source,
+    fingerprint: Fingerprint | None,
+    plugins: Plugins,
+    running: Configuration | None = None,
+) -> ActivePolicies:
     """Read, resolve and compile policies for one model. Raises PolicyError with every problem found.
 
     A mapping stands for the content of a policy file; its relative paths start at the working directory, and
     nothing is filled in from the environment. Without a fingerprint, the model that the vectors were made for
-    stands in for the real one.
+    stands in for the real one. `running`: how the model is run; the calibration has to be certified for it.
     """
     document, found = _read(located(source, None if fingerprint is None else lambda: fingerprint))
-    loader = _Loader(found, document.path)
+    loader = _Loader(found, document.path, running)
     loaded = loader.load(fingerprint, plugins)
     if loaded is None or loader.problems:
         raise document.error(loader.problems)
@@ -168,8 +173,8 @@ def _read(source: Source) -> tuple[Document, Draft]:
 class _Loader:
     """One attempt to load. Continues after a problem as long as the next check makes sense."""
 
-    def __init__(self, found: Draft, path: Path | None) -> None:
-        self.found = found
+    def __init__(self, found: Draft, path: Path | None, running: Configuration | None = None) -> None:
+        self.found, self.running = found, running
         self.path = path
         self.base = path.parent if path else None
         self.problems = list(found.problems)
@@ -191,6 +196,7 @@ class _Loader:
             probes=enabled.probes(fingerprint),
             scorers=frozenset(enabled.scorers),
             certified={key: pack.other_weights() for key, pack in self.packs.items()},
+            running=self.running,
         )
         complete = vectors is not None and (calibration is not None or policies.calibration is None)
         plan = self._compile(Compiler(policies, inputs), complete)

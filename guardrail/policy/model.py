@@ -18,6 +18,7 @@ Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 T = TypeVar("T")
 Many: TypeAlias = Annotated[tuple[T, ...], Field(strict=False)]
 """A YAML list. Without this, strict models would insist on a Python tuple."""
+OnStale: TypeAlias = Literal["shadow", "escalate", "block"]
 Milliseconds: TypeAlias = Annotated[int, Field(gt=0, le=3_600_000)]
 
 
@@ -146,6 +147,7 @@ class Defaults(Model):
     on_truncate: Literal["error", "score_tail"] = "error"
     unsupported_input: FailureAction = "block"
     on_model_change: FailureAction = "block"
+    on_stale: OnStale = "block"
 
 
 class Policy(Model):
@@ -172,6 +174,7 @@ class Policy(Model):
     on_truncate: Literal["error", "score_tail"] | None = None
     unsupported_input: FailureAction | None = None
     on_model_change: FailureAction | None = None
+    on_stale: OnStale | None = None
 
     @field_validator("action", mode="before")
     @classmethod
@@ -223,6 +226,7 @@ class PolicySet(Model):
     policies: Many[Policy] = ()
     allow_empty: bool = False
     allow_model_mismatch: bool = False
+    require_certified: bool = False
     unguarded_calls: Literal["warn", "error"] = "warn"
     plugins: Many[str] = ()
     audit: AuditSettings = AuditSettings()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 
+from guardrail.calibration.certificates import Certificate
 from guardrail.policy.alarms import Drift
 from guardrail.policy.model import Fires
 from guardrail.policy.rules import Live, Rule, Screen
@@ -36,6 +38,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     reply_rules: tuple[Rule, ...] = ()
     reply_probes: tuple[Probe, ...] = field(default=(), repr=False)
+    certificate: Certificate | None = None
+    """The calibration's, for how the model is run; None if there is none, which is warned about."""
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
@@ -114,9 +118,13 @@ class Plan:
         """Whether any enforced rule lets prompts or replies pass on errors."""
         return any(rule.fails_open for rule in (*self.rules, *self.reply_rules))
 
+    def stale(self, now: datetime) -> str | None:
+        """Why the calibration's certificate does not count at this time; None if it does, or without one."""
+        return self.certificate and self.certificate.stale(now)
+
     def live(self, facts: Facts) -> Live:
         """The rules that apply to this request."""
-        if self._standing is None or facts.waived:
+        if self._standing is None or facts.waived or facts.stale:
             return Live(self.rules, facts)
         return self._standing
 

@@ -29,7 +29,7 @@ from guardrail.policy.loading import (
     resolve_calibration,
     resolve_vectors,
 )
-from guardrail.types import Fingerprint
+from guardrail.types import Configuration, Fingerprint
 
 log = logging.getLogger("guardrail")
 
@@ -54,7 +54,8 @@ class PolicyWatcher:
     """Holds the active policies. A request takes `active` once and keeps it, even if a reload replaces it.
 
     `identify` gives the fingerprint of the model that a candidate is checked against. `accept` is called with
-    every candidate, including the first, and raises a ConfigError to refuse it.
+    every candidate, including the first, and raises a ConfigError to refuse it. `running` says how the model
+    is run.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class PolicyWatcher:
         identify: Callable[[], Fingerprint],
         plugins: Plugins,
         accept: Accept | None = None,
+        running: Callable[[], Configuration] | None = None,
     ) -> None:
         self._source = located(source, identify)
         self._identify = identify
         self._plugins = plugins
-        self._accept = accept
+        self._accept, self._running = accept, running
         self.entering: Accept | None = None
         """Called with policies that are about to replace the active ones; raises to keep those."""
         self._lock, self._starting = freed(threading.Lock()), freed(threading.Lock())
@@ -191,7 +193,8 @@ class PolicyWatcher:
         raise ConfigError("the policy file, or a file that it names, changed all the time while it was read")
 
     def _candidate(self) -> ActivePolicies:
-        candidate = load(self._source, self._identify(), self._plugins)
+        running = self._running() if self._running else None
+        candidate = load(self._source, self._identify(), self._plugins, running)
         if self._accept is not None:
             self._accept(candidate)
         return candidate

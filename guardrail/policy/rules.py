@@ -70,7 +70,7 @@ class Rule:
         """Whether the prompt passes if something goes wrong."""
         own = self.settings
         choices = (own.on_error, self.on_timeout, own.unsupported_input, own.on_model_change, self.otherwise)
-        return self.mode == "enforce" and "allow" in choices
+        return self.mode == "enforce" and ("allow" in choices or own.on_stale == "shadow")
 
     def applies(self, facts: Facts) -> bool:
         """Whether the rule is on, its `when` holds, and no person has waived it."""
@@ -84,7 +84,12 @@ class Rule:
         )
 
     def effective_mode(self, facts: Facts) -> Mode:
-        """The mode for this request. With a staged rollout, a rule is a shadow outside its share."""
+        """The mode for this request. With a staged rollout, a rule is a shadow outside its share.
+
+        It is one as well if the calibration's certificate is stale and `on_stale` says so.
+        """
+        if facts.stale and self.mode == "enforce" and self.settings.on_stale == "shadow":
+            return "shadow"
         if self.mode != "enforce" or self.share >= 1.0:
             return self.mode
         digest = hashlib.sha256(f"{self.id}\0{facts.conversation}".encode()).digest()

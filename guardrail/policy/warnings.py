@@ -61,7 +61,8 @@ def open_keys(rule: Rule) -> list[str]:
         "on_model_change": settings.on_model_change,
         "otherwise": rule.otherwise,
     }
-    return [f"`{name}: allow`" for name, value in keys.items() if value == ALLOW]
+    found = [f"`{name}: allow`" for name, value in keys.items() if value == ALLOW]
+    return found + (["`on_stale: shadow`"] if settings.on_stale == "shadow" else [])
 
 
 def _unknown(rule: Rule, calibration: Calibration) -> bool:

@@ -88,6 +88,9 @@ def test_it_covers_every_trait_at_every_layer_and_says_what_it_is_made_of(made, 
     assert (evidence.prompts, evidence.calibrated, evidence.held_out) == (250, 200, 50)
     assert evidence.conversations == 4
     assert evidence.tokens > 4 * 5
+    (certificate,) = calibration.certificates
+    assert (certificate.configuration.dtype, certificate.prompts) == ("float32", 200)
+    assert certificate.created == calibration.created
 
 
 def test_the_statistics_are_those_of_the_projections_one_prompt_at_a_time(made, subject, vectors, prompts):

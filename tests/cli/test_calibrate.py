@@ -236,8 +236,10 @@ def test_live_traffic_like_the_benign_prompts_is_0_and_other_traffic_is_1(folder
     assert [rate["policy"] for rate in answer["rates"]] == ["no-malice", "no-jokes"]
     (folder / "audit.sqlite").unlink()
     served(folder, [f"{i} {i * i}: 日本語 {'!' * (i % 40)}" for i in range(300)])
-    assert drifts(folder) == 1
+    assert drifts(folder, "--record") == 1
     out = capsys.readouterr().out
+    (certificate,) = Calibration.load(folder / "calibration.json").certificates
+    assert certificate.drift > 0.2
     assert "DRIFTED" in out
     assert "live scores have drifted" in out
 
@@ -245,6 +247,8 @@ def test_live_traffic_like_the_benign_prompts_is_0_and_other_traffic_is_1(folder
 def test_a_log_under_another_calibration_is_2(folder, capsys):
     assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0") == 0
     served(folder, ["hello there"])
+    assert drifts(folder, "--record") == 2
+    assert "no trait has 200 live scores" in capsys.readouterr().err
     assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0.1", "--force") == 0
     capsys.readouterr()
     assert drifts(folder) == 2

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from worlds import FINGERPRINT, world
 
+from guardrail.calibration.certificates import Certificate
+from guardrail.calibration.values import Calibration
 from guardrail.cli import VERBS, build, run
 from guardrail.cli.console import print_json
-from guardrail.types import ProbeSite
+from guardrail.types import Configuration, ProbeSite
 from guardrail.vectors.values import TraitVectors
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +141,25 @@ def test_explain_as_json(folder, capsys):
     assert (steered["steering"]["operator"], steered["steering"]["layers"]) == ("cap", [3, 4])
     assert answer["set_fpr_upper_bound"]["value"] <= 1
     assert answer["reads_layers"] == [2, 3]
+
+
+def test_explain_shows_what_the_calibration_is_certified_for(folder, capsys):
+    path = folder / "calibration.json"
+    one = Certificate(
+        configuration=Configuration(engine="vllm", dtype="bfloat16"),
+        created="2026-01-01T00:00:00+00:00",
+        prompts=500,
+        max_age_days=30.0,
+    )
+    Calibration.load(path).certified(one).save(path)
+    assert run(["policy", "explain", *paper(folder, "every-key")]) == 0
+    out = capsys.readouterr().out
+    assert "certified for vllm, bfloat16" in out
+    assert "until 2026-01-31: the calibration's certificate expired on 2026-01-31" in out
+    assert run(["policy", "explain", *paper(folder, "every-key"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["certificates"][0]["configuration"]["dtype"] == "bfloat16"
+    assert [policy["on_stale"] for policy in answer["policies"]] == ["block", *["escalate"] * 3]
 
 
 def test_explain_without_a_calibration_says_unknown(folder, capsys):

