@@ -13,7 +13,11 @@ from tiny import TOKENIZER
 
 from guardrail.extract.subject import Subject
 from guardrail.testing import tiny_model
-from guardrail.train.screening import Screener, ScreeningSettings
+from guardrail.train.screening import Screened, Screener, ScreeningSettings
+from guardrail.train.screening.directions import Direction
+from guardrail.train.screening.files import JsonLines
+from guardrail.train.screening.meter import Projections
+from guardrail.train.screening.store import Cost, Row, Store
 from guardrail.types import Message
 from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVector, TraitVectors
@@ -85,3 +89,34 @@ def screen_in_a_process(folder: str, data: str) -> None:
     """What a process that gets killed does."""
     torch.set_num_threads(1)
     screener(Path(folder), subject(rows=4)).screen(data)
+
+
+def stored(
+    folder: Path,
+    differences: np.ndarray,
+    judged: np.ndarray | None = None,
+    *,
+    problems: Mapping[int, tuple[str, str]] | None = None,
+    data: Path | None = None,
+) -> Screened:
+    """A screening with these exact differences [rows, traits], of rows 1, 2, ..., not of a model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store(folder / "rows.sqlite", {"made": "by hand"}, len(TRAITS))
+    zero = np.zeros(len(TRAITS))
+    measured = [
+        Row(
+            number=i,
+            found=Projections(reply=row, last=zero, base=zero),
+            scores=[None if np.isnan(s) else s for s in judged[i - 1]] if judged is not None else (),
+        )
+        for i, row in enumerate(np.asarray(differences, dtype=float), 1)
+    ]
+    bad = [Row(number=n, kind=kind, problem=said) for n, (kind, said) in (problems or {}).items()]
+    store.add([*measured, *bad], len(measured), Cost())
+    return Screened(
+        data=JsonLines(data or folder / "data.jsonl"),
+        store=store,
+        directions=[Direction(name, layer, zero) for name, layer in TRAITS.items()],
+        form="exact",
+        vectors_sha256="none",
+    )

@@ -33,6 +33,13 @@ class Chunk:
     values: Sequence[Any]
     raw: Any = field(repr=False)
 
+    def shown(self, place: int) -> Any:
+        """A row as it can be written into JSON: what was read of a line, or the columns of a table's row."""
+        value = self.values[place]
+        if isinstance(self.raw, list):
+            return str(self.raw[place], "utf-8", "replace").rstrip("\r\n")
+        return json.loads(json.dumps(value, default=str))
+
 
 class Writer(Protocol):
     """Writes some rows of chunks to a file."""

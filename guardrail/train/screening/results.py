@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from guardrail.errors import ConfigError
+from guardrail.statistics.conformal import observed_fpr
 from guardrail.statistics.intervals import Estimate, Numbers
 from guardrail.statistics.streams import Stream
 from guardrail.train.screening.directions import Direction
@@ -51,6 +52,8 @@ class Screened:
     store: Store = field(repr=False)
     directions: Sequence[Direction]
     form: Form
+    vectors_sha256: str
+    subset: int | None = None
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -113,6 +116,19 @@ class Screened:
             raise ConfigError(f"{self.name} was not measured in the form `{form}`")
         other = "base" if form == "exact" else "last"
         return [f"reply{i} - {other}{i}" for i in range(len(self.traits))]
+
+    def number_of(self, condition: str, *values: float) -> int:
+        """How many measured rows meet a condition on their columns."""
+        (found,) = self.store.rows(
+            f"SELECT count(*) FROM rows WHERE problem IS NULL AND ({condition})", *values
+        )
+        return found[0]
+
+    def share(self, condition: str, values: Sequence[float]) -> Estimate:
+        """The share of measured rows that meet a condition. Without any rows, 0 with an interval to 1."""
+        count = self.counts.measured
+        met = self.number_of(condition, *values)
+        return Estimate(*observed_fpr(met, count)) if count else Estimate(0.0, 0.0, 1.0)
 
     def by_source(self, most: int = 50) -> list[SourceRow]:
         """The sources with the most rows."""

@@ -1,10 +1,4 @@
-"""Screens data sets row by row: reads a chunk, measures it, stores it. Resumable, in constant memory.
-
-screener = Screener(subject, vectors, folder="work")
-clean = screener.screen("clean.jsonl")
-found = screener.screen("data.jsonl")
-found.means["evil"], found.above(clean.thresholds())["evil"]
-"""
+"""Screens data sets row by row: reads a chunk, measures it, stores it. Resumable, in constant memory."""
 
 from __future__ import annotations
 
@@ -99,7 +93,14 @@ class Screener:
             store = Store(self.folder / f"{_name(recipe)}.sqlite", recipe, len(self.directions))
             if not store.complete:
                 self._complete(opened, store, report)
-        return Screened(data=opened, store=store, directions=self.directions, form=self.settings.form)
+        return Screened(
+            data=opened,
+            store=store,
+            directions=self.directions,
+            form=self.settings.form,
+            vectors_sha256=self.vectors.sha256,
+            subset=self.settings.subset,
+        )
 
     def _recipe(self, sha256: str) -> Recipe:
         wanted = asdict(replace(self.settings, strict=False))

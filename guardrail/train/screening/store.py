@@ -20,7 +20,7 @@ from guardrail.errors import ExtractionError
 from guardrail.extract.journal import Recipe, check_recipe
 from guardrail.files.sqlite import Table, opened, transaction
 from guardrail.statistics.intervals import Numbers
-from guardrail.train.screening.meter import Projections
+from guardrail.train.screening.meter import Form, Projections
 
 BLOCK = 8192
 """Rows that a look through the file holds at a time."""
@@ -38,6 +38,25 @@ class Row:
     problem: str | None = None
     found: Projections | None = field(default=None, repr=False)
     scores: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A row as it was stored: one number per trait in each list, None where there is none."""
+
+    number: int
+    source: str
+    kind: str | None
+    problem: str | None
+    reply: Sequence[float]
+    last: Sequence[float]
+    base: Sequence[float]
+    judge: Sequence[float | None]
+
+    def differences(self, form: Form) -> list[float]:
+        """The projection difference of each trait."""
+        others = self.base if form == "exact" else self.last
+        return [reply - other for reply, other in zip(self.reply, others, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +177,26 @@ class Store:
             *(one for part in parts for one in part),
         )
 
+    def between(self, first: int, last: int) -> list[Stored]:
+        """The rows with these numbers, in order."""
+        query = "SELECT * FROM rows WHERE number BETWEEN ? AND ? ORDER BY number"
+        return [self._stored(row) for row in self.rows(query, first, last)]
+
+    def _stored(self, row: tuple[Any, ...]) -> Stored:
+        number, _, source, kind, problem, *values = row
+        parts = [values[i : i + self.traits] for i in range(0, len(values), self.traits or 1)]
+        reply, last, base, judge = parts or ([], [], [], [])
+        return Stored(
+            number=number,
+            source=source or "",
+            kind=kind,
+            problem=problem,
+            reply=reply,
+            last=last,
+            base=base,
+            judge=judge,
+        )
+
     def columns(self, *asked: str) -> Iterator[Numbers]:
         """[rows, asked] float64 of the measured rows, in their order, in blocks. NaN where there is none.
 
@@ -174,9 +213,13 @@ class Store:
         with self.open() as database:
             return database.execute(query, values).fetchall()
 
+    def each(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """The rows of an answer that may be long, one at a time."""
+        with self.open() as database:
+            yield from database.execute(query, values)
+
     def problems(self) -> Iterator[tuple[int, str, str]]:
         """(number, kind, reason) of the rows that were set aside, in their order."""
-        with self.open() as database:
-            yield from database.execute(
-                "SELECT number, kind, problem FROM rows WHERE problem IS NOT NULL ORDER BY number"
-            )
+        yield from self.each(
+            "SELECT number, kind, problem FROM rows WHERE problem IS NOT NULL ORDER BY number"
+        )
