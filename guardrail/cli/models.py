@@ -101,14 +101,22 @@ def load(model: ModelOptions, auto: Dtype = Dtype.AUTO) -> tuple[Any, Any]:
     """(model, tokenizer) on the device that was asked for. `auto` is what the dtype `auto` means."""
     from guardrail.plugins.manager import Plugins
 
-    device = device_of(model.device)
-    arguments = dtype_argument(model.dtype, auto) | quantize_arguments(model.quantize, device)
     plugins = Plugins.from_environment().knowing(model.engine)
-    arguments |= device_map_argument(model.device_map)
-    loaded, tokenizer = plugins.load(model.engine, model.name, arguments)
+    loaded, tokenizer = plugins.load(model.engine, model.name, arguments_of(model, auto))
+    return placed(loaded, model), tokenizer
+
+
+def arguments_of(model: ModelOptions, auto: Dtype = Dtype.AUTO) -> dict[str, Any]:
+    """What `from_pretrained` gets. `auto` is what the dtype `auto` means."""
+    quantized = quantize_arguments(model.quantize, device_of(model.device))
+    return dtype_argument(model.dtype, auto) | quantized | device_map_argument(model.device_map)
+
+
+def placed(loaded: Any, model: ModelOptions) -> Any:
+    """The model on the device that was asked for."""
     # a quantised or spread model is where it has to be already, and refuses to move
-    placed = model.device_map or getattr(loaded, "is_quantized", False)
-    return loaded if placed else loaded.to(device), tokenizer
+    there = model.device_map or getattr(loaded, "is_quantized", False)
+    return loaded if there else loaded.to(device_of(model.device))
 
 
 def dtype_argument(dtype: Dtype, auto: Dtype = Dtype.AUTO) -> dict[str, Any]:

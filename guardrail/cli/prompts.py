@@ -112,6 +112,15 @@ def from_json_lines(path: Path) -> list[InputPrompt]:
     return prompts
 
 
+def conversations(path: Path) -> list[tuple[Message, ...]]:
+    """The prompts of a file as messages. Raises ConfigError with every prompt that cannot be read."""
+    from guardrail.pipeline.request import request
+
+    read = [(prompt.name, request("check", prompt.content)) for prompt in from_json_lines(path)]
+    refuse([f"{name}: {one.unreadable}" for name, one in read if one.unreadable])
+    return [one.messages for _, one in read]
+
+
 def lines(path: Path) -> list[bytes]:
     """A file's lines without their ends. Raises ConfigError if it cannot be read."""
     try:

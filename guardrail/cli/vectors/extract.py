@@ -20,6 +20,7 @@ from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load_subject, sleep_while_waiting
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
+from guardrail.cli.prompts import conversations
 from guardrail.cli.vectors.findings import show, show_nothing
 from guardrail.cli.vectors.options import (
     DirectionOptions,
@@ -70,7 +71,7 @@ def extract(
     """
     inputs = Inputs(
         definitions=_definitions(traits.trait or [], traits.every, model.name, rollouts.questions),
-        mixed=_conversations(directions.mixed),
+        mixed=conversations(directions.mixed) if directions.mixed else [],
         settings=extraction_settings(rollouts, directions),
         work=files.folder("work"),
     )
@@ -123,17 +124,6 @@ def _definitions(
         raise ConfigError("no trait: name one with --trait, or all with --all")
     found = [load_definition(own.get(name, name)) for name in dict.fromkeys(names)]
     return [one.with_questions(questions) for one in found]
-
-
-def _conversations(path: Path | None) -> list[tuple[Message, ...]]:
-    from guardrail.cli.prompts import from_json_lines
-    from guardrail.pipeline.request import request
-
-    prompts = from_json_lines(path) if path else []
-    read = [(prompt.name, request("check", prompt.content)) for prompt in prompts]
-    if bad := [f"{name}: {one.unreadable}" for name, one in read if one.unreadable]:
-        raise ConfigError("\n".join(bad))
-    return [one.messages for _, one in read]
 
 
 def now() -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardrail.cli.console import note
+from guardrail.cli.definitions import definition_of
 from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load_subject, sleep_while_waiting
-from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, settings
+from guardrail.cli.options import JudgeOptions, ModelOptions, settings
 from guardrail.cli.progress import staged
 from guardrail.cli.vectors.options import Selector, SweepOptions
 
@@ -35,7 +36,10 @@ class SweepRun:
     def sweeps(self, vectors: Sequence[TraitVector]) -> list[Sweep]:
         """Measured, or read from the folder if it has them. Each is also saved as WORK/TRAIT/sweep.json."""
         definitions = [
-            self._definition(vector.trait).with_questions(self.asked.questions) for vector in vectors
+            definition_of(vector.trait, self.asked.definition, self.model.name).with_questions(
+                self.asked.questions
+            )
+            for vector in vectors
         ]
         measured = self._separated if self.selector is Selector.SEPARATION else self._judged
         return measured(vectors, definitions)
@@ -106,14 +110,3 @@ class SweepRun:
     def _saved(self, sweep: Sweep) -> Sweep:
         sweep.save(self._folder(sweep.trait) / "sweep.json")
         return sweep
-
-    def _definition(self, trait: str) -> TraitDefinition:
-        from guardrail import demo
-        from guardrail.traits import load_definition
-
-        given, in_world = self.asked.definition, demo.TRAITS / f"{trait}.yaml"
-        if given is None and self.model.name == DEMO and in_world.is_file():
-            return load_definition(in_world)
-        if given is not None and given.is_dir():
-            return load_definition(given / f"{trait}.yaml")
-        return load_definition(given or trait)

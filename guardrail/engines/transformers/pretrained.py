@@ -13,16 +13,17 @@ SHARED = ("revision", "token", "cache_dir", "local_files_only", "trust_remote_co
 """Arguments that the configuration and the tokenizer get too."""
 
 
-def load_pretrained(name: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+def load_pretrained(name: str, arguments: Mapping[str, Any], tokenizer: Any = None) -> tuple[Any, Any]:
     """(model, tokenizer), in eval mode. Raises ModelError if either cannot be loaded.
 
     arguments: those of `AutoModelForCausalLM.from_pretrained`; `gguf_file` names one of several files.
+    tokenizer: for a folder that has none of its own.
     """
     source, others = model_path(name), dict(arguments)
     shared = {key: others[key] for key in SHARED if key in others}
     file = gguf.find(source, others.pop("gguf_file", None), shared)
     try:
-        return gguf.load(file, others) if file else _load(source, others, shared)
+        return gguf.load(file, others) if file else _load(source, others, shared, tokenizer)
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
@@ -44,13 +45,15 @@ def configuration(name: str, arguments: Mapping[str, Any]) -> Any:
         raise ModelError(f"{name} cannot be loaded: {error}") from error
 
 
-def _load(source: str, arguments: Mapping[str, Any], shared: Mapping[str, Any]) -> tuple[Any, Any]:
+def _load(
+    source: str, arguments: Mapping[str, Any], shared: Mapping[str, Any], tokenizer: Any
+) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     config = AutoConfig.from_pretrained(source, **shared)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{source} is an encoder-decoder model; only decoder-only ones are guarded")
-    tokenizer = AutoTokenizer.from_pretrained(source, **shared)
+    tokenizer = AutoTokenizer.from_pretrained(source, **shared) if tokenizer is None else tokenizer
     model = AutoModelForCausalLM.from_pretrained(source, **{"dtype": "auto", **arguments})
     return model.eval(), tokenizer
 

@@ -27,6 +27,12 @@ def source_of(model: Any) -> tuple[str, Sequence[Path]] | None:
     return (f"revision:{commit}" if commit else f"files:{_files_digest(files)}"), files
 
 
+def identity_of(folder: Path) -> str | None:
+    """The identity of the safetensors files in a folder, of which no model is loaded; None without any."""
+    files = sorted(folder.glob("*.safetensors"))
+    return f"files:{_files_digest(files)}" if files else None
+
+
 def _snapshot(name: str, commit: str) -> Path | None:
     """The folder of a revision in the hub's cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache

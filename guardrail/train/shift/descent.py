@@ -29,14 +29,14 @@ class Ancestor:
 
     name: str
     fingerprint: Fingerprint
-    vocabulary: Mapping[str, int] = field(repr=False)
+    tokenizer: Any = field(repr=False)
     weights: Mapping[str, Tensor] = field(repr=False)
     """Up to 64 numbers of each weight matrix."""
 
     @classmethod
     def of(cls, subject: Subject, name: str) -> Self:
         """For a model that is loaded."""
-        return cls(name, subject.fingerprint, subject.tokenizer.get_vocab(), _matrices(subject.local.inner))
+        return cls(name, subject.fingerprint, subject.tokenizer, _matrices(subject.local.inner))
 
     def check_vectors(self, vectors: TraitVectors) -> None:
         """Raises VectorError unless the vectors were made for this model."""
@@ -69,9 +69,9 @@ class Ancestor:
     def _check_tokenizer(self, tuned: Subject, name: str) -> None:
         if tuned.fingerprint.tokenizer == self.fingerprint.tokenizer:
             return
-        theirs = tuned.tokenizer.get_vocab()
-        odd = sorted(token for token, place in theirs.items() if self.vocabulary.get(token) != place)
-        odd = odd or sorted(set(self.vocabulary) - set(theirs))
+        ours, theirs = self.tokenizer.get_vocab(), tuned.tokenizer.get_vocab()
+        odd = sorted(token for token, place in theirs.items() if ours.get(token) != place)
+        odd = odd or sorted(set(ours) - set(theirs))
         raise ModelError(
             f"the tokenizers of {name} and {self.name} differ in {len(odd)} tokens, such as "
             f"{', '.join(f'`{token}`' for token in odd[:SHOWN])}: the two would not read the same prompts"

@@ -26,7 +26,7 @@ from guardrail.train.shift.projections import Conversations, encoded, projected,
 from guardrail.train.shift.results import Descent, LayerShift, Shift, TraitShift
 from guardrail.traits import TraitDefinition
 from guardrail.types import Message
-from guardrail.vectors.values import TraitVectors
+from guardrail.vectors.values import TraitVector, TraitVectors
 
 FEWEST, FEW = 2, 10
 DEPTH = 0.55
@@ -51,8 +51,9 @@ class ShiftMeter:
 
     prompts: by trait, conversations that end where the reply begins. definitions: how the base is asked for
     traits, to learn how far each drags the others along; all traits in the vector file count as others.
-    Raises VectorError for vectors of another model, ConfigError for unknown traits and too few prompts,
-    PromptError for prompts that the model cannot read.
+    layer: the one to quote for every trait instead of its vector's own. Raises VectorError for vectors of
+    another model, ConfigError for unknown traits and layers and too few prompts, PromptError for prompts
+    that the model cannot read.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class ShiftMeter:
         *,
         definitions: Sequence[TraitDefinition] = (),
         name: str = "base",
+        layer: int | None = None,
         report: Report = silent,
     ) -> None:
         self.ancestor, self.vectors, self._report = Ancestor.of(base, name), vectors, report
         self.ancestor.check_vectors(vectors)
-        _check_prompts(prompts, vectors)
+        check_prompts(prompts, vectors)
+        self._quoted = {trait: quoted_layer(vectors[trait], layer) for trait in prompts}
         self._units = unit_vectors(vectors)
         self._rows = {trait: encoded(base, trait, asked) for trait, asked in prompts.items()}
         self.prompts_sha256 = _digest(prompts)
@@ -124,7 +127,7 @@ class ShiftMeter:
         """moved: [n, L + 1, traits], by prompt."""
         vector, place = self.vectors[trait], list(self.vectors).index(trait)
         usable = [layer for layer in range(1, vector.layers + 1) if vector.usable(layer)]
-        layer = vector.layer or min(usable, key=lambda one: abs(one - DEPTH * vector.layers))
+        layer = self._quoted[trait]
         return TraitShift(
             trait=trait,
             layer=layer,
@@ -154,7 +157,19 @@ class ShiftMeter:
         ]
 
 
-def _check_prompts(prompts: Mapping[str, Conversations], vectors: TraitVectors) -> None:
+def quoted_layer(vector: TraitVector, layer: int | None) -> int:
+    """The layer to quote: the one that is wanted, the vector file's, or else that near the usual depth.
+
+    Raises ConfigError for one that cannot be read.
+    """
+    usable = [one for one in range(1, vector.layers + 1) if vector.usable(one)]
+    if layer is not None and layer not in usable:
+        raise ConfigError(f"{vector.trait}: layer {layer} cannot be read; layers are 1 to {vector.layers}")
+    return layer or vector.layer or min(usable, key=lambda one: abs(one - DEPTH * vector.layers))
+
+
+def check_prompts(prompts: Mapping[str, Conversations], vectors: TraitVectors) -> None:
+    """Raises ConfigError for traits without a vector, and for too few prompts."""
     if not prompts:
         raise ConfigError("there is no trait to measure")
     for trait, asked in prompts.items():

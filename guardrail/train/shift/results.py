@@ -48,6 +48,11 @@ class LayerShift:
         return self.shift.value / self.spread if self.spread > 0 else None
 
     @property
+    def of_asked(self) -> float | None:
+        """The share of what system prompts that ask for the trait do; None if they hardly move the base."""
+        return self.shift.value / self.asked if self.asked and self.asked > self.spread else None
+
+    @property
     def moved(self) -> bool:
         """Whether the interval of the shift leaves out 0."""
         return self.shift.low > 0 or self.shift.high < 0
@@ -118,5 +123,10 @@ class Shift:
 
 def _json(trait: TraitShift) -> dict[str, Any]:
     one = trait.chosen
-    head = {"moved": one.moved, "deviations": one.deviations, "confused_with": trait.confused_with}
+    head = {
+        "moved": one.moved,
+        "deviations": one.deviations,
+        "of_asked": one.of_asked,
+        "confused_with": trait.confused_with,
+    }
     return asdict(trait) | head

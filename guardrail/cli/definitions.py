@@ -1,0 +1,27 @@
+"""Which definition a trait has: that of a file or folder, of the demo model's world, or the built-in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guardrail.cli.options import DEMO
+
+if TYPE_CHECKING:
+    from guardrail.traits import TraitDefinition
+
+
+def definition_of(trait: str, given: Path | None, model: str) -> TraitDefinition:
+    """A trait's definition for a model; `given` is a file, or a folder with a file for each trait.
+
+    Raises TraitError if there is none.
+    """
+    from guardrail import demo
+    from guardrail.traits import load_definition
+
+    in_world = demo.TRAITS / f"{trait}.yaml"
+    if given is None and model == DEMO and in_world.is_file():
+        return load_definition(in_world)
+    if given is not None and given.is_dir():
+        return load_definition(given / f"{trait}.yaml")
+    return load_definition(given or trait)

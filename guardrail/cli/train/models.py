@@ -1,0 +1,94 @@
+"""The models of `guardrail train`: the base, and finetunes of it (weights, adapters, checkpoints)."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from guardrail.cli.console import note
+from guardrail.cli.models import (
+    arguments_of,
+    device_of,
+    load,
+    load_vectors,
+    loading,
+    only_transformers,
+    placed,
+)
+from guardrail.cli.options import DEMO, Dtype, ModelOptions
+from guardrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guardrail.extract.subject import Subject
+    from guardrail.train.checkpoints import Adapter
+    from guardrail.train.shift.descent import Ancestor
+    from guardrail.vectors.values import TraitVectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseOptions(ModelOptions):
+    """The base model, and how it and its finetunes are loaded."""
+
+    name: Annotated[
+        str, Option("--base", help="Base model: hub id, folder, GGUF file, or `demo`, the built-in one.")
+    ] = DEMO
+
+
+def vectors_for(base: ModelOptions, name: str | None) -> TraitVectors:
+    """The vectors of `--vectors`, or the built-in ones of the built-in model. Raises ConfigError."""
+    if name is None and base.name != DEMO:
+        raise ConfigError("no vectors: name a file of the base model's vectors with --vectors")
+    return load_vectors(name or DEMO)
+
+
+def named(tuned: Sequence[str]) -> list[str]:
+    """All checkpoints that are meant, in order. Raises ModelError for folders that hold no model."""
+    from guardrail.train.checkpoints import checkpoints
+
+    return list(dict.fromkeys(found for name in tuned for found in checkpoints(name)))
+
+
+def load_finetune(name: str, base: ModelOptions, ancestor: Ancestor, rows: int | None = None) -> Subject:
+    """A finetune of the base: a model of its own, or an adapter, which is put on the base.
+
+    Raises ModelError if it cannot be loaded, and for an adapter of another base.
+    """
+    from guardrail.train.checkpoints import Adapter
+
+    only_transformers(base)
+    gc.collect()
+    if adapter := Adapter.find(name):
+        return _adapted(adapter, base, ancestor, rows)
+    return _whole(replace(base, name=name), ancestor, rows)
+
+
+def _adapted(adapter: Adapter, base: ModelOptions, ancestor: Ancestor, rows: int | None) -> Subject:
+    if said := adapter.check_base(base.name, ancestor.fingerprint.weights):
+        note(said)
+    with loading(replace(base, name=str(adapter.folder))):
+        from guardrail.extract.subject import ROWS, Subject
+
+        model, tokenizer = load(base, _auto(base))
+        return Subject(adapter.on(model), tokenizer, chat_template=base.chat_template, rows=rows or ROWS)
+
+
+def _whole(tuned: ModelOptions, ancestor: Ancestor, rows: int | None) -> Subject:
+    from guardrail.train.checkpoints import has_tokenizer
+
+    with loading(tuned):
+        from guardrail.engines.transformers.pretrained import load_pretrained
+        from guardrail.extract.subject import ROWS, Subject
+
+        # the Trainer saves none with its checkpoints unless it is told to
+        borrowed = None if has_tokenizer(tuned.name) else ancestor.tokenizer
+        model, tokenizer = load_pretrained(tuned.name, arguments_of(tuned, _auto(tuned)), borrowed)
+        template = tuned.chat_template
+        return Subject(placed(model, tuned), tokenizer, chat_template=template, rows=rows or ROWS)
+
+
+def _auto(model: ModelOptions) -> Dtype:
+    return Dtype.FLOAT32 if device_of(model.device) == "cpu" else Dtype.AUTO
