@@ -1,0 +1,1 @@
+"""Finetuning with TRL's SFTTrainer: LoRA or all weights, with interventions, evaluations and checkpoints."""

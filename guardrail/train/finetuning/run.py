@@ -1,0 +1,114 @@
+"""Finetunes a model on conversations, with an intervention, evaluations and checkpoints.
+
+    finetuned = finetune(model, tokenizer, conversations, FinetuneSettings(steps=80), intervention)
+
+With a `folder` the run is kept there and resumed: killed at any moment and begun again, it ends with the same
+weights. It then holds the checkpoints, and Trainer's state beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from guardrail.engines.transformers.blocks import text_config, unwrapped
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.rendering import Renderer
+from guardrail.errors import ConfigError, PromptError
+from guardrail.extract.journal import Report, silent
+from guardrail.train.finetuning.checkpoints import Checkpoints, Evaluate, check_folder
+from guardrail.train.finetuning.encoding import Encoded, encoded
+from guardrail.train.finetuning.randomness import as_it_was
+from guardrail.train.finetuning.results import Finetuned, FinetuneReport
+from guardrail.train.finetuning.settings import FinetuneSettings
+from guardrail.train.finetuning.trainer import check_trainable, made_trainer, without_patches
+from guardrail.train.intervention import Conversation, Intervention
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
+
+
+def finetune(
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    settings: FinetuneSettings,
+    intervention: Intervention | None = None,
+    *,
+    folder: Path | None = None,
+    evaluate: Evaluate | None = None,
+    chat_template: str | None = None,
+    report: Report = silent,
+) -> Finetuned:
+    """Train `model` in place on conversations that end in the assistant's reply.
+
+    With `settings.lora` the result is a PEFT model around it, in which only the adapter was trained.
+    `folder`: where checkpoints are kept; a run that was begun there with the same data and settings goes on.
+    `evaluate` is called before the first step, every `evaluate_every` steps and after the last one. Random
+    generators are left as they were. Raises PromptError with the place of a conversation that cannot be
+    trained on, ModelError for weights that cannot be trained, SteeringError if the intervention did not act.
+    """
+    begun, done = time.monotonic(), intervention or Intervention()
+    check_trainable(model, settings)
+    renderer = Renderer(tokenizer, chat_template)
+    rows = encode_all(renderer, done.prepared(conversations, settings.seed), settings, longest_of(model))
+    if folder is not None:
+        model_is = asdict(fingerprint(model, tokenizer, renderer.template, renderer.arguments))
+        recipe = {"data": digest(rows), "intervention": asdict(done.applied)}
+        check_folder(folder, {**recipe, **model_is, **asdict(settings)})
+    with TemporaryDirectory() as own, as_it_was(), without_patches(model), done:
+        kept = Checkpoints(folder or Path(own), done, evaluate, settings, report)
+        trainer = made_trainer(model, tokenizer, rows, settings, folder or Path(own), [done, kept])
+        trainer.train(resume_from_checkpoint=kept.restore())
+        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return Finetuned(
+        model=trained.eval(),
+        report=FinetuneReport(
+            settings=settings,
+            data_sha256=digest(rows),
+            conversations=len(rows),
+            tokens=sum(len(row.ids) for row in rows),
+            trained_tokens=sum(row.trained for row in rows),
+            parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
+            intervention=intervention and intervention.applied,
+            steps=trainer.state.global_step,
+            losses=tuple(line["loss"] for line in trainer.state.log_history if "loss" in line),
+            evaluations=kept.evaluations,
+            resumed_at=kept.resumed_at,
+            seconds=time.monotonic() - begun,
+            versions={name: version(name) for name in LIBRARIES},
+        ),
+    )
+
+
+def encode_all(
+    renderer: Renderer, conversations: Sequence[Conversation], settings: FinetuneSettings, longest: int
+) -> list[Encoded]:
+    """Every conversation in tokens. Raises PromptError with the place of one that cannot be trained on."""
+    if not conversations:
+        raise ConfigError("there is no conversation to train on")
+    found: list[Encoded] = []
+    for i, conversation in enumerate(conversations, 1):
+        try:
+            found.append(encoded(renderer, conversation, settings.loss, min(longest, settings.max_tokens)))
+        except PromptError as error:
+            raise PromptError(f"conversation {i}: {error}") from error
+    return found
+
+
+def longest_of(model: Any) -> int:
+    """The longest sequence that a model takes."""
+    return int(getattr(text_config(unwrapped(model)), "max_position_embeddings", None) or 1 << 30)
+
+
+def digest(rows: Sequence[Encoded]) -> str:
+    """The SHA-256 of what is trained on, in its order."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(repr((row.ids, row.labels)).encode())
+    return found.hexdigest()
