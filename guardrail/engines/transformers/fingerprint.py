@@ -32,14 +32,26 @@ def fingerprint(
     tensor after loading, or of hooks, is not in it; `Watch` sees those while the model is guarded.
     """
     inner = unwrapped(model)
-    config = text_config(inner)
+    architecture, config = type(inner).__name__, text_config(inner)
+    return described(architecture, config, _weights(inner), tokenizer, chat_template, template_arguments)
+
+
+def described(
+    architecture: str,
+    config: Any,
+    weights: str,
+    tokenizer: Any,
+    chat_template: str,
+    template_arguments: Mapping[str, object],
+) -> Fingerprint:
+    """The fingerprint of a model that somebody else has loaded. `weights` is as `weights.source_of` says."""
     template = json.dumps([chat_template, dict(template_arguments)], sort_keys=True, default=str)
     return Fingerprint(
-        architecture=type(inner).__name__,
+        architecture=architecture,
         layers=config.num_hidden_layers,
         d_model=config.hidden_size,
         vocab_size=config.vocab_size,
-        weights=_weights(inner),
+        weights=weights,
         tokenizer=_sha(json.dumps(sorted(tokenizer.get_vocab().items()))),
         chat_template=_sha(template),
     )

@@ -26,7 +26,7 @@ class Logprobs(LogitsProcessor):
     def __init__(self, tokenizer: Any, top: int) -> None:
         self._top = top
         self._steps: deque[Tensor] = deque()
-        self._text: Callable[[int], str] = lru_cache(4096)(lambda token: _text(tokenizer, token))
+        self._text: Callable[[int], str] = lru_cache(4096)(lambda token: token_text(tokenizer, token))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The logits [rows, vocabulary] as they are."""
@@ -48,7 +48,8 @@ class Logprobs(LogitsProcessor):
         return tuple(TokenLogprob(self._text(token), max(value, LEAST)) for token, value in pairs)
 
 
-def _text(tokenizer: Any, token: int) -> str:
+def token_text(tokenizer: Any, token: int) -> str:
+    """The text of a token in the middle of others."""
     # some tokenizers drop a space at the beginning of a text: the second of two tokens keeps it
     one, two = (tokenizer.decode([token] * count, skip_special_tokens=False) for count in (1, 2))
     return two[len(one) :]

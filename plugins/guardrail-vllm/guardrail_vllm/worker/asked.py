@@ -20,7 +20,7 @@ class Asked:
     """What is to be decided. `group`: requests of one prompt, which is decided once.
 
     `check`: nothing is to be generated. `turn`: means over the reply are wanted. `forced`: the decision is
-    made already, and these policies steer.
+    made already, and these policies steer. `to`: where whoever asks wants to hear, if not where all do.
     """
 
     key: str
@@ -30,10 +30,11 @@ class Asked:
     check: bool = False
     turn: bool = False
     forced: tuple[str, ...] | None = None
+    to: str | None = None
 
     def arguments(self, plan: str) -> dict[str, Any]:
         """As `extra_args` of a request; `plan` is the name under which the workers know the plan."""
-        told = {"key": self.key, "plan": plan, "facts": plain(self.facts), "group": self.group}
+        told = {"key": self.key, "plan": plan, "facts": plain(self.facts), "group": self.group, "to": self.to}
         flags = {"check": self.check, "turn": self.turn, "forced": self.forced and list(self.forced)}
         if self.forced == ():
             flags["forced"] = []
@@ -78,4 +79,5 @@ class SentPlans:
             check=bool(told.get("check")),
             turn=bool(told.get("turn")),
             forced=None if forced is None else tuple(forced),
+            to=told.get("to"),
         )

@@ -10,7 +10,7 @@ from guardrail_vllm.worker.asked import NAME, SentPlans
 from guardrail_vllm.worker.blocks import decoder_layers
 from guardrail_vllm.worker.checks import check
 from guardrail_vllm.worker.guard import Entry, WorkerGuard
-from guardrail_vllm.worker.reports import Reports, Silent, SocketReports
+from guardrail_vllm.worker.reports import Reports, RoutedReports, Silent, SocketReports
 from guardrail_vllm.worker.rows import layout
 
 GUARDS: dict[str, WorkerGuard] = {}
@@ -50,12 +50,13 @@ def install(worker: Any, runner: Any) -> WorkerGuard:
     return guard
 
 
-def _asked(worker: Any, config: Any) -> tuple[Any, Reports]:
+def _asked(worker: Any, config: Any) -> tuple[SentPlans, Reports]:
     told: Mapping[str, Any] = (config.additional_config or {}).get(NAME) or {}
-    if "reports" not in told:
-        raise NotImplementedError("policies from the environment")
     # one of several workers that share a model speaks for all
-    return SentPlans(), SocketReports(told["reports"]) if worker.is_driver_worker else Silent()
+    if not worker.is_driver_worker:
+        return SentPlans(), Silent()
+    # a server has several guards, each of which names its address with its requests
+    return SentPlans(), SocketReports(told["reports"]) if "reports" in told else RoutedReports()
 
 
 def _look(guard: WorkerGuard, number: int, module: object, arguments: object, output: object) -> None:

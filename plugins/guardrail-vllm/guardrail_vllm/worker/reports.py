@@ -155,5 +155,41 @@ class SocketReports:
             self._waiting = []
 
 
+class RoutedReports:
+    """Tells each of several guards about its own requests, at the address that they carry."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[str, SocketReports] = {}
+
+    def _of(self, request: Watched) -> SocketReports | Silent:
+        address = request.asked.to if request.asked is not None else None
+        if address is None:
+            return Silent()
+        if address not in self._sockets:
+            self._sockets[address] = SocketReports(address)
+        return self._sockets[address]
+
+    def begun(self, request: Watched) -> None:
+        """The first pass of a request begins."""
+        self._of(request).begun(request)
+
+    def decided(self, request: Watched, guard_s: float) -> None:
+        """A prompt is decided, or was stopped without a decision."""
+        self._of(request).decided(request, guard_s)
+
+    def rechecked(self, request: Watched, layer: int, readings: Sequence[float]) -> None:
+        """A steered prompt was read again."""
+        self._of(request).rechecked(request, layer, readings)
+
+    def ended(self, request: Watched) -> None:
+        """A request is over."""
+        self._of(request).ended(request)
+
+    def flush(self) -> None:
+        """Send what there is."""
+        for socket in self._sockets.values():
+            socket.flush()
+
+
 def _policies(decision: Decision) -> list[str]:
     return [one.policy for one in decision.steering]

@@ -1,0 +1,109 @@
+"""A model that vLLM is to load: its name, and what vLLM is told about it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from guardrail.engines.transformers import gguf
+from guardrail.engines.transformers.pretrained import SHARED, model_path
+from guardrail.errors import ModelError
+
+SETTINGS = "GUARDRAIL_VLLM"
+"""The environment variable with more arguments of vLLM, as JSON: for the command line."""
+EXTENSION = "guardrail_vllm.worker.GuardExtension"
+LOGITS = "guardrail_vllm.worker:GuardLogits"
+SCHEDULER = "guardrail_vllm.scheduler.guard_scheduler"
+OWN: Mapping[str, Any] = {
+    "worker_extension_cls": EXTENSION,
+    "scheduler_cls": SCHEDULER,
+    "enforce_eager": True,
+    "disable_log_stats": True,
+    "enable_log_requests": False,
+}
+"""What the guard needs. Logs of requests would hold their tokens."""
+RENAMED = {"token": "hf_token", "cache_dir": "download_dir"}
+"""Arguments of transformers that vLLM calls otherwise."""
+CPU_CACHE = 1 << 30
+"""Bytes of the KV cache on a CPU, unless something else is asked for."""
+INSTEAD: Mapping[str, str] = {
+    "device_map": "vLLM spreads a model itself: tensor_parallel_size",
+    "quantization_config": "vLLM has its own names for quantisation: quantization='bitsandbytes'",
+    "attn_implementation": "vLLM chooses its attention itself: attention_backend",
+}
+
+
+@dataclass(frozen=True)
+class VllmModel:
+    """A hub id or folder, and arguments of vLLM (`AsyncEngineArgs`)."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def to(self, device: str) -> VllmModel:
+        """The same. Raises ModelError for a device that the installed vLLM is not made for."""
+        from vllm.platforms import current_platform
+
+        here = current_platform.device_type
+        if str(device).partition(":")[0] != here:
+            raise ModelError(f"the installed vLLM runs models on {here}, not on {device}")
+        return self
+
+    def engine_arguments(self) -> Any:
+        """All arguments of vLLM. Raises ModelError for those that it does not know or the guard needs."""
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+
+        given = _translated({**self.arguments, **_from_environment()})
+        _check(given, {one.name for one in fields(AsyncEngineArgs)})
+        explicit = "kv_cache_memory_bytes" in given or "VLLM_CPU_KVCACHE_SPACE" in os.environ
+        cache = {} if explicit or not current_platform.is_cpu() else {"kv_cache_memory_bytes": CPU_CACHE}
+        processors = [*(given.pop("logits_processors", None) or ()), LOGITS]
+        return AsyncEngineArgs(model=self.name, logits_processors=processors, **{**cache, **given, **OWN})
+
+
+def load(name: str, arguments: Mapping[str, Any]) -> tuple[VllmModel, Any]:
+    """The model, which vLLM loads later, and its tokenizer. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    source = model_path(name)
+    shared = {key: arguments[key] for key in SHARED if key in arguments}
+    if gguf.find(source, arguments.get("gguf_file"), shared):
+        raise ModelError(
+            f"{name} is a GGUF file, which vLLM cannot load by itself: save the model as a folder, with "
+            "`save_pretrained` of transformers"
+        )
+    try:
+        return VllmModel(source, dict(arguments)), AutoTokenizer.from_pretrained(source, **shared)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{name} cannot be loaded: {error}") from error
+
+
+def _from_environment() -> dict[str, Any]:
+    try:
+        found = json.loads(os.environ.get(SETTINGS) or "{}")
+    except ValueError as error:
+        raise ModelError(f"{SETTINGS} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f'{SETTINGS} must be an object: {{"max_model_len": 4096}}')
+    return found
+
+
+def _translated(given: Mapping[str, Any]) -> dict[str, Any]:
+    found = {RENAMED.get(key, key): value for key, value in given.items() if key != "local_files_only"}
+    if "dtype" in found:
+        found["dtype"] = str(found["dtype"]).removeprefix("torch.")
+    return found
+
+
+def _check(given: Mapping[str, Any], known: set[str]) -> None:
+    for name in given:
+        if name in INSTEAD:
+            raise ModelError(f"the engine `vllm` does not take `{name}`; {INSTEAD[name]}")
+        if name in OWN and given[name] != OWN[name]:
+            raise ModelError(f"the guard sets vLLM's `{name}` to {OWN[name]!r}; leave it out")
+        if name not in known:
+            raise ModelError(f"vLLM has no argument `{name}`")
