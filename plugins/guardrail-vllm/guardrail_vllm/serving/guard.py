@@ -1,0 +1,128 @@
+"""The guard of one API server: policies, actions and audit as everywhere, around vLLM's engine client."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from guardrail import Guard
+from guardrail.engines import Completion, Emit, Evaluator, Prompt
+from guardrail.engines.transformers.rendering import Renderer
+from guardrail.errors import ModelError, UnsupportedGeneration
+from guardrail.pipeline.driver import Driver
+from guardrail.plugins.hookspecs import hookimpl
+from guardrail.policy.loading import Source
+from guardrail.policy.plan import Plan
+from guardrail.types import Fingerprint, Message, Position, Sampling
+from guardrail_vllm.plans import packed
+
+T = TypeVar("T")
+NAME = "vllm-served"
+RPC_S = 60.0
+"""How long the workers may take to answer."""
+
+
+class ServedEngine:
+    """The model of a server as its guard sees it. Requests do not go through here, but through the door."""
+
+    positions: frozenset[Position] = frozenset({"last"})
+
+    def __init__(self, client: Any, renderer: Renderer, fingerprint: Fingerprint) -> None:
+        self.model, self.tokenizer, self.fingerprint = client, renderer.tokenizer, fingerprint
+        self._renderer = renderer
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence that vLLM takes."""
+        return self.model.model_config.max_model_len
+
+    def accept(self, plan: Plan) -> None:
+        """Send a plan to all workers. Raises ModelError for one that vLLM cannot carry out."""
+        if plan.may_recompute:
+            raise ModelError(
+                f"a policy steers layer {plan.steered_layers[0]}, below layer {plan.layers[-1]}, the last "
+                "that is read: vLLM does not compute a prompt twice; steer at or above the last layer read"
+            )
+        if plan.drifts:
+            raise ModelError(
+                "alarms over conversations need earlier replies read again, which vLLM does not do"
+            )
+        self.wait(self.model.collective_rpc("guardrail_plan", RPC_S, (plan_name(plan), packed(plan))))
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work on the server's event loop, from another thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(RPC_S)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        positions: Collection[Position] = (),
+    ) -> Prompt:
+        """The prompt as the model's own template makes it, to see whether changed messages fit."""
+        return self._renderer.render(messages, tools, positions)
+
+    def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:
+        """Raises UnsupportedGeneration."""
+        raise UnsupportedGeneration("requests to a vLLM server go through its API")
+
+    def reply(
+        self,
+        prompts: Sequence[Prompt],
+        plan: Plan,
+        evaluator: Evaluator,
+        sampling: Sampling,
+        emit: Emit,
+        stream: bool = False,
+    ) -> Sequence[Completion]:
+        """Raises UnsupportedGeneration."""
+        raise UnsupportedGeneration(
+            "inside a vLLM server the model cannot rewrite prompts: rephrase by instruction"
+        )
+
+    def close(self) -> None:
+        """The server keeps its engine."""
+
+
+class ServedGuard(Guard):
+    """A guard that does not generate itself."""
+
+    @classmethod
+    def around(
+        cls, engine: ServedEngine, policies: Source, plugins: Sequence[object], watch_s: float
+    ) -> ServedGuard:
+        """Opens the guard. Blocks, and needs the event loop meanwhile: call it on another thread."""
+        return cls(
+            engine.model,
+            engine.tokenizer,
+            policies,
+            engine=NAME,
+            plugins=[_Engines(engine), *plugins],
+            watch_s=watch_s if isinstance(policies, str) else None,
+        )
+
+    @property
+    def driver(self) -> Driver:
+        """What records, acts and opens tickets."""
+        return self._driver
+
+
+class _Engines:
+    """The plugin that has this one engine."""
+
+    def __init__(self, engine: ServedEngine) -> None:
+        self.name, self._engine = NAME, engine
+
+    @hookimpl
+    def guardrail_engine(self, name: str) -> ServedEngine | None:
+        """The engine."""
+        return self._engine if name == NAME else None
+
+
+def plan_name(plan: Plan) -> str:
+    """What requests call a plan: the same for the same policies, vectors and calibration."""
+    parts = (plan.policy_sha256, plan.vectors_sha256, plan.calibration_sha256)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,188 @@
+"""One prompt on its way through: decided, written down, then answered by the model or in its place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from guardrail.errors import outline
+from guardrail.pipeline.admission import unread
+from guardrail.pipeline.evaluator import timed_out
+from guardrail.pipeline.stream import BREAK
+from guardrail.plugins.protocols import Answer
+from guardrail.policy.decide import failure
+from guardrail.serve.verdict import Verdict
+from guardrail.types import Decision, Reply, Timing
+from guardrail_vllm.attempt import Attempt, is_request_error
+from guardrail_vllm.serving.evaluation import Evaluation
+from guardrail_vllm.serving.outputs import Replies, ended, refusal
+from guardrail_vllm.serving.prompts import Incoming
+from guardrail_vllm.worker.reports import Decided
+
+if TYPE_CHECKING:
+    from guardrail_vllm.serving.door import Door
+
+T = TypeVar("T")
+
+
+class Passage:
+    """`prompt`, `parameters`, `name` and `options` are the arguments of the engine client's `generate`."""
+
+    def __init__(
+        self, door: Door, asked: Incoming, prompt: Any, parameters: Any, name: str, options: dict[str, Any]
+    ) -> None:
+        self._door, self._asked, self._exchange = door, asked, asked.exchange
+        self._driver, self._plan = door.guard.driver, asked.exchange.policies.plan
+        self._prompt, self._parameters, self._name, self._options = prompt, parameters, name, options
+
+    async def outputs(self) -> AsyncIterator[Any]:
+        """vLLM's outputs, or one with what is said in the model's place."""
+        with self._driver.recorder.closing([self._exchange]):
+            while (answer := await self._refused()) is None:
+                if self._attempt is not None:
+                    async with aclosing(self._answered(self._attempt)) as outputs:
+                        async for output in outputs:
+                            yield output
+                    return
+            reply = await self._finished(answer)
+            yield refusal(self._name, reply.text, self._prompt.get("prompt_token_ids"), self._parameters)
+
+    async def _refused(self) -> Answer | None:
+        """What is said in the model's place. None: the model does (`_attempt`), or another round is due."""
+        self._attempt = attempt = await self._decided()
+        if not self._exchange.decisions[-1].stops:
+            return None
+        if attempt is not None:
+            await attempt.leave()
+            self._attempt = None
+        answer = await self._blocking(self._driver.answer, self._exchange, None)
+        if answer is None:
+            await self._render_again()
+        return answer
+
+    async def _render_again(self) -> None:
+        """An action has changed the messages, or a person has lifted a policy."""
+        if self._asked.chat is None or self._exchange.messages == self._exchange.request.messages:
+            return
+        turns = [message.as_dict() for message in self._exchange.messages]
+        self._prompt = await self._asked.chat.render(turns)
+        self._exchange.prompt_tokens = len(self._prompt.get("prompt_token_ids") or ())
+
+    # --- the decision ---------------------------------------------------------------------------------
+
+    async def _decided(self) -> Attempt | None:
+        """The generation, decided on; None if there is none, because the prompt cannot be read."""
+        if (decision := unread(self._exchange, self._asked.unreadable)) is not None:
+            await self._note(decision, Timing())
+            return None
+        limit_s = self._plan.live(self._exchange.facts).timeout_s
+        self._evaluation = await self._evaluated(limit_s)
+        attempt = self._begun()
+        try:
+            await self._note(*await self._verdict(attempt, limit_s))
+        except BaseException:
+            await attempt.leave()
+            raise
+        return attempt
+
+    async def _evaluated(self, limit_s: float) -> Evaluation:
+        make = partial(Evaluation, self._door, self._exchange, limit_s)
+        # scorers are slow
+        return await self._blocking(make) if self._plan.live(self._exchange.facts).scorers else make()
+
+    def _begun(self) -> Attempt:
+        arguments = partial(self._door.arguments, self._plan, self._evaluation.facts, self._parameters.n)
+        return Attempt(self._door.verdicts, self._generate, arguments)
+
+    def _generate(self, key: str, arguments: dict[str, Any]) -> Any:
+        parameters = self._parameters.clone()
+        parameters.extra_args = {**(parameters.extra_args or {}), **arguments}
+        rounds = len(self._exchange.decisions)
+        name = f"{self._name}-{rounds}" if rounds else self._name
+        return self._door.inner(self._salted(key), parameters, name, **self._options)
+
+    def _salted(self, key: str) -> Any:
+        """The prompt. What steering has changed must not be found again in the prefix cache."""
+        steers = self._plan.enforced_steering or any(rule.steering for rule in self._plan.reply_rules)
+        if not steers or self._door.separates:
+            return self._prompt
+        return {**self._prompt, "cache_salt": f"{self._prompt.get('cache_salt') or ''}{key}"}
+
+    async def _verdict(self, attempt: Attempt, limit_s: float) -> tuple[Decision, Timing]:
+        late = timed_out(self._plan, self._exchange.facts, limit_s)
+        try:
+            # failing open needs the reply, which comes from this very pass
+            told = await attempt.decided(limit_s if late.stops else inf)
+            if told is None:
+                return late, Timing()
+            decide = partial(self._evaluation.decided, told, attempt.word.rechecked)
+            slow = self._exchange.policies.plugins.reviews
+            return await self._blocking(decide) if slow else decide(), _timing(attempt, told)
+        except Exception as error:
+            decision = failure(self._plan, self._exchange.facts, outline(error))
+            if is_request_error(error) or not decision.stops:
+                raise
+            return decision, Timing()
+
+    async def _note(self, decision: Decision, timing: Timing) -> None:
+        """Write the decision down, before anything of the reply is handed out."""
+        exchange = self._exchange
+        exchange.decided(decision, timing)
+        await self._blocking(self._driver.recorder.decided, exchange)
+        verdict = Verdict(exchange.id, tuple(exchange.decisions), exchange.total(), lifted=exchange.lifted)
+        self._asked.call.verdicts[exchange.id] = verdict
+
+    # --- the answer -----------------------------------------------------------------------------------
+
+    async def _answered(self, attempt: Attempt) -> AsyncIterator[Any]:
+        """The model's reply."""
+        replies = Replies(self._parameters)
+        try:
+            async with aclosing(attempt.outputs()) as outputs:
+                async for output in outputs:
+                    replies.take(output)
+                    yield await self._last(output, replies, attempt) if output.finished else output
+        finally:
+            await attempt.leave()
+
+    async def _last(self, output: Any, replies: Replies, attempt: Attempt) -> Any:
+        """The last output, with its outcome written down."""
+        decision = self._exchange.decisions[-1]
+        if decision.steering or self._evaluation.follows:
+            completion = self._evaluation.completion(decision, replies, await attempt.ended())
+        else:
+            completion = replies.completion(decision, 0)
+        self._exchange.completion = completion
+        if (stopped := completion.stopped) is None:
+            await self._finished(Answer(completion.text))
+            return output
+        return await self._stopped(output, stopped, replies)
+
+    async def _stopped(self, output: Any, decision: Decision, replies: Replies) -> Any:
+        """The last output of a reply that a policy has stopped."""
+        respond, said = self._driver.responder.stopped, replies.texts[0]
+        complete = self._driver.completing(self._exchange)
+        answer = await self._blocking(respond, self._exchange, decision, said, complete)
+        if not replies.pieces:
+            return ended(output, whole=(await self._finished(answer)).text)
+        before = f"{said}{BREAK}" if said else ""
+        reply = await self._finished(replace(answer, text=before + answer.text))
+        return ended(output, more=reply.text.removeprefix(said))
+
+    async def _finished(self, answer: Answer) -> Reply:
+        reply = await self._blocking(self._driver.finish, self._exchange, answer)
+        self._asked.call.verdicts[self._exchange.id] = Verdict.of(reply)
+        return reply
+
+    async def _blocking(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await self._door.blocking(partial(work, *arguments), self._exchange.cancellation)
+
+
+def _timing(attempt: Attempt, told: Decided) -> Timing:
+    guard_ms = told.guard_s * 1e3
+    prefill_ms = max(0.0, (told.at - told.began) * 1e3 - guard_ms)
+    return Timing(guard=guard_ms, prefill=prefill_ms, queue=max(0.0, (told.began - attempt.sent) * 1e3))

@@ -1,0 +1,129 @@
+"""Real `vllm serve` processes with the guard's flags, and the official client."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from guardrail import demo
+
+COMMAND = Path(__file__).parents[1] / "vllm_command.py"
+FLAGS = (
+    *("--worker-extension-cls", "guardrail_vllm.worker.GuardExtension"),
+    *("--logits-processors", "guardrail_vllm.worker:GuardLogits"),
+    *("--middleware", "guardrail_vllm.serving.GuardMiddleware"),
+    "--enforce-eager",
+)
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+POLICIES = """
+version: 1
+vectors: demo
+calibration: demo
+audit: {jsonl: audit.jsonl}
+policies:
+  - {id: no-malice, trait: evil, threshold: {fpr: 0.001}, action: block, message: "I can't help with that."}
+  - id: to-a-person
+    trait: evil
+    threshold: {fpr: 0.01}
+    action:
+      escalate: {to: review-queue, holding: "A person will look at this.", otherwise: block}
+  - id: careful-facts
+    trait: hallucination
+    threshold: {fpr: 0.01}
+    action:
+      rephrase: {instruction: "If you do not know, say so.", max_attempts: 1, otherwise: block}
+  - id: less-flattery
+    trait: sycophancy
+    threshold: {fpr: 0.01}
+    action:
+      steer: {operator: cap, at: {percentile: 75}, layers: [8]}
+"""
+START_S = 300
+"""On two busy cores; alone it takes a tenth of that."""
+
+
+class Served:
+    """A `vllm serve` process in a folder of its own, with its log and its audit records."""
+
+    def __init__(self, folder, process, port):
+        self.folder, self.process, self.url = folder, process, f"http://127.0.0.1:{port}"
+        self.policies = folder / "policies.yaml"
+        self.client = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+    @property
+    def log(self):
+        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
+
+    def healthy(self):
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def wait(self):
+        """Until it is up. Fails if it ends instead."""
+        end = time.monotonic() + START_S
+        while not self.healthy():
+            assert self.process.poll() is None, self.log[-5000:]
+            assert time.monotonic() < end, self.log[-5000:]
+            time.sleep(0.3)
+
+    def ask(self, messages, **options):
+        """(headers, the reply)."""
+        options = {"model": "demo", "temperature": 0, "max_tokens": 16, **options}
+        response = self.client.chat.completions.with_raw_response.create(messages=messages, **options)
+        return response.headers, response.parse()
+
+    def stream(self, messages, **options):
+        """(headers, the chunks of the first choice that say something)."""
+        options = {"model": "demo", "temperature": 0, "max_tokens": 16, "stream": True, **options}
+        response = self.client.chat.completions.with_raw_response.create(messages=messages, **options)
+        chunks = [chunk.choices[0] for chunk in response.parse() if chunk.choices]
+        return response.headers, chunks
+
+
+@contextmanager
+def serving(folder, *arguments, policies=POLICIES, model=demo.MODEL, flags=FLAGS):
+    """A process that has been started, and may not be up yet."""
+    (folder / "policies.yaml").write_text(policies, encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"GUARDRAIL_POLICIES": "policies.yaml", "GUARDRAIL_REVIEW_QUEUE": str(folder / "queue.sqlite")}
+    command = [sys.executable, COMMAND, "serve", model, "--host", "127.0.0.1", "--port", str(port)]
+    fixed = ["--served-model-name", "demo", "--dtype", "float32", "--max-num-seqs", "64", *flags, *arguments]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, *fixed], cwd=folder, env={**os.environ, **ENVIRONMENT, **own}, stdout=log, stderr=log
+        )
+    try:
+        yield Served(folder, process, port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """One server for all tests that leave it as it was."""
+    with serving(tmp_path_factory.mktemp("served")) as server:
+        server.wait()
+        yield server
