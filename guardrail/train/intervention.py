@@ -147,7 +147,8 @@ class ModelIntervention(Intervention):
 
     def __enter__(self) -> Self:
         self._inside, self._at_step = True, self.passes
-        return super().__enter__()
+        # without a model it waits for the trainer's
+        return self if self._model is None else super().__enter__()
 
     def __exit__(
         self,

@@ -17,10 +17,11 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from guardrail.engines.transformers.blocks import text_config, unwrapped
 from guardrail.errors import ModelError, VectorError
 from guardrail.policy.steering import SpecError, build_steering
 from guardrail.train.intervention import Applied, ModelIntervention
-from guardrail.train.passes import blocks_of
+from guardrail.train.passes import bare, blocks_of
 from guardrail.types import SteerSpec
 from guardrail.vectors.values import TraitVector
 
@@ -109,7 +110,7 @@ def by_trait(coefficient: float | Mapping[str, float], vectors: Sequence[TraitVe
 
 def check_sizes(vectors: Sequence[TraitVector], model: Any) -> None:
     """Raises ModelError if vectors do not have the model's number of layers."""
-    count, width = len(blocks_of(model)), model.get_input_embeddings().embedding_dim
+    count, width = len(blocks_of(model)), text_config(unwrapped(bare(model))).hidden_size
     for vector in vectors:
         if (vector.layers, vector.d_model) != (count, width):
             raise ModelError(

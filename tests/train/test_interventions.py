@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from training import EVIL, HUMOR, IDS, LABELS, LAYERS, hooks, loss_of, vector
 
 from guardrail.engines.transformers.executor import hidden_of
 from guardrail.errors import ModelError, SteeringError, VectorError
@@ -20,18 +21,6 @@ from guardrail.vectors.values import TraitVector, unit
 
 # peft asks transformers by a name that transformers 5.24 calls deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
-
-LAYERS, WIDTH = 4, 32
-IDS = torch.arange(5, 41).reshape(3, 12)
-LABELS = IDS.clone().masked_fill(torch.arange(12) < 6, -100)
-
-
-def vector(trait: str = "evil", seed: int = 0, layers: int = LAYERS) -> TraitVector:
-    rows = np.random.default_rng(seed).normal(size=(layers + 1, WIDTH))
-    return TraitVector.from_difference(trait, rows)
-
-
-EVIL, HUMOR = vector(), vector("humor", 1)
 
 
 @contextmanager
@@ -52,17 +41,6 @@ def states(model: Any, **changes: Any) -> dict[int, torch.Tensor]:
     with outputs(model) as found:
         model(input_ids=IDS, **changes)
     return found
-
-
-def loss_of(model: Any, labels: torch.Tensor = LABELS) -> torch.Tensor:
-    return model(input_ids=IDS, labels=labels).loss
-
-
-def hooks(model: torch.nn.Module) -> list[int]:
-    return [
-        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._forward_hooks_with_kwargs)
-        for m in model.modules()
-    ]
 
 
 def projections(hidden: torch.Tensor, layer: int, of: TraitVector = EVIL) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,14 +46,17 @@ def made_trainer(
     except ImportError as error:
         raise ConfigError(f"{NEEDED} ({error})") from error
     data = {"input_ids": [list(row.ids) for row in rows], "labels": [list(row.labels) for row in rows]}
-    made = SFTTrainer(
-        model=model,
-        args=_arguments(model, settings, folder),
-        train_dataset=Dataset.from_dict(data),
-        processing_class=tokenizer,
-        peft_config=_adapter(settings.lora) if settings.lora else None,
-        callbacks=list(callbacks),
-    )
+    with warnings.catch_warnings():
+        # peft asks transformers by a name that transformers 5.24 calls deprecated
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+        made = SFTTrainer(
+            model=model,
+            args=_arguments(model, settings, folder),
+            train_dataset=Dataset.from_dict(data),
+            processing_class=tokenizer,
+            peft_config=_adapter(settings.lora) if settings.lora else None,
+            callbacks=list(callbacks),
+        )
     # prints every step where there is no bar
     made.remove_callback(PrinterCallback)
     return made
