@@ -110,15 +110,20 @@ class ResultOptions:
 
     def check_out(self) -> None:
         """Raises ConfigError if the result would replace a file: a policy may be using that calibration."""
-        from guardrail.calibration.values import Calibration
+        check_new_calibration(self.out, self.force)
 
-        if not self.out.absolute().parent.is_dir():
-            raise ConfigError(f"{self.out}: there is no such folder")
-        if not self.out.exists():
-            return
-        if not self.force:
-            raise ConfigError(f"{self.out} exists; choose another --out, or replace it with --force")
-        try:
-            Calibration.load(self.out)
-        except CalibrationError as error:
-            raise ConfigError(f"{self.out} is not a calibration file; choose another --out") from error
+
+def check_new_calibration(out: Path, force: bool) -> None:
+    """Raises ConfigError for an --out in no folder, and for one that exists, unless it is to be replaced."""
+    from guardrail.calibration.values import Calibration
+
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out}: there is no such folder")
+    if not out.exists():
+        return
+    if not force:
+        raise ConfigError(f"{out} exists; choose another --out, or replace it with --force")
+    try:
+        Calibration.load(out)
+    except CalibrationError as error:
+        raise ConfigError(f"{out} is not a calibration file; choose another --out") from error
