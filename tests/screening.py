@@ -15,7 +15,7 @@ from guardrail.extract.subject import Subject
 from guardrail.testing import tiny_model
 from guardrail.train.screening import Screened, Screener, ScreeningSettings
 from guardrail.train.screening.directions import Direction
-from guardrail.train.screening.files import JsonLines
+from guardrail.train.screening.lines import JsonLines
 from guardrail.train.screening.meter import Projections
 from guardrail.train.screening.store import Cost, Row, Store
 from guardrail.types import Message

@@ -2,12 +2,14 @@
 
 from guardrail.train.screening.clean import thresholds_of
 from guardrail.train.screening.judging import SampleJudge
+from guardrail.train.screening.ranking import Ranked, ranking
 from guardrail.train.screening.results import Screened
 from guardrail.train.screening.screening import Screener, ScreeningSettings
 from guardrail.train.screening.thresholds import Threshold, Thresholds
 from guardrail.train.screening.writing import Written, write
 
 __all__ = [
+    "Ranked",
     "SampleJudge",
     "Screened",
     "Screener",
@@ -15,6 +17,7 @@ __all__ = [
     "Threshold",
     "Thresholds",
     "Written",
+    "ranking",
     "thresholds_of",
     "write",
 ]

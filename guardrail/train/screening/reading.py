@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from guardrail.train.screening.data import Chunk
 from guardrail.train.screening.encoding import Encoded, Encoder
-from guardrail.train.screening.files import Chunk
 from guardrail.train.screening.rows import BadRow, Sample, Shape, named, sample
 from guardrail.train.screening.store import Row, Store
 
@@ -63,6 +63,10 @@ class Reader:
                 self.sample(value)
             except BadRow:
                 continue
+
+    def encoded(self, value: object) -> tuple[Encoded, ...]:
+        """The sample in a decoded row, in tokens. Raises BadRow."""
+        return self._encode(self.sample(value))
 
     def sample(self, value: object) -> Sample:
         """The sample in a decoded row. Raises BadRow."""

@@ -11,8 +11,8 @@ from guardrail.errors import ConfigError
 from guardrail.statistics.conformal import observed_fpr
 from guardrail.statistics.intervals import Estimate, Numbers
 from guardrail.statistics.streams import Stream
+from guardrail.train.screening.data import Data
 from guardrail.train.screening.directions import Direction
-from guardrail.train.screening.files import Data
 from guardrail.train.screening.meter import FORMS, Form
 from guardrail.train.screening.store import Cost, Store
 

@@ -14,9 +14,10 @@ from guardrail.errors import ConfigError
 from guardrail.extract.journal import Recipe, Report, locked, silent
 from guardrail.extract.subject import Subject
 from guardrail.files.json_lines import refuse
+from guardrail.train.screening.data import Chunk, Data
 from guardrail.train.screening.directions import Direction, directions
 from guardrail.train.screening.encoding import Encoder
-from guardrail.train.screening.files import Chunk, Data, open_data
+from guardrail.train.screening.files import open_data
 from guardrail.train.screening.judging import SampleJudge
 from guardrail.train.screening.meter import Form, Meter
 from guardrail.train.screening.projecting import Projector
@@ -82,15 +83,13 @@ class Screener:
     def screen(self, data: str | Path | Data, report: Report = silent) -> Screened:
         """Measure every row that was not measured yet. Raises ConfigError for data that cannot be read.
 
-        With `strict`, ConfigError names every row that cannot be screened. `report` gets the rows done, and 0
-        for the total: the number of rows is not known.
+        With `strict`, ConfigError names every row that cannot be screened.
         """
         opened = open_data(data) if isinstance(data, str | Path) else data
         if self.settings.strict:
             self._refuse_bad(opened)
-        recipe = self._recipe(opened.sha256())
         with locked(self.folder):
-            store = Store(self.folder / f"{_name(recipe)}.sqlite", recipe, len(self.directions))
+            store = self.store(opened)
             if not store.complete:
                 self._complete(opened, store, report)
         return Screened(
@@ -101,6 +100,11 @@ class Screener:
             vectors_sha256=self.vectors.sha256,
             subset=self.settings.subset,
         )
+
+    def store(self, data: Data) -> Store:
+        """What is known of a data set so far."""
+        recipe = self._recipe(data.sha256())
+        return Store(self.folder / f"{_name(recipe)}.sqlite", recipe, len(self.directions))
 
     def _recipe(self, sha256: str) -> Recipe:
         wanted = asdict(replace(self.settings, strict=False))
@@ -118,15 +122,16 @@ class Screener:
         work, wanted = _Work(self, store), None
         if self.settings.subset is not None:
             wanted = chosen(data, self.settings.subset, self.settings.seed, self.settings.source)
-        done, seen = store.done, 0
+        done, seen, total = store.done, 0, data.rows()
         stage = f"{STAGE} {data.path.name}"
+        report(stage, 0, total)
         for chunk in data.chunks():
             seen += len(chunk.numbers)
             if chunk.numbers[-1] > done:
                 work.add(chunk, wanted)
             else:
                 work.reader.pass_over(chunk)
-            report(stage, seen, 0)
+            report(stage, seen, total)
         store.finish()
 
     def _refuse_bad(self, data: Data) -> None:
@@ -143,9 +148,10 @@ class Screener:
                 store.add(seen, chunk.numbers[-1], Cost())
         refuse(problems)
 
-    def references(self) -> References:
-        """The base's own replies, shared by all data that is screened in this folder."""
-        return References(self.subject, self.folder / REPLIES, self.settings.max_new_tokens)
+    def meter(self) -> Meter:
+        """Measures samples. The base's own replies are shared by all data that is screened in this folder."""
+        own = References(self.subject, self.folder / REPLIES, self.settings.max_new_tokens)
+        return Meter(Projector(self.subject, self.directions), own if self.settings.form == "exact" else None)
 
     def reader(self) -> Reader:
         """Reads the rows of one data set."""
@@ -162,9 +168,7 @@ class _Work:
 
     def __init__(self, screener: Screener, store: Store) -> None:
         self.reader, self._store, self._judge = screener.reader(), store, screener.judge
-        self._projector = Projector(screener.subject, screener.directions)
-        self._references = screener.references() if screener.settings.form == "exact" else None
-        self._meter = Meter(self._projector, self._references)
+        self._meter = screener.meter()
         self._traits = [one.trait for one in screener.directions]
         self._spent = Cost()
 
@@ -193,9 +197,9 @@ class _Work:
         ]
 
     def _counted(self) -> Cost:
-        own = self._references
+        own = self._meter.references
         return Cost(
-            read_tokens=self._projector.tokens,
+            read_tokens=self._meter.projector.tokens,
             replies=own.generated if own else 0,
             reply_tokens=own.tokens if own else 0,
         )

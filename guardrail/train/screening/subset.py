@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 
-from guardrail.train.screening.files import Data
+from guardrail.train.screening.data import Data
 from guardrail.train.screening.rows import BadRow, sample
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from guardrail.errors import ConfigError
-from guardrail.train.screening.files import Chunk, Writer
+from guardrail.train.screening.data import Chunk, Writer
 from guardrail.train.screening.results import Screened
 from guardrail.train.screening.store import Stored
 from guardrail.train.screening.thresholds import Thresholds

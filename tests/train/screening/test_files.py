@@ -6,7 +6,8 @@ import pytest
 from screening import rows, write
 
 from guardrail.errors import ConfigError
-from guardrail.train.screening import files
+from guardrail.train.screening import data as chunked
+from guardrail.train.screening import lines
 from guardrail.train.screening.files import open_data
 from guardrail.train.screening.rows import BadRow
 
@@ -37,7 +38,7 @@ def as_saved(folder):
 
 @pytest.mark.parametrize("made", [as_lines, as_parquet, as_saved])
 def test_rows_are_read_in_chunks_and_written_as_they_were(tmp_path, monkeypatch, made):
-    monkeypatch.setattr(files, "CHUNK", 2)
+    monkeypatch.setattr(chunked, "CHUNK", 2)
     data = open_data(made(tmp_path))
     chunks = list(data.chunks())
     assert [list(chunk.numbers) for chunk in chunks] == [[1, 2], [3, 4], [5]]
@@ -52,7 +53,7 @@ def test_rows_are_read_in_chunks_and_written_as_they_were(tmp_path, monkeypatch,
 
 
 def test_blank_lines_count_and_broken_and_endless_ones_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LONGEST_LINE", 100)
+    monkeypatch.setattr(lines, "LONGEST_LINE", 100)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"b": "' + b"x" * 500 + b'"}\n\xff\n{"c": 2}')
     (chunk,) = open_data(path).chunks()

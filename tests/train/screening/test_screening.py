@@ -11,7 +11,8 @@ import pytest
 from screening import TRAITS, plain, rows, screener, subject, vectors, write
 
 from guardrail.errors import ConfigError, VectorError
-from guardrail.train.screening import Screener, files
+from guardrail.train.screening import Screener
+from guardrail.train.screening import data as chunked
 from guardrail.train.screening.screening import REPLIES
 from guardrail.types import Message
 
@@ -89,7 +90,7 @@ BAD = [
 def test_every_bad_row_is_reported_with_its_number_and_counted(tmp_path, model, monkeypatch):
     write(tmp_path / "a.jsonl", BAD)
     for size in (1024, 2):
-        monkeypatch.setattr(files, "CHUNK", size)
+        monkeypatch.setattr(chunked, "CHUNK", size)
         found = screener(tmp_path / str(size), model).screen(tmp_path / "a.jsonl")
         assert found.numbers == [1, 9]
         problems = [(number, kind) for number, kind, _ in found.store.problems()]
@@ -173,10 +174,10 @@ def test_a_subset_estimates_the_mean_and_does_not_depend_on_the_order(tmp_path, 
 def test_after_a_kill_the_same_rows_come_out(tmp_path, monkeypatch, processes):
     """kill -9 in the middle of chunks, and a last run that ends."""
     data = write(tmp_path / "a.jsonl", [*rows(40), "{", rows(1)[0]])
-    monkeypatch.setattr(files, "CHUNK", 8)
+    monkeypatch.setattr(chunked, "CHUNK", 8)
     work = screener(tmp_path / "work", subject(rows=4))
     script = (
-        "import screening\nfrom guardrail.train.screening import files\nfiles.CHUNK = 8\n"
+        "import screening\nfrom guardrail.train.screening import data\ndata.CHUNK = 8\n"
         f"screening.screen_in_a_process({str(work.folder)!r}, {str(data)!r})"
     )
     for replies in (3, 18):
