@@ -54,6 +54,7 @@ class Screened:
     form: Form
     vectors_sha256: str
     subset: int | None = None
+    judge: str | None = None
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -75,6 +76,12 @@ class Screened:
         """How many rows there are of each kind."""
         found = dict(self.store.rows("SELECT kind, count(*) FROM rows GROUP BY kind ORDER BY kind"))
         return Counts(measured=found.pop(None, 0), aside=found)
+
+    @property
+    def unjudged(self) -> int:
+        """How many rows the judge gave no score for any trait; 0 without a judge."""
+        missing = " AND ".join(f"judge{i} IS NULL" for i in range(len(self.traits)))
+        return self.number_of(missing) if self.judge else 0
 
     @property
     def means(self) -> Mapping[str, Estimate | None]:
@@ -129,6 +136,23 @@ class Screened:
         count = self.counts.measured
         met = self.number_of(condition, *values)
         return Estimate(*observed_fpr(met, count)) if count else Estimate(0.0, 0.0, 1.0)
+
+    def extent(self, trait: int) -> tuple[float, float] | None:
+        """The lowest and the highest difference of a trait, None without rows."""
+        column = self.columns(self.form)[trait]
+        ((low, high),) = self.store.rows(
+            f"SELECT min({column}), max({column}) FROM rows WHERE problem IS NULL"
+        )
+        return None if low is None else (low, high)
+
+    def first_problems(self, most: int) -> list[tuple[int, str, str]]:
+        """(number, kind, reason) of the first rows of each kind, kind by kind."""
+        return self.store.rows(
+            "SELECT number, kind, problem FROM (SELECT *, row_number() OVER (PARTITION BY kind "
+            "ORDER BY number) AS place FROM rows WHERE problem IS NOT NULL) WHERE place <= ? "
+            "ORDER BY kind, number",
+            most,
+        )
 
     def by_source(self, most: int = 50) -> list[SourceRow]:
         """The sources with the most rows."""

@@ -99,6 +99,7 @@ class Screener:
             form=self.settings.form,
             vectors_sha256=self.vectors.sha256,
             subset=self.settings.subset,
+            judge=self.judge.judge.name if self.judge else None,
         )
 
     def store(self, data: Data) -> Store:
@@ -123,6 +124,8 @@ class Screener:
         if self.settings.subset is not None:
             wanted = chosen(data, self.settings.subset, self.settings.seed, self.settings.source)
         done, seen, total = store.done, 0, data.rows()
+        if not total:
+            raise ConfigError(f"{data.path}: there are no rows")
         stage = f"{STAGE} {data.path.name}"
         report(stage, 0, total)
         for chunk in data.chunks():
