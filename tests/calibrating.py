@@ -68,7 +68,7 @@ def loaded(folder):
 def calibrate(folder, *more, benign="benign.jsonl"):
     """Run the verb; the exit code."""
     given = ["--model", str(folder / "model"), "--out", str(folder / "calibration.json")]
-    files = ["--benign", str(folder / benign), "--conversations", "3"]
+    files = ["--benign", str(folder / benign), "--conversations", "3", "--max-new-tokens", "8"]
     return run(["calibrate", *given, *files, *more])
 
 

@@ -1,5 +1,6 @@
 """One thread for tiny models: they are launch-bound, and two cores run two things at once."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -13,6 +14,16 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _libraries_stay():
+    """The collector walks over objects of tests, not over the hundred thousands of libraries every time."""
+    import transformers.generation.utils
+
+    assert transformers.generation.utils
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -104,7 +104,11 @@ def _rounds(sides: Sequence[Side], pairs: int, clock: Stopwatch) -> list[list[La
 
 @contextmanager
 def without_collector() -> Generator[None]:
-    """Freezes live objects, so that garbage collection before each round is short; none runs in a round."""
+    """Freezes live objects, so that garbage collection before each round is short; none runs in a round.
+
+    What the program itself has frozen stays so: there is no telling apart what to unfreeze.
+    """
+    theirs = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -112,4 +116,5 @@ def without_collector() -> Generator[None]:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
+        if not theirs:
+            gc.unfreeze()

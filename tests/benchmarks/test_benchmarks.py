@@ -157,7 +157,16 @@ def test_pytest_benchmark_times_pairs_in_alternating_order():
 # --- the GPU suite ------------------------------------------------------------------------------------
 
 CUT = replace(
-    suite.TINY, others=(), prompts=(8,), batches=(), policies=(1,), seconds=suite.TINY.seconds[:1], tokens=3
+    suite.TINY,
+    others=(),
+    base=Point(8, 1, 3),
+    prompts=(16,),
+    batches=(),
+    policies=(1,),
+    many=8,
+    crowd=2,
+    seconds=suite.TINY.seconds[:1],
+    tokens=3,
 )
 
 

@@ -94,12 +94,10 @@ def test_it_covers_every_trait_at_every_layer_and_says_what_it_is_made_of(made, 
 
 
 def test_the_statistics_are_those_of_the_projections_one_prompt_at_a_time(made, subject, vectors, prompts):
+    states = np.concatenate([subject.prompt_states([p.messages]) for p in prompts.calibration])
     for trait, layer in (("evil", 2), ("humor", 4)):
         vector = vectors[trait]
-        alone = [
-            subject.prompt_states([p.messages])[0, layer] @ vector.probe[layer] for p in prompts.calibration
-        ]
-        expected = Benign.of(np.array(alone) + vector.offset[layer])
+        expected = Benign.of(states[:, layer] @ vector.probe[layer] + vector.offset[layer])
         found = made.calibration.probes[trait][layer]
         assert found.n == 200
         assert found.mean == pytest.approx(expected.mean, rel=1e-4)
@@ -425,10 +423,10 @@ def pooled_made(pooled, pooled_prompts):
 
 def test_means_and_sums_are_calibrated_as_they_are_read(pooled, pooled_prompts, pooled_made):
     subject, vectors = pooled
+    read = [subject.read([prompt.messages], POSITIONS) for prompt in pooled_prompts.calibration]
     for trait, layer in (("harm", 2), ("harm", 3), ("theft", 2)):
         probe, found = vectors[trait].probe_at(layer), []
-        for prompt in pooled_prompts.calibration:
-            states = subject.read([prompt.messages], POSITIONS)
+        for states in read:
             if trait == "theft" and np.isnan(states["tool_mean"]).all():
                 continue
             found += probe.projection(Placed(states)).tolist()

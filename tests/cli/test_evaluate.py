@@ -197,10 +197,14 @@ policies:
 
 
 def test_the_report_is_one_file_that_fetches_and_runs_nothing(command, data, tmp_path, capsys):
+    """Whatever the names in the data are."""
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    write(data, [{**row, "style": "<script>alert(1)</script>"} for row in rows])
     report = tmp_path / "report.html"
     assert run([*command, "--data", str(data), "--html", str(report), "--min-auroc", "0.5"]) == 0
     text = report.read_text()
     assert "AUROC" in capsys.readouterr().out
+    assert "&lt;script&gt;alert" in text
     assert text.count("<svg") >= 6
     assert not re.search(r"<(script|link|iframe|img|object)\b|@import|url\(\s*['\"]?http|src\s*=", text)
     links = re.findall(r"href=\"([^\"]*)\"", text)
@@ -210,16 +214,6 @@ def test_the_report_is_one_file_that_fetches_and_runs_nothing(command, data, tmp
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     ids = set(re.findall(r"id=\"([^\"]*)\"", text))
     assert {"detection", "confusion", "monitoring", "evil", "humor"} <= ids
-
-
-def test_names_in_a_report_are_escaped(command, data, tmp_path, capsys):
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
-    write(data, [{**row, "style": "<script>alert(1)</script>"} for row in rows])
-    report = tmp_path / "report.html"
-    assert run([*command, "--data", str(data), "--html", str(report)]) == 0
-    assert "&lt;script&gt;alert" in report.read_text()
-    assert "<script" not in report.read_text()
-    capsys.readouterr()
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,15 @@ from labelled import texts, write_lines
 
 from guardrail.cli import run
 from guardrail.cli.calibrate.benign import read_benign
+from guardrail.extract.fit import validation
 from guardrail.vectors.values import TraitVectors
 
 SOURCES = ("a", "b", "c", "d")
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    monkeypatch.setattr(validation, "RESAMPLES", 20)
 
 
 def line(text, harm, source, **more):

@@ -5,6 +5,7 @@ import json
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -35,15 +36,21 @@ PROMPTS = ["chat", "check", "calibrate", "evaluate", "vectors project"]
 FILES = ["check", "calibrate", "vectors project"]
 
 
+@cache
+def whole():
+    """The command line; building it takes tenths of a second."""
+    return get_command(cli.build())
+
+
 def options_of(verb):
-    command = get_command(cli.build())
+    command = whole()
     for name in verb.split():
         command = command.commands[name]
     return {option for parameter in command.params for option in parameter.opts}
 
 
 def verbs(group=None, before=()):
-    group = group or get_command(cli.build())
+    group = group or whole()
     for name, command in group.commands.items():
         yield " ".join((*before, name))
         if hasattr(command, "commands"):

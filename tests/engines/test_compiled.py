@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("no_grad", "executors")
 
 EXACT = {"do_sample": False, "min_new_tokens": 4, "max_new_tokens": 4}
 STATIC = {**EXACT, "cache_implementation": "static"}
-SPEC = steering("add", (2, 3))
+SPEC = steering("add", (1, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +35,13 @@ def plainly(model):
 
 def test_one_graph_decodes_replies_that_are_allowed_steered_and_followed():
     """What was compiled for an allowed reply looks at nothing: the guard must not run it for the others."""
-    active, kwargs = plan((2,), SPEC), {**batch(2), **compiled()}
-    with engine(layers=3) as (made, bare):
+    active, kwargs = plan((1,), SPEC), {**batch(2), **compiled()}
+    with engine(layers=2) as (made, bare):
         allowed = generate(made, active, Fixed(), **kwargs)
         steered = generate(made, active, Fixed(("steer",), (SPEC,)), **kwargs)
         eager = generate(made, active, Fixed(("steer",), (SPEC,)), **batch(2), **STATIC, disable_compile=True)
         again = generate(made, active, Fixed(), **kwargs)
-        stopping = following({"threshold": ALWAYS})
+        stopping = following({"threshold": ALWAYS, "layer": 2})
         followed = generate(made, stopping, Following(plan=stopping), **kwargs)
         expected = plainly(bare)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
@@ -53,10 +53,10 @@ def test_one_graph_decodes_replies_that_are_allowed_steered_and_followed():
 
 
 def test_a_model_that_the_user_compiled_is_guarded_and_steered():
-    active = plan((2,), SPEC)
-    with engine(layers=3) as (made, _):
+    active = plan((1,), SPEC)
+    with engine(layers=2) as (made, _):
         eager = generate(made, active, Fixed(("steer",), (SPEC,)), **batch(2), **EXACT)
-    with engine(layers=3) as (made, _):
+    with engine(layers=2) as (made, _):
         made.inner.compile(backend="eager")
         allowed = generate(made, active, Fixed(), **batch(2), **EXACT)
         steered = generate(made, active, Fixed(("steer",), (SPEC,)), **batch(2), **EXACT)
@@ -66,7 +66,7 @@ def test_a_model_that_the_user_compiled_is_guarded_and_steered():
 
 def test_a_pass_that_was_not_steered_is_an_error(monkeypatch):
     """A reply that was not steered is never handed out as steered, whatever the reason."""
-    active = plan((2,), SPEC)
+    active = plan((1,), SPEC)
     with engine() as (made, _):
         made.instruments.prepare(active)
         monkeypatch.setattr(made.instruments.decoding, "steer", lambda names, run, visit: run())

@@ -18,7 +18,7 @@ from guardrail.vectors.values import TraitVectors
 PROMPTS = {stop.name: [Message(m["role"], m["content"]) for m in stop.messages] for stop in TOUR}
 SAMPLED = {"temperature": 1.0, "max_new_tokens": 40}
 FILE = {"version": 1, "vectors": "demo", "defaults": {"timeout_ms": 60_000}}
-BENIGN = 64
+BENIGN = 40
 
 
 def replies(guard, name, count, seed=0):
@@ -67,10 +67,10 @@ def guarded(calibrated, *rules):
 def test_malicious_replies_are_stopped_and_benign_ones_are_not(calibrated, statistic):
     monitor = {"statistic": statistic, "every": 1}
     with guarded(calibrated, rule(threshold={"fpr": 0.05}, monitor=monitor)) as guard:
-        malicious = replies(guard, "malicious", 20)
-        fresh = guard.chat_many(benign(2, 20), seed=1, **SAMPLED)
-    assert sum(reply.outcome == "blocked" for reply in malicious) >= 18
-    assert sum(reply.outcome == "blocked" for reply in fresh) <= 4
+        malicious = replies(guard, "malicious", 10)
+        fresh = guard.chat_many(benign(2, 10), seed=1, **SAMPLED)
+    assert sum(reply.outcome == "blocked" for reply in malicious) >= 9
+    assert sum(reply.outcome == "blocked" for reply in fresh) <= 2
     assert all(reply.decision.status == "not_evaluated" for reply in malicious)
 
 
@@ -88,7 +88,7 @@ def test_two_ways_of_reading_a_turn_agree(calibrated):
     conversation = {"statistic": "cusum", "k": 0.0, "h": 1e6}
     drift = {"id": "drift", "trait": "evil", "conversation": conversation, "action": "block"}
     with guarded(calibrated, drift) as guard:
-        for seed in range(3):
+        for seed in range(2):
             reply = guard.chat(PROMPTS["malicious"], seed=seed, conversation=f"c{seed}", **SAMPLED)
             after = [*reply.history, Message("user", "And then?")]
             kept = guard.check(after, conversation=f"c{seed}").decision.scores[0].score

@@ -66,7 +66,7 @@ def test_a_mapping_may_hold_anything(folder, name):
             load(put(data | paths, odd, iter(range(place, -10_000, -1))), FINGERPRINT, PLUGINS)
 
 
-MANY = 8_000
+MANY = 4_000
 """Few enough to be read: larger files are refused for their size."""
 LAUGHS = "x-0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"x-{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)

@@ -210,9 +210,9 @@ class TestCache:
             CachedJudge(Counting(), tmp_path / "c").scores([ASK])
 
     def test_it_survives_kills_at_random_moments(self, tmp_path):
-        """The judge dies ten times; in the end every request has its score and none was lost on the way."""
+        """The judge dies five times; in the end every request has its score and none was lost on the way."""
         rng, counts = np.random.default_rng(0), [0]
-        for _ in range(10):
+        for _ in range(5):
             arguments = [sys.executable, "-c", JUDGING, str(tmp_path / "c")]
             with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
                 process.stdout.readline()
