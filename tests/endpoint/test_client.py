@@ -173,10 +173,10 @@ def test_a_server_that_never_answers():
 
 
 def test_a_server_that_drips():
-    with server(script(Response(delay=0.1, pieces=(b"{",) + (b" ",) * 20))) as (url, _):
+    with server(script(Response(delay=0.1, pieces=(b"{",) + (b" ",) * 60))) as (url, _):
         started = time.monotonic()
         assert "did not finish its answer in time" in str(refused(url, timeout_s=0.3, attempts=1))
-        assert time.monotonic() - started < 1.8
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("url", ["ftp://x/v1", "localhost:8000", "http://", "http://a:b:c"])

@@ -34,7 +34,7 @@ def nothing(event):
 
 def until(holds):
     """Wait for what the manager's thread does after it has told the caller."""
-    end = time.perf_counter() + 5
+    end = time.perf_counter() + 20
     while not holds():
         assert time.perf_counter() < end
         time.sleep(0.001)

@@ -84,12 +84,14 @@ def test_a_scorer_that_hangs_holds_nobody_up(tmp_path, scorer, keys, action, ask
 def test_a_review_that_hangs_costs_one_time_limit_and_then_little(tmp_path, review, keys, action):
     rule = policy(threshold=NEVER, timeout_ms=1000, **keys)
     with guard(tmp_path, rule, options={"plugins": [review]}) as made:
-        start = time.perf_counter()
+        took = []
         for _ in range(4):
+            start = time.perf_counter()
             decision = made.check("Hello").decision
+            took.append(time.perf_counter() - start)
             assert (decision.status, decision.action) == ("error", action)
         assert "review" in decision.error
-        assert time.perf_counter() - start < 3.5
+        assert took[0] >= 1 > min(took[1:])
         assert review.asked == 1
         review.gate.set()
         while made.check("Hello").decision.status != "evaluated":

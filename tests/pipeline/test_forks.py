@@ -152,6 +152,6 @@ def test_a_process_that_was_forked_during_a_write_does_not_keep_the_log(tmp_path
             os._exit(0)
     start = time.monotonic()
     log.append(lambda prev: b"{}")
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 4
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
