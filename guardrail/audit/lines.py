@@ -46,6 +46,7 @@ FIELDS = (
     "ticket_id",
     "reviewer",
     "answered_by",
+    "lifted",
     "text_sha256",
     "error",
 )

@@ -25,6 +25,7 @@ COLUMNS = {
     "conversation": "record.conversation",
     "ended": "record.ended",
     "reviewer": "record.reviewer",
+    "lifted": "record.lifted",
 }
 """Where in its line each column for queries stands."""
 

@@ -140,6 +140,7 @@ class Recorder:
             ticket_id=exchange.ticket_id,
             reviewer=exchange.reviewer,
             answered_by=exchange.answered_by,
+            lifted=exchange.lifted,
             attempts=len(exchange.decisions),
             error=error or decision.error or exchange.error,
         )

@@ -76,6 +76,8 @@ class AuditRecord:
     reviewer: str | None = None
     answered_by: str | None = None
     """Who answered in the model's place: `person`, or `model:NAME`."""
+    lifted: tuple[str, ...] = ()
+    """The policies that a person has lifted for this prompt."""
     attempts: int = 1
     steered_passes: int = 0
     new_tokens: int = 0

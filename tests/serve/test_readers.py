@@ -81,12 +81,13 @@ async def test_the_doors_are_for_keys_that_may_ask(serving, rights):
 async def test_who_comes_back_with_an_approved_ticket_passes_once(client, guard):
     headers = {"x-guardrail-ticket": "[present]", "X-Guardrail-Conversation": "c"}
     refused = (await client.post(LITELLM, json=litellm(PERSON, request_headers=headers))).json()
-    ticket = refused["guardrail"]["ticket_id"]
+    ticket, policy = (refused["guardrail"][name] for name in ("ticket_id", "policy"))
     guard.tickets.resolve(ticket, approve=True, resolver="ann")
     again = litellm(PERSON, request_headers=headers | {"x-guardrail-ticket": ticket})
     answers = [(await client.post(LITELLM, json=again)).json() for _ in range(2)]
     assert [answer["action"] for answer in answers] == ["NONE", "BLOCKED"]
     assert answers[0]["guardrail"]["verdict"] == "pass"
+    assert [answer["guardrail"]["lifted"] for answer in answers] == [[policy], []]
     ticket = answers[1]["guardrail"]["ticket_id"]
     guard.tickets.resolve(ticket, approve=True, resolver="ann")
     passed = await client.post("/request", json=webhook(PERSON), headers={"x-guardrail-ticket": ticket})

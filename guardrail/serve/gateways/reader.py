@@ -28,6 +28,8 @@ class ReaderVerdict(BaseModel):
     policy: str | None
     audit_id: str
     ticket_id: str | None
+    lifted: list[str]
+    """The policies that a person has lifted for this prompt."""
     warnings: list[str]
     error: str | None
 
@@ -44,6 +46,7 @@ class ReaderVerdict(BaseModel):
             policy=decision.policy,
             audit_id=ruling.audit_id,
             ticket_id=ruling.ticket_id,
+            lifted=list(ruling.lifted),
             warnings=list(ruling.decision.warnings),
             error=decision.error,
         )
@@ -59,6 +62,7 @@ class ReaderVerdict(BaseModel):
             "error": self.error,
             "audit_id": self.audit_id,
             "ticket_id": self.ticket_id,
+            "lifted": ", ".join(self.lifted),
         }
         return "; ".join(f"{name}: {value}" for name, value in found.items() if value)
 
