@@ -154,6 +154,21 @@ class ReviewQueue:
             )
             return used.rowcount == 1
 
+    def prune(self, until: str) -> int:
+        """Remove what was resolved before this time (ISO 8601), for good; how many tickets that were.
+
+        A ticket that a webhook still has to get stays.
+        """
+        if not self.path.exists():
+            return 0
+        with self.writing() as database:
+            database.execute("PRAGMA secure_delete = ON")
+            return database.execute(
+                "DELETE FROM tickets WHERE state != 'pending' AND resolved < ? "
+                "AND delivery_state IS NOT 'waiting'",
+                (until,),
+            ).rowcount
+
     def select(self, condition: str, *values: str) -> list[Ticket]:
         """The tickets that meet a condition of SQL."""
         return [_ticket(row) for row in self.read(f"SELECT {COLUMNS} FROM tickets {condition}", *values)]

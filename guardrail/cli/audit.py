@@ -139,18 +139,42 @@ def _described(report: VerifyReport) -> Iterator[str]:
 
 @takes_options
 def prune(
-    log: LogFile,
-    keep: Annotated[str, Option(help="How long records are kept: 90d, 12w, 6m (months), 1y.")],
+    log: Annotated[Path | None, Argument(help="Audit log: JSON Lines or SQLite.")] = None,
+    tickets: Annotated[
+        bool, Option("--tickets", help="Remove from the review queue what was resolved before that time.")
+    ] = False,
+    queue: QueueFile = None,
     *,
+    keep: Annotated[str, Option(help="How long records are kept: 90d, 12w, 6m (months), 1y.")],
     seal: SealOptions,
     output: OutputOptions,
 ) -> None:
-    """Remove old records from an audit log, which can still be verified. Give its key and anchor."""
-    from guardrail.audit import Anchor
-    from guardrail.audit import prune as prune_log
+    """Remove old records from an audit log, which can still be verified, and old tickets.
+
+    Give the log's key and anchor. Tickets that nobody has resolved stay, however old they are.
+    """
     from guardrail.audit.keep import cutoff
 
-    until, key = cutoff(keep, datetime.now(UTC)), seal.key()
+    if log is None and not tickets:
+        raise ConfigError("name an audit log, or give --tickets for the review queue")
+    if queue is not None and not tickets:
+        raise ConfigError("--queue belongs to --tickets")
+    until = cutoff(keep, datetime.now(UTC))
+    if log is not None:
+        _prune_log(log, until, seal, output)
+    if tickets:
+        removed = _queue(queue).prune(until)
+        if output.as_json:
+            print_json({"until": until, "tickets": removed})
+        else:
+            typer.echo(f"pruned: {removed} tickets that were resolved before {until}")
+
+
+def _prune_log(log: Path, until: str, seal: SealOptions, output: OutputOptions) -> None:
+    from guardrail.audit import Anchor
+    from guardrail.audit import prune as prune_log
+
+    key = seal.key()
     anchor = None if seal.anchor is None else Anchor(seal.anchor, log, key=key)
     done = prune_log(log, until, key, anchor)
     if output.as_json:

@@ -223,6 +223,37 @@ def test_another_queue_can_be_named(tmp_path, queue, capsys):
     assert json.loads(capsys.readouterr().out)["state"] == "denied"
 
 
+def test_resolved_tickets_are_pruned_and_others_stay(queue, capsys, tmp_path):
+    for name in ("t-1", "t-2", "t-3"):
+        queue.open(ticket(name))
+    queue.resolve("t-1", True, "ann")
+    queue.resolve("t-2", False, "ann")
+    with queue.writing() as database:
+        database.execute("UPDATE tickets SET resolved = '2020' || substr(resolved, 5) WHERE id != 't-2'")
+        database.execute("UPDATE tickets SET created = '2020' || substr(created, 5)")
+    assert run(["audit", "prune", "--tickets", "--keep", "90d"]) == 0
+    assert "pruned: 1 tickets that were resolved before" in capsys.readouterr().out
+    assert [queue.get(name) is None for name in ("t-1", "t-2", "t-3")] == [True, False, False]
+    assert run(["audit", "prune", "--keep", "90d"]) == 2
+    assert "name an audit log, or give --tickets" in capsys.readouterr().err
+    assert run(["audit", "prune", "log.jsonl", "--queue", "q", "--keep", "90d"]) == 2
+    assert "--queue belongs to --tickets" in capsys.readouterr().err
+    nothing = ["--queue", str(tmp_path / "none.sqlite"), "--json"]
+    assert run(["audit", "prune", "--tickets", "--keep", "90d", *nothing]) == 0
+    assert json.loads(capsys.readouterr().out)["tickets"] == 0
+
+
+def test_a_ticket_that_a_webhook_still_has_to_get_is_not_pruned(queue):
+    queue.open(ticket("t-1"))
+    queue.resolve("t-1", True, "ann")
+    with queue.writing() as database:
+        database.execute("UPDATE tickets SET delivery_state = 'waiting'")
+    assert queue.prune("9999") == 0
+    with queue.writing() as database:
+        database.execute("UPDATE tickets SET delivery_state = 'dead'")
+    assert queue.prune("9999") == 1
+
+
 def test_plugins_list_shows_the_built_ins(capsys):
     assert run(["plugins", "list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
