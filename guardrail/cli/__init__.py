@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from guardrail.cli.console import INTERRUPTED, Interrupted
 from guardrail.errors import DocumentError, GuardrailError, UselessJudge
 
 VERBS = (
@@ -24,8 +25,6 @@ VERBS = (
     *("certify", "vectors", "data", "train", "audit", "plugins", "packs", "keys"),
 )
 """In the order of `guardrail --help`, which puts those with subcommands last."""
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as in shells."""
 
 
 def build(names: Sequence[str] = VERBS) -> typer.Typer:
@@ -85,6 +84,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except GuardrailError as error:
         print(error if _places(error) else f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, UselessJudge) else 2
+    except Interrupted as interrupted:
+        print(interrupted.told, file=sys.stderr)
+        return INTERRUPTED
     except SystemExit as ending:
         return _ended(ending.code if isinstance(ending.code, int) else int(bool(ending.code)))
     except KeyboardInterrupt:

@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as in shells."""
 WIDTH = 140
 """Columns if the output is not a terminal, so that tables in files and pipes do not wrap."""
 NARROW = 100
 """Columns of tables that would grow with the model."""
+
+
+class Interrupted(SystemExit):
+    """Ctrl-C, and what that means for the command. Click, which has words of its own, lets it through."""
+
+    def __init__(self, told: str) -> None:
+        self.told = told
+        super().__init__(INTERRUPTED)
 
 
 @cache

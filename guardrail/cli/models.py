@@ -12,6 +12,7 @@ from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guardrail.cli.console import Interrupted
 from guardrail.cli.options import DEMO, ENGINE, DeviceMap, Dtype, ModelOptions, Quantize
 from guardrail.cli.progress import doing
 from guardrail.errors import ConfigError, ModelError
@@ -179,9 +180,12 @@ def sleep_while_waiting() -> None:
 def loading(model: ModelOptions) -> Generator[None]:
     """Says so, until the verb prints."""
     sleep_while_waiting()
-    with doing(f"loading {model.name} ..."), _uncollected():
-        silence(model)
-        yield
+    try:
+        with doing(f"loading {model.name} ..."), _uncollected():
+            silence(model)
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted while {model.name} was loaded; nothing was done") from None
 
 
 @contextmanager

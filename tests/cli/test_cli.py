@@ -28,6 +28,15 @@ def test_an_interrupted_command_says_so_and_ends_as_shells_do(monkeypatch, capsy
     assert capsys.readouterr().err.startswith("interrupted;")
 
 
+def test_an_interrupt_while_a_model_is_loaded_says_that_nothing_was_done(monkeypatch, capsys):
+    def interrupted(model: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("guardrail.cli.models.load", interrupted)
+    assert cli.run(["check", "Hello."]) == cli.INTERRUPTED
+    assert capsys.readouterr().err.endswith("interrupted while demo was loaded; nothing was done\n")
+
+
 def test_an_interrupt_while_verbs_are_loaded_is_no_traceback(monkeypatch, capsys):
     def interrupted(names: object) -> typer.Typer:
         raise KeyboardInterrupt
