@@ -6,6 +6,7 @@ when a message is sent again, so that a receiver can drop what it has.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -59,18 +60,27 @@ def signed(message_id: str, body: bytes, secret: bytes, timestamp: int) -> Mappi
 
 
 def send(url: str, message_id: str, body: bytes, secret: bytes, timeout_s: float) -> None:
-    """POST a message once. Raises Undelivered for all but a 2xx status; redirects are not followed."""
+    """POST a message once. Raises Undelivered for all but a 2xx status; redirects are not followed.
+
+    Not for threads that run an event loop.
+    """
     headers = signed(message_id, body, secret, int(time.time()))
     try:
-        with (
-            httpx.Client(timeout=timeout_s, follow_redirects=False) as client,
-            client.stream("POST", url, content=body, headers=headers) as response,
-        ):
-            _check(response)
-    except httpx.TimeoutException as error:
+        asyncio.run(_posted(url, body, headers, timeout_s))
+    except (TimeoutError, httpx.TimeoutException) as error:
         raise Undelivered(f"did not answer within {timeout_s:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise Undelivered(f"cannot be reached: {str(error) or type(error).__name__}") from error
+
+
+async def _posted(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> None:
+    # httpx bounds each read, and a receiver that trickles bytes would hold the thread for ever
+    async with (
+        asyncio.timeout(timeout_s),
+        httpx.AsyncClient(timeout=timeout_s, follow_redirects=False) as client,
+        client.stream("POST", url, content=body, headers=headers) as response,
+    ):
+        _check(response)
 
 
 def _check(response: httpx.Response) -> None:

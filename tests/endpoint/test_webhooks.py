@@ -4,7 +4,9 @@ import base64
 import hashlib
 import hmac
 import socket
+import threading
 import time
+from contextlib import suppress
 
 import pytest
 from endpoints import Response, failed, script, server
@@ -73,3 +75,23 @@ def test_nobody_there():
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(Undelivered, match="cannot be reached"):
             send(url, "t-1", b"{}", SECRET, 5.0)
+
+
+def test_a_receiver_that_drips_is_given_up_at_the_time_limit():
+    """Each byte comes in time, but the head of the answer never ends."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip():
+            receiver, _ = listening.accept()
+            with receiver, suppress(OSError):
+                for byte in b"HTTP/1.1 204 No Content\r\nx: " + b"y" * 200:
+                    receiver.send(bytes([byte]))
+                    time.sleep(0.05)
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        start = time.monotonic()
+        with pytest.raises(Undelivered, match=r"did not answer within 0.3 s"):
+            send(f"http://127.0.0.1:{listening.getsockname()[1]}", "t-1", b"{}", SECRET, 0.3)
+        assert time.monotonic() - start < 5
+        dripping.join()
