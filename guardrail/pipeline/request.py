@@ -58,38 +58,52 @@ def request(
     Content that is not text makes the request `unreadable`, and so does a reply that has begun: policies say
     what happens then. The prompt of a `generate` may be blank, because its structure is unknown.
     """
-    raw_prompt = messages if isinstance(messages, RawPrompt) else None
-    if isinstance(messages, RawPrompt):
+    raw = messages if isinstance(messages, RawPrompt) else None
+    if raw is not None and kind != "check":
         # nothing can be rephrased, as in `generate`
-        kind, messages = "check" if kind == "check" else "generate", [Message("user", messages.text)]
-    if not isinstance(messages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise PromptError(f"messages are a text or a list of turns, not {type(messages).__name__}")
-    raw = [Message("user", messages)] if isinstance(messages, str) else list(messages)
-    if not raw:
+        kind = "generate"
+    turns, reasons = _read(messages, whole=kind == "generate" or raw is not None)
+    return Request(
+        kind=kind,
+        messages=turns,
+        facts=_facts(turns, tags, conversation),
+        tools=checked_tools(tools),
+        unreadable="; ".join(dict.fromkeys(reasons)) or None,
+        named=bool(conversation),
+        raw=raw,
+        client=_given(client, "a client's name"),
+        ticket=_given(ticket, "a ticket's id"),
+    )
+
+
+def _read(
+    messages: Sequence[MessageLike] | str | RawPrompt, whole: bool
+) -> tuple[tuple[Message, ...], list[str]]:
+    """The turns, and what in them cannot be read. `whole`: one is the whole prompt, and may be blank."""
+    parsed = [_numbered(item, number) for number, item in enumerate(_listed(messages))]
+    if not parsed:
         raise PromptError("there are no messages", "messages")
-    parsed = [_numbered(item, number) for number, item in enumerate(raw)]
     turns = tuple(turn for turn, _ in parsed)
     reasons = [reason for _, reason in parsed if reason]
-    if kind != "generate" and raw_prompt is None and not reasons:
+    if not whole and not reasons:
         _check_last(turns[-1], f"messages[{len(turns) - 1}]")
-    if turns[-1].role == "assistant":
-        reasons.append(BEGUN)
-    facts = Facts(
+    return turns, [*reasons, *([BEGUN] if turns[-1].role == "assistant" else [])]
+
+
+def _listed(messages: Sequence[MessageLike] | str | RawPrompt) -> list[MessageLike]:
+    if isinstance(messages, str | RawPrompt):
+        return [Message("user", messages if isinstance(messages, str) else messages.text)]
+    if not isinstance(messages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PromptError(f"messages are a text or a list of turns, not {type(messages).__name__}")
+    return list(messages)
+
+
+def _facts(turns: Sequence[Message], tags: Iterable[str] | str, conversation: str | None) -> Facts:
+    return Facts(
         tags=tags_of(tags),
         user_turns=sum(turn.role == "user" for turn in turns),
         last_role=turns[-1].role,
         conversation=_given(conversation, "a conversation's id") or _conversation(turns),
-    )
-    return Request(
-        kind=kind,
-        messages=turns,
-        facts=facts,
-        tools=checked_tools(tools),
-        unreadable="; ".join(dict.fromkeys(reasons)) or None,
-        named=bool(conversation),
-        raw=raw_prompt,
-        client=_given(client, "a client's name"),
-        ticket=_given(ticket, "a ticket's id"),
     )
 
 
