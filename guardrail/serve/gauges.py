@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
-    """`inside` of `room` requests are in the server; `rejected` were turned away because it was full."""
+    """`inside` of `room` requests are in the server; `rejected` were turned away because it was full.
+
+    `keys_failing`: whether the file of API keys is wrong, so that older ones are in force.
+    """
 
     ready: bool
+    keys_failing: bool
     inside: int
     room: int
     rejected: int
@@ -153,6 +157,11 @@ def _deliveries(queue: ReviewQueue) -> Iterator[Metric]:
 
 def _server(state: ServerState) -> Iterator[Metric]:
     yield GaugeMetricFamily("guardrail_ready", "1 if the server is ready; see /readyz.", value=state.ready)
+    yield GaugeMetricFamily(
+        "guardrail_keys_failing",
+        "1 if the latest reload of API keys failed, so that older ones are in force.",
+        value=state.keys_failing,
+    )
     yield GaugeMetricFamily("guardrail_server_requests", "Requests in the server.", value=state.inside)
     yield GaugeMetricFamily(
         "guardrail_server_capacity", "How many requests may be in the server.", value=state.room

@@ -38,6 +38,7 @@ def router(service: Service) -> APIRouter:
 def _state(service: Service) -> ServerState:
     delivery = service.delivery
     return ServerState(
+        keys_failing=service.keys.error is not None,
         ready=ready(service).ready,
         inside=delivery.inside,
         room=delivery.room,

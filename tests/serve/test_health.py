@@ -9,6 +9,7 @@ import torch
 from serving import asking, chat
 from tiny import NEVER, guard, policies, policy, rewatch
 
+from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve import health, warm_up
 from guardrail.serve.app import create_app
@@ -216,3 +217,10 @@ async def test_policies_that_fail_open_and_failed_reloads_are_shown(tmp_path):
             path.write_text("version: [")
             assert not opened.reload()
             assert (await until(http, 200))["reload_failing"] is True
+
+
+@pytest.mark.parametrize(("error", "failing"), [(None, 0), (ConfigError("no keys"), 1)])
+async def test_the_page_of_metrics_says_that_the_file_of_keys_is_wrong(made, error, failing):
+    async with server(made) as (http, service):
+        service.keys.error = error
+        assert f"guardrail_keys_failing {failing}.0" in (await http.get("/metrics")).text
