@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
@@ -37,7 +36,7 @@ class AsyncRequests:
         """`stream`, without blocking the event loop. Cancelling the task ends the generation."""
         stream = self.stream(messages, **options)
         try:
-            while (piece := await asyncio.to_thread(next, stream, None)) is not None:
+            while (piece := await in_thread(next, stream, None)) is not None:
                 yield piece
         finally:
             stream.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
+
+from guardrail.files.forks import freed, renewed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +27,8 @@ class Cancellation:
         self.cancelled = False
         self.ticket_id: str | None = None
         """The ticket that the request waits for, or did when its caller left."""
+        self.audit_id: str | None = None
+        """The audit record of the request, if it is a single one and has a record."""
         self._told: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -58,13 +62,41 @@ def current() -> Cancellation:
     return _current.get(None) or Cancellation()
 
 
+class Threads:
+    """Threads of asynchronous calls. A request may wait for a person for hours, and asyncio has few threads.
+
+    As many at once as one guard lets wait for the model: more calls wait for a thread, and are not refused.
+    """
+
+    COUNT = 256
+
+    def __init__(self) -> None:
+        self._made: Executor | None = None
+        self._lock = freed(threading.Lock())
+        renewed(self)
+
+    @property
+    def executor(self) -> Executor:
+        """Made with the first call."""
+        with self._lock:
+            self._made = self._made or ThreadPoolExecutor(self.COUNT, "guardrail-async")
+            return self._made
+
+    def forked(self) -> None:
+        """The threads are the parent's."""
+        self._made = None
+
+
+_threads = Threads()
+
+
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `asyncio.to_thread`; a task that is cancelled while it waits cancels the requests inside."""
-    return await on(None, partial(function, *args, **kwargs))
+    return await on(_threads.executor, partial(function, *args, **kwargs))
 
 
-async def on(threads: Executor | None, work: Callable[[], T], cancellation: Cancellation | None = None) -> T:
-    """As `in_thread`, on threads of the caller's own; None for those of the event loop."""
+async def on(threads: Executor, work: Callable[[], T], cancellation: Cancellation | None = None) -> T:
+    """As `in_thread`, on threads of the caller's own."""
     context, cancellation = copy_context(), cancellation or Cancellation()
     context.run(_current.set, cancellation)
     try:

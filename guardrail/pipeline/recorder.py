@@ -96,6 +96,8 @@ class Recorder:
     @contextmanager
     def closing(self, batch: Sequence[Exchange]) -> Generator[None]:
         """Close the records of a batch if what happens inside fails, or if its caller leaves."""
+        if len(batch) == 1:
+            batch[0].cancellation.audit_id = batch[0].id
         try:
             yield
         except BaseException as error:
@@ -112,6 +114,7 @@ class Recorder:
         try:
             self.ended(exchange, "cancelled" if left else "error", None if left else error)
         except AuditError as failure:
+            exchange.cancellation.audit_id = None
             # the caller gets its own error; nothing is handed out either way
             log.warning("the end of a request was not recorded: %s", failure)
 

@@ -56,6 +56,11 @@ class ReplyStream(Iterator[Piece]):
         return self._exchange.id
 
     @property
+    def recorded_as(self) -> str | None:
+        """The id of the audit record, if there is one yet or will be one."""
+        return self._exchange.cancellation.audit_id
+
+    @property
     def decisions(self) -> tuple[Decision, ...]:
         """The decisions on the prompt so far; more than one if it was rephrased. Waits for nothing."""
         return tuple(self._exchange.decisions)

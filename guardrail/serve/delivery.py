@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
-from guardrail.errors import GuardClosed, QueueFull
+from guardrail.errors import GuardClosed, PromptError, QueueFull
 from guardrail.pipeline.cancellation import Cancellation, on
 from guardrail.pipeline.tickets import MAX_WAITING
-from guardrail.serve.errors import SERVER, ApiError
+from guardrail.serve.errors import SERVER, ApiError, recorded
 from guardrail.serve.verdict import Verdict
 from guardrail.types import Piece, Reply
 
@@ -54,9 +54,9 @@ class Delivery:
         self._end = inf
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of a call that blocks. Raises what it raises, QueueFull, GuardClosed and ApiError."""
+        """The result of a call that blocks. Raises PromptError, and ApiError for all else that it raises."""
         cancellation = Cancellation()
-        with self._place():
+        with self._place(), _named(lambda: cancellation.audit_id):
             async with self.until(self._deadline(), lambda: cancellation.ticket_id):
                 return await on(self._pool, work, cancellation)
 
@@ -67,7 +67,8 @@ class Delivery:
             pieces = Pieces(self, replies, self._deadline())
             self._pool.submit(copy_context().run, pieces.pump)
             try:
-                await pieces.begin()
+                with _named(lambda: replies.recorded_as):
+                    await pieces.begin()
                 yield pieces
             finally:
                 replies.close()
@@ -133,6 +134,17 @@ class Delivery:
         )
         headers, field = {"x-guardrail-ticket-id": ticket_id}, WaitedFor(ticket_id=ticket_id)
         return ApiError(504, text, type=SERVER, code="deadline_exceeded", headers=headers, guardrail=field)
+
+
+@contextmanager
+def _named(audit_id: Callable[[], str | None]) -> Generator[None]:
+    """Errors say which audit record is theirs. What is wrong with a prompt, routes say themselves."""
+    try:
+        yield
+    except PromptError:
+        raise
+    except Exception as error:
+        raise recorded(error, audit_id()) from error
 
 
 class Pieces(AsyncIterator[Piece]):

@@ -52,6 +52,11 @@ _KINDS: Mapping[str, tuple[str, str]] = {
 }
 
 
+AUDIT_ID = "x-guardrail-audit-id"
+PROMPTS = ("messages", "input", "instructions")
+"""What callers call the parts of a prompt."""
+
+
 class ApiError(HTTPException):
     """An answer that is an error, with the body of OpenAI's: `{"error": {message, type, param, code}}`."""
 
@@ -83,6 +88,14 @@ class ApiError(HTTPException):
         return JSONResponse(self.body, self.status_code, self.headers)
 
 
+def recorded(error: Exception, audit_id: str | None) -> ApiError:
+    """The error that a client gets for a request with this audit record."""
+    shown = explained(error)
+    if audit_id is not None:
+        shown.headers = {**(shown.headers or {}), AUDIT_ID: audit_id}
+    return shown
+
+
 def explained(error: Exception) -> ApiError:
     """The error that a client gets for any exception. One that nobody expected says nothing of the cause."""
     if isinstance(error, ApiError):
@@ -92,7 +105,7 @@ def explained(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, PromptError) and error.param is not None:
-        code = "invalid_prompt" if error.param.startswith("messages") else "invalid_value"
+        code = "invalid_prompt" if error.param.startswith(PROMPTS) else "invalid_value"
         return ApiError(400, str(error), code=code, param=error.param)
     for kind, (status, type, code) in _STATUS.items():
         if isinstance(error, kind):

@@ -1,5 +1,7 @@
 """Tickets of a guard: time limits of sinks, people who let requests wait, and what their decisions change."""
 
+import asyncio
+import os
 import threading
 import time
 
@@ -183,8 +185,9 @@ def test_an_approved_prompt_is_answered_once_by_the_model(tmp_path, queue):
         assert (stream.reply.outcome, stream.reply.new_tokens) == ("answered", 4)
         assert "test: lifted after escalate" in stream.reply.decision.warnings
         assert made.chat(HELLO, client="app", ticket=held.ticket_id).text == HOLDING
-    outcomes = [(record.outcome, record.reviewer) for record in read(log)]
-    assert outcomes == [("escalated", None)] * 4 + [("answered", "ann"), ("escalated", None)]
+    outcomes = [(record.outcome, record.reviewer, record.lifted) for record in read(log)]
+    held = ("escalated", None, ())
+    assert outcomes == [held] * 4 + [("answered", "ann", ("test",)), held]
 
 
 def test_an_approval_lifts_no_other_policy(tmp_path, queue):
@@ -216,3 +219,22 @@ def test_a_closed_guard_says_so(tmp_path, queue):
         made.close()
         with pytest.raises(EscalationError, match="the guard is closed"):
             made.tickets.get("t-1")
+
+
+def test_tasks_that_wait_for_a_person_leave_threads_to_others(tmp_path, queue):
+    """To other tasks of the guard, and to all else that the program does in threads of asyncio."""
+    few = min(32, (os.cpu_count() or 1) + 4)
+
+    async def ask(made):
+        waits = [asyncio.create_task(made.achat(HELLO, tags=["ask"])) for _ in range(few + 2)]
+        while made.tickets.waiting < len(waits):
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            assert await asyncio.to_thread(lambda: 1) == 1
+            assert (await made.achat(HELLO, **GREEDY)).outcome == "answered"
+            assert [piece async for piece in made.astream(HELLO, **GREEDY)]
+        made.tickets.end_waits()
+        return await asyncio.gather(*waits)
+
+    with guard(tmp_path, escalates({"tags": ["ask"]}, wait_s=600)) as made:
+        assert {reply.outcome for reply in asyncio.run(ask(made))} == {"blocked"}

@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import httpx
 import pytest
-from serving import HARMLESS, chat, events
+from serving import chat, events
 
+from guardrail.errors import EvaluationError
 from guardrail.pipeline.warm_up import PREFIX as WARM_UP
 from guardrail.serve.app import create_app
 from guardrail.serve.settings import ServerSettings
@@ -97,6 +98,8 @@ def test_a_request_past_its_deadline_gets_an_error(running, slow, records):
     server, count = running(deadline_s=1.2), len(records.ended)
     plain = httpx.post(server.url + PATH, json=LONG)
     assert (plain.status_code, plain.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert server.settled()
+    assert plain.headers["x-guardrail-audit-id"] in [record.id for record in records.ended]
     stream = httpx.post(server.url + PATH, json=LONG | {"stream": True})
     # on a busy machine the deadline may come before the first word
     *_, last = map(json.loads, events(stream.text) if stream.status_code == 200 else [stream.text])
@@ -166,8 +169,9 @@ def test_a_second_signal_ends_the_server_with_one_line(running, slow, caplog, mo
 
 
 async def test_the_event_loop_goes_on_while_the_model_works(client, slow):
-    asked = asyncio.create_task(client.post(PATH, json=chat(HARMLESS)))
-    await asyncio.sleep(0.1)
+    asked = asyncio.create_task(client.post(PATH, json=LONG))
+    while not slow:
+        await asyncio.sleep(0.01)
     assert (await client.get("/v1/models")).status_code == 200
     assert not asked.done()
     assert (await asked).status_code == 200
@@ -182,6 +186,28 @@ async def test_without_an_audit_record_nothing_is_answered(client, records, monk
     response = await client.post(PATH, json=chat(stream=stream))
     assert (response.status_code, response.json()["error"]["code"]) == (500, "guardrail_error")
     assert response.json()["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_names_the_record_if_there_is_one(client, guard, records, monkeypatch, stream):
+    def broken(*arguments):
+        raise EvaluationError("nothing was generated")
+
+    monkeypatch.setattr(guard._driver, "decide", broken)
+    response = await client.post(PATH, json=chat(stream=stream))
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "not_evaluated")
+    assert (records.ended[-1].id, records.ended[-1].outcome) == (
+        response.headers["x-guardrail-audit-id"],
+        "error",
+    )
+
+    def full(record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "finished", full)
+    response = await client.post(PATH, json=chat(stream=stream))
+    assert response.status_code == 500
+    assert "x-guardrail-audit-id" not in response.headers
 
 
 @pytest.mark.parametrize("stream", [False, True])

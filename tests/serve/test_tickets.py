@@ -299,6 +299,7 @@ async def test_a_deadline_that_ends_a_wait_names_the_ticket(guard, sinks, stream
         error = late.json()["error"]
         assert (error["code"], error["guardrail"]["ticket_id"]) == ("deadline_exceeded", waiting.id)
         assert "no person decided" in error["message"]
+        assert late.headers["x-guardrail-audit-id"]
         await resolve(ann, waiting.id, "approve")
         again = await app.post(PATH, json=HELLO, headers={**WAITING, "x-guardrail-ticket": waiting.id})
     assert (again.status_code, again.headers["x-guardrail-lifted"]) == (200, "wait")

@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
 
+from guardrail.errors import PromptError
 from guardrail.serve.errors import ApiError
 from guardrail.serve.turns import TEXTS, check_turn
 
 
-def messages(given: str | Sequence[Mapping[str, Any]], instructions: str | None) -> list[dict[str, Any]]:
-    """Messages as in chats. Raises ApiError for items that this server cannot read."""
-    found: list[dict[str, Any]] = []
-    if instructions:
-        found.append({"role": "system", "content": instructions})
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    for number, item in enumerate(items):
-        _add(found, item, f"input[{number}]")
-    return found
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Messages as in chats, and what the caller calls each of them: `instructions`, `input[0]`."""
+
+    turns: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    places: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, given: str | Sequence[Mapping[str, Any]], instructions: str | None) -> Self:
+        """Raises ApiError for items that this server cannot read."""
+        found = cls()
+        if instructions:
+            found._add({"type": "message", "role": "system", "content": instructions}, "instructions")
+        if isinstance(given, str):
+            found._add({"type": "message", "role": "user", "content": given}, "input")
+            return found
+        for number, item in enumerate(given):
+            found._add(item, f"input[{number}]")
+        return found
+
+    def _add(self, item: Mapping[str, Any], place: str) -> None:
+        _add(self.turns, item, place)
+        # a call belongs to the turn before it
+        self.places.extend([place] * (len(self.turns) - len(self.places)))
+
+    @contextmanager
+    def named(self) -> Generator[None]:
+        """What is wrong with a message is called what the caller calls it."""
+        try:
+            yield
+        except PromptError as error:
+            raise PromptError(str(error), error.param and self._place(error.param)) from None
+
+    def _place(self, param: str) -> str:
+        found = re.fullmatch(r"messages(?:\[(\d+)\])?(.*)", param)
+        if found is None:
+            return param
+        number, rest = found.groups()
+        return (self.places[int(number)] if number else "input") + rest
 
 
 def _add(found: list[dict[str, Any]], item: Mapping[str, Any], where: str) -> None:

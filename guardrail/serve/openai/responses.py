@@ -17,7 +17,7 @@ from guardrail.serve.errors import explained
 from guardrail.serve.openai.events import EventStream
 from guardrail.serve.openai.logprobs import Logprob
 from guardrail.serve.openai.response_events import ResponseEvents
-from guardrail.serve.openai.response_input import messages
+from guardrail.serve.openai.response_input import Input
 from guardrail.serve.openai.response_shapes import (
     CallItem,
     Failure,
@@ -42,15 +42,16 @@ class _Responding:
 
     service: Service
     body: ResponseBody
-    turns: list[dict[str, Any]]
+    input: Input
     options: Mapping[str, Any]
     whole: bool
     created: int = field(default_factory=lambda: int(time.time()))
 
     async def answer(self) -> Response:
         """The whole response."""
-        ask = partial(self.service.guard.chat, self.turns, **self.options)
-        reply = await self.service.delivery.run(ask)
+        ask = partial(self.service.guard.chat, self.input.turns, **self.options)
+        with self.input.named():
+            reply = await self.service.delivery.run(ask)
         verdict = Verdict.of(reply)
         self.service.check_blocked(reply, verdict)
         response = self._ended(reply, verdict, _items(reply, verdict), cut=False)
@@ -59,8 +60,9 @@ class _Responding:
     async def stream(self) -> Response:
         """The response in events. The decision is made before the first of them."""
         async with AsyncExitStack() as stack:
-            replies = self.service.guard.stream(self.turns, **self.options)
-            pieces = await stack.enter_async_context(self.service.delivery.stream(replies))
+            with self.input.named():
+                replies = self.service.guard.stream(self.input.turns, **self.options)
+                pieces = await stack.enter_async_context(self.service.delivery.stream(replies))
             if (reply := pieces.refused) is not None:
                 self.service.check_blocked(reply, pieces.verdict)
             events = self._events(pieces)
@@ -158,7 +160,7 @@ def _understood(service: Service, body: ResponseBody, request: Request) -> _Resp
     service.check_model(body.model)
     body.check()
     service.check_messages(1 if isinstance(body.input, str) else len(body.input), "input")
-    turns = messages(body.input, body.instructions)
+    given = Input.of(body.input, body.instructions)
     options: dict[str, Any] = body.chosen("temperature", "top_p")
     if body.logprobs:
         options |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
@@ -166,7 +168,7 @@ def _understood(service: Service, body: ResponseBody, request: Request) -> _Resp
         options["tools"] = tools
     options["max_new_tokens"] = service.reply_tokens(body.chosen("max_output_tokens"))
     about = service.about(request, body.metadata)
-    return _Responding(service, body, turns, {**about, **options}, wants_decision(request, body.guardrail))
+    return _Responding(service, body, given, {**about, **options}, wants_decision(request, body.guardrail))
 
 
 def _items(reply: Reply, verdict: Verdict) -> list[Item]:
