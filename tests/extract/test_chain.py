@@ -71,7 +71,7 @@ def made(tmp_path_factory):
             "openai:m",
             *endpoint,
         ]
-        small = ["--samples", "1", "--max-new-tokens", "24", "--work", str(folder / "work")]
+        small = ["--samples", "1", "--max-new-tokens", "40", "--work", str(folder / "work")]
         assert run([*extract, *small, "--out", str(folder / "v.safetensors")]) == 0
         judged = len(seen.bodies) - authored
         assert run([*extract, *small, "--out", str(folder / "again.safetensors")]) == 0
