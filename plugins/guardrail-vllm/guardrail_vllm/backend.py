@@ -29,7 +29,10 @@ QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_USE_
 
 
 class Backend:
-    """Starts vLLM. Raises ModelError, with the reason, for what cannot be loaded or guarded."""
+    """Runs vLLM from the first plan on. Raises ModelError, with the reason, for what cannot be guarded.
+
+    Before that it has the configuration alone: policies that do not fit are refused before a model is loaded.
+    """
 
     def __init__(self, model: VllmModel) -> None:
         for name, value in QUIET.items():
@@ -41,11 +44,21 @@ class Backend:
         self._starting = threading.Lock()
         self._names: dict[int, tuple[weakref.ref[Plan], str]] = {}
         self._sent: dict[str, bytes] = {}
+        self.llm: Any = None
         try:
-            self._start()
+            self.config = self._configured()
         except BaseException:
             self._end_loop()
             raise
+
+    def _configured(self) -> Any:
+        arguments = self._model.engine_arguments()
+        try:
+            config = arguments.create_engine_config()
+        except Exception as error:
+            raise ModelError(f"vLLM refuses {self._model.name}: {error}") from error
+        check(config)
+        return config
 
     def _start(self) -> None:
         self.llm, self.verdicts = self.wait(self._started(), None)
@@ -55,24 +68,15 @@ class Backend:
         from vllm.v1.executor import Executor
 
         try:
-            config = self._model.engine_arguments().create_engine_config()
-            check(config)
-            llm = AsyncLLM(config, Executor.get_class(config), log_stats=False, log_requests=False)
-        except ModelError:
-            raise
+            llm = AsyncLLM(self.config, Executor.get_class(self.config), log_stats=False, log_requests=False)
         except Exception as error:
             raise ModelError(f"vLLM cannot start {self._model.name}: {error}") from error
-        return llm, Verdicts(elsewhere(config))
-
-    @property
-    def config(self) -> Any:
-        """vLLM's configuration."""
-        return self.llm.vllm_config
+        return llm, Verdicts(elsewhere(self.config))
 
     @property
     def dead(self) -> bool:
         """Whether vLLM has died."""
-        return bool(self.llm.errored)
+        return self.llm is not None and bool(self.llm.errored)
 
     def revive(self) -> None:
         """Start vLLM again if it has died, with the plans that it knew. Raises EvaluationError."""
@@ -108,6 +112,9 @@ class Backend:
         found = self._names.get(id(plan))
         if found is not None and found[0]() is plan:
             return found[1]
+        with self._starting:
+            if self.llm is None:
+                self._start()
         data = packed(plan)
         name = hashlib.sha256(data).hexdigest()[:32]
         if name not in self._sent:
@@ -133,8 +140,9 @@ class Backend:
     # --- the end --------------------------------------------------------------------------------------
 
     async def _shut_down(self) -> None:
-        self.llm.shutdown()
-        self.verdicts.close()
+        if self.llm is not None:
+            self.llm.shutdown()
+            self.verdicts.close()
 
     def close(self) -> None:
         """End vLLM and its processes."""

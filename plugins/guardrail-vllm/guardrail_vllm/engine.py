@@ -206,7 +206,6 @@ class VllmEngine:
             group=f"{call.name}-{row}" if sampling.n > 1 else None,
             check=checks,
             turn=watch.turn,
-            to=self._backend.verdicts.address,
         )
         parameters = self._defaults.parameters(sampling, self.max_tokens - len(ids), number, pieces)
         return Item(row, ids, parameters, asked, call.told, bool(plan.reply_probes) and watch.anything)

@@ -68,7 +68,8 @@ class Item:
 
     async def _run(self, backend: Backend, plan: str) -> None:
         try:
-            attempt = Attempt(backend.verdicts, partial(self._generate, backend), self._arguments(plan))
+            arguments = self._arguments(plan, backend.verdicts.address)
+            attempt = Attempt(backend.verdicts, partial(self._generate, backend), arguments)
             attempt.word.begun.add_done_callback(self._begin)
             try:
                 await self._follow(attempt)
@@ -80,8 +81,8 @@ class Item:
             self.over = True
             self._told(self)
 
-    def _arguments(self, plan: str) -> Callable[[str], dict[str, Any]]:
-        return lambda key: replace(self.asked, key=key).arguments(plan)
+    def _arguments(self, plan: str, to: str) -> Callable[[str], dict[str, Any]]:
+        return lambda key: replace(self.asked, key=key, to=to).arguments(plan)
 
     def _generate(self, backend: Backend, key: str, extra: dict[str, Any]) -> Any:
         parameters = self._parameters.clone()

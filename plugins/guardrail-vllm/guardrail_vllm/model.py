@@ -11,12 +11,12 @@ from typing import Any
 from guardrail.engines.transformers import gguf
 from guardrail.engines.transformers.pretrained import SHARED, model_path
 from guardrail.errors import ModelError
+from guardrail_vllm.worker.checks import SCHEDULER
 
 SETTINGS = "GUARDRAIL_VLLM"
 """The environment variable with more arguments of vLLM, as JSON: for the command line."""
 EXTENSION = "guardrail_vllm.worker.GuardExtension"
 LOGITS = "guardrail_vllm.worker:GuardLogits"
-SCHEDULER = "guardrail_vllm.scheduler.guard_scheduler"
 OWN: Mapping[str, Any] = {
     "worker_extension_cls": EXTENSION,
     "scheduler_cls": SCHEDULER,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from guardrail.errors import ModelError
 from guardrail.policy.plan import Plan
 from guardrail.types import Facts
-from guardrail_vllm.plans import plain, read, unpacked
+from guardrail_vllm.plans import plain, read
 
 NAME = "guardrail"
 """The key of a request's `extra_args`, and of vLLM's `additional_config`."""
@@ -38,8 +38,12 @@ class Asked:
         flags = {"check": self.check, "turn": self.turn, "forced": self.forced and list(self.forced)}
         if self.forced == ():
             flags["forced"] = []
-        steers = any(rule.steering for rule in (*self.plan.rules, *self.plan.reply_rules))
-        return {NAME: {**told, **flags, "steers": steers}}
+        return {NAME: {**told, **flags, "steers": may_steer(self.plan)}}
+
+
+def may_steer(plan: Plan) -> bool:
+    """Whether a policy may steer a prompt or a reply."""
+    return any(rule.steering for rule in (*plan.rules, *plan.reply_rules))
 
 
 class Source(Protocol):
@@ -55,11 +59,6 @@ class SentPlans:
 
     def __init__(self) -> None:
         self.plans: dict[str, Plan] = {}
-
-    def add(self, name: str, data: bytes) -> Plan:
-        """A plan that requests may name from now on."""
-        self.plans[name] = plan = unpacked(data)
-        return plan
 
     def keep(self, names: list[str]) -> None:
         """Forget all others."""

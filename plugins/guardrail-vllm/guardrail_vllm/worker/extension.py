@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from guardrail_vllm.plans import unpacked
 from guardrail_vllm.worker.asked import SentPlans
+from guardrail_vllm.worker.checks import check_plan
 from guardrail_vllm.worker.guard import WorkerGuard
 from guardrail_vllm.worker.installation import GUARDS, prepare
 
@@ -25,10 +27,13 @@ class GuardExtension:
         return GUARDS[self.vllm_config.instance_id]
 
     def guardrail_plan(self, name: str, data: bytes) -> None:
-        """Take a plan, which requests may name from now on."""
+        """Take a plan, which requests may name from now on. Raises ModelError for one that would leak."""
         guard = self.guardrail()
         assert isinstance(guard.source, SentPlans)
-        guard.tensors(guard.source.add(name, data))
+        plan = unpacked(data)
+        check_plan(self.vllm_config, plan)
+        guard.source.plans[name] = plan
+        guard.tensors(plan)
 
     def guardrail_keep(self, names: list[str]) -> None:
         """Forget all plans but these, and those of requests under way."""
@@ -38,7 +43,9 @@ class GuardExtension:
         guard.keep(list(guard.source.plans.values()))
 
     def guardrail_counts(self) -> dict[str, int]:
-        """How many requests and plans the worker knows, and how many passes it has guarded."""
+        """Requests and plans that the worker knows, passes that it has guarded, and prompts in them that
+        were decided before and are computed again after a preemption."""
         guard = self.guardrail()
         plans = len(guard.source.plans) if isinstance(guard.source, SentPlans) else 1
-        return {"requests": len(guard.requests), "plans": plans, "passes": guard.passes}
+        known = {"requests": len(guard.requests), "plans": plans}
+        return known | {"passes": guard.passes, "repeated": guard.repeated}

@@ -52,7 +52,8 @@ class WorkerGuard:
         self.requests: dict[str, Watched] = {}
         self.verdicts: dict[str, Decision] = {}
         """By group, while a request of the group is there."""
-        self.passes = 0
+        self.passes = self.repeated = 0
+        """Passes, and rows in them whose prompt was decided before and is computed again."""
         self._tensors: dict[int, PlanTensors] = {}
         self._step: Step | None = None
         self._layout: Layout | None = None
@@ -67,6 +68,7 @@ class WorkerGuard:
         for i, name in enumerate(layout.names):
             request = self.requests.get(name) or self._taken_in(name)
             decided = request.decision is not None or request.error is not None
+            self.repeated += bool(decided and layout.firsts[i] < layout.lengths[i])
             if ending[i] and not decided:
                 asked.append(_row(request, layout, i))
             elif decided and (request.steered or request.monitor is not None):
