@@ -17,7 +17,7 @@ from guardrail.errors import EvaluationError, ModelError, outline
 from guardrail.policy.plan import Plan
 from guardrail_vllm.model import VllmModel
 from guardrail_vllm.plans import packed
-from guardrail_vllm.verdicts import Verdicts
+from guardrail_vllm.verdicts import Verdicts, host
 from guardrail_vllm.worker.checks import check
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Backend:
             llm = AsyncLLM(self.config, Executor.get_class(self.config), log_stats=False, log_requests=False)
         except Exception as error:
             raise ModelError(f"vLLM cannot start {self._model.name}: {error}") from error
-        return llm, Verdicts(elsewhere(self.config))
+        return llm, Verdicts(host(self.config))
 
     @property
     def dead(self) -> bool:
@@ -154,14 +154,3 @@ class Backend:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def elsewhere(config: Any) -> str | None:
-    """This machine's address, if some workers are on others."""
-    parallel = config.parallel_config
-    away = parallel.nnodes > 1 or parallel.data_parallel_size_local < parallel.data_parallel_size
-    if not away and parallel.distributed_executor_backend != "ray":
-        return None
-    from vllm.utils.network_utils import get_ip
-
-    return get_ip()

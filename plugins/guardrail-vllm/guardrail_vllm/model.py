@@ -11,12 +11,10 @@ from typing import Any
 from guardrail.engines.transformers import gguf
 from guardrail.engines.transformers.pretrained import SHARED, model_path
 from guardrail.errors import ModelError
-from guardrail_vllm.worker.checks import SCHEDULER
+from guardrail_vllm.flags import EXTENSION, LOGITS, SCHEDULER
 
 SETTINGS = "GUARDRAIL_VLLM"
 """The environment variable with more arguments of vLLM, as JSON: for the command line."""
-EXTENSION = "guardrail_vllm.worker.GuardExtension"
-LOGITS = "guardrail_vllm.worker:GuardLogits"
 OWN: Mapping[str, Any] = {
     "worker_extension_cls": EXTENSION,
     "scheduler_cls": SCHEDULER,

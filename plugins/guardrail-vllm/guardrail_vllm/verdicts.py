@@ -7,6 +7,7 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import zmq
@@ -41,20 +42,20 @@ class Word:
 class Verdicts:
     """Listens at `address`, which the workers get with each request."""
 
-    def __init__(self, host: str | None = None) -> None:
-        """`host`: this machine's address, if there are workers on others; None: they are all here."""
+    def __init__(self, name: str | None = None) -> None:
+        """`name`: this machine's address, if there are workers on others; None: they are all here."""
         self._socket = zmq.asyncio.Context.instance().socket(zmq.PULL)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._folder: Path | None = None
-        if host is None:
+        if name is None:
             # nobody else may write to it
             self._folder = Path(tempfile.mkdtemp(prefix="guardrail-"))
             self.address = f"ipc://{self._folder}/reports"
             self._socket.bind(self.address)
         else:
-            port = self._socket.bind_to_random_port(f"tcp://{host}")
-            self.address = f"tcp://{host}:{port}"
+            port = self._socket.bind_to_random_port(f"tcp://{name}")
+            self.address = f"tcp://{name}:{port}"
         self._waiting: dict[str, Word] = {}
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
@@ -86,3 +87,14 @@ class Verdicts:
         self._socket.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def host(config: Any) -> str | None:
+    """This machine's address, if some workers are on others."""
+    parallel = config.parallel_config
+    away = parallel.nnodes > 1 or parallel.data_parallel_size_local < parallel.data_parallel_size
+    if not away and parallel.distributed_executor_backend != "ray":
+        return None
+    from vllm.utils.network_utils import get_ip
+
+    return get_ip()

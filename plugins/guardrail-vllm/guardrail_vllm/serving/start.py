@@ -12,20 +12,17 @@ from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import ConfigError
 from guardrail.plugins.registry import names_in_environment
 from guardrail_vllm.fingerprint import fingerprint
+from guardrail_vllm.flags import EXTENSION, LOGITS, SCHEDULER
 from guardrail_vllm.serving.captures import capture
 from guardrail_vllm.serving.door import Door
 from guardrail_vllm.serving.guard import ServedEngine, ServedGuard
-from guardrail_vllm.verdicts import Verdicts
+from guardrail_vllm.verdicts import Verdicts, host
 from guardrail_vllm.versions import require_vllm
 from guardrail_vllm.worker.checks import check
 
 log = logging.getLogger("guardrail")
 
 POLICIES = "GUARDRAIL_POLICIES"
-EXTENSION = "guardrail_vllm.worker.GuardExtension"
-LOGITS = "guardrail_vllm.worker:GuardLogits"
-SCHEDULER = "guardrail_vllm.scheduler.guard_scheduler"
-"""Recommended with policies that steer: without it, their requests share nothing in the prefix cache."""
 WATCH_S = 2.0
 
 
@@ -37,7 +34,7 @@ async def opened(state: Any) -> Door:
     check_flags(config)
     check(config)
     engine = _engine(state)
-    verdicts = Verdicts(_host(config))
+    verdicts = Verdicts(host(config))
     plugins = names_in_environment()
     guard = await asyncio.to_thread(ServedGuard.around, engine, policies(os.environ), plugins, WATCH_S)
     door = Door(guard, client.generate, verdicts, config.scheduler_config.scheduler_cls == SCHEDULER)
@@ -89,14 +86,3 @@ def _engine(state: Any) -> ServedEngine:
     )
     found = fingerprint(state.vllm_config, renderer)
     return ServedEngine(client, renderer, found)
-
-
-def _host(config: Any) -> str | None:
-    """This machine's address, if some workers are on others."""
-    parallel = config.parallel_config
-    elsewhere = parallel.nnodes > 1 or parallel.data_parallel_size_local < parallel.data_parallel_size
-    if not elsewhere and parallel.distributed_executor_backend != "ray":
-        return None
-    from vllm.utils.network_utils import get_ip
-
-    return get_ip()

@@ -6,30 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from guardrail.errors import ModelError
-from guardrail.policy.plan import Plan
-from guardrail_vllm.worker.asked import may_steer
-
-SCHEDULER = "guardrail_vllm.scheduler.guard_scheduler"
-"""vLLM's scheduler for a guarded model."""
 
 
 def check(config: Any) -> None:
     """Raises ModelError for a vLLM configuration under which prompts would be read wrongly, or not at all."""
     if found := list(_refused(config)):
         raise ModelError("; ".join(found))
-
-
-def check_plan(config: Any, plan: Plan) -> None:
-    """Raises ModelError for a plan that steers, if others would find its replies in the prefix cache."""
-    if may_steer(plan) and config.cache_config.enable_prefix_caching and not _keeps_apart(config):
-        raise ModelError(
-            "steered replies would get into the prefix cache: start vLLM with --scheduler-cls "
-            f"{SCHEDULER}, or with --no-enable-prefix-caching"
-        )
-
-
-def _keeps_apart(config: Any) -> bool:
-    return config.scheduler_config.scheduler_cls == SCHEDULER
 
 
 def _refused(config: Any) -> Iterator[str]:
