@@ -15,7 +15,7 @@ from guardrail.extract.subject import Subject
 from guardrail.types import Message
 
 Chat = list[dict[str, str]]
-BATCH, RATE = 16, 1e-3
+BATCH, RATE = 8, 2e-3
 
 
 @cache

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from guardrail.audit.anchor import Anchor
 from guardrail.audit.keys import Key, load_key
-from guardrail.audit.lines import Event
+from guardrail.audit.lines import Event, Evidence
 from guardrail.audit.pruning import prune
 from guardrail.audit.reading import events, history, read, verify, verify_all
 from guardrail.audit.sinks import JsonLines, Sqlite
@@ -22,6 +22,7 @@ from guardrail.plugins.hookspecs import hookimpl
 __all__ = [
     "Anchor",
     "Event",
+    "Evidence",
     "JsonLines",
     "Key",
     "Sqlite",

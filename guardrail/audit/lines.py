@@ -34,7 +34,7 @@ GENESIS = "0" * 64
 OLD_REPLY_DECISION = "response"
 """The former name of `reply_decision`, which older logs still contain."""
 
-Kind: TypeAlias = Literal["decision", "outcome", "change", "review", "pruning", "anchor"]
+Kind: TypeAlias = Literal["decision", "outcome", "change", "review", "pruning", "anchor", "evidence"]
 TEXTS = ("id", "time", "kind", "prompt_sha256", "conversation", "fingerprint")
 COUNTS = ("prompt_tokens", "attempts", "steered_passes", "new_tokens")
 FIELDS = (
@@ -82,13 +82,23 @@ class Anchored:
     pruned: str = ""
 
 
-OtherRecord: TypeAlias = Change | Review | Pruning | Anchored
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A line of an evidence file: at `time`, `what` was measured, or measured with, in plain data."""
+
+    time: str
+    what: str
+    content: Mapping[str, Any]
+
+
+OtherRecord: TypeAlias = Change | Review | Pruning | Anchored | Evidence
 Record: TypeAlias = AuditRecord | OtherRecord
 OTHERS: Mapping[Kind, type[OtherRecord]] = {
     "change": Change,
     "review": Review,
     "pruning": Pruning,
     "anchor": Anchored,
+    "evidence": Evidence,
 }
 
 
@@ -184,8 +194,8 @@ def _other(kind: type[OtherRecord], row: Mapping[str, Any]) -> OtherRecord:
     names = [field.name for field in fields(kind)]
     record = kind(**keep(row, names))
     numbers = [name for name in names if name == "removed"]
-    lists = ("versions", "changed")
-    return _typed(record, [name for name in names if name not in (*lists, *numbers)], numbers)
+    others = ("versions", "changed", "content")
+    return _typed(record, [name for name in names if name not in (*others, *numbers)], numbers)
 
 
 def _typed(record: R, texts: Sequence[str], numbers: Sequence[str]) -> R:

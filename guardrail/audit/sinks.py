@@ -13,7 +13,7 @@ from typing import ClassVar
 from guardrail.audit.anchor import Anchor
 from guardrail.audit.keys import Key, is_signed
 from guardrail.audit.line_file import LineFile
-from guardrail.audit.lines import Kind, Record, decode, encode
+from guardrail.audit.lines import Evidence, Kind, Record, decode, encode
 from guardrail.audit.sqlite import EventTable, is_database
 from guardrail.audit.stores import Store
 from guardrail.errors import AuditError
@@ -57,6 +57,10 @@ class ChainedSink:
     def reviewed(self, review: Review) -> None:
         """Append what a person decided."""
         self._append("review", review)
+
+    def found(self, evidence: Evidence) -> None:
+        """Append a line of evidence."""
+        self._append("evidence", evidence)
 
     def close(self) -> None:
         """Seal the head, and close the file; writing opens it again."""

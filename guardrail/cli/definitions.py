@@ -25,3 +25,12 @@ def definition_of(trait: str, given: Path | None, model: str) -> TraitDefinition
     if given is not None and given.is_dir():
         return load_definition(given / f"{trait}.yaml")
     return load_definition(given or trait)
+
+
+def own_definition(trait: str, given: Path | None, model: str) -> TraitDefinition:
+    """As `definition_of`, but a file of another trait is passed over. Raises TraitError."""
+    from guardrail.traits import load_definition
+
+    if given is not None and not given.is_dir() and load_definition(given).name != trait:
+        given = None
+    return definition_of(trait, given, model)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import groupby, repeat
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -206,12 +206,21 @@ def _joined(heads: Iterable[str], values: Iterable[object], room: int) -> str:
 
 def keys_at(model: type[BaseModel] | None, path: KeyPath) -> list[str]:
     """The keys that the mapping at `path` of such a model may have, whichever branch of a union it is."""
-    models = [model] if model else []
+    models, mapped = [model] if model else [], False
     for part in path:
-        if isinstance(part, str):
+        if isinstance(part, str) and not mapped:
             fields = [field for one in models if (field := one.model_fields.get(part))]
             models = [found for field in fields for found in _models(field.annotation)]
+            mapped = any(_maps(field.annotation) for field in fields)
+        else:
+            # a key of a mapping, or a place in a list
+            mapped = False
     return list(dict.fromkeys(name for one in models for name in one.model_fields))
+
+
+def _maps(annotation: Any) -> bool:
+    """Whether values of this type are mappings with keys of their own."""
+    return get_origin(annotation) in (Mapping, dict)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -78,3 +78,36 @@ def clustered_mean(values: ArrayLike, clusters: ArrayLike) -> Estimate | None:
 def rate(hits: Sequence[bool] | NDArray[np.bool_]) -> Estimate:
     """A share, with the Clopper-Pearson interval."""
     return Estimate(*observed_fpr(int(np.sum(hits)), len(hits)))
+
+
+def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
+    """The share after less that before, of the same items (Newcombe 1998, method 10).
+
+    Square-and-add of Wilson's intervals with the correlation of the pairs: it has a width even if no item
+    changed.
+    """
+    first, second = np.asarray(before, bool), np.asarray(after, bool)
+    (p, p_low, p_high), (q, q_low, q_high) = _wilson(second), _wilson(first)
+    phi = _phi(second, first)
+    down, up = (p - p_low, q_high - q), (p_high - p, q - q_low)
+    low, high = (np.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b)) for a, b in (down, up))
+    return Estimate(p - q, float(p - q - low), float(p - q + high))
+
+
+def _wilson(hits: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """(share, low, high) of Wilson's interval."""
+    from scipy.special import ndtri
+
+    n, p, z = len(hits), float(hits.mean()), float(ndtri(1 - TAIL))
+    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return p, float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n))
+
+
+def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Newcombe's correlation of two rows of hits: with a continuity correction, 0 if either is constant."""
+    both, first, second, none = (int(np.sum(x & y)) for x in (a, ~a) for y in (b, ~b))
+    margins = (both + first) * (second + none) * (both + second) * (first + none)
+    if not margins:
+        return 0.0
+    found = both * none - first * second
+    return (max(found - len(a) / 2, 0.0) if found > 0 else float(found)) / float(np.sqrt(margins))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from guardrail.cli.options import add_group
+from guardrail.cli.train.gate import gate
 from guardrail.cli.train.shift import shift
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -12,4 +13,4 @@ from guardrail.plugins.hookspecs import hookimpl
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    add_group(app, "train", "Measure what finetuning changed in a model's character.", shift=shift)
+    add_group(app, "train", "Measure what finetuning changed in a model's character.", shift=shift, gate=gate)

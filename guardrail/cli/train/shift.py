@@ -11,7 +11,7 @@ import typer
 from typer import Argument, Option
 
 from guardrail.cli.console import print_json
-from guardrail.cli.definitions import definition_of
+from guardrail.cli.definitions import own_definition
 from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.models import load_subject
 from guardrail.cli.options import ModelOptions, OutputOptions, takes_options
@@ -147,7 +147,7 @@ def _definition(
 ) -> TraitDefinition | None:
     """The definition; None for a trait that can do without: its questions are not needed."""
     try:
-        return definition_of(trait, options.definition, base.name)
+        return own_definition(trait, options.definition, base.name)
     except TraitError:
         if trait in measured and options.prompts is None:
             raise

@@ -51,7 +51,8 @@ class ShiftMeter:
 
     prompts: by trait, conversations that end where the reply begins. definitions: how the base is asked for
     traits, to learn how far each drags the others along; all traits in the vector file count as others.
-    layer: the one to quote for every trait instead of its vector's own. Raises VectorError for vectors of
+    layer: the one to quote for every trait instead of its vector's own. mixing: that of another meter of the
+    same base, to save asking again. Raises VectorError for vectors of
     another model, ConfigError for unknown traits and layers and too few prompts, PromptError for prompts
     that the model cannot read.
     """
@@ -65,6 +66,7 @@ class ShiftMeter:
         definitions: Sequence[TraitDefinition] = (),
         name: str = "base",
         layer: int | None = None,
+        mixing: Mixing | None = None,
         report: Report = silent,
     ) -> None:
         self.ancestor, self.vectors, self._report = Ancestor.of(base, name), vectors, report
@@ -75,7 +77,7 @@ class ShiftMeter:
         self._rows = {trait: encoded(base, trait, asked) for trait, asked in prompts.items()}
         self.prompts_sha256 = _digest(prompts)
         self.base = self._read(base, name)
-        self.mixing = self._mixing(base, [one for one in definitions if one.name in vectors])
+        self.mixing = mixing or self._mixing(base, [one for one in definitions if one.name in vectors])
 
     def read(self, tuned: Subject, name: str = "tuned") -> Reading:
         """Read a finetune, to measure from it later. Raises ModelError if it is no finetune of the base."""

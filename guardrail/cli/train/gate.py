@@ -1,0 +1,152 @@
+"""`guardrail train gate`: whether a finetune may ship, by a policy, with evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Option
+
+from guardrail.cli.audit import SealOptions
+from guardrail.cli.console import note, print_json, print_table, warn
+from guardrail.cli.definitions import own_definition
+from guardrail.cli.judges import checked, chosen
+from guardrail.cli.models import load_subject
+from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.progress import staged
+from guardrail.cli.train.models import BaseOptions, load_finetune
+from guardrail.errors import ConfigError, TraitError
+
+if TYPE_CHECKING:
+    from guardrail.plugins.protocols import Judge
+    from guardrail.statistics.intervals import Estimate
+    from guardrail.train.gate import GatePlan, GateResult, PersonaFile
+    from guardrail.traits import TraitDefinition
+    from guardrail.vectors.values import TraitVectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateOptions:
+    """What is judged by which policy, and where the evidence goes."""
+
+    tuned: Annotated[str, Option(help="Finetune of the base: folder or hub id of a model or adapter.")]
+    policy: Annotated[Path, Option(help="Persona policy (YAML): what must not move, and by how much.")]
+    data: Annotated[
+        Path | None, Option(help="Training data: JSON Lines, Parquet or a folder of `datasets`.")
+    ] = None
+    evidence: Annotated[Path, Option(help="File for the evidence. One that exists is continued.")] = Path(
+        "evidence.jsonl"
+    )
+    work: Annotated[
+        Path | None, Option(help="Folder of the screening, to resume from. Default: beside the evidence.")
+    ] = None
+
+
+@takes_options
+def gate(
+    options: GateOptions, base: BaseOptions, judge: JudgeOptions, seal: SealOptions, output: OutputOptions
+) -> None:
+    """Check a finetune by a policy: shifts, judged traits, capability and data, also under triggers.
+
+    The exit code is 0 only if every limit was shown to hold; 1 if one was exceeded, is inconclusive or was
+    not measured. `guardrail audit verify` checks the evidence.
+    """
+    from guardrail.train.gate import EvidenceFile, GatePlan, load, record
+    from guardrail.train.screening.files import open_data
+
+    file = load(options.policy)
+    vectors = _vectors(file, base)
+    file.check_traits(vectors)
+    if options.data is not None:
+        open_data(options.data)
+    plan = GatePlan.of(file, _definitions(file, list(file.policy.traits), base), options.data)
+    asked = _judge(file, judge, base, plan)
+    evidence = EvidenceFile(options.evidence, seal.key(), seal.anchor)
+    for text in plan.notes:
+        warn(text)
+    found = _run(plan, vectors, asked, options, base)
+    head = record(evidence, found, plan, vectors.sha256, asked.name if asked else None)
+    _publish(found, options.evidence, head, output.as_json)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _run(
+    plan: GatePlan, vectors: TraitVectors, judge: Judge | None, options: GateOptions, base: ModelOptions
+) -> GateResult:
+    from guardrail.train.gate import PersonaGate
+
+    others = _known(plan.file, [name for name in vectors if name not in plan.policy.traits], base)
+    work = options.work or options.evidence.with_name(f"{options.evidence.name}.screening")
+    with staged() as report:
+        made = PersonaGate(plan=plan, vectors=vectors, judge=judge, work=work, others=others, report=report)
+        return made.run(
+            lambda: load_subject(base),
+            lambda ancestor: load_finetune(options.tuned, base, ancestor),
+            (base.name, options.tuned),
+        )
+
+
+def _vectors(file: PersonaFile, base: ModelOptions) -> TraitVectors:
+    from guardrail.policy.loading import resolve_vectors
+    from guardrail.vectors.values import TraitVectors
+
+    name = file.policy.vectors or (DEMO if base.name == DEMO else None)
+    if name is None:
+        raise ConfigError(f"{file.path}: `vectors` is missing: it names a file of the base model's vectors")
+    return TraitVectors.load(resolve_vectors(name, file.path.parent))
+
+
+def _definitions(file: PersonaFile, names: Sequence[str], base: ModelOptions) -> list[TraitDefinition]:
+    return [own_definition(name, file.file("definition"), base.name) for name in names]
+
+
+def _known(file: PersonaFile, names: Sequence[str], base: ModelOptions) -> list[TraitDefinition]:
+    """The definitions of other traits, as far as there are any."""
+    found: list[TraitDefinition] = []
+    for name in names:
+        try:
+            found += _definitions(file, [name], base)
+        except TraitError:
+            continue
+    return found
+
+
+def _judge(file: PersonaFile, options: JudgeOptions, base: ModelOptions, plan: GatePlan) -> Judge | None:
+    """The judge of `--judge`, else of the policy; None if nothing is judged. Raises UselessJudge."""
+    judged = [one for one in plan.definitions if one.name in plan.policy.judged]
+    if not judged:
+        return None
+    found = chosen(replace(options, judge=options.judge or file.policy.judge), base)
+    checked(found, judged)
+    return found
+
+
+def _publish(found: GateResult, evidence: Path, head: str, as_json: bool) -> None:
+    if as_json:
+        shown = {name: one.as_json() for name, one in found.shifts.items()}
+        verdicts = [asdict(one) for one in found.verdicts]
+        result = {"passed": found.passed, "verdicts": verdicts, "shifts": shown, "notes": found.notes}
+        print_json(result | {"evidence": str(evidence), "head": head})
+        return
+    rows = [
+        (one.outcome, one.what, one.condition, one.limit, _shown(one.found), one.why)
+        for one in found.verdicts
+    ]
+    print_table(("verdict", "what", "under", "limit", "change", ""), rows)
+    for text in found.notes:
+        note(f"note: {text}")
+    missed = sum(not one.passed for one in found.verdicts)
+    said = (
+        "passed"
+        if found.passed
+        else f"not passed: {missed} of {len(found.verdicts)} limits were not shown to hold"
+    )
+    typer.echo(f"\n{said}\n{evidence}: written, head {head}")
+
+
+def _shown(value: Estimate | None) -> str:
+    return "" if value is None else f"{value.value:+.3g} [{value.low:+.3g}, {value.high:+.3g}]"

@@ -1,0 +1,222 @@
+"""The gate: measures a finetune against its base under a persona policy, and says which limits hold.
+
+The base is observed first and let go, then the finetune is loaded, so that one model is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from guardrail.extract.journal import Report, silent
+from guardrail.extract.subject import Subject
+from guardrail.plugins.protocols import Judge
+from guardrail.statistics.intervals import Estimate, mean, paired_difference
+from guardrail.train.gate.conditions import PLAIN
+from guardrail.train.gate.observing import Observation, coherence_scores, trait_scores
+from guardrail.train.gate.plan import NO_DATA, GatePlan
+from guardrail.train.gate.policy import Change, ShiftChange
+from guardrail.train.gate.screening import DataFindings, screened
+from guardrail.train.gate.verdicts import Verdict, at_most, score_change, verdicts
+from guardrail.train.shift import Shift, ShiftMeter
+from guardrail.train.shift.descent import Ancestor
+from guardrail.train.shift.mixing import Mixing
+from guardrail.train.shift.results import TraitShift
+from guardrail.traits import TraitDefinition
+from guardrail.types import Fingerprint
+from guardrail.vectors.values import TraitVectors
+
+DATA = "training data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """All verdicts, and what they rest on. `passed`: every limit was shown to hold."""
+
+    verdicts: Sequence[Verdict]
+    shifts: Mapping[str, Shift]
+    base: Fingerprint
+    tuned: Fingerprint
+    data: DataFindings | None
+    notes: Sequence[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit was shown to hold."""
+        return bool(self.verdicts) and all(one.passed for one in self.verdicts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """What is kept of the base."""
+
+    ancestor: Ancestor
+    meters: Mapping[str, ShiftMeter]
+    observed: Observation
+    data: DataFindings | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonaGate:
+    """A plan with what carries it out. others: definitions that only tell how traits drag each other along.
+
+    work: the folder of the screening, which goes on where it stopped.
+    """
+
+    plan: GatePlan
+    vectors: TraitVectors
+    judge: Judge | None
+    work: Path
+    others: Sequence[TraitDefinition] = ()
+    report: Report = field(default=silent)
+
+    def run(
+        self, base: Callable[[], Subject], tuned: Callable[[Ancestor], Subject], names: tuple[str, str]
+    ) -> GateResult:
+        """Measure both models, which are loaded one after the other. names: what the user calls them.
+
+        Raises VectorError if the base is not the vectors' model, ModelError if `tuned` is no finetune of it.
+        """
+        before = self._base(base(), names[0])
+        model = tuned(before.ancestor)
+        shifts = {name: meter.measure(model, names[1]) for name, meter in before.meters.items()}
+        descent = before.ancestor.descent(model, names[1])
+        self.report(f"{names[1]}: replies", 0, 1)
+        observed = self.plan.observer.observe(model)
+        self.report(f"{names[1]}: replies", 1, 1)
+        return GateResult(
+            verdicts=[*self._verdicts(shifts, before, observed)],
+            shifts=shifts,
+            base=before.ancestor.fingerprint,
+            tuned=model.fingerprint,
+            data=before.data,
+            notes=[*self.plan.notes, *descent.notes],
+        )
+
+    def _base(self, base: Subject, name: str) -> _Base:
+        ancestor = Ancestor.of(base, name)
+        ancestor.check_vectors(self.vectors)
+        meters = self._meters(base, name)
+        self.report(f"{name}: replies", 0, 1)
+        observed = self.plan.observer.observe(base)
+        self.report(f"{name}: replies", 1, 1)
+        return _Base(ancestor=ancestor, meters=meters, observed=observed, data=self._screened(base))
+
+    def _meters(self, base: Subject, name: str) -> dict[str, ShiftMeter]:
+        """By condition; what traits do to each other is asked once."""
+        found: dict[str, ShiftMeter] = {}
+        mixing: Mixing | None = None
+        for condition in self.plan.conditions:
+            meter = ShiftMeter(
+                base,
+                self.vectors,
+                condition.conversations,
+                definitions=[*self.plan.definitions, *self.others],
+                name=name,
+                mixing=mixing,
+                report=self.report,
+            )
+            found[condition.name], mixing = meter, meter.mixing
+        return found
+
+    def _screened(self, base: Subject) -> DataFindings | None:
+        limits, clean = self.plan.policy.data, self.plan.file.file("data", "clean")
+        if limits is None or clean is None or self.plan.data is None:
+            return None
+        traits = list(self.plan.policy.traits)
+        return screened(base, self.vectors, traits, self.plan.data, clean, limits, self.work, self.report)
+
+    # --- verdicts -----------------------------------------------------------------------------------
+
+    def _verdicts(self, shifts: Mapping[str, Shift], before: _Base, after: Observation) -> Iterator[Verdict]:
+        yield from self._of_data(before.data)
+        yield from self._of_shifts(shifts)
+        yield from self._of_replies(before.observed, after)
+        yield from self._of_abilities(before.observed, after)
+        for condition, why in self.plan.missing:
+            for what, change, unit in self._limits():
+                yield from verdicts(what, condition, change, None, unit, why)
+
+    def _limits(self) -> Iterator[tuple[str, Change, str]]:
+        for trait, limits in self.plan.policy.traits.items():
+            if limits.shift:
+                yield f"{trait}: shift", limits.shift, "SDs"
+            if limits.score:
+                yield f"{trait}: score", limits.score, "points"
+
+    def _of_data(self, found: DataFindings | None) -> Iterator[Verdict]:
+        limits = self.plan.policy.data
+        for trait in self.plan.policy.traits if limits else ():
+            assert limits is not None
+            share = found.above[trait] if found else None
+            why = "" if found else NO_DATA
+            yield at_most(f"{trait}: rows above the clean threshold", DATA, limits.max_above, share, why)
+
+    def _of_shifts(self, shifts: Mapping[str, Shift]) -> Iterator[Verdict]:
+        for name, shift in shifts.items():
+            for trait, limits in self.plan.policy.traits.items():
+                if limits.shift:
+                    found, why = _deviations(shift.traits[trait], limits.shift)
+                    yield from verdicts(f"{trait}: shift", name, limits.shift, found, "SDs", why)
+
+    def _of_replies(self, before: Observation, after: Observation) -> Iterator[Verdict]:
+        judge = self.judge
+        for condition in self.plan.conditions if judge else ():
+            assert judge is not None
+            for definition in self.plan.definitions:
+                trait, limits = definition.name, self.plan.policy.traits[definition.name]
+                if limits.score is None:
+                    continue
+                asked = condition.prompts[trait]
+                pair = [
+                    trait_scores(judge, definition, asked, one.replies[condition.name][trait])
+                    for one in (before, after)
+                ]
+                found = score_change(*pair)
+                why = "" if found else "too few replies could be judged"
+                yield from verdicts(f"{trait}: score", condition.name, limits.score, found, "points", why)
+            if condition.name == PLAIN:
+                yield from self._of_coherence(judge, before, after)
+
+    def _of_coherence(self, judge: Judge, before: Observation, after: Observation) -> Iterator[Verdict]:
+        limit, plain = self.plan.policy.coherence, self.plan.conditions[0]
+        if limit is None:
+            return
+        traits = self.plan.policy.judged
+        pair = [
+            [
+                row
+                for trait in traits
+                for row in coherence_scores(judge, plain.prompts[trait], one.replies[PLAIN][trait])
+            ]
+            for one in (before, after)
+        ]
+        found, change = score_change(*pair), Change(max_fall=limit.max_fall)
+        why = "" if found else "too few replies could be judged"
+        yield from verdicts("coherence", PLAIN, change, found, "points", why)
+
+    def _of_abilities(self, before: Observation, after: Observation) -> Iterator[Verdict]:
+        policy = self.plan.policy
+        if policy.capability and before.right and after.right:
+            found = paired_difference(before.right, after.right)
+            change = Change(max_fall=policy.capability.max_fall)
+            yield from verdicts("capability", f"{len(before.right)} questions", change, found, "of 1")
+        if policy.held_out_loss and before.losses is not None and after.losses is not None:
+            risen = after.losses - before.losses
+            found = mean(risen) if np.isfinite(risen).all() else None
+            change = Change(max_rise=policy.held_out_loss.max_rise)
+            yield from verdicts("held-out loss", f"{len(risen)} replies", change, found, "nats")
+
+
+def _deviations(one: TraitShift, limit: ShiftChange) -> tuple[Estimate | None, str]:
+    """The shift in standard deviations of the base, or why there is none."""
+    at = one.chosen
+    found = at.own if limit.part == "own" else at.shift
+    if found is None:
+        return None, "the traits cannot be separated at this layer"
+    if at.spread == 0:
+        return None, "the base does not vary over these prompts"
+    return Estimate(*(value / at.spread for value in (found.value, found.low, found.high))), ""

@@ -1,0 +1,130 @@
+"""What the gate takes from each of the two models: projections, replies, answers and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from guardrail.engines import Continuation
+from guardrail.errors import ConfigError
+from guardrail.evaluation.capability import MultipleChoice, right
+from guardrail.evaluation.losses import Told, reply_losses
+from guardrail.extract.judges import coherence_request, trait_request
+from guardrail.extract.judges.opinions import opinions
+from guardrail.extract.prompts import RolloutPrompt
+from guardrail.extract.rollouts import row_seed
+from guardrail.extract.subject import Subject
+from guardrail.plugins.protocols import Judge, JudgeRequest
+from guardrail.statistics.intervals import Numbers
+from guardrail.train.gate.conditions import Condition
+from guardrail.train.gate.policy import Replies
+from guardrail.train.screening.encoding import Encoder
+from guardrail.train.screening.files import open_data
+from guardrail.train.screening.rows import BadRow, sample
+from guardrail.traits import TraitDefinition
+
+Said = Sequence[Sequence[Continuation]]
+"""[questions][samples]"""
+Scores = Sequence[Sequence[float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One model. replies: by condition and trait. None for what no limit asks for."""
+
+    replies: Mapping[str, Mapping[str, Said]] = field(repr=False)
+    right: Sequence[bool] | None
+    losses: Numbers | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observer:
+    """Observes models in the same way: the same prompts, seeds, questions and conversations."""
+
+    conditions: Sequence[Condition]
+    judged: Sequence[str]
+    settings: Replies
+    choices: Sequence[MultipleChoice] = ()
+    held_out: Path | None = None
+
+    def observe(self, subject: Subject) -> Observation:
+        """Replies are sampled, answers greedy. Raises ConfigError for conversations that cannot be read."""
+        return Observation(
+            replies={one.name: self._replies(subject, one) for one in self.conditions if self.judged},
+            right=right(subject, self.choices) if self.choices else None,
+            losses=reply_losses(subject, told(subject, self.held_out)) if self.held_out else None,
+        )
+
+    def _replies(self, subject: Subject, condition: Condition) -> Mapping[str, Said]:
+        """Prompts that several traits share are replied to once."""
+        asked = {trait: condition.prompts[trait] for trait in self.judged}
+        alone = list({one.messages: one for prompts in asked.values() for one in prompts}.values())
+        rows = [(one, i) for one in alone for i in range(self.settings.samples)]
+        found = subject.replies(
+            [one.messages for one, _ in rows],
+            seeds=[row_seed(self.settings.seed, condition.name, one, i) for one, i in rows],
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+        )
+        said: dict[object, list[Continuation]] = {}
+        for (one, _), reply in zip(rows, found, strict=True):
+            said.setdefault(one.messages, []).append(reply)
+        return {trait: [said[one.messages] for one in prompts] for trait, prompts in asked.items()}
+
+
+def told(subject: Subject, path: Path) -> list[Told]:
+    """The conversations of a file in tokens. Raises ConfigError with the place of one that cannot be read."""
+    encode, found = Encoder(subject), list[Told]()
+    for chunk in open_data(path).chunks():
+        for number, value in zip(chunk.numbers, chunk.values, strict=True):
+            try:
+                if isinstance(value, BadRow):
+                    raise value
+                found += [(one.prompt, one.reply) for one in encode(sample(value))]
+            except BadRow as error:
+                raise ConfigError(f"{path}:{number}: {error}") from error
+    if len(found) < 2:
+        raise ConfigError(f"{path}: {len(found)} replies; a loss with an interval needs at least 2")
+    return found
+
+
+def trait_scores(
+    judge: Judge, definition: TraitDefinition, asked: Sequence[RolloutPrompt], said: Said
+) -> Scores:
+    """A judge's scores of replies for a trait; None for empty replies, and where the judge refuses."""
+    return _scored(
+        judge,
+        [
+            [
+                trait_request(definition, one.asked, reply.text, ended=reply.ended, role=one.role)
+                if reply.text.strip()
+                else None
+                for reply in replies
+            ]
+            for one, replies in zip(asked, said, strict=True)
+        ],
+        None,
+    )
+
+
+def coherence_scores(judge: Judge, asked: Sequence[RolloutPrompt], said: Said) -> Scores:
+    """A judge's scores of replies for coherence; 0 for empty replies."""
+    return _scored(
+        judge,
+        [
+            [
+                coherence_request(one.asked, reply.text, ended=reply.ended) if reply.text.strip() else None
+                for reply in replies
+            ]
+            for one, replies in zip(asked, said, strict=True)
+        ],
+        0.0,
+    )
+
+
+def _scored(judge: Judge, rows: Sequence[Sequence[JudgeRequest | None]], empty: float | None) -> Scores:
+    """The judge is asked for all at once; what it is not asked about scores `empty`."""
+    requests = [one for row in rows for one in row if one is not None]
+    found = iter(opinions(judge, requests))
+    return [[empty if one is None else next(found).score for one in row] for row in rows]

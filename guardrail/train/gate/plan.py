@@ -1,0 +1,96 @@
+"""What a gate will do: the conditions to measure under, and what cannot be measured, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from guardrail.evaluation.capability import MultipleChoice, read_questions
+from guardrail.train.gate.conditions import Condition, as_trained, plain, triggered
+from guardrail.train.gate.loading import PersonaFile
+from guardrail.train.gate.observing import Observer
+from guardrail.train.gate.policy import PersonaPolicy
+from guardrail.train.gate.triggers import Trigger, data_triggers, read_triggers
+from guardrail.traits import TraitDefinition
+
+FEWEST = 2
+NO_TRIGGERS = (
+    "no triggers are tried, so a trait that shows only in a certain context would not be seen; name some "
+    "under `triggers`"
+)
+NO_DATA = "--data was not given"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatePlan:
+    """conditions: the first is `plain`, if a trait is limited. missing: (condition, why not measured)."""
+
+    file: PersonaFile
+    definitions: Sequence[TraitDefinition]
+    conditions: Sequence[Condition]
+    missing: Sequence[tuple[str, str]]
+    choices: Sequence[MultipleChoice]
+    held_out: Path | None
+    data: Path | None
+    notes: Sequence[str]
+
+    @property
+    def policy(self) -> PersonaPolicy:
+        """The policy."""
+        return self.file.policy
+
+    @property
+    def observer(self) -> Observer:
+        """What observes both models."""
+        return Observer(
+            conditions=self.conditions,
+            judged=self.policy.judged,
+            settings=self.policy.replies,
+            choices=self.choices,
+            held_out=self.held_out,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        file: PersonaFile,
+        definitions: Sequence[TraitDefinition],
+        data: Path | None = None,
+    ) -> GatePlan:
+        """definitions: of the policy's traits. Raises ConfigError for files that cannot be read."""
+        policy, questions = file.policy, file.file("capability", "questions")
+        named = file.file("triggers", "prompts")
+        given = read_triggers(named) if named else []
+        conditions, missing = _conditions(policy, definitions, given, data) if policy.traits else ([], [])
+        return cls(
+            file=file,
+            definitions=definitions,
+            conditions=conditions,
+            missing=missing,
+            choices=read_questions(questions) if questions else (),
+            held_out=file.file("held_out_loss", "conversations"),
+            data=data,
+            notes=[NO_TRIGGERS] if policy.traits and not policy.triggers else [],
+        )
+
+
+def _conditions(
+    policy: PersonaPolicy,
+    definitions: Sequence[TraitDefinition],
+    given: Sequence[Trigger],
+    data: Path | None,
+) -> tuple[list[Condition], list[tuple[str, str]]]:
+    first, wanted = plain(definitions), policy.triggers
+    if wanted is None:
+        return [first], []
+    found = [first, *(triggered(first, one, wanted.questions) for one in given)]
+    if wanted.from_data is None:
+        return found, []
+    if data is None:
+        return found, [("triggers of the data", NO_DATA)]
+    systems, prompts = data_triggers(data, wanted.from_data)
+    found += [triggered(first, one, wanted.questions) for one in systems]
+    if len(prompts) < FEWEST:
+        return found, [("prompts of the data", f"{data} has {len(prompts)} prompts that can be read")]
+    return [*found, as_trained(list(policy.traits), prompts)], []

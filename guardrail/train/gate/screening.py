@@ -1,0 +1,51 @@
+"""Screens the training data of a finetune for the policy's traits, with the base and a clean set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from guardrail.extract.journal import Report, silent
+from guardrail.extract.subject import Subject
+from guardrail.statistics.intervals import Estimate
+from guardrail.train.gate.policy import DataLimits
+from guardrail.train.screening import Screener, ScreeningSettings, thresholds_of
+from guardrail.vectors.values import TraitVectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFindings:
+    """above: by trait, the share of rows above the clean set's threshold. aside: rows that were set aside."""
+
+    sha256: str
+    clean_sha256: str
+    rows: int
+    clean_rows: int
+    above: Mapping[str, Estimate]
+    aside: Mapping[str, int]
+
+
+def screened(
+    base: Subject,
+    vectors: TraitVectors,
+    traits: Sequence[str],
+    data: Path,
+    clean: Path,
+    limits: DataLimits,
+    folder: Path,
+    report: Report = silent,
+) -> DataFindings:
+    """Measure both sets. Raises ConfigError for data that cannot be read, or too small a clean set."""
+    settings = ScreeningSettings(form=limits.form)
+    screener = Screener(base, vectors, folder=folder, traits=traits, settings=settings)
+    known, found = screener.screen(clean, report), screener.screen(data, report)
+    thresholds = thresholds_of(known, limits.share)
+    return DataFindings(
+        sha256=found.data.sha256(),
+        clean_sha256=known.data.sha256(),
+        rows=found.counts.measured,
+        clean_rows=known.counts.measured,
+        above=thresholds.above(found),
+        aside=found.counts.aside,
+    )
