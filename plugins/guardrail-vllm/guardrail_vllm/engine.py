@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, Self
 
 from guardrail.engines import Completion, Emit, Evaluator, Prompt
-from guardrail.engines.configurations import releases
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.engines.transformers.reply_text import Ending
 from guardrail.errors import ModelError, PromptError, UnsupportedGeneration
@@ -20,12 +19,12 @@ from guardrail.types import Configuration, Fingerprint, Message, Position, RawPr
 from guardrail.types.sampling import EXTRAS
 from guardrail_vllm.backend import Backend
 from guardrail_vllm.calls import Call
-from guardrail_vllm.fingerprint import fingerprint
+from guardrail_vllm.fingerprint import configuration, fingerprint
 from guardrail_vllm.item import Item
 from guardrail_vllm.model import VllmModel, load
+from guardrail_vllm.plan_limits import check_plan
 from guardrail_vllm.said import Said
 from guardrail_vllm.sampling import Defaults, LogprobReader, check
-from guardrail_vllm.versions import DISTRIBUTIONS
 from guardrail_vllm.worker.asked import Asked
 
 ROWS = 256
@@ -93,28 +92,11 @@ class VllmEngine:
     @property
     def configuration(self) -> Configuration:
         """How vLLM runs the model."""
-        model = self._backend.config.model_config
-        return Configuration(
-            engine="vllm",
-            dtype=str(model.dtype).removeprefix("torch."),
-            quantisation=str(model.quantization or "none"),
-            attention=str(self._backend.config.attention_config.backend or "auto"),
-            device=str(self._backend.config.device_config.device_type),
-            chat_template=self.fingerprint.chat_template,
-            versions=releases("torch", *DISTRIBUTIONS),
-        )
+        return configuration(self._backend.config, self.fingerprint)
 
     def accept(self, plan: Plan) -> None:
         """Send a plan to all workers. Raises ModelError for one that vLLM cannot carry out."""
-        if plan.may_recompute:
-            raise ModelError(
-                f"a policy steers layer {plan.steered_layers[0]}, below layer {plan.layers[-1]}, the last "
-                "one read: vLLM does not compute a prompt twice; steer at or above the last layer read"
-            )
-        if plan.drifts:
-            raise ModelError(
-                "alarms over conversations need earlier replies read again, which vLLM does not do"
-            )
+        check_plan(plan)
         self._backend.know(plan)
         self._backend.tidy()
 

@@ -56,11 +56,15 @@ class Door:
             async for output in outputs:
                 yield output
 
-    def arguments(self, plan: Plan, facts: Facts, replies: int, key: str) -> dict[str, Any]:
-        """What workers are told with a request for so many replies, and where they say what came of it."""
-        asked = Asked(
-            key=key, plan=plan, facts=facts, group=key if replies > 1 else None, to=self.verdicts.address
-        )
+    def arguments(
+        self, plan: Plan, facts: Facts, replies: int, forced: tuple[str, ...] | None, key: str
+    ) -> dict[str, Any]:
+        """What workers are told with a request for so many replies, and where they say what came of it.
+
+        `forced`: the prompt is decided, and these policies steer.
+        """
+        group, to = key if replies > 1 and forced is None else None, self.verdicts.address
+        asked = Asked(key=key, plan=plan, facts=facts, group=group, forced=forced, to=to)
         return asked.arguments(plan_name(plan))
 
     def late(self, exchange: Exchange, row: int, decision: Decision) -> None:

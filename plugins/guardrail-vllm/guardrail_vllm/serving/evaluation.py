@@ -13,6 +13,7 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.worker import Job
 from guardrail.policy.decide_reply import Observed
 from guardrail.types import Decision, Facts
+from guardrail_vllm.item import applied
 from guardrail_vllm.plans import read
 from guardrail_vllm.serving.outputs import Replies
 from guardrail_vllm.worker.reports import Decided, Ended, Rechecked
@@ -32,6 +33,7 @@ class Evaluation:
         self._job.started = perf_counter()
         talks = door.guard.driver.conversations
         rows, late = [Row.of(exchange)], partial(door.late, exchange)
+        self._told: Decided | None = None
         self._inner = BatchEvaluator(exchange.policies, rows, self._job, limit_s, late, talks, door.calls)
 
     @property
@@ -50,7 +52,13 @@ class Evaluation:
             decision = self._inner.recheck(0, decision, one.readings, one.layer)
         if self._inner.by_plan and decision.status == "evaluated":
             self._compare(told, decision)
+        self._told = told
         return decision
+
+    def done(self, decision: Decision) -> bool:
+        """Whether the worker has done what a decision to go on asks for."""
+        did, steering = self._told, [one.policy for one in decision.steering]
+        return did is not None and not applied(self._plan, did).stops and did.steering == steering
 
     def _compare(self, told: Decided, decision: Decision) -> None:
         if (told.action, told.steering) != (decision.action, [one.policy for one in decision.steering]):

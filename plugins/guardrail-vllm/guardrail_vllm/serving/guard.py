@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 from guardrail import Guard
 from guardrail.engines import Completion, Emit, Evaluator, Prompt
 from guardrail.engines.transformers.rendering import Renderer
-from guardrail.errors import ModelError, UnsupportedGeneration
+from guardrail.errors import UnsupportedGeneration
 from guardrail.pipeline.driver import Driver
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.policy.loading import Source
 from guardrail.policy.plan import Plan
-from guardrail.types import Fingerprint, Message, Position, Sampling
+from guardrail.types import Configuration, Fingerprint, Message, Position, Sampling
+from guardrail_vllm.fingerprint import configuration
+from guardrail_vllm.plan_limits import check_plan
 from guardrail_vllm.plans import packed
 
 T = TypeVar("T")
@@ -39,17 +41,14 @@ class ServedEngine:
         """The longest sequence that vLLM takes."""
         return self.model.model_config.max_model_len
 
+    @property
+    def configuration(self) -> Configuration:
+        """How vLLM runs the model."""
+        return configuration(self.model.vllm_config, self.fingerprint)
+
     def accept(self, plan: Plan) -> None:
         """Send a plan to all workers. Raises ModelError for one that vLLM cannot carry out."""
-        if plan.may_recompute:
-            raise ModelError(
-                f"a policy steers layer {plan.steered_layers[0]}, below layer {plan.layers[-1]}, the last "
-                "that is read: vLLM does not compute a prompt twice; steer at or above the last layer read"
-            )
-        if plan.drifts:
-            raise ModelError(
-                "alarms over conversations need earlier replies read again, which vLLM does not do"
-            )
+        check_plan(plan)
         self.wait(self.model.collective_rpc("guardrail_plan", RPC_S, (plan_name(plan), packed(plan))))
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:

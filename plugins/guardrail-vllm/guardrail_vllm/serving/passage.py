@@ -83,19 +83,25 @@ class Passage:
         self._evaluation = await self._evaluated(limit_s)
         attempt = self._begun()
         try:
-            await self._note(*await self._verdict(attempt, limit_s))
+            decision, timing = await self._verdict(attempt, limit_s)
+            await self._note(decision, timing)
         except BaseException:
             await attempt.leave()
             raise
-        return attempt
+        if decision.stops or self._evaluation.done(decision):
+            return attempt
+        # a worker knows the plan, and no plugin or certificate that has a say as well
+        await attempt.leave()
+        return self._begun(forced=tuple(one.policy for one in decision.steering))
 
     async def _evaluated(self, limit_s: float) -> Evaluation:
         make = partial(Evaluation, self._door, self._exchange, limit_s)
         # scorers are slow
         return await self._blocking(make) if self._plan.live(self._exchange.facts).scorers else make()
 
-    def _begun(self) -> Attempt:
-        arguments = partial(self._door.arguments, self._plan, self._evaluation.facts, self._parameters.n)
+    def _begun(self, forced: tuple[str, ...] | None = None) -> Attempt:
+        plan, facts, replies = self._plan, self._evaluation.facts, self._parameters.n
+        arguments = partial(self._door.arguments, plan, facts, replies, forced)
         return Attempt(self._door.verdicts, self._generate, arguments)
 
     def _generate(self, key: str, arguments: dict[str, Any]) -> Any:

@@ -98,13 +98,18 @@ class Served:
 
 
 @contextmanager
-def serving(folder, *arguments, policies=POLICIES, model=demo.MODEL, flags=FLAGS):
-    """A process that has been started, and may not be up yet."""
+def started(folder, *arguments, policies=POLICIES, model=demo.MODEL, flags=FLAGS, **environment):
+    """A process that has been started, and may not be up yet. It can import what is in its folder."""
     (folder / "policies.yaml").write_text(policies, encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    own = {"GUARDRAIL_POLICIES": "policies.yaml", "GUARDRAIL_REVIEW_QUEUE": str(folder / "queue.sqlite")}
+    own = {
+        "GUARDRAIL_POLICIES": "policies.yaml",
+        "GUARDRAIL_REVIEW_QUEUE": str(folder / "queue.sqlite"),
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
+        **environment,
+    }
     command = [sys.executable, COMMAND, "serve", model, "--host", "127.0.0.1", "--port", str(port)]
     fixed = ["--served-model-name", "demo", "--dtype", "float32", "--max-num-seqs", "64", *flags, *arguments]
     with (folder / "log").open("w") as log:
@@ -122,8 +127,14 @@ def serving(folder, *arguments, policies=POLICIES, model=demo.MODEL, flags=FLAGS
 
 
 @pytest.fixture(scope="session")
+def serving():
+    """Starts a server: `serving(folder, *flags, policies=...)`."""
+    return started
+
+
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """One server for all tests that leave it as it was."""
-    with serving(tmp_path_factory.mktemp("served")) as server:
+    with started(tmp_path_factory.mktemp("served")) as server:
         server.wait()
         yield server

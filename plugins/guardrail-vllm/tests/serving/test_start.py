@@ -1,0 +1,35 @@
+"""A server whose guard cannot start does not start, and one without a guard answers nothing."""
+
+POLICIES = """
+version: 1
+vectors: demo
+calibration: demo
+policies:
+  - {id: no-malice, trait: evil, layer: 8, threshold: {fpr: 0.001}, action: block}
+  - id: less-flattery
+    trait: sycophancy
+    layer: 8
+    threshold: {fpr: 0.01}
+    action: {steer: {operator: ablate, layers: [4]}}
+"""
+FLAGS = (
+    *("--worker-extension-cls", "guardrail_vllm.worker.GuardExtension"),
+    *("--logits-processors", "guardrail_vllm.worker:GuardLogits", "--enforce-eager"),
+)
+
+
+def test_policies_that_vllm_cannot_carry_out_end_the_server(serving, tmp_path):
+    with serving(tmp_path, policies=POLICIES) as server:
+        assert server.process.wait(300) != 0
+        assert (
+            "the guard cannot start: a policy steers layer 4, below layer 8, the last one read" in server.log
+        )
+        assert "Application startup complete" not in server.log
+
+
+def test_without_the_middleware_every_request_is_stopped(serving, tmp_path):
+    with serving(tmp_path, flags=FLAGS) as server:
+        server.wait()
+        _, reply = server.ask([{"role": "user", "content": "Hello"}])
+        assert (reply.choices[0].message.content, reply.usage.completion_tokens) == ("", 1)
+        assert "it did not come through the guard" in server.log
