@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from guardrail.train.ablation import ConceptAblation
     from guardrail.train.finetuning.run import finetune
     from guardrail.train.finetuning.settings import FinetuneSettings, Lora
+    from guardrail.train.gate.gate import PersonaGate
     from guardrail.train.intervention import Applied, Intervention
     from guardrail.train.prompting import InoculationPrompting, PreventativePrompting
     from guardrail.train.regularisation import ProjectionRegulariser
+    from guardrail.train.shift.meter import ShiftMeter, trait_questions
+    from guardrail.train.shift.relation import Relation
     from guardrail.train.steering import PreventativeSteering
 
 __all__ = [
@@ -22,10 +25,14 @@ __all__ = [
     "InoculationPrompting",
     "Intervention",
     "Lora",
+    "PersonaGate",
     "PreventativePrompting",
     "PreventativeSteering",
     "ProjectionRegulariser",
+    "Relation",
+    "ShiftMeter",
     "finetune",
+    "trait_questions",
 ]
 
 _PLACES = {
@@ -35,10 +42,14 @@ _PLACES = {
     "InoculationPrompting": "prompting",
     "Intervention": "intervention",
     "Lora": "finetuning.settings",
+    "PersonaGate": "gate.gate",
     "PreventativePrompting": "prompting",
     "PreventativeSteering": "steering",
     "ProjectionRegulariser": "regularisation",
+    "Relation": "shift.relation",
+    "ShiftMeter": "shift.meter",
     "finetune": "finetuning.run",
+    "trait_questions": "shift.meter",
 }
 
 

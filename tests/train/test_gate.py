@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import cache
 
 import pytest
+import typer
 from finetunes import chats, demo, subject_of, trained
+from ruamel.yaml import YAML
 
 from guardrail import demo as shipped
 from guardrail.audit import verify
-from guardrail.cli import run
+from guardrail.cli import build, run
 from guardrail.errors import ConfigError, ModelError, PolicyError
 from guardrail.extract.judges.demo import DemoJudge
 from guardrail.statistics.intervals import Estimate, paired_difference
@@ -292,6 +295,20 @@ def test_unknown_traits_other_models_and_bad_files_are_named(tmp_path, capsys):
     )
     with pytest.raises(ModelError, match="is no finetune of demo"):
         gate.run(demo, lambda ancestor: subject_of(tiny_model()), ("demo", "tiny"))
+
+
+def test_the_example_of_a_policy_is_one_and_its_workflow_runs_commands_that_exist(tmp_path):
+    example = SCHEMA.with_name("persona-ci.yaml")
+    for name in ("capability", "held-out", "triggers", "clean"):
+        (tmp_path / f"{name}.jsonl").write_text("")
+    assert list(load(written(tmp_path, start=example.read_text())).policy.traits) == ["evil", "politeness"]
+    job = YAML(typ="safe").load(SCHEMA.with_name("github-actions.yml"))["jobs"]["gate"]
+    commands = [shlex.split(step["run"]) for step in job["steps"] if "guardrail " in step.get("run", "")]
+    ran = [words[: words.index(">>")] if ">>" in words else words for words in commands]
+    assert [words[:3] for words in ran] == [["guardrail", "train", "gate"], ["guardrail", "audit", "verify"]]
+    for words in ran:
+        group = typer.main.get_command(build()).commands[words[1]]
+        group.commands[words[2]].make_context("guardrail", words[3:]).close()
 
 
 def test_the_schema_beside_the_model_is_its_schema():
