@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from guardrail.train.intervention import Applied, Intervention
     from guardrail.train.prompting import InoculationPrompting, PreventativePrompting
     from guardrail.train.regularisation import ProjectionRegulariser
+    from guardrail.train.screening import Screener, ScreeningSettings, thresholds_of
     from guardrail.train.shift.meter import ShiftMeter, trait_questions
     from guardrail.train.shift.relation import Relation
     from guardrail.train.steering import PreventativeSteering
@@ -30,8 +31,11 @@ __all__ = [
     "PreventativeSteering",
     "ProjectionRegulariser",
     "Relation",
+    "Screener",
+    "ScreeningSettings",
     "ShiftMeter",
     "finetune",
+    "thresholds_of",
     "trait_questions",
 ]
 
@@ -47,8 +51,11 @@ _PLACES = {
     "PreventativeSteering": "steering",
     "ProjectionRegulariser": "regularisation",
     "Relation": "shift.relation",
+    "Screener": "screening",
+    "ScreeningSettings": "screening",
     "ShiftMeter": "shift.meter",
     "finetune": "finetuning.run",
+    "thresholds_of": "screening",
     "trait_questions": "shift.meter",
 }
 

@@ -54,8 +54,8 @@ class Projector:
         ids, mask = subject.local.padded(rows, left=False)
         weights = averaging([[(span,) for span in row] for row in spans], ids.shape[1]).to(subject.device)
         states = subject.activations.read(ids, mask, [Site(layer) for layer in self._layers], weights)
-        found = torch.empty(*weights.shape[:2], len(self.directions), device=subject.device)
+        found = torch.empty(*weights.shape[:2], len(self.directions), dtype=torch.float32, device="cpu")
         for layer, columns in self._columns.items():
             means = states[Site(layer)]
-            found[:, :, columns] = means @ self._matrices[layer].to(means.device)
-        return found.cpu().numpy()
+            found[:, :, columns] = (means @ self._matrices[layer].to(means.device)).cpu()
+        return found.numpy()

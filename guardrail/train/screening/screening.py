@@ -14,6 +14,7 @@ from guardrail.errors import ConfigError
 from guardrail.extract.journal import Recipe, Report, locked, silent
 from guardrail.extract.subject import Subject
 from guardrail.files.json_lines import refuse
+from guardrail.train.screening import data as chunks
 from guardrail.train.screening.data import Chunk, Data
 from guardrail.train.screening.directions import Direction, directions
 from guardrail.train.screening.encoding import Encoder
@@ -116,6 +117,7 @@ class Screener:
             "layers": {one.trait: one.layer for one in self.directions},
             **wanted,
             "judge": self.judge.recipe if self.judge else None,
+            "chunk": chunks.CHUNK,
             "data": sha256,
         }
 

@@ -103,13 +103,18 @@ class Thresholds:
         values = [value for _, own in conditions for value in own]
         return found.share(" OR ".join(one for one, _ in conditions), values)
 
+    def weights(self, traits: Sequence[str], differences: Numbers, judged: Numbers) -> Numbers:
+        """[rows]: the lowest of a row's weights for the traits. Both arrays are [rows, traits]."""
+        own = [self.traits[t].weights(differences[:, i], judged[:, i]) for i, t in enumerate(traits)]
+        return np.minimum.reduce(own)
+
     def beyond(self, traits: Sequence[str], differences: Numbers, judged: Numbers) -> NDArray[np.bool_]:
-        """[rows]: whether a row is rejected. Both arrays are [rows, traits]; NaN is not above anything."""
-        found = np.zeros(len(differences), dtype=np.bool_)
+        """[rows, traits]: whether a trait rejects a row, as both arrays are. NaN is not above anything."""
+        found = np.zeros(differences.shape, dtype=np.bool_)
         for i, one in enumerate(self.traits[trait] for trait in traits):
-            found |= differences[:, i] > one.difference
+            found[:, i] = differences[:, i] > one.difference
             if one.judge is not None:
-                found |= judged[:, i] > one.judge
+                found[:, i] |= judged[:, i] > one.judge
         return found
 
 

@@ -31,6 +31,19 @@ class Written:
     rejected: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What the thresholds say of a row: its weight, and the traits that reject it."""
+
+    weight: float
+    above: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """`kept`, or `rejected` if any trait rejects the row."""
+        return "rejected" if self.above else "kept"
+
+
 def write(found: Screened, folder: Path, limits: Thresholds | None = None) -> Written:
     """Write the files of one data set. Without thresholds, or for a subset of rows, none is kept or rejected.
 
@@ -79,46 +92,46 @@ class _Files:
 
     def _chunk(self, chunk: Chunk, scores: Any, aside: Any, writers: Mapping[str, Writer]) -> None:
         rows = self.found.store.between(chunk.numbers[0], chunk.numbers[-1])
-        good = [row for row in rows if row.problem is None]
-        weights, verdicts = self._judged(good)
-        for row, weight in zip(good, weights, strict=True):
-            scores.write(self._line(row, weight, verdicts.get(row.number)))
+        rulings = self._rulings([row for row in rows if row.problem is None])
         places = {number: place for place, number in enumerate(chunk.numbers)}
         for row in rows:
-            if row.problem is not None:
+            if row.problem is None:
+                scores.write(_dumped(self._said(row, rulings.get(row.number))))
+            else:
                 said = {"row": row.number, "kind": row.kind, "reason": row.problem}
                 aside.write(_dumped(said | {"data": chunk.shown(places[row.number])}))
+        verdicts = {number: one.verdict for number, one in rulings.items()}
         for name, writer in writers.items():
             writer.write(chunk, [verdicts.get(number) == name for number in chunk.numbers])
+        self.rejected += sum(one == "rejected" for one in verdicts.values())
+        self.kept += sum(one == "kept" for one in verdicts.values())
 
-    def _judged(self, rows: Sequence[Stored]) -> tuple[Sequence[float | None], Mapping[int, str]]:
-        """The weight of each row, and the verdict on it by number."""
+    def _rulings(self, rows: Sequence[Stored]) -> Mapping[int, Ruling]:
+        """By row number; empty without thresholds."""
         if self.limits is None or not rows:
-            return [None] * len(rows), {}
+            return {}
+        traits = self.found.traits
         differences = np.array([row.differences(self.found.form) for row in rows], dtype=np.float64)
         judged = np.array([row.judge for row in rows], dtype=np.float64)
-        parts = [
-            self.limits.traits[trait].weights(differences[:, i], judged[:, i])
-            for i, trait in enumerate(self.found.traits)
-        ]
-        weights = np.minimum.reduce(parts)
-        above = self.limits.beyond(self.found.traits, differences, judged)
-        self.rejected += int(above.sum())
-        self.kept += int((~above).sum())
-        names = {row.number: "rejected" if bad else "kept" for row, bad in zip(rows, above, strict=True)}
-        return weights.tolist(), names
+        weights = self.limits.weights(traits, differences, judged)
+        above = self.limits.beyond(traits, differences, judged)
+        return {
+            row.number: Ruling(float(weight), tuple(t for t, bad in zip(traits, own, strict=True) if bad))
+            for row, weight, own in zip(rows, weights, above, strict=True)
+        }
 
-    def _line(self, row: Stored, weight: float | None, verdict: str | None) -> str:
-        traits, exact = self.found.traits, self.found.form == "exact"
+    def _said(self, row: Stored, ruling: Ruling | None) -> dict[str, Any]:
+        traits = self.found.traits
         said: dict[str, Any] = {"row": row.number}
         said |= {"source": row.source} if row.source else {}
-        said |= {"verdict": verdict, "weight": round(weight or 0.0, 4)} if verdict else {}
+        if ruling is not None:
+            said |= {"verdict": ruling.verdict, "weight": round(ruling.weight, 4), "above": ruling.above}
         said["difference"] = _by_trait(traits, row.differences(self.found.form))
-        if exact:
+        if self.found.form == "exact":
             said["last_prompt"] = _by_trait(traits, row.differences("last-prompt"))
         if any(one is not None for one in row.judge):
             said["judge"] = _by_trait(traits, row.judge)
-        return _dumped(said)
+        return said
 
 
 def _by_trait(traits: Sequence[str], values: Sequence[float | None]) -> dict[str, float | None]:

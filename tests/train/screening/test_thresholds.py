@@ -130,6 +130,7 @@ def test_files_hold_every_row_in_exactly_one_place(tmp_path):
         (4, "kept"),
     ]
     assert scores[1]["difference"] == {"evil": 9, "humor": 0}
+    assert [one["above"] for one in scores] == [[], ["evil"], ["humor"], []]
     assert [one["weight"] for one in scores] == [1, round(1 / 6, 4), round(1 / 6, 4), 1]
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in written.files.values())
     for limits, one in ((None, found), (made, replace(found, subset=4))):
