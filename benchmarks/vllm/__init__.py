@@ -1,0 +1,1 @@
+"""The engine `vllm` against transformers and against vLLM without a guard. See benchmarks/vllm/README.md."""
