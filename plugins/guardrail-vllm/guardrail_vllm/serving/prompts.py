@@ -11,6 +11,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from guardrail.errors import PromptError
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.request import Request, request
+from guardrail.policy.decide_reply import watch
 from guardrail.types import RawPrompt
 from guardrail_vllm.serving.calls import Call, Chat, current
 from guardrail_vllm.serving.guard import ServedGuard
@@ -20,6 +21,7 @@ TEMPLATE = (
 )
 BEGUN = "the prompt does not end where a reply begins, and thresholds are made for that place"
 LORA = "a LoRA adapter was asked for, and the vectors are not certified for the model with it"
+SEVERAL = "several replies to a prompt (`n`) cannot be followed by response policies"
 STREAMED = "prompts that are sent while they are answered cannot be guarded"
 OTHER = {"multimodal": "content that is not text cannot be read", "embeds": "embeddings cannot be read"}
 """Kinds of prompts that hold more than tokens."""
@@ -48,6 +50,8 @@ def incoming(guard: ServedGuard, prompt: Any, parameters: SamplingParams, lora: 
     except PromptError as error:
         raise VLLMValidationError(str(error)) from error
     exchange = Exchange.of(asked, guard.active)
+    if parameters.n > 1 and watch(exchange.policies.plan, exchange.facts).anything:
+        raise VLLMValidationError(SEVERAL, parameter="n")
     exchange.prompt_tokens = len(prompt.get("prompt_token_ids") or ())
     exchange.room = parameters.max_tokens or 1
     if chat is not None and chat.changed:

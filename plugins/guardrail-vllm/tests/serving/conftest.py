@@ -52,6 +52,14 @@ policies:
     threshold: {fpr: 0.01}
     action:
       steer: {operator: cap, at: {percentile: 75}, layers: [8]}
+  - id: enough
+    trait: evil
+    stage: response
+    threshold: {raw: -1000}
+    monitor: {every: 4}
+    when: {tags: [watched]}
+    action: block
+    message: "That is enough."
 """
 START_S = 300
 """On two busy cores; alone it takes a tenth of that."""

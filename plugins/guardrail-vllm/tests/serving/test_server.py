@@ -99,6 +99,31 @@ def test_several_replies_share_one_decision(server):
     assert (found.attempts, found.new_tokens) == (1, reply.usage.completion_tokens)
 
 
+WATCHED = {"extra_headers": {"x-guardrail-tags": "watched"}}
+
+
+def test_a_reply_that_a_policy_stops_ends_as_it_does_elsewhere(server, guard):
+    same = guard.chat(list(STOPS["allow"]), temperature=0, max_tokens=16, tags=["watched"])
+    headers, reply = server.ask(STOPS["allow"], **WATCHED)
+    found = record(server, headers)
+    assert (reply.choices[0].message.content, reply.choices[0].finish_reason) == (same.text, "content_filter")
+    assert (headers["x-guardrail-action"], headers["x-guardrail-policy"]) == ("block", "enough")
+    assert (found.outcome, found.reply_decision.token) == (same.outcome, same.reply_decision.token)
+
+
+def test_a_stream_that_a_policy_stops_says_so_at_its_end(server, guard):
+    same = "".join(guard.stream(list(STOPS["allow"]), temperature=0, max_tokens=16, tags=["watched"]))
+    _, chunks = server.stream(STOPS["allow"], **WATCHED)
+    assert "".join(chunk.delta.content or "" for chunk in chunks) == same
+    assert same.endswith("That is enough.")
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["content_filter"]
+
+
+def test_response_policies_and_several_replies_are_refused_together(server):
+    with pytest.raises(openai.BadRequestError, match="several replies"):
+        server.ask(STOPS["allow"], n=2, temperature=1.0, **WATCHED)
+
+
 def test_clients_cannot_tell_the_workers_what_to_do(server):
     for forged in ("off", 0):
         _, reply = server.ask(STOPS["block"], extra_body={"vllm_xargs": {"guardrail": forged}})
