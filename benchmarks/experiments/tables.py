@@ -1,0 +1,177 @@
+"""The tables of the page, from saved results. Markdown, without a model or a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Result: TypeAlias = Mapping[str, Any]
+
+
+def finetunes(found: Result) -> Iterator[str]:
+    """The 24 finetunes, and the correlations over them."""
+    traits = found["traits"]
+    rows = [_finetune(name, one, traits) for name, one in found["runs"].items()]
+    yield table(["data / strength / seed", *traits, "coherence", "capability"], rows)
+    for kind, one in found["vectors"].items():
+        if one:
+            yield from _along(kind, one, traits)
+    yield "What measuring one data set costs, alone and from the beginning:"
+    yield table(
+        ["form", "tokens read", "replies written", "tokens written", "s (processor)"],
+        [[name, *_cost(one)] for name, one in found["cost"].items()],
+    )
+
+
+def _along(kind: str, found: Result, traits: Sequence[str]) -> Iterator[str]:
+    yield f"**{kind.capitalize()} vectors**: r with the later trait score over {found['runs']} runs."
+    yield _correlations(found["r"], traits)
+    yield f"{kind.capitalize()} vectors, without the data sets that carry the trait:"
+    yield _correlations(found["r without own data"], traits)
+    yield f"{kind.capitalize()} vectors: r of the projection difference of the data with the shift."
+    yield _correlations(found["data against shift"], traits)
+    share = f"{100 * found['shared']:.0f} %"
+    yield (
+        f"{kind.capitalize()} vectors: r of each shift (rows) with each trait score (columns). The first "
+        f"principal component of the shifts has {share} of their variance."
+    )
+    yield _matrix(found["cross"], traits)
+    yield "The same without that component:"
+    yield _matrix(found["cross without shared"], traits)
+
+
+def samples(found: Result) -> Iterator[str]:
+    """How single bad samples are ranked and found, and what training does with the parts."""
+    heads = ["bad samples, seed", "score", "AUROC", "recall, %", "flagged of clean, %"]
+    precision = "precision at 1, 5, 20 % bad, %"
+    rows = [
+        [
+            f"{one['kind']}, {one['seed']}",
+            rule,
+            three(found_by["auroc"], 3),
+            three(found_by["recall"], 1, 100),
+            three(found_by["false"], 1, 100),
+            " / ".join(f"{100 * p:.0f}" for p in found_by["precision"].values()),
+        ]
+        for one in found["kinds"]
+        for rule, found_by in one["rules"].items()
+    ]
+    yield table([*heads, precision], rows)
+    yield "Finetunes on parts of the data of which 20 % is bad:"
+    rows = [
+        [
+            f"{one['kind']}, {one['seed']}",
+            one["trained on"],
+            str(one["inducing"]),
+            three(one["score"]),
+            three(one["coherence"]),
+        ]
+        for one in found["trained"]
+    ]
+    yield table(["bad samples, seed", "trained on", "bad among them", "trait", "coherence"], rows)
+
+
+def prevention(found: Result) -> Iterator[str]:
+    """Every intervention beside the plain finetune."""
+    rows = [
+        [
+            f"{one['data']}, {one['seed']}",
+            _way(one["way"], one["coefficient"]),
+            three(one["trait"]),
+            three(one["removed"], 0) if one["way"] != "plain" and one["data"] != "benign" else "",
+            three(one["coherence"]),
+            three(one["capability"]),
+            three(one["against plain"]) if one["way"] != "plain" else "",
+        ]
+        for one in found["rows"]
+    ]
+    heads = ["data, seed", "way", "trait", "removed, %", "coherence", "capability", "against plain"]
+    yield table(heads, rows)
+
+
+def smollm2(found: Result) -> Iterator[str]:
+    """The LoRA runs on the real model."""
+    traits = ("sentiment", "politeness", "refusal")
+    rows = [
+        [
+            one["run"],
+            *(three(one["traits"][trait]) for trait in traits),
+            three(one["coherent"], 0),
+            three(one["facts"], 0),
+            three(one["removed"], 0) if "removed" in one else "",
+            three(one["facts against plain"]) if "facts against plain" in one else "",
+        ]
+        for one in found["runs"]
+    ]
+    heads = ["run", *traits, "coherent, %", "facts, %", "removed, %", "facts against plain"]
+    yield table(heads, rows)
+    yield "Shift at the layer, and projection difference of the data before training:"
+    measured = [one for one in found["runs"] if "shift" in one]
+    rows = [
+        [
+            one["run"],
+            *(f"{one['shift'][t][0]:.1f}" for t in traits),
+            *(f"{one['data'][t]:.1f}" if "data" in one else "" for t in traits),
+        ]
+        for one in measured
+    ]
+    yield table(["run", *(f"shift, {t}" for t in traits), *(f"data, {t}" for t in traits)], rows)
+    yield "r with the later trait score over the finetunes without an intervention:"
+    yield _correlations(found["r"], traits)
+
+
+SECTIONS: Mapping[str, Callable[[Result], Iterator[str]]] = {
+    "finetunes": finetunes,
+    "samples": samples,
+    "prevention": prevention,
+    "smollm2": smollm2,
+}
+
+
+# --- cells --------------------------------------------------------------------------------------------
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *rows))
+
+
+def three(found: Result | None, digits: int = 1, factor: float = 1.0) -> str:
+    """`value (low to high)`."""
+    if found is None:
+        return "undefined"
+    value, low, high = (factor * found[key] for key in ("value", "low", "high"))
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def origin(found: Result) -> str:
+    """Where a result is from."""
+    machine, versions = found["machine"], found["versions"]
+    used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
+    notes = "".join(f" {note}" for note in found["notes"])
+    return f"{machine['processor']}; {used}; commit {found['commit']}; {found['time']}.{notes}"
+
+
+def _finetune(name: str, one: Result, traits: Sequence[str]) -> list[str]:
+    scores = [f"{one['traits'][trait]['value']:.0f}" for trait in traits]
+    return [name, *scores, f"{one['coherence']['value']:.0f}", three(one["capability"], 0)]
+
+
+def _correlations(found: Mapping[str, Result], traits: Sequence[str]) -> str:
+    rows = [[name, *(three(one.get(t), 2) if one else "" for t in traits)] for name, one in found.items()]
+    return table(["predictor", *traits], rows)
+
+
+def _matrix(values: Sequence[Sequence[float]], traits: Sequence[str]) -> str:
+    rows = [[trait, *(f"{v:.2f}" for v in row)] for trait, row in zip(traits, values, strict=True)]
+    return table(["shift / score", *traits], rows)
+
+
+def _cost(one: Result) -> list[str]:
+    cost = one["cost"]
+    counts = [f"{cost[key]:.0f}" for key in ("read_tokens", "replies", "reply_tokens")]
+    return [*counts, f"{one['cpu']:.1f}"]
+
+
+def _way(way: str, coefficient: float) -> str:
+    return f"{way} {coefficient:g}" if coefficient else way
