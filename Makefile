@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PLUGIN_TESTS := $(filter-out plugins/guardrail-vllm/tests,$(PLUGINS:/pyproject.toml=/tests))
 
-.PHONY: setup demo test test-clients test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
+.PHONY: setup demo test test-clients test-ray test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,19 @@ $(CLIENTS)/.installed: $(STAMP)
 	echo "import site; site.addsitedir('$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")')" \
 		> "$$($(CLIENTS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
 	$(BIN)/python -m pip --python $(CLIENTS)/bin/python install --quiet --upgrade --constraint constraints.txt --group clients
+	touch $@
+
+# Ray, in an environment above $(VENV): batches of extraction and evaluation on workers.
+RAY := .venv-ray
+
+test-ray: $(RAY)/.installed
+	$(RAY)/bin/python -m pytest tests/distributed
+
+$(RAY)/.installed: $(STAMP)
+	test -x $(RAY)/bin/python || $(BIN)/python -m venv --without-pip $(RAY)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")')" \
+		> "$$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
+	$(BIN)/python -m pip --python $(RAY)/bin/python install --quiet --constraint constraints.txt "ray>=2.50"
 	touch $@
 
 # vLLM, which wants an older transformers than $(VENV) has. What it brings for images and sound is built for CUDA,
@@ -136,4 +149,4 @@ demo-files: $(STAMP)
 	$(BIN)/python -m guardrail.demo.making evaluate --work $(DEMO) --seed $(SEED)
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(VLLM) build dist
+	rm -rf $(VENV) $(CLIENTS) $(RAY) $(VLLM) build dist

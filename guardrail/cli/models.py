@@ -7,13 +7,23 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardrail.cli.console import Interrupted
-from guardrail.cli.options import DEMO, ENGINE, DeviceMap, Dtype, ModelOptions, Quantize
+from guardrail.cli.options import (
+    DEMO,
+    ENGINE,
+    DeviceMap,
+    Dtype,
+    ModelOptions,
+    Quantize,
+    RunnerOptions,
+    Runners,
+)
 from guardrail.cli.progress import doing
 from guardrail.errors import ConfigError, ModelError
 
@@ -81,15 +91,30 @@ def check_policies(path: Path, model: ModelOptions) -> None:
         check(path, Plugins.from_environment())
 
 
-def load_subject(model: ModelOptions, rows: int | None = None) -> Subject:
+def load_subject(
+    model: ModelOptions, rows: int | None = None, spread: RunnerOptions | None = None
+) -> Subject:
     """A model to generate with and to read. `rows` is the largest batch. Raises ConfigError."""
     only_transformers(model)
+    if spread and spread.runner is Runners.RAY:
+        return _spread(model, rows, spread)
     with loading(model):
         from guardrail.extract.subject import ROWS, Subject
 
         on_cpu = device_of(model.device) == "cpu"
         loaded, tokenizer = load(model, Dtype.FLOAT32 if on_cpu else Dtype.AUTO)
         return Subject(loaded, tokenizer, chat_template=model.chat_template, rows=rows or ROWS)
+
+
+def _spread(model: ModelOptions, rows: int | None, spread: RunnerOptions) -> Subject:
+    """A model here, whose batches are computed by workers that load it as well."""
+    from guardrail.extract.ray_workers import RayRunner, check_installed
+
+    check_installed()
+    subject = load_subject(model, rows)
+    gpus = 0 if subject.device.type == "cpu" else 1
+    subject.runner = RayRunner(partial(load_subject, model, rows), spread.workers, gpus)
+    return subject
 
 
 def only_transformers(model: ModelOptions) -> None:

@@ -100,6 +100,24 @@ class ModelOptions:
             raise ConfigError(f"--chat-template: there is no file {template}; `{PLAIN}` is built in")
 
 
+class Runners(StrEnum):
+    """Where batches are computed."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerOptions:
+    """Where batches are computed. The results are the same."""
+
+    runner: Annotated[
+        Runners,
+        Option(help="Compute batches here, or on workers of a Ray cluster (RAY_ADDRESS, or this machine)."),
+    ] = Runners.LOCAL
+    workers: Annotated[int, Option(min=1, help="Workers of --runner ray, each with a copy of the model.")] = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoliciesOption:
     """The policy file."""

@@ -75,11 +75,17 @@ class Journal:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[number] for number in range(len(self)))
 
-    def complete(self, stage: str, rows: Callable[[Sequence[int]], Sequence[Row]], report: Report) -> Self:
-        """Compute and append the missing batches; `rows` gets the row numbers of a batch."""
+    def complete(
+        self,
+        stage: str,
+        rows: Callable[[Sequence[int]], Sequence[Row]],
+        report: Report,
+        together: int = 1,
+    ) -> Self:
+        """Compute and append the missing batches; `rows` gets the row numbers of some batches `together`."""
         report(stage, len(self), self.total)
         while len(self) < self.total:
-            self._append(rows(range(len(self), min(len(self) + self.batch, self.total))))
+            self._append(rows(range(len(self), min(len(self) + together * self.batch, self.total))))
             report(stage, len(self), self.total)
         return self
 

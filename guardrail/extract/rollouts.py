@@ -89,7 +89,10 @@ def roll_out(
     )
     rollouts = Rollouts(prompts, order, settings.samples, journal)
     journal.complete(
-        f"{pool}: rollouts", lambda rows: _generated(subject, pool, rollouts, settings, rows), report
+        f"{pool}: rollouts",
+        lambda rows: _generated(subject, pool, rollouts, settings, rows),
+        report,
+        together=subject.runner.width,
     )
     return rollouts
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 
 from guardrail.engines import Continuation, Prompt, Span
-from guardrail.engines.transformers.activations import Site
-from guardrail.engines.transformers.batches import averaging, bucketed
+from guardrail.engines.transformers.batches import bucketed
 from guardrail.engines.transformers.model import LocalModel
-from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.pretrained import load_pretrained
-from guardrail.engines.transformers.sampling import SeededRows
-from guardrail.engines.transformers.steering import steered
 from guardrail.errors import PromptError
+from guardrail.extract.jobs import Generation, Local, Pooling, Runner
 from guardrail.types import Array, Message, Position, Steering
 
 ROWS = 64
@@ -29,6 +26,7 @@ CPU_TOKENS = 1024
 class Subject:
     """A model with its tokenizer and chat template. `rows` is the largest batch size.
 
+    `runner` computes batches: this model, unless another is put there, whose workers hold the same model.
     Raises ModelError for models that cannot be guarded, because vectors for them would be useless.
     """
 
@@ -45,6 +43,7 @@ class Subject:
         self.model, self.tokenizer, self.rows = model, tokenizer, rows
         self.blocks, self.fingerprint = self.local.blocks, self.local.fingerprint
         self.activations = self.local.activations
+        self.runner: Runner = Local(self)
 
     @classmethod
     def load(
@@ -133,12 +132,21 @@ class Subject:
     ) -> list[Continuation]:
         """As `replies`, to prompts that are token ids already. Greedy by default, and then without seeds."""
         drawn = seeds or [0] * len(rows)
-        found: dict[int, Continuation] = {}
-        for batch in bucketed([len(ids) for ids in rows], self.rows):
-            asked, own = [rows[i] for i in batch], [drawn[i] for i in batch]
-            found |= zip(
-                batch, self._generate(asked, own, max_new_tokens, temperature, top_p, steering), strict=True
+        batches = list(bucketed([len(ids) for ids in rows], self.rows))
+        jobs = [
+            Generation(
+                rows=[rows[i] for i in batch],
+                seeds=[drawn[i] for i in batch],
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                steering=steering,
             )
+            for batch in batches
+        ]
+        found: dict[int, Continuation] = {}
+        for batch, replies in zip(batches, self.runner.map(jobs), strict=True):
+            found |= zip(batch, replies, strict=True)
         return [found[i] for i in range(len(rows))]
 
     def _fitting(self, ids: Sequence[int], new_tokens: int) -> Sequence[int]:
@@ -147,50 +155,6 @@ class Subject:
                 f"a prompt of {len(ids)} tokens and {new_tokens} new ones exceed the model's {self.longest}"
             )
         return ids
-
-    def _generate(
-        self,
-        rows: Sequence[Sequence[int]],
-        seeds: Sequence[int],
-        new_tokens: int,
-        temperature: float,
-        top_p: float,
-        steering: Sequence[Steering],
-    ) -> Iterable[Continuation]:
-        ids, mask = self.local.padded(rows, left=True)
-        sampler = [SeededRows(seeds, ids.shape[1], new_tokens, temperature, top_p)] if temperature > 0 else []
-        with evaluating(self.local.inner.modules()), torch.inference_mode(), steered(self.blocks, steering):
-            output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                generation_config=self._decoding(new_tokens),
-                logits_processor=sampler,
-            )
-        return [self._generated(row) for row in output[:, ids.shape[1] :].tolist()]
-
-    def _decoding(self, new_tokens: int) -> Any:
-        from transformers import GenerationConfig
-
-        # a value left None would be filled in from the model's own configuration
-        return GenerationConfig(
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=50,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            pad_token_id=self.local.pad_token,
-            eos_token_id=sorted(self.local.end_tokens) or None,
-        )
-
-    def _generated(self, row: Sequence[int]) -> Continuation:
-        ends = self.local.end_tokens
-        stop = next((i for i, token in enumerate(row) if token in ends), None)
-        ids = tuple(row) if stop is None else tuple(row[: stop + 1])
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Continuation(str(text), ids, stop is not None)
 
     def prompt_states(self, prompts: Sequence[Sequence[Message]]) -> Array:
         """[n, L + 1, d_model] float32: the last prompt token at every layer, row 0 the embedding output."""
@@ -228,15 +192,12 @@ class Subject:
     def _pooled(self, rows: Sequence[Sequence[int]], runs: Sequence[Sequence[Sequence[Span]]]) -> Array:
         """[n, k, L + 1, d_model] float32: the means over k sets of runs of tokens in each row.
 
-        One forward pass per batch, with rows padded on the right; memory holds one layer of one batch at a
-        time.
+        One forward pass per batch; memory holds one layer of one batch at a time.
         """
         count = len(runs[0]) if runs else 0
         means = np.zeros((len(rows), count, self.layers + 1, self.d_model), np.float32)
-        for batch in self.batches([len(ids) for ids in rows]):
-            ids, mask = self.local.padded([rows[i] for i in batch], left=False)
-            weights = averaging([runs[i] for i in batch], ids.shape[1]).to(self.device)
-            sites = [Site(layer) for layer in range(self.layers + 1)]
-            found = self.activations.read(ids, mask, sites, weights)
-            means[batch] = torch.stack([found[site].cpu() for site in sites], dim=2).numpy()
+        batches = list(self.batches([len(ids) for ids in rows]))
+        jobs = [Pooling(rows=[rows[i] for i in batch], runs=[runs[i] for i in batch]) for batch in batches]
+        for batch, found in zip(batches, self.runner.map(jobs), strict=True):
+            means[batch] = found
         return means

@@ -72,7 +72,7 @@ def test_nothing_is_generated_twice(subject, tmp_path):
     before = contents(tmp_path)
 
     class Silent:
-        fingerprint, render = subject.fingerprint, subject.render
+        fingerprint, render, runner = subject.fingerprint, subject.render, subject.runner
 
     rolled(Silent(), tmp_path)
     assert contents(tmp_path) == before

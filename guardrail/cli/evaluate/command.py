@@ -18,7 +18,14 @@ from guardrail.cli.evaluate.options import (
     ShadowOptions,
     SteeringOptions,
 )
-from guardrail.cli.options import JudgeOptions, ModelOptions, OutputOptions, PoliciesOption, takes_options
+from guardrail.cli.options import (
+    JudgeOptions,
+    ModelOptions,
+    OutputOptions,
+    PoliciesOption,
+    RunnerOptions,
+    takes_options,
+)
 from guardrail.cli.progress import doing
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -43,6 +50,7 @@ def evaluate(
     judge: JudgeOptions,
     shadow: ShadowOptions,
     page: PageOption,
+    spread: RunnerOptions,
     output: OutputOptions,
 ) -> None:
     """Evaluate how well the vectors detect. Without --data, `demo` is evaluated on its built-in held-out set.
@@ -54,7 +62,7 @@ def evaluate(
     page.check()
     if shadow.shadow is not None:
         return _shadow(shadow.shadow, shadow.labels, page.html, output.as_json)
-    opened = open_inputs(model, policies.policies, data)
+    opened = open_inputs(model, policies.policies, data, spread)
     if data.own_replies is not None:
         from guardrail.cli.evaluate.own_replies import with_own_replies
 

@@ -11,7 +11,7 @@ from guardrail.cli.console import note
 from guardrail.cli.evaluate.options import DataOptions, GateOptions, SteeringOptions
 from guardrail.cli.judges import checked, endpoint_of, find
 from guardrail.cli.models import load_subject, vectors_of
-from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions
+from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, RunnerOptions
 from guardrail.cli.progress import counted, doing
 from guardrail.cli.prompts import InputPrompt, with_system
 from guardrail.errors import ConfigError
@@ -32,14 +32,16 @@ if TYPE_CHECKING:
     from guardrail.vectors.values import TraitVectors
 
 
-def open_inputs(model: ModelOptions, policies: Path | None, data: DataOptions) -> Opened:
+def open_inputs(
+    model: ModelOptions, policies: Path | None, data: DataOptions, spread: RunnerOptions | None = None
+) -> Opened:
     """Raises ConfigError for files that do not fit together, and for data that cannot be used."""
     if data.data is None and model.name != DEMO:
         raise ConfigError("no labelled prompts: give --data FILE (only `demo` has a built-in set)")
     file = _policy_file(policies)
     vectors, calibration = vectors_of(model.name, data.vectors, file), _calibration(model, data, file)
     given = _given(data, vectors, file)
-    subject = load_subject(model)
+    subject = load_subject(model, spread=spread)
     if given is not None:
         _check_prompts(subject, given, _positions(vectors, file, subject))
     return Opened(

@@ -18,7 +18,14 @@ from typer import Option
 from guardrail.cli.console import note
 from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load_subject, sleep_while_waiting
-from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.options import (
+    DEMO,
+    JudgeOptions,
+    ModelOptions,
+    OutputOptions,
+    RunnerOptions,
+    takes_options,
+)
 from guardrail.cli.progress import staged
 from guardrail.cli.prompts import conversations
 from guardrail.cli.vectors.findings import show, show_nothing
@@ -63,6 +70,7 @@ def extract(
     judge: JudgeOptions,
     rollouts: RolloutOptions,
     directions: DirectionOptions,
+    spread: RunnerOptions,
     output: OutputOptions,
 ) -> None:
     """Create trait vectors: generate replies, judge and filter them, read activations.
@@ -76,7 +84,7 @@ def extract(
         work=files.folder("work"),
     )
     try:
-        found = _extracted(inputs, model, judge)
+        found = _extracted(inputs, model, judge, spread)
     except (NotInduced, TooFewPairs, UselessJudge) as error:
         show_nothing(error, inputs.work, output.as_json)
         raise typer.Exit(1) from error
@@ -86,7 +94,9 @@ def extract(
         raise typer.Exit(1)
 
 
-def _extracted(inputs: Inputs, model: ModelOptions, options: JudgeOptions) -> Extraction:
+def _extracted(
+    inputs: Inputs, model: ModelOptions, options: JudgeOptions, spread: RunnerOptions
+) -> Extraction:
     from guardrail.plugins.manager import Plugins
 
     methods = Plugins.from_environment().extraction_methods
@@ -100,7 +110,7 @@ def _extracted(inputs: Inputs, model: ModelOptions, options: JudgeOptions) -> Ex
 
     check_folder(inputs.work, inputs.definitions, inputs.settings, judge, inputs.mixed)
     checks = checked(judge, inputs.definitions)
-    subject = load_subject(model, inputs.settings.rollouts.batch)
+    subject = load_subject(model, inputs.settings.rollouts.batch, spread)
     with staged() as report:
         extractor = Extractor(
             subject, judge, inputs.definitions, methods, inputs.settings, inputs.work, report
