@@ -48,6 +48,11 @@ def with_another_parameter(model):
     layer(model).mlp.down_proj.weight = nn.Parameter(layer(model).mlp.down_proj.weight.detach().clone())
 
 
+def with_another_class(model):
+    module = layer(model).mlp
+    module.__class__ = type("Other", (type(module),), {})
+
+
 CHANGES = {
     "written in place": lambda model: scale(layer(model).mlp.down_proj.weight),
     "one row written": lambda model: scale(model.model.embed_tokens.weight[17]),
@@ -62,6 +67,7 @@ CHANGES = {
     "a hook": with_hook,
     "a hook in front": with_pre_hook,
     "another forward": with_forward,
+    "another class": with_another_class,
     "fewer layers": lambda model: model.model.layers.pop(3),
 }
 
@@ -74,6 +80,15 @@ def test_whatever_a_forward_pass_uses_is_watched(name):
     with torch.no_grad():
         CHANGES[name](model)
     assert watch.change()
+
+
+def test_another_forward_of_a_class_is_noticed(monkeypatch):
+    model = tiny_model()
+    watch, kind = Watch(model), type(layer(model).mlp)
+    monkeypatch.setattr(kind, "forward", lambda module, x, own=kind.forward: own(module, x) * 2)
+    assert "the class of a module, or its forward method" in watch.change()
+    monkeypatch.undo()
+    assert watch.change() is None
 
 
 def with_another_template(tokenizer):

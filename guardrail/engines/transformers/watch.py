@@ -26,7 +26,7 @@ from guardrail.engines.transformers.standin import StandIn
 Check: TypeAlias = Callable[[], bool]
 """Whether something is as it was."""
 
-VERSION = attrgetter("_version")
+VERSION, FORWARD = attrgetter("_version"), attrgetter("forward")
 CAPTURING = "transformers.utils.output_capturing"
 """Puts hooks on a model when hidden states or attentions are first asked for; they change nothing."""
 EVERYWHERE = [torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks]
@@ -39,7 +39,8 @@ class Watch:
     """What the forward pass of a model uses, as it is now, and how its tokenizer makes prompts.
 
     `change` sees modules, parameters, buffers and forward hooks that came, went or were replaced, another
-    `forward`, values written or moved, and settings of modules that other libraries put in (adapters).
+    `forward` of a module or of its class, another class, values written or moved, and settings of modules
+    that other libraries put in (adapters).
     It does not see: weights that accelerate keeps elsewhere between passes, numbers that the architecture's
     own modules hold, and single values written through `.data` or outside of PyTorch. Of a tokenizer it sees
     tokens that came or went and another chat template, not other settings.
@@ -52,6 +53,7 @@ class Watch:
         self._beyond: dict[str, Check] = {
             "forward hooks": _same_hooks([t for m in modules for t in _hooks(m)] + EVERYWHERE),
             "a module's forward method": _same_forwards(modules),
+            "the class of a module, or its forward method": _same_classes(modules),
         }
         self._checks: dict[str, Check] = self._beyond | {
             "modules or parameters": _same_tables([t for m in modules for t in _holdings(m)]),
@@ -139,6 +141,13 @@ def _same_forwards(modules: Sequence[nn.Module]) -> Check:
         return none and list(map(_own_forward, replaced)) == before
 
     return same
+
+
+def _same_classes(modules: Sequence[nn.Module]) -> Check:
+    kinds = list(map(type, modules))
+    classes = list(dict.fromkeys(kinds))
+    before = list(map(FORWARD, classes))
+    return lambda: list(map(type, modules)) == kinds and list(map(FORWARD, classes)) == before
 
 
 def _own_forward(table: Mapping[str, Any]) -> Any:
