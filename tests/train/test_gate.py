@@ -293,8 +293,20 @@ def test_unknown_traits_other_models_and_bad_files_are_named(tmp_path, capsys):
     gate = PersonaGate(
         plan=plan, vectors=TraitVectors.load(shipped.VECTORS), judge=DemoJudge(), work=tmp_path
     )
+    missing = ["train", "gate", "--policy", str(policy), "--tuned", str(tmp_path / "nothing-here")]
+    assert run(missing) == 2
+    assert "nothing-here cannot be loaded" in capsys.readouterr().err
     with pytest.raises(ModelError, match="is no finetune of demo"):
         gate.run(demo, lambda ancestor: subject_of(tiny_model()), ("demo", "tiny"))
+
+
+def test_the_base_itself_does_not_pass_for_a_finetune(tmp_path):
+    start = "version: 1\ntraits: {evil: {shift: {max_rise: 3}}}\n"
+    found = gate_of(GatePlan.of(load(written(tmp_path, start=start)), [EVIL]), tmp_path).run(
+        demo, lambda ancestor: demo(), ("demo", "again")
+    )
+    assert outcomes(found) == {("finetune", "weights"): "not measured", ("evil: shift", "plain"): "passed"}
+    assert not found.passed
 
 
 def test_the_example_of_a_policy_is_one_and_its_workflow_runs_commands_that_exist(tmp_path):

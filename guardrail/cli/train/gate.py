@@ -17,13 +17,14 @@ from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load_subject
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
-from guardrail.cli.train.models import BaseOptions, load_finetune
+from guardrail.cli.train.models import BaseOptions, load_finetune, named
 from guardrail.errors import ConfigError, TraitError
 
 if TYPE_CHECKING:
+    from guardrail.extract.subject import Subject
     from guardrail.plugins.protocols import Judge
     from guardrail.statistics.intervals import Estimate
-    from guardrail.train.gate import GatePlan, GateResult, PersonaFile
+    from guardrail.train.gate import GatePlan, GateResult, PersonaFile, PersonaGate
     from guardrail.traits import TraitDefinition
     from guardrail.vectors.values import TraitVectors
 
@@ -63,31 +64,51 @@ def gate(
     if options.data is not None:
         open_data(options.data)
     plan = GatePlan.of(file, _definitions(file, list(file.policy.traits), base), options.data)
-    asked = _judge(file, judge, base, plan)
+    tuned = _one(options.tuned)
+    asked, each_s = _judge(file, judge, base, plan)
     evidence = EvidenceFile(options.evidence, seal.key(), seal.anchor)
     for text in plan.notes:
         warn(text)
-    found = _run(plan, vectors, asked, options, base)
+    gate = _gate(plan, vectors, asked, options, base)
+    with staged() as report:
+        found = replace(gate, report=report).run(
+            lambda: _base(base, plan, each_s),
+            lambda ancestor: load_finetune(tuned, base, ancestor),
+            (base.name, tuned),
+        )
     head = record(evidence, found, plan, vectors.sha256, asked.name if asked else None)
     _publish(found, options.evidence, head, output.as_json)
     if not found.passed:
         raise typer.Exit(1)
 
 
-def _run(
+def _one(tuned: str) -> str:
+    """The model that is meant. Raises ConfigError for a training run with several checkpoints."""
+    found = named([tuned])
+    if len(found) > 1:
+        raise ConfigError(f"--tuned: {tuned} holds {len(found)} checkpoints; name one, such as {found[-1]}")
+    return found[0]
+
+
+def _base(base: ModelOptions, plan: GatePlan, judge_s: float | None) -> Subject:
+    """The base, after a word on how long it all will take."""
+    subject = load_subject(base)
+    if plan.policy.judged:
+        from guardrail.extract.workload import forecast, measured
+
+        prompts = plan.conditions[0].conversations[plan.policy.judged[0]]
+        note(forecast(plan.workload(subject.rows), measured(subject, prompts), judge_s))
+    return subject
+
+
+def _gate(
     plan: GatePlan, vectors: TraitVectors, judge: Judge | None, options: GateOptions, base: ModelOptions
-) -> GateResult:
+) -> PersonaGate:
     from guardrail.train.gate import PersonaGate
 
     others = _known(plan.file, [name for name in vectors if name not in plan.policy.traits], base)
     work = options.work or options.evidence.with_name(f"{options.evidence.name}.screening")
-    with staged() as report:
-        made = PersonaGate(plan=plan, vectors=vectors, judge=judge, work=work, others=others, report=report)
-        return made.run(
-            lambda: load_subject(base),
-            lambda ancestor: load_finetune(options.tuned, base, ancestor),
-            (base.name, options.tuned),
-        )
+    return PersonaGate(plan=plan, vectors=vectors, judge=judge, work=work, others=others)
 
 
 def _vectors(file: PersonaFile, base: ModelOptions) -> TraitVectors:
@@ -115,14 +136,18 @@ def _known(file: PersonaFile, names: Sequence[str], base: ModelOptions) -> list[
     return found
 
 
-def _judge(file: PersonaFile, options: JudgeOptions, base: ModelOptions, plan: GatePlan) -> Judge | None:
-    """The judge of `--judge`, else of the policy; None if nothing is judged. Raises UselessJudge."""
+def _judge(
+    file: PersonaFile, options: JudgeOptions, base: ModelOptions, plan: GatePlan
+) -> tuple[Judge | None, float | None]:
+    """(the judge of `--judge`, else of the policy, its seconds a request). Raises UselessJudge.
+
+    No judge if nothing is judged.
+    """
     judged = [one for one in plan.definitions if one.name in plan.policy.judged]
     if not judged:
-        return None
+        return None, None
     found = chosen(replace(options, judge=options.judge or file.policy.judge), base)
-    checked(found, judged)
-    return found
+    return found, checked(found, judged).seconds_each
 
 
 def _publish(found: GateResult, evidence: Path, head: str, as_json: bool) -> None:

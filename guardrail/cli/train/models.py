@@ -18,6 +18,7 @@ from guardrail.cli.models import (
     loading,
     only_transformers,
     placed,
+    sleep_while_waiting,
 )
 from guardrail.cli.options import DEMO, Dtype, ModelOptions
 from guardrail.errors import ConfigError
@@ -46,10 +47,17 @@ def vectors_for(base: ModelOptions, name: str | None) -> TraitVectors:
 
 
 def named(tuned: Sequence[str]) -> list[str]:
-    """All checkpoints that are meant, in order. Raises ModelError for folders that hold no model."""
-    from guardrail.train.checkpoints import checkpoints
+    """All checkpoints that are meant, in order. Raises ModelError for one that is not there."""
+    from guardrail.engines.transformers.pretrained import configuration
+    from guardrail.train.checkpoints import Adapter, checkpoints
 
-    return list(dict.fromkeys(found for name in tuned for found in checkpoints(name)))
+    found = list(dict.fromkeys(one for name in tuned for one in checkpoints(name)))
+    sleep_while_waiting()
+    for name in found:
+        # before the base is loaded and read
+        if Adapter.find(name) is None:
+            configuration(name, {})
+    return found
 
 
 def load_finetune(name: str, base: ModelOptions, ancestor: Ancestor, rows: int | None = None) -> Subject:

@@ -72,14 +72,10 @@ def shift(options: ShiftOptions, base: BaseOptions, page: PageOption, output: Ou
     The shift is the mean difference of activations between a finetune and its base, along the base's trait
     vectors. Traits whose shifts cannot be told apart are named.
     """
-    from guardrail.train.checkpoints import Adapter
-
     page.check()
-    vectors, models = vectors_for(base, options.vectors), named(options.tuned)
-    relation = _relation(options.relation)
+    vectors, relation = vectors_for(base, options.vectors), _relation(options.relation)
     wanted = Wanted.of(options, base, vectors)
-    for name in models:
-        Adapter.find(name)
+    models = named(options.tuned)
     with staged() as report:
         meter = wanted.meter(load_subject(base), base, report)
         since = _earlier(options.since, base, meter)

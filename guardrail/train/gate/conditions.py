@@ -31,6 +31,10 @@ class Condition:
         """The prompts as messages."""
         return {trait: [one.messages for one in asked] for trait, asked in self.prompts.items()}
 
+    def asked(self, traits: Sequence[str]) -> list[RolloutPrompt]:
+        """The prompts of these traits, each once."""
+        return list({one.messages: one for trait in traits for one in self.prompts[trait]}.values())
+
     @property
     def sha256(self) -> str:
         """Identifies the prompts."""

@@ -24,7 +24,7 @@ from guardrail.train.gate.verdicts import Verdict, at_most, score_change, verdic
 from guardrail.train.shift import Shift, ShiftMeter
 from guardrail.train.shift.descent import Ancestor
 from guardrail.train.shift.mixing import Mixing
-from guardrail.train.shift.results import TraitShift
+from guardrail.train.shift.results import Descent, TraitShift
 from guardrail.traits import TraitDefinition
 from guardrail.types import Fingerprint
 from guardrail.vectors.values import TraitVectors
@@ -88,7 +88,7 @@ class PersonaGate:
         observed = self.plan.observer.observe(model)
         self.report(f"{names[1]}: replies", 1, 1)
         return GateResult(
-            verdicts=[*self._verdicts(shifts, before, observed)],
+            verdicts=[*_of_weights(descent), *self._verdicts(shifts, before, observed)],
             shifts=shifts,
             base=before.ancestor.fingerprint,
             tuned=model.fingerprint,
@@ -209,6 +209,19 @@ class PersonaGate:
             found = mean(risen) if np.isfinite(risen).all() else None
             change = Change(max_rise=policy.held_out_loss.max_rise)
             yield from verdicts("held-out loss", f"{len(risen)} replies", change, found, "nats")
+
+
+def _of_weights(descent: Descent) -> Iterator[Verdict]:
+    """A verdict on a finetune that is none: what was meant to be measured is somewhere else."""
+    if descent.kind == "same weights":
+        yield Verdict(
+            what="finetune",
+            condition="weights",
+            limit="differs from the base",
+            found=None,
+            outcome="not measured",
+            why=descent.notes[-1],
+        )
 
 
 def _deviations(one: TraitShift, limit: ShiftChange) -> tuple[Estimate | None, str]:

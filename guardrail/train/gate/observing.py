@@ -58,9 +58,7 @@ class Observer:
 
     def _replies(self, subject: Subject, condition: Condition) -> Mapping[str, Said]:
         """Prompts that several traits share are replied to once."""
-        asked = {trait: condition.prompts[trait] for trait in self.judged}
-        alone = list({one.messages: one for prompts in asked.values() for one in prompts}.values())
-        rows = [(one, i) for one in alone for i in range(self.settings.samples)]
+        rows = [(one, i) for one in condition.asked(self.judged) for i in range(self.settings.samples)]
         found = subject.replies(
             [one.messages for one, _ in rows],
             seeds=[row_seed(self.settings.seed, condition.name, one, i) for one, i in rows],
@@ -70,7 +68,7 @@ class Observer:
         said: dict[object, list[Continuation]] = {}
         for (one, _), reply in zip(rows, found, strict=True):
             said.setdefault(one.messages, []).append(reply)
-        return {trait: [said[one.messages] for one in prompts] for trait, prompts in asked.items()}
+        return {trait: [said[one.messages] for one in condition.prompts[trait]] for trait in self.judged}
 
 
 def told(subject: Subject, path: Path) -> list[Told]:

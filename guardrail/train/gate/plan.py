@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guardrail.evaluation.capability import MultipleChoice, read_questions
+from guardrail.extract.workload import Workload
 from guardrail.train.gate.conditions import Condition, as_trained, plain, triggered
 from guardrail.train.gate.loading import PersonaFile
 from guardrail.train.gate.observing import Observer
@@ -49,6 +50,19 @@ class GatePlan:
             settings=self.policy.replies,
             choices=self.choices,
             held_out=self.held_out,
+        )
+
+    def workload(self, rows: int) -> Workload:
+        """Of both models together; `rows` is the largest batch. Without the screening of data."""
+        judged, samples = self.policy.judged, self.policy.replies.samples
+        scored = sum(len(one.prompts[trait]) for one in self.conditions for trait in judged)
+        coherent = sum(len(self.conditions[0].prompts[t]) for t in judged) if self.policy.coherence else 0
+        return Workload(
+            replies=2 * samples * sum(len(one.asked(judged)) for one in self.conditions),
+            max_new_tokens=self.policy.replies.max_new_tokens,
+            judged=2 * samples * (scored + coherent),
+            read=2 * sum(len(asked) for one in self.conditions for asked in one.prompts.values()),
+            batch=rows,
         )
 
     @classmethod

@@ -35,7 +35,11 @@ def _moved(one: TraitShift, predicted: Prediction | None) -> str:
 
 def _of_asked(one: TraitShift) -> str:
     share = one.chosen.of_asked
-    return "" if share is None else f" ({100 * share:.0f} % of what system prompts that ask for it do)"
+    return (
+        ""
+        if share is None or share <= 0
+        else f" ({100 * share:.0f} % of what system prompts that ask for it do)"
+    )
 
 
 def _predicted(one: Prediction) -> str:
