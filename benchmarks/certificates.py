@@ -26,6 +26,8 @@ CASES = {
 }
 BENIGN, HARMFUL = 600, 200
 PACK = "pack:smollm2-135m-instruct/harm"
+STRICT = "strict"
+"""The built-in model's policies for vLLM, which cannot steer below the last layer read as `chatbot` does."""
 
 
 def main() -> int:
@@ -33,7 +35,8 @@ def main() -> int:
     work = arguments.work / arguments.model
     work.mkdir(parents=True, exist_ok=True)
     common = _common(arguments, work)
-    reference, own = (work / f"{case}.json" for case in (REFERENCE, arguments.case))
+    policies = _policies(arguments)[-1].partition("/")[2] or _policies(arguments)[-1]
+    reference, own = (work / f"{case}-{policies}.json" for case in (REFERENCE, arguments.case))
     for case, path in ((REFERENCE, reference), (arguments.case, own)):
         if not path.exists():
             _guardrail(*common, *CASES[case], "--record", str(path))
@@ -55,13 +58,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _policies(arguments: argparse.Namespace) -> list[str]:
-    return ["--policies", PACK] if arguments.model == "smollm2" else []
+    demo = STRICT if arguments.case == "vllm" else "chatbot"
+    return ["--policies", PACK if arguments.model == "smollm2" else demo]
 
 
 def _common(arguments: argparse.Namespace, work: Path) -> list[str]:
     """The model, and the prompts."""
     if arguments.model == "demo":
-        return []
+        return _policies(arguments)
     found = ["--model", arguments.path, *_policies(arguments)]
     for option, name, count in (("--benign", "benign-alpaca", BENIGN), ("--input", "harmful", HARMFUL)):
         rows = (arguments.data / "prompts" / f"{name}.jsonl").read_text().splitlines()[:count]
