@@ -13,7 +13,6 @@ from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import UnsupportedGeneration
 from guardrail.pipeline.driver import Driver
 from guardrail.plugins.hookspecs import hookimpl
-from guardrail.policy.loading import Source
 from guardrail.policy.plan import Plan
 from guardrail.types import Configuration, Fingerprint, Message, Position, Sampling
 from guardrail_vllm.fingerprint import configuration
@@ -91,7 +90,7 @@ class ServedGuard(Guard):
 
     @classmethod
     def around(
-        cls, engine: ServedEngine, policies: Source, plugins: Sequence[object], watch_s: float
+        cls, engine: ServedEngine, policies: str, plugins: Sequence[object], watch_s: float
     ) -> ServedGuard:
         """Opens the guard. Blocks, and needs the event loop meanwhile: call it on another thread."""
         return cls(
@@ -100,7 +99,7 @@ class ServedGuard(Guard):
             policies,
             engine=NAME,
             plugins=[_Engines(engine), *plugins],
-            watch_s=watch_s if isinstance(policies, str) else None,
+            watch_s=watch_s,
         )
 
     @property

@@ -35,6 +35,7 @@ version: 1
 vectors: demo
 calibration: demo
 audit: {jsonl: audit.jsonl}
+defaults: {timeout_ms: 60000}
 policies:
   - {id: no-malice, trait: evil, threshold: {fpr: 0.001}, action: block, message: "I can't help with that."}
   - id: to-a-person
@@ -71,7 +72,7 @@ class Served:
     def __init__(self, folder, process, port):
         self.folder, self.process, self.url = folder, process, f"http://127.0.0.1:{port}"
         self.policies = folder / "policies.yaml"
-        self.client = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=120)
+        self.client = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=300)
 
     @property
     def log(self):

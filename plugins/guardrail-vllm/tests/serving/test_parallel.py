@@ -38,7 +38,9 @@ def policies(model, threshold, **more):
         "threshold": {"raw": threshold},
         "action": "block",
     }
-    return {"version": 1, "vectors": f"{model}.safetensors", "policies": [rule], **more}
+    # the first pass of several processes on few cores takes long
+    defaults = {"timeout_ms": 200_000}
+    return {"version": 1, "vectors": f"{model}.safetensors", "defaults": defaults, "policies": [rule], **more}
 
 
 @pytest.fixture(scope="module")
