@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from guardrail.files.decision_rows import decision_rows
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import Answer, NoConfig, Retry
 from guardrail.testing import MemoryAudit, MemoryQueue, tiny_model
-from guardrail.types import STOP, Message, Reply
+from guardrail.types import STOP, Message, Reply, Sampling
 
 GREEDY = {"temperature": 0, "max_new_tokens": 12}
 NEVER, ALWAYS = {"raw": 1e6}, {"raw": -1e6}
@@ -306,8 +307,9 @@ class Rewriting:
 
 
 @pytest.mark.parametrize("rule", [policy("rewriting"), response(action="rewriting", monitor={"every": 1})])
-def test_an_action_can_let_the_model_write_the_answer(tmp_path, rule):
-    (text,) = unguarded(tmp_path, "Be kind.", temperature=None, seed=None, max_new_tokens=256)
+def test_an_action_can_let_the_model_write_the_answer(tmp_path, rule, monkeypatch):
+    monkeypatch.setattr("guardrail.pipeline.unguarded.Sampling", partial(Sampling, max_new_tokens=16))
+    (text,) = unguarded(tmp_path, "Be kind.", temperature=None, seed=None, max_new_tokens=16)
     with guard(tmp_path, rule, options={"plugins": [Rewriting()]}) as made:
         assert made.chat(PROMPT, **GREEDY).text == f"rewritten: {text}"
         assert "".join(made.stream(PROMPT, **GREEDY)).endswith(f"rewritten: {text}")
