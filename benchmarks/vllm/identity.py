@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.vllm.models import RUNS, Conversation, Model
+from benchmarks.vllm.models import ONE_PROCESS, RUNS, Conversation, Model
 from guardrail import Guard
 from guardrail.types import Decision, Reply
 
@@ -54,13 +54,14 @@ def read(model: Model, side: str) -> list[Answer]:
 
 def run(model: Model, side: str, count: int, seconds: float) -> int:
     """Answer prompts for so long; how many are answered by then."""
-    prompts, end = model.prompts(count), monotonic() + seconds
+    prompts = model.prompts(count)
     done = len(read(model, side))
     if done >= len(prompts):
         return done
     RUNS.mkdir(parents=True, exist_ok=True)
     size = 1 if side == "chunks" else BATCH
     with _asking(model, side) as ask, file(model, side).open("a", encoding="utf-8") as out:
+        end = monotonic() + seconds
         while done < len(prompts) and monotonic() < end:
             for answer in ask(prompts[done : done + size]):
                 out.write(json.dumps(_fields(answer)) + "\n")
@@ -92,7 +93,12 @@ class _asking:
             engine = "transformers-hooks"
         else:
             engine = "vllm"
-            options |= {"kv_cache_memory_bytes": KV_BYTES, "max_model_len": 512, **SIDES[self._side]}
+            options |= {
+                "kv_cache_memory_bytes": KV_BYTES,
+                "max_model_len": 512,
+                **ONE_PROCESS,
+                **SIDES[self._side],
+            }
         self._open = Guard.from_pretrained(
             self._model.folder, dict(self._model.policies), engine=engine, **options
         )

@@ -50,12 +50,24 @@ class VllmModel:
             raise ModelError(f"the installed vLLM runs models on {here}, not on {device}")
         return self
 
+    def _stored(self) -> str:
+        """The type of the weights in their files: by itself, vLLM would halve float32."""
+        from transformers import AutoConfig
+
+        known = {key: self.arguments[key] for key in SHARED if key in self.arguments}
+        try:
+            config = AutoConfig.from_pretrained(self.name, **known).get_text_config(decoder=True)
+        except (OSError, ValueError, KeyError):
+            # vLLM says better what is wrong
+            return "auto"
+        return str(getattr(config, "dtype", None) or "auto")
+
     def engine_arguments(self) -> Any:
         """All arguments of vLLM. Raises ModelError for those that it does not know or the guard needs."""
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
 
-        given = _translated({**self.arguments, **_from_environment()})
+        given = _translated({"dtype": self._stored(), **self.arguments, **_from_environment()})
         _check(given, {one.name for one in fields(AsyncEngineArgs)})
         explicit = "kv_cache_memory_bytes" in given or "VLLM_CPU_KVCACHE_SPACE" in os.environ
         cache = {} if explicit or not current_platform.is_cpu() else {"kv_cache_memory_bytes": CPU_CACHE}
