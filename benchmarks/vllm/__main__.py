@@ -26,6 +26,10 @@ def main() -> int:
 
         kind = "compiled" if chosen.compiled else "eager"
         write(f"throughput {model.name} {kind}", measured(model, chosen.seconds, chosen.compiled))
+    elif chosen.stage == "workers":
+        from benchmarks.vllm import workers
+
+        write(f"workers {model.name}", workers.measured(model, chosen.seconds))
     elif chosen.stage == "compare":
         write(f"identity {model.name}", identity.compared(model))
     else:
@@ -49,7 +53,7 @@ def _plain(value: Any) -> Any:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.vllm", description=__doc__)
-    stages = ["prepare", "reference", "bare", *identity.SIDES, "compare", "throughput"]
+    stages = ["prepare", "reference", "bare", *identity.SIDES, "compare", "throughput", "workers"]
     made.add_argument("stage", choices=stages, help="what to do; the answers of a side are kept in runs/vllm")
     made.add_argument("--model", choices=sorted(MODELS), default="demo", help="the model")
     made.add_argument("--count", type=int, default=1000, help="prompts (default 1000)")

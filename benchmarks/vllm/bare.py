@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from benchmarks.vllm.models import ONE_PROCESS, Conversation, Model
+from benchmarks.vllm.models import Conversation, Model
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.types import Message
 
@@ -27,7 +27,7 @@ class Bare:
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         arguments = AsyncEngineArgs(
             model=model.folder, dtype="float32", kv_cache_memory_bytes=kv_bytes, max_model_len=512,
-            enforce_eager=not compiled, disable_log_stats=True, **ONE_PROCESS,
+            enforce_eager=not compiled, disable_log_stats=True,
         )  # fmt: skip
 
         async def made() -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.vllm.models import ONE_PROCESS, RUNS, Conversation, Model
+from benchmarks.vllm.models import RUNS, Conversation, Model
 from guardrail import Guard
 from guardrail.types import Decision, Reply
 
@@ -96,7 +96,6 @@ class _asking:
             options |= {
                 "kv_cache_memory_bytes": KV_BYTES,
                 "max_model_len": 512,
-                **ONE_PROCESS,
                 **SIDES[self._side],
             }
         self._open = Guard.from_pretrained(

@@ -13,8 +13,6 @@ import guardrail.demo
 from guardrail.demo.generator import draw_prompt, draw_training_condition
 
 RUNS = Path("runs/vllm")
-ONE_PROCESS = {"distributed_executor_backend": "uni"}
-"""The model runs in the process of vLLM's scheduler, as it does by default on one GPU."""
 CONTRAST = Path(__file__).parents[1] / "real" / "prompts" / "contrast.jsonl"
 GGUF = Path("runs/models/smollm2-135m-instruct-q4_1.gguf")
 PACK = "pack:smollm2-135m-instruct"

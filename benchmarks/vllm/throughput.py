@@ -18,7 +18,7 @@ from guardrail_vllm.model import VllmModel
 from transformers import AutoTokenizer
 
 from benchmarks.vllm.bare import Bare
-from benchmarks.vllm.models import ONE_PROCESS, Model
+from benchmarks.vllm.models import Model
 from guardrail.bench.plans import PlanEvaluator, allowing
 from guardrail.bench.ratios import interval
 from guardrail.engines import Prompt
@@ -34,7 +34,7 @@ GOAL = 0.97
 def measured(model: Model, seconds: float, compiled: bool = False) -> dict[str, Any]:
     """Rounds in turns for so long, and their ratios."""
     tokenizer = AutoTokenizer.from_pretrained(model.folder)
-    options = {"dtype": "float32", "kv_cache_memory_bytes": KV_BYTES, "max_model_len": 512, **ONE_PROCESS}
+    options = {"dtype": "float32", "kv_cache_memory_bytes": KV_BYTES, "max_model_len": 512}
     engine = VllmEngine(VllmModel(model.folder, options), tokenizer, "builtin:plain")
     bare = Bare(model, KV_BYTES, compiled)
     try:

@@ -48,12 +48,7 @@ def guarded(file=None, **options):
     """The built-in model under vLLM."""
     import torch
 
-    # in one process it starts faster
-    given = (
-        {"distributed_executor_backend": "uni"}
-        | {"dtype": torch.float32, "kv_cache_memory_bytes": 1 << 28}
-        | options
-    )
+    given = {"dtype": torch.float32, "kv_cache_memory_bytes": 1 << 28} | options
     return Guard.from_pretrained("demo", file or POLICIES, engine="vllm", **given)
 
 
