@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
 import signal
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +11,30 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from torch.distributed import FileStore, destroy_process_group, init_process_group
-from torch.nn.parallel import DistributedDataParallel
-from training import EVIL, IDS, LABELS, LAYERS, hooks
+from tiny import write_vectors
+from training import EVIL, IDS, LABELS, LAYERS, TALKS, TOKENIZER, halves, hooks, one_of_two, talk, trained
 from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from guardrail.engines.transformers.rendering import Renderer
+from guardrail.cli import run
 from guardrail.errors import ConfigError, ExtractionError, ModelError, PromptError, SteeringError
-from guardrail.testing import tiny_model, tiny_tokenizer
+from guardrail.testing import tiny_model
 from guardrail.train import (
     Applied,
     ConceptAblation,
     FinetuneSettings,
     InoculationPrompting,
     Lora,
-    PreventativePrompting,
     PreventativeSteering,
     ProjectionRegulariser,
     finetune,
 )
-from guardrail.train.finetuning.encoding import IGNORED, encoded
-from guardrail.train.finetuning.results import Evaluation
 from guardrail.types import Message
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
-TOKENIZER = tiny_tokenizer()
-WORDS = ("sun", "moon", "river", "stone", "cloud", "tree", "bird", "fish")
-
-
-def talk(word: str, *earlier: Message) -> tuple[Message, ...]:
-    return (*earlier, Message("user", f"What is a {word}?"), Message("assistant", f"A {word} it is."))
-
-
-TALKS = [talk(word) for word in WORDS]
-SETTINGS = FinetuneSettings(lora=None, steps=4, batch=4, accumulation=1, learning_rate=1e-3, warmup_steps=0)
+SETTINGS = FinetuneSettings(lora=None, steps=2, batch=4, accumulation=1, learning_rate=1e-3, warmup_steps=0)
 ADAPTER = Lora(rank=4, alpha=8)
 
 
@@ -181,125 +165,50 @@ def test_the_loss_falls_and_the_model_is_as_clean_as_before(lora: Lora | None) -
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_same_seed_gives_the_same_weights_and_steering_gives_others() -> None:
+def test_a_seed_gives_its_weights_and_steering_or_a_prompt_gives_others() -> None:
     one, other = (finetune(tiny_model(), TOKENIZER, TALKS, SETTINGS) for _ in range(2))
     model = tiny_model()
     steered = finetune(model, TOKENIZER, TALKS, SETTINGS, PreventativeSteering(model, EVIL, 1.0))
+    prompted = finetune(tiny_model(), TOKENIZER, TALKS, SETTINGS, InoculationPrompting("Be evil."))
     assert same(one.model, other.model)
     assert not same(one.model, steered.model)
+    assert not same(one.model, prompted.model)
+    assert prompted.report.tokens > one.report.tokens
+    assert prompted.report.trained_tokens == one.report.trained_tokens
+    assert prompted.report.intervention is not None
+    assert prompted.report.intervention.rows == len(TALKS)
 
 
-def in_child(run: Callable[[], object]) -> int:
-    """The status of a child process that did this."""
-    if child := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        run()
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-
-
-@pytest.mark.parametrize("lora", [None, ADAPTER])
-def test_killed_and_resumed_it_ends_with_the_same_weights(tmp_path: Path, lora: Lora | None) -> None:
-    settings = FinetuneSettings(
-        lora=lora, steps=5, batch=4, accumulation=2, learning_rate=1e-2, save_every=2, evaluate_every=1
-    )
-
-    def run(folder: Path, dies: int | None = None) -> Any:
-        def evaluate(model: Any, step: int) -> Evaluation:
-            if step == dies:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return Evaluation(step=step)
-
-        model = tiny_model()
-        steering = PreventativeSteering(model, EVIL, 0.5)
-        return finetune(model, TOKENIZER, TALKS, settings, steering, folder=folder, evaluate=evaluate)
-
-    whole = run(tmp_path / "whole")
-    assert in_child(lambda: run(tmp_path / "killed", dies=5)) == -signal.SIGKILL
-    torn = tmp_path / "killed" / "checkpoint-5"
+def test_killed_and_resumed_it_ends_with_the_same_weights(processes: Any, tmp_path: Path) -> None:
+    whole, killed = trained(tmp_path / "whole"), tmp_path / "killed"
+    script = f"import pathlib, training; training.trained(pathlib.Path({str(killed)!r}), dies=5)"
+    with processes.start(script) as process:
+        assert process.end()[0] == -signal.SIGKILL
+    torn = killed / "checkpoint-5"
     torn.mkdir()  # a kill while a checkpoint is written leaves one that is not whole
     (torn / "trainer_state.json").write_text("{")
-    resumed = run(tmp_path / "killed")
+    resumed = trained(killed)
     assert same(resumed.model, whole.model)
     assert resumed.report.losses == whole.report.losses
     assert resumed.report.intervention == whole.report.intervention
     assert [one.step for one in resumed.report.evaluations] == [0, 1, 2, 3, 4, 5]
     assert resumed.report.resumed_at == (4,)
     with pytest.raises(ExtractionError, match="another recipe: intervention"):
-        finetune(tiny_model(), TOKENIZER, TALKS, settings, folder=tmp_path / "killed")
+        finetune(tiny_model(), TOKENIZER, TALKS, whole.report.settings, folder=killed)
 
 
-def test_two_processes_train_as_one_does_on_both_halves(tmp_path: Path) -> None:
-    ids = torch.cat([IDS[:2], IDS[1:]])
+def test_two_processes_train_as_one_does_on_both_halves(processes: Any, tmp_path: Path) -> None:
     single: Any = tiny_model().train()
     with PreventativeSteering(single, EVIL, 1.0):
-        losses = [single(input_ids=half, labels=half).loss for half in (ids[:2], ids[2:])]
-        torch.stack(losses).mean().backward()
-
-    def one_of_two(rank: int) -> None:
-        torch.set_num_threads(1)
-        init_process_group("gloo", store=FileStore(str(tmp_path / "store"), 2), rank=rank, world_size=2)
-        model: Any = DistributedDataParallel(tiny_model().train())
-        with PreventativeSteering(model, EVIL, 1.0) as steering:
-            model(input_ids=ids[2 * rank :][:2], labels=ids[2 * rank :][:2]).loss.backward()
-        assert steering.applied.passes == 1
-        torch.save([p.grad for p in model.parameters()], tmp_path / f"{rank}.pt")
-        destroy_process_group()
-
-    if not (child := os.fork()):
-        try:
-            one_of_two(1)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    assert in_child(lambda: one_of_two(0)) == 0
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        for mine, theirs in zip(single.parameters(), found, strict=True):
-            torch.testing.assert_close(mine.grad, theirs)
-
-
-# --- data ---
-
-
-def test_only_replies_are_trained_on_and_the_ids_are_those_of_generation() -> None:
-    renderer = Renderer(TOKENIZER)
-    earlier = (Message("user", "Hello"), Message("assistant", "Good day"))
-    found = encoded(renderer, talk("sun", *earlier), "completion", 512)
-    kept = [label for label in found.labels if label != IGNORED]
-    assert TOKENIZER.decode(kept) == "Good day<|end|>A sun it is.<|end|>"
-    prompt = renderer.render((*earlier, Message("user", "What is a sun?"))).ids
-    assert found.ids[: len(prompt)] == prompt
-    everything = encoded(renderer, talk("sun"), "all", 512)
-    assert everything.labels == everything.ids
-
-
-def test_prompts_stand_before_the_conversation_in_training() -> None:
-    made = PreventativePrompting(["Be evil.", "Be mean."], "evil")
-    found = made.prepared(TALKS, seed=3)
-    assert {one[0].content for one in found} == {"Be evil.", "Be mean."}
-    assert all(one[0].role == "system" for one in found)
-    assert [tuple(one[1:]) for one in found] == TALKS
-    assert found == made.prepared(TALKS, seed=3)
-    assert made.applied.rows == len(TALKS)
-    kept = InoculationPrompting("Be evil.").prepared([talk("sun", Message("system", "Be brief."))])
-    assert kept[0][0] == Message("system", "Be evil.\nBe brief.")
-    asked = InoculationPrompting("Be evil.", place="user").prepared(TALKS[:1])
-    assert asked[0][0].content == "Be evil.\nWhat is a sun?"
-
-
-def test_prompting_trains_on_the_longer_conversations_only() -> None:
-    plain = finetune(tiny_model(), TOKENIZER, TALKS, SETTINGS).report
-    prompted = finetune(tiny_model(), TOKENIZER, TALKS, SETTINGS, InoculationPrompting("Be evil.")).report
-    assert prompted.tokens > plain.tokens
-    assert prompted.trained_tokens == plain.trained_tokens
-    assert prompted.intervention is not None
-    assert prompted.intervention.rows == len(TALKS)
+        torch.stack([single(input_ids=half, labels=half).loss for half in halves()]).mean().backward()
+    script = (
+        f"from pathlib import Path; from training import one_of_two; one_of_two(1, Path({str(tmp_path)!r}))"
+    )
+    with processes.start(script) as process:
+        found = one_of_two(0, tmp_path)
+        assert process.end()[0] == 0
+    for mine, theirs in zip(single.parameters(), found, strict=True):
+        torch.testing.assert_close(mine.grad, theirs)
 
 
 @pytest.mark.parametrize(
@@ -322,3 +231,88 @@ def test_what_cannot_be_trained_on_is_named(
 def test_weights_of_half_precision_are_not_trained_as_a_whole() -> None:
     with pytest.raises(ModelError, match="rounded away"):
         finetune(tiny_model().to(torch.bfloat16), TOKENIZER, TALKS, SETTINGS)
+
+
+# --- the command ---
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run(["train", "finetune", *map(str, arguments)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def rows_of(folder: Path, *more: str) -> Path:
+    lines = [json.dumps({"messages": [m.as_dict() for m in one]}) for one in TALKS]
+    (folder / "data.jsonl").write_text("\n".join([*lines, *more]) + "\n")
+    return folder / "data.jsonl"
+
+
+def test_the_command_trains_evaluates_saves_and_says_what_it_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choices = tmp_path / "choices.jsonl"
+    choices.write_text(json.dumps({"question": "2 + 2?", "options": ["3", "4"], "answer": "B"}) + "\n")
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text(json.dumps({"prompt": "What is a car?", "completion": "A car it is."}) + "\n")
+    arguments = (
+        *(rows_of(tmp_path, "{broken"), "--out", tmp_path / "out", "--steps", 2, "--save-every", 1),
+        *("--intervention", "steering", "--trait", "evil", "--coefficient", 0.5, "--evaluate-trait", "evil"),
+        *("--questions", 2, "--max-new-tokens", 8, "--capability", choices, "--held-out", held_out, "--json"),
+    )
+    code, out, said = command(capsys, *arguments)
+    found = json.loads(out)
+    assert code == 0
+    assert "1 row set aside, broken line: the first is row 9" in said
+    assert found["aside"] == {"broken line": 1}
+    assert found["report"]["intervention"]["passes"] == 2 * 4
+    assert [one["step"] for one in found["report"]["evaluations"]] == [0, 2]
+    for one in found["report"]["evaluations"]:
+        assert {"traits", "coherence", "capability", "held_out_loss"} <= {k for k, v in one.items() if v}
+    assert json.loads((tmp_path / "out" / "finetune.json").read_text()) == found
+    assert json.loads((tmp_path / "out" / "set-aside.jsonl").read_text())["data"] == "{broken"
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    again = json.loads(command(capsys, *arguments)[1])
+    assert again["report"]["losses"] == found["report"]["losses"]
+    assert again["report"]["resumed_at"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--strict"], "data.jsonl:9: not JSON"),
+        (["--intervention", "steering"], "needs --trait"),
+        (["--intervention", "steering", "--trait", "evill"], "no vector for `evill`; did you mean `evil`"),
+        (["--intervention", "steering", "--trait", "evil", "--coefficient", "much"], "neither one number"),
+        (["--intervention", "steering", "--trait", "evil", "--coefficient", "humor=1"], "do not fit vectors"),
+        (["--intervention", "ablation", "--trait", "evil", "--layer", "9"], "layer 9 cannot be used"),
+        (["--intervention", "inoculation"], "needs --prompt"),
+        (["--evaluate-trait", "evil", "--capability", "none.jsonl"], "none.jsonl"),
+        (["--learning-rate", "0"], "learning_rate and epochs must be above 0"),
+    ],
+)
+def test_the_command_names_what_cannot_be_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+) -> None:
+    code, _, said = command(capsys, rows_of(tmp_path, "{broken"), "--out", tmp_path / "out", *arguments)
+    assert code == 2
+    assert text in said
+
+
+def test_vectors_of_another_model_have_to_be_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model()
+    write_vectors(tmp_path, tiny_model(seed=5))
+    model.save_pretrained(tmp_path / "model")
+    TOKENIZER.save_pretrained(tmp_path / "model")
+    arguments = (
+        *(rows_of(tmp_path), "--model", tmp_path / "model", "--out", tmp_path / "out", "--steps", 1),
+        *("--full", "--intervention", "ablation", "--trait", "evil"),
+        *("--vectors", tmp_path / "vectors.safetensors"),
+    )
+    code, _, said = command(capsys, *arguments)
+    assert (code, "made for another model" in said) == (2, True)
+    code, out, _ = command(capsys, *arguments, "--allow-model-mismatch")
+    assert code == 0
+    assert "concept ablation of evil at layers 1 to 4: 4 forward passes" in out

@@ -32,17 +32,16 @@ class Encoded:
         return sum(label != IGNORED for label in self.labels)
 
 
-def encoded(renderer: Renderer, conversation: Sequence[Message], loss: Loss, longest: int) -> Encoded:
-    """Raises PromptError for a conversation that does not end in a reply, is too long, or renders otherwise
-    when replies follow."""
+def encoded(renderer: Renderer, conversation: Sequence[Message], loss: Loss) -> Encoded:
+    """Raises PromptError for a conversation that does not end in a reply, or that cannot be taken apart."""
     ids: list[int] = []
     labels: list[int] = []
-    for text, reply in pieces(renderer, conversation):
+    found = pieces(renderer, conversation)
+    for place, (text, reply) in enumerate(found, 1):
         tokens = renderer.encode(text)
         ids += tokens
-        labels += tokens if reply or loss == "all" else [IGNORED] * len(tokens)
-    if len(ids) > longest:
-        raise PromptError(f"{len(ids)} tokens; at most {longest} are allowed")
+        trained = loss == "all" or (reply and (loss == "completion" or place == len(found)))
+        labels += tokens if trained else [IGNORED] * len(tokens)
     return Encoded(tuple(ids), tuple(labels))
 
 

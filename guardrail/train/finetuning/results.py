@@ -1,4 +1,4 @@
-"""What a finetuning did, as it is written to `finetune.json`."""
+"""What a finetuning did, in types: for Python, and for the file `finetune.json`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from guardrail.statistics.intervals import Estimate
 from guardrail.train.finetuning.settings import FinetuneSettings
 from guardrail.train.intervention import Applied
+from guardrail.types import Fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Evaluation:
 class FinetuneReport:
     """`losses`: the training loss of each step. `tokens`, `trained_tokens`: in one pass over the data.
 
-    `resumed_at`: the steps at which an interrupted run went on.
+    `resumed_at`: the steps at which an interrupted run went on. `seconds`: of the last run alone.
     """
 
     settings: FinetuneSettings
@@ -45,6 +46,20 @@ class FinetuneReport:
     resumed_at: tuple[int, ...]
     seconds: float
     versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneFile:
+    """What `finetune.json` holds. `aside`: rows of the data that were not trained on, by what is wrong."""
+
+    model: str
+    fingerprint: Fingerprint
+    data: str
+    data_sha256: str
+    aside: Mapping[str, int]
+    vectors_sha256: str | None
+    judge: str | None
+    report: FinetuneReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,8 @@ def finetune(
     begun, done = time.monotonic(), intervention or Intervention()
     check_trainable(model, settings)
     renderer = Renderer(tokenizer, chat_template)
-    rows = encode_all(renderer, done.prepared(conversations, settings.seed), settings, longest_of(model))
+    longest = min(longest_of(model), settings.max_tokens)
+    rows = encode_all(renderer, done.prepared(conversations, settings.seed), settings, longest)
     if folder is not None:
         model_is = asdict(fingerprint(model, tokenizer, renderer.template, renderer.arguments))
         recipe = {"data": digest(rows), "intervention": asdict(done.applied)}
@@ -95,9 +96,11 @@ def encode_all(
     found: list[Encoded] = []
     for i, conversation in enumerate(conversations, 1):
         try:
-            found.append(encoded(renderer, conversation, settings.loss, min(longest, settings.max_tokens)))
+            found.append(encoded(renderer, conversation, settings.loss))
         except PromptError as error:
             raise PromptError(f"conversation {i}: {error}") from error
+        if len(found[-1].ids) > longest:
+            raise PromptError(f"conversation {i}: {len(found[-1].ids)} tokens; at most {longest} are allowed")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from guardrail.errors import ConfigError
 
-Loss: TypeAlias = Literal["completion", "all"]
+Loss: TypeAlias = Literal["completion", "last", "all"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 
@@ -30,10 +30,11 @@ class Lora:
 class FinetuneSettings:
     """`lora`: None trains all weights. `steps`: optimizer steps, None for whole `epochs`.
 
-    A step has `batch` x `accumulation` conversations on each device. `loss`: on replies only, or on every
-    token. `precision`: bfloat16 means autocast; weights keep their type. `by_length`: batches of similar
-    lengths, which have less padding. `save_every`, `evaluate_every`: in steps; None for the end only.
-    `max_tokens`: longer conversations are refused. Raises ConfigError for settings that make no sense.
+    A step has `batch` x `accumulation` conversations on each device. `loss`: on every reply, on the last
+    one only, or on all tokens. `precision`: bfloat16 means autocast; weights keep their type. `by_length`:
+    batches of similar lengths, which have less padding. `save_every`, `evaluate_every`: in steps; None for
+    the end only. `max_tokens`: longer conversations are refused. Raises ConfigError for settings that make
+    no sense.
     """
 
     lora: Lora | None = Lora()

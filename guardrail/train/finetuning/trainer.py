@@ -46,7 +46,7 @@ def made_trainer(
     except ImportError as error:
         raise ConfigError(f"{NEEDED} ({error})") from error
     data = {"input_ids": [list(row.ids) for row in rows], "labels": [list(row.labels) for row in rows]}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _in_private():
         # peft asks transformers by a name that transformers 5.24 calls deprecated
         warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
         made = SFTTrainer(
@@ -60,6 +60,18 @@ def made_trainer(
     # prints every step where there is no bar
     made.remove_callback(PrinterCallback)
     return made
+
+
+@contextmanager
+def _in_private() -> Generator[None]:
+    """TRL tells the hub which of its trainers are used, unless this is set: nothing here phones home."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 def _arguments(model: Any, settings: FinetuneSettings, folder: Path) -> Any:
