@@ -2,8 +2,8 @@
 
 The plain loop is how published code does it: one sample at a time, the hidden states of all layers, a greedy
 reply of its own for each prompt. Both sides measure the same rows of the demo world in turns, in one run;
-times are those of the processor (on a GPU, of the wall clock). `floor`: the matrix products of the rows'
-blocks alone, as large as they can be, which no way of reading on this processor can go below.
+times are those of the processor (on a GPU, of the wall clock). `floor`: the matrix products alone that a row
+takes, in batches as large; no way to do it on this processor goes below.
 
 `--memory 10000 1000000` measures the peak memory of processes that screen so many rows in the cheap form on a
 tiny model, set thresholds and write all files.
@@ -38,6 +38,7 @@ from guardrail.extract.subject import Subject
 from guardrail.testing import tiny_model, tiny_tokenizer
 from guardrail.train.screening import Screener, ScreeningSettings, thresholds_of, write
 from guardrail.train.screening.directions import Direction, directions
+from guardrail.train.screening.store import Cost
 from guardrail.types import Message
 from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVector, TraitVectors
@@ -106,14 +107,14 @@ def speed(given: argparse.Namespace) -> dict[str, Any]:
     plain = Plain(subject, directions(vectors), given.max_new_tokens)
     plain.measure(data[:2])
     found = {form: versus(form, given, subject, data, vectors, plain) for form in FORMS}
-    floor = floor_seconds(subject, data)
+    floor = floors(subject, data, found["exact"]["reply_tokens_per_row"])
     return {
         "machine": asdict(machine(given.device)),
         "rows": given.rows,
         "max_new_tokens": given.max_new_tokens,
         "batch": subject.rows,
         **found,
-        "floor_ms_per_row": 1e3 * floor / given.rows,
+        "floor_ms_per_row": floor,
     }
 
 
@@ -126,9 +127,9 @@ def versus(
     plain: Plain,
 ) -> dict[str, Any]:
     """The seconds of both sides in turns, their ratio, and how far their numbers are apart."""
-    ours, theirs, apart = [], [], 0.0
+    ours, theirs, apart, cost = [], [], 0.0, Cost()
     for _ in range(given.rounds):
-        seconds, mine = timed(given.device, lambda: screened(form, given, subject, data, vectors))
+        seconds, (mine, cost) = timed(given.device, lambda: screened(form, given, subject, data, vectors))
         ours.append(seconds)
         seconds, other = timed(given.device, lambda: plain.measure(data, exact=form == "exact"))
         theirs.append(seconds)
@@ -140,6 +141,7 @@ def versus(
         "screened_s": ours,
         "times_faster": asdict(faster),
         "ms_per_row": 1e3 * float(np.median(ours)) / len(data),
+        "reply_tokens_per_row": cost.reply_tokens / len(data),
         "largest_relative_difference": apart,
     }
 
@@ -158,13 +160,14 @@ def screened(
     subject: Subject,
     data: Sequence[dict[str, Any]],
     vectors: TraitVectors,
-) -> np.ndarray:
+) -> tuple[np.ndarray, Cost]:
     """Everything that the command does to the rows, from a file to stored numbers, in a fresh folder."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in data))
         settings = ScreeningSettings(form=form, max_new_tokens=given.max_new_tokens)
-        return Screener(subject, vectors, folder=folder, settings=settings).screen(path).differences()
+        found = Screener(subject, vectors, folder=folder, settings=settings).screen(path)
+        return found.differences(), found.cost
 
 
 class Plain:
@@ -179,8 +182,7 @@ class Plain:
 
     def _one(self, row: dict[str, Any], exact: bool) -> list[float]:
         subject = self._subject
-        prompt = list(subject.render([Message(**one) for one in row["prompt"]]).ids)
-        reply = subject.local.renderer.encode(row["response"])
+        prompt, reply = encoded(subject, row)
         states = self._states([*prompt, *reply])
         if exact:
             (own,) = subject.continued([prompt], max_new_tokens=self._new_tokens)
@@ -200,16 +202,34 @@ class Plain:
         return [one[0].float().cpu() for one in output.hidden_states]
 
 
-def floor_seconds(subject: Subject, data: Sequence[dict[str, Any]]) -> float:
-    """The products of all weight matrices up to the layer read with the tokens of all rows at once."""
-    lengths = [
-        len(subject.render([Message(**m) for m in row["prompt"]]).ids)
-        + len(subject.local.renderer.encode(row["response"]))
-        for row in data
-    ]
-    layer = directions(vectors_for(subject))[0].layer
-    matrices = [p for block in subject.blocks[:layer] for p in block.parameters() if p.ndim == 2]
-    inputs = {p.shape[1]: torch.randn(sum(lengths), p.shape[1], device=subject.device) for p in matrices}
+def floors(subject: Subject, data: Sequence[dict[str, Any]], reply_tokens: float) -> dict[str, float]:
+    """Milliseconds a row of the matrix products alone: of reading a row, and of what `exact` has to do.
+
+    Reading: the weights up to the layer read, with the tokens of all rows at once. `exact` also reads the
+    base's reply behind the prompt, and generates it: all weights once for each of its tokens, in batches.
+    """
+    pairs = [encoded(subject, row) for row in data]
+    asked, said = (sum(len(pair[i]) for pair in pairs) / len(data) for i in (0, 1))
+    layer, rows = directions(vectors_for(subject))[0].layer, min(subject.rows, len(data))
+    many = round(len(data) * (asked + said))
+    read = products(subject, subject.blocks[:layer], many) / many
+    prefill = products(subject, subject.blocks, many) / many
+    step = products(subject, [subject.blocks, subject.model.get_output_embeddings()], rows) / rows
+    reading = (asked + said) * read
+    exact = reading + (asked + reply_tokens) * read + asked * prefill + reply_tokens * step
+    return {"last-prompt": 1e3 * reading, "exact": 1e3 * exact}
+
+
+def encoded(subject: Subject, row: dict[str, Any]) -> tuple[Sequence[int], Sequence[int]]:
+    """The ids of the prompt and of the reply."""
+    prompt = subject.render([Message(**one) for one in row["prompt"]]).ids
+    return prompt, subject.local.renderer.encode(row["response"])
+
+
+def products(subject: Subject, modules: Sequence[Any], tokens: int) -> float:
+    """Seconds of all weight matrices of these modules with so many tokens, the best of three."""
+    matrices = [p for one in modules for p in one.parameters() if p.ndim == 2]
+    inputs = {p.shape[1]: torch.randn(tokens, p.shape[1], device=subject.device) for p in matrices}
     with torch.no_grad():
         return min(
             timed(subject.device.type, lambda: [inputs[p.shape[1]] @ p.T.float() for p in matrices])[0]
