@@ -99,7 +99,9 @@ def test_a_decision_that_takes_too_long_is_a_block_at_once_and_the_late_one_is_a
     assert (reply.decision.status, reply.decision.action) == ("error", "block")
     assert "50 ms" in reply.decision.error
     assert next(iter(read(log))).outcome == "blocked"
-    assert [event.record.outcome for event in events(log)][:3] == [None, "blocked", "late"]
+    outcomes = [event.record.outcome for event in events(log)]
+    # the next request may begin before the late one is written
+    assert (outcomes[:2], outcomes.count("late")) == ([None, "blocked"], 1)
 
 
 def test_a_time_out_that_fails_open_still_answers(tmp_path):
