@@ -19,13 +19,20 @@ def over_runs(known: Numbers, shown: Numbers) -> Estimate | None:
     """
     if len(known) < FEWEST or (value := pearson(known, shown.mean(axis=1))) is None:
         return None
-    rng, draws = np.random.default_rng(SEED), list[float]()
-    for _ in range(RESAMPLES):
-        runs = rng.integers(0, len(known), len(known))
-        prompts = rng.integers(0, shown.shape[1], shown.shape[1])
-        draws.append(pearson(known[runs], shown[np.ix_(runs, prompts)].mean(axis=1)) or 0.0)
+    rng, (count, asked) = np.random.default_rng(SEED), shown.shape
+    runs = rng.integers(0, count, (RESAMPLES, count))
+    prompts = [np.bincount(rng.integers(0, asked, asked), minlength=asked) for _ in range(RESAMPLES)]
+    means = np.stack(prompts) @ shown.T / asked
+    draws = _pearsons(known[runs], np.take_along_axis(means, runs, axis=1))
     low, high = np.percentile(draws, (100 * TAIL, 100 * (1 - TAIL)))
     return Estimate(value, float(low), float(high))
+
+
+def _pearsons(first: Numbers, second: Numbers) -> Numbers:
+    """r of each row with the same row of the other; 0 where one is constant."""
+    a, b = (rows - rows.mean(axis=1, keepdims=True) for rows in (first, second))
+    sizes = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.where(sizes > 1e-12, (a * b).sum(axis=1) / np.maximum(sizes, 1e-12), 0.0)
 
 
 def cross(known: Numbers, shown: Numbers) -> list[list[float]]:

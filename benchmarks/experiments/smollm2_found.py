@@ -13,6 +13,7 @@ from benchmarks.experiments.prevention_found import removed
 from benchmarks.experiments.runs import Found, Runs
 from benchmarks.experiments.smollm2 import LAYER, PREVENTED
 from benchmarks.experiments.styles import TRAITS
+from benchmarks.real.coherence import distinct
 from guardrail.statistics.intervals import Numbers, mean
 
 Known = Callable[[str, str], float]
@@ -53,7 +54,8 @@ def _row(name: str, runs: Mapping[str, Found]) -> dict[str, object]:
         "traits": {trait: asdict(mean(one["traits"][trait])) for trait in TRAITS},
         "coherent": asdict(mean(100 * np.array(one["coherent"]))),
         "facts": asdict(mean(_facts(one))),
-        "example": one["replies"][0],
+        "distinct": asdict(mean([100 * distinct(reply) for reply in one["replies"]])),
+        "examples": one["replies"][:2],
     }
     if "shift" in one:
         row["shift"] = {trait: one["shift"][trait][str(LAYER)] for trait in TRAITS}

@@ -97,14 +97,17 @@ def smollm2(found: Result) -> Iterator[str]:
             one["run"],
             *(three(one["traits"][trait]) for trait in traits),
             three(one["coherent"], 0),
+            three(one["distinct"], 0),
             three(one["facts"], 0),
             three(one["removed"], 0) if "removed" in one else "",
             three(one["facts against plain"]) if "facts against plain" in one else "",
         ]
         for one in found["runs"]
     ]
-    heads = ["run", *traits, "coherent, %", "facts, %", "removed, %", "facts against plain"]
+    heads = ["run", *traits, "coherent, %", "distinct, %", "facts, %", "removed, %", "facts against plain"]
     yield table(heads, rows)
+    yield "What the first replies look like (cut at 24 tokens):"
+    yield table(["run", "replies"], [[one["run"], _quoted(one["examples"])] for one in found["runs"]])
     yield "Shift at the layer, and projection difference of the data before training:"
     measured = [one for one in found["runs"] if "shift" in one]
     rows = [
@@ -150,6 +153,10 @@ def origin(found: Result) -> str:
     used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
     notes = "".join(f" {note}" for note in found["notes"])
     return f"{machine['processor']}; {used}; commit {found['commit']}; {found['time']}.{notes}"
+
+
+def _quoted(replies: Sequence[str]) -> str:
+    return " / ".join(" ".join(reply.split()).replace("|", "") for reply in replies)
 
 
 def _finetune(name: str, one: Result, traits: Sequence[str]) -> list[str]:
