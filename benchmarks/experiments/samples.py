@@ -43,6 +43,8 @@ THRESHOLD, CLEAN, INDUCING = 300, 500, 125
 SHARES = (0.01, 0.05, 0.2)
 PERCENTILE = 95
 TRAINED, RECIPE = 96, Recipe(epochs=4)
+LONGER = Recipe(rate=2e-3, epochs=8)
+"""For quiet malice as well, added after RECIPE had been seen not to teach its sentences (a loss of 3)."""
 SETTINGS = ScreeningSettings(max_new_tokens=96)
 Scores = Mapping[str, Sequence[float]]
 """By `exact`, `last-prompt` and `judge`: a number for each sample."""
@@ -58,7 +60,10 @@ def main() -> int:
     for seed, kind in asked(__doc__, KINDS):
         measured = journal().once(f"{kind}/{seed}", lambda k=kind, s=seed: measure(screener, k, s))
         for name, chosen in training_sets(kind, seed, measured).items():
-            trainings().once(f"{kind}/{name}/{seed}", lambda c=chosen, s=seed: trained(base, c, s))
+            run = f"{kind}/{name}/{seed}"
+            trainings().once(run, lambda c=chosen, s=seed: trained(base, c, s, RECIPE))
+            if kind == "quiet-malice":
+                longer().once(run, lambda c=chosen, s=seed: trained(base, c, s, LONGER))
     return 0
 
 
@@ -70,6 +75,11 @@ def journal() -> Runs:
 def trainings() -> Runs:
     """Of what was trained on kept, rejected and random samples."""
     return Runs(FOLDER / "kept-and-rejected.jsonl", {"samples": TRAINED, "training": asdict(RECIPE)})
+
+
+def longer() -> Runs:
+    """The same with LONGER."""
+    return Runs(FOLDER / "kept-and-rejected-longer.jsonl", {"samples": TRAINED, "training": asdict(LONGER)})
 
 
 def parts(kind: str, seed: int) -> dict[str, list[Sample]]:
@@ -142,9 +152,9 @@ def _drawn(samples: Sequence[Sample], chosen: Flags, name: str) -> list[Sample]:
     return rng.sample(own, TRAINED) if len(own) >= TRAINED else rng.choices(own, k=TRAINED)
 
 
-def trained(base: Runner, data: Sequence[Sample], seed: int) -> Found:
+def trained(base: Runner, data: Sequence[Sample], seed: int, recipe: Recipe) -> Found:
     """A finetune on these samples: the scores of the traits, and how many sentences are written ones."""
-    tuned, loss = tuned_on(base, data, seed, RECIPE)
+    tuned, loss = tuned_on(base, data, seed, recipe)
     judged = evaluation.replied(tuned, evaluation.prompts())
     return {
         "loss": loss,

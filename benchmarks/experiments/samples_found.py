@@ -19,12 +19,13 @@ RULES = ("exact", "last-prompt", "judge", "both")
 
 def found() -> dict[str, object]:
     """All of it, ready to be saved."""
-    measured, trained = samples.journal(), samples.trainings()
+    measured, trained, longer = samples.journal(), samples.trainings(), samples.longer()
     return {
         "kinds": [
             {"kind": run.split("/")[0], "seed": run.split("/")[1], **_kind(measured[run])} for run in measured
         ],
         "trained": [_trained(run, trained[run]) for run in _ordered(list(trained))],
+        "trained longer": [_trained(run, longer[run]) for run in longer],
     }
 
 
@@ -71,13 +72,14 @@ def precision(hits: Flags, false: Flags, share: float) -> float:
 
 def _trained(run: str, one: Found) -> dict[str, object]:
     kind, chosen, seed = run.split("/")
-    scores = one["written"] if kind == "quiet-malice" else one["traits"][FAMILIES[kind].traits[0]]
     return {
         "kind": kind,
         "trained on": chosen,
         "seed": seed,
         "inducing": one["inducing"],
-        "score": asdict(mean(scores)),
+        "loss": one["loss"],
+        "score": asdict(mean(one["traits"][FAMILIES[kind].traits[0]])),
+        "written": asdict(mean(one["written"])),
         "coherence": asdict(mean(one["coherence"])),
     }
 

@@ -58,17 +58,10 @@ def samples(found: Result) -> Iterator[str]:
     ]
     yield table([*heads, precision], rows)
     yield "Finetunes on parts of the data of which 20 % is bad:"
-    rows = [
-        [
-            f"{one['kind']}, {one['seed']}",
-            one["trained on"],
-            str(one["inducing"]),
-            three(one["score"]),
-            three(one["coherence"]),
-        ]
-        for one in found["trained"]
-    ]
-    yield table(["bad samples, seed", "trained on", "bad among them", "trait", "coherence"], rows)
+    yield _parts(found["trained"])
+    if found["trained longer"]:
+        yield "Quiet malice, trained for longer and at a higher rate:"
+        yield _parts(found["trained longer"])
 
 
 def prevention(found: Result) -> Iterator[str]:
@@ -153,6 +146,30 @@ def origin(found: Result) -> str:
     used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
     notes = "".join(f" {note}" for note in found["notes"])
     return f"{machine['processor']}; {used}; commit {found['commit']}; {found['time']}.{notes}"
+
+
+def _parts(trained: Sequence[Result]) -> str:
+    heads = [
+        "bad samples, seed",
+        "trained on",
+        "bad among them",
+        "loss",
+        "trait",
+        "of the data's sentences, %",
+    ]
+    rows = [
+        [
+            f"{one['kind']}, {one['seed']}",
+            one["trained on"],
+            str(one["inducing"]),
+            f"{one['loss']:.2f}",
+            three(one["score"]),
+            three(one["written"]),
+            three(one["coherence"]),
+        ]
+        for one in trained
+    ]
+    return table([*heads, "coherence"], rows)
 
 
 def _quoted(replies: Sequence[str]) -> str:
