@@ -62,7 +62,7 @@ policies:
     action: block
     message: "That is enough."
 """
-START_S = 300
+START_S = 600
 """On two busy cores; alone it takes a tenth of that."""
 
 
