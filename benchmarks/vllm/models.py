@@ -73,7 +73,7 @@ def smol() -> Model:
 
 def wide() -> Model:
     """12 x 768 with random weights and the tokenizer of the built-in model."""
-    return Model("12x768", str(RUNS / "12x768"), DEMO, 32)
+    return Model("12x768", str(RUNS / "12x768"), DEMO, 8)
 
 
 MODELS = {"demo": demo, "smol": smol, "12x768": wide}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Coroutine
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 
 from guardrail.errors import EvaluationError, ModelError, outline
 from guardrail.policy.plan import Plan
-from guardrail_vllm.model import VllmModel
+from guardrail_vllm.model import VllmModel, settle
 from guardrail_vllm.plans import packed
 from guardrail_vllm.verdicts import Verdicts, host
 from guardrail_vllm.worker.checks import check
@@ -24,8 +23,6 @@ T = TypeVar("T")
 RPC_S = 120.0
 """How long the workers may take to answer."""
 DEAD = "vLLM's engine has died, and this request with it"
-QUIET = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_USE_V2_MODEL_RUNNER": "0"}
-"""Environment variables of vLLM, unless they are set: nothing is sent home, and the tested runner is used."""
 
 
 class Backend:
@@ -35,8 +32,7 @@ class Backend:
     """
 
     def __init__(self, model: VllmModel) -> None:
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
+        settle()
         self._model = model
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="guardrail-vllm", daemon=True)

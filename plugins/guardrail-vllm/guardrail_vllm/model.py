@@ -25,6 +25,13 @@ OWN: Mapping[str, Any] = {
 """What the guard needs. Logs of requests would hold their tokens."""
 RENAMED = {"token": "hf_token", "cache_dir": "download_dir"}
 """Arguments of transformers that vLLM calls otherwise."""
+ENVIRONMENT: Mapping[str, str] = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+}
+"""vLLM's, unless they are set: nothing is sent home, the tested runner is used, and results stay alone."""
 CPU_CACHE = 1 << 30
 """Bytes of the KV cache on a CPU, unless something else is asked for."""
 INSTEAD: Mapping[str, str] = {
@@ -75,10 +82,17 @@ class VllmModel:
         return AsyncEngineArgs(model=self.name, logits_processors=processors, **{**cache, **given, **OWN})
 
 
+def settle() -> None:
+    """Set what vLLM reads when it is imported, also in its processes."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def load(name: str, arguments: Mapping[str, Any]) -> tuple[VllmModel, Any]:
     """The model, which vLLM loads later, and its tokenizer. Raises ModelError."""
     from transformers import AutoTokenizer
 
+    settle()
     source = model_path(name)
     shared = {key: arguments[key] for key in SHARED if key in arguments}
     if gguf.find(source, arguments.get("gguf_file"), shared):
