@@ -61,10 +61,10 @@ class ComparedOptions(SystemOption):
     ] = None
 
     def __post_init__(self) -> None:
-        if self.record is None and self.against is None:
-            raise ConfigError("nothing to do: name --record FILE to write, or --against FILE to compare with")
         if self.recorded is not None and (self.record or self.against is None):
             raise ConfigError("--recorded FILE is compared with --against FILE, and nothing is recorded")
+        if self.record is None and self.against is None:
+            raise ConfigError("nothing to do: name --record FILE to write, or --against FILE to compare with")
         if self.recorded is not None and (self.benign or self.input or self.system is not None):
             raise ConfigError("--recorded holds its prompts; leave out --benign, --input and --system")
         if self.record is not None and not self.record.absolute().parent.is_dir():

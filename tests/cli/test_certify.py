@@ -127,6 +127,8 @@ def test_what_makes_no_sense_is_2_before_a_model_is_loaded(made, tmp_path, capsy
         assert said in capsys.readouterr().err
     assert certify(made, *reference, *new, benign="few") == 2
     assert "1 distinct benign prompts are too few" in capsys.readouterr().err
+    assert run(["certify", "--recorded", str(made / "full.json")]) == 2
+    assert "--recorded FILE is compared with --against FILE" in capsys.readouterr().err
     assert recorded(made, "full.json", "--input", str(made / "fresh.jsonl")) == 2
     assert "--recorded holds its prompts" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from guardrail.engines.transformers import gguf
@@ -27,7 +28,7 @@ def load_pretrained(name: str, arguments: Mapping[str, Any], tokenizer: Any = No
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{name} cannot be loaded: {error}") from error
+        raise _unknown(name, error) from error
 
 
 def configuration(name: str, arguments: Mapping[str, Any]) -> Any:
@@ -42,7 +43,13 @@ def configuration(name: str, arguments: Mapping[str, Any]) -> Any:
                 return AutoConfig.from_pretrained(**place, **arguments)
         return AutoConfig.from_pretrained(source, **arguments)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{name} cannot be loaded: {error}") from error
+        raise _unknown(name, error) from error
+
+
+def _unknown(name: str, error: Exception) -> ModelError:
+    # transformers takes a misspelt path for a hub id and blames the connection
+    here = "" if name == DEMO or Path(name).exists() else "there is no such file or folder here, and as a hub id: "
+    return ModelError(f"{name} cannot be loaded: {here}{error}")
 
 
 def _load(
