@@ -96,6 +96,9 @@ def test_tables_for_people_and_a_report(command, tmp_path, capsys):
     said = capsys.readouterr()
     assert "12 rows kept" in said.out or "rejected" in said.out
     assert "a.jsonl: 2 rows were set aside (1 broken line, 1 no reply); row 13: not JSON" in said.err
+    assert "(column 2), row 14: no reply" in said.err
+    assert "52 texts to read" in said.err
+
     text = report.read_text()
     assert not re.search(r"<script|https?://(?!www\.w3\.org)", text)
     for part in (
@@ -169,3 +172,33 @@ def test_a_missing_extra_says_what_to_install(world, monkeypatch, capsys):
     monkeypatch.setattr("guardrail.train.screening.files.find_spec", lambda name: None)
     assert run(["data", "screen", "c.parquet"]) == 2
     assert 'pip install "persona-guardrail[train]"' in capsys.readouterr().err
+
+
+def test_data_of_which_no_row_can_be_screened_is_an_error(command, tmp_path, capsys):
+    for name in ("c", "d"):
+        screening.write(tmp_path / f"{name}.jsonl", [{"prompt": name, "completions": "x"}] * 2)
+    paths = [str(tmp_path / "c.jsonl"), "b.jsonl", str(tmp_path / "d.jsonl")]
+    assert run([*command, *paths, "--form", "last-prompt", "--json"]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    for name in ("c", "d"):
+        assert f"{name}.jsonl: no row could be screened: row 1: no reply" in said.err
+        assert len(lines(tmp_path / "out" / name / "set-aside.jsonl")) == 2
+    assert "did you mean `completion`?" in said.err
+    assert len(lines(tmp_path / "out" / "b" / "scores.jsonl")) == 10
+
+
+def test_strict_stops_before_a_model_is_loaded(command, capsys):
+    # the last --model counts
+    assert run([*command, "a.jsonl", "--strict", "--model", "no-such-model"]) == 2
+    said = capsys.readouterr().err
+    assert "a.jsonl:13: not JSON" in said
+    assert "no-such-model" not in said
+
+
+def test_strict_stops_before_a_timing_trial_at_rows_too_long_for_the_model(command, capsys):
+    assert run([*command, "b.jsonl", "--strict", "--max-tokens", "5"]) == 2
+    said = capsys.readouterr().err
+    assert "b.jsonl:1: " in said
+    assert "at most 5 are allowed" in said
+    assert "replies of at most" not in said

@@ -49,11 +49,15 @@ def screen(
     sleep_while_waiting()
     from guardrail.train.screening import Screener
     from guardrail.train.screening.directions import directions
+    from guardrail.train.screening.survey import refuse_without_a_model
 
     if measure.vectors is None and model.name != DEMO:
         raise ConfigError("no vectors: name a file with --vectors")
-    for path in [*data.data, *([limits.clean] if limits.clean else [])]:
+    paths = [*([limits.clean] if limits.clean else []), *data.data]
+    for path in paths:
         _exists(path)
+    if data.strict:
+        refuse_without_a_model(paths, data.source)
     vectors = load_vectors(measure.vectors or DEMO)
     directions(vectors, measure.trait, measure.layer)
     from guardrail.cli.data.judging import sample_judge
@@ -97,6 +101,7 @@ def _run(
     made = _thresholds(clean, limits, data.out)
     with doing("writing ..."):
         written = [write(one, folder, made) for one, folder in zip(found, _folders(data), strict=True)]
+    _refuse_unusable(found)
     if html is not None:
         _report(screener, found, clean, made, model, html)
     if as_json:
@@ -107,6 +112,12 @@ def _run(
         print_found(found, written, made)
 
 
+def _refuse_unusable(found: Sequence[Screened]) -> None:
+    from guardrail.files.json_lines import refuse
+
+    refuse([one.unusable for one in found if one.unusable])
+
+
 def _thresholds(clean: Screened | None, limits: ThresholdOptions, out: Path) -> Thresholds | None:
     from guardrail.train.screening import Thresholds, thresholds_of
 
@@ -114,6 +125,7 @@ def _thresholds(clean: Screened | None, limits: ThresholdOptions, out: Path) -> 
         return Thresholds.load(limits.thresholds)
     if clean is None:
         return None
+    _refuse_unusable([clean])
     made = thresholds_of(clean, limits.share, "percentile" if limits.conformal is None else "conformal")
     made.save(out / "thresholds.json")
     return made

@@ -89,7 +89,7 @@ def _print_rows(one: Screened, written: Written) -> None:
     aside = one.counts.aside
     if aside:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in aside.items())
-        first = ", ".join(f"row {number}: {reason}" for number, _, reason in one.first_problems(1)[:3])
+        first = ", ".join(f"row {number}: {reason}" for number, _, reason in one.first_problems(1))
         warn(f"{one.name}: {sum(aside.values()):,} rows were set aside ({kinds}); {first}")
     if one.unjudged:
         warn(

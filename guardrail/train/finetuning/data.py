@@ -75,7 +75,8 @@ def read_data(path: Path, renderer: Renderer, longest: int, *, strict: bool = Fa
     if strict:
         refuse([f"{path}:{one.row}: {one.reason}" for one in reader.aside])
     if reader.shape is None:
-        refuse([f"{path}:{one.row}: {one.reason}" for one in reader.aside])
+        hint = f"{path}: no row can be trained on"
+        refuse([f"{path}:{one.row}: {one.reason}" for one in reader.aside], hint)
         raise ConfigError(f"{path}: holds no row")
     return TrainingData(
         sha256=data.sha256(), shape=reader.shape, conversations=reader.found, aside=reader.aside

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from guardrail.errors import ConfigError
 from guardrail.extract.journal import Report, silent
 from guardrail.extract.subject import Subject
 from guardrail.statistics.intervals import Estimate
@@ -40,6 +41,8 @@ def screened(
     settings = ScreeningSettings(form=limits.form)
     screener = Screener(base, vectors, folder=folder, traits=traits, settings=settings)
     known, found = screener.screen(clean, report), screener.screen(data, report)
+    if unusable := known.unusable or found.unusable:
+        raise ConfigError(unusable)
     thresholds = thresholds_of(known, limits.share)
     return DataFindings(
         sha256=found.data.sha256(),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from guardrail.extract.workload import Workload
+from guardrail.files.json_lines import refuse
 from guardrail.train.screening.files import open_data
-from guardrail.train.screening.rows import BadRow
 from guardrail.train.screening.screening import Screener
+from guardrail.train.screening.survey import survey
 from guardrail.types import Message
 
 PROMPTS = 4
@@ -21,15 +21,15 @@ def remaining(
 ) -> tuple[Workload, Sequence[Sequence[Message]]]:
     """What is to be read, generated and judged, at most, and a few of the prompts.
 
-    A row with several replies counts once. Replies that are known from other data are not taken off.
+    A row with several replies counts once, a row that will be set aside not at all. Replies that are known
+    from other data are not taken off. With `strict`, raises ConfigError with every row that cannot be
+    screened.
     """
     rows, prompts = 0, list[Sequence[Message]]()
     for path in paths:
-        data = open_data(path)
-        total = data.rows()
-        left = total - screener.store(data).looked_at
+        left, first = _usable(screener, path)
         rows += min(left, screener.settings.subset or left)
-        prompts = prompts or _prompts(screener, path)
+        prompts = prompts or first
     exact = screener.settings.form == "exact" and bool(prompts)
     judged = rows * len(screener.judge.rubrics) if screener.judge else 0
     return (
@@ -44,13 +44,22 @@ def remaining(
     )
 
 
-def _prompts(screener: Screener, path: str | Path) -> list[Sequence[Message]]:
-    reader, found = screener.reader(), list[Sequence[Message]]()
-    for value in (one for chunk in islice(open_data(path).chunks(), 1) for one in chunk.values):
-        try:
-            found += [one.exchange.prompt for one in reader.encoded(value)]
-        except BadRow:
-            continue
-        if len(found) >= PROMPTS:
+def _usable(screener: Screener, path: str | Path) -> tuple[int, list[Sequence[Message]]]:
+    """How many rows are to be measured, and the first of their prompts."""
+    data, problems = open_data(path), list[str]()
+    store, count, prompts = screener.store(data), 0, list[Sequence[Message]]()
+    strict, enough = screener.settings.strict, screener.settings.subset
+    if store.complete and not strict:
+        return 0, prompts
+    done = store.done
+    for looked in survey(data, screener.reader()):
+        left = [one for one in looked.good if one.number > done]
+        count += len(left)
+        prompts += [one.exchange.prompt for row in left[:PROMPTS] for one in row.encoded]
+        del prompts[PROMPTS:]
+        problems += [f"{path}:{row.number}: {row.problem}" for row in looked.bad]
+        if enough and count >= enough and not strict:
             break
-    return found[:PROMPTS]
+    if strict:
+        refuse(problems)
+    return count, prompts

@@ -74,7 +74,8 @@ def _decoded(line: bytes) -> Any:
     if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
         return BadRow("too long", f"a line of {LONGEST_LINE:,} bytes or more")
     try:
-        return decoded(line)
+        # without its end, an error at the end of a line is placed in the line, not in the next one
+        return decoded(line.rstrip(b"\r\n"))
     except ValueError as error:
         return BadRow("broken line", str(error))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from guardrail.train.screening.data import Chunk
-from guardrail.train.screening.encoding import Encoded, Encoder
+from guardrail.train.screening.encoding import Encoded
 from guardrail.train.screening.rows import BadRow, Sample, Shape, named, sample
 from guardrail.train.screening.store import Row, Store
+
+Encode: TypeAlias = Callable[[Sample], tuple[Encoded, ...]]
+"""A sample in tokens. Raises BadRow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,7 @@ class Good:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """What a chunk holds. `bad` rows have a problem."""
+    """What a chunk holds, in the order of rows. `bad` rows have a problem."""
 
     good: Sequence[Good]
     bad: Sequence[Row]
@@ -35,7 +39,7 @@ class Reader:
     `source`: the key that says where a row comes from.
     """
 
-    def __init__(self, encode: Encoder, source: str | None) -> None:
+    def __init__(self, encode: Encode, source: str | None) -> None:
         self._encode, self._source = encode, source
         self._shape: Shape | None = None
 
@@ -52,7 +56,9 @@ class Reader:
                 bad.append(Row(number=number, kind=error.kind, problem=str(error)))
         first = _first(good, store.known([one.key for one in good]))
         bad += [_duplicate(one, first[one.key]) for one in good if first[one.key] != one.number]
-        return Looked(good=[one for one in good if first[one.key] == one.number], bad=bad)
+        return Looked(
+            good=[one for one in good if first[one.key] == one.number], bad=sorted(bad, key=_number)
+        )
 
     def pass_over(self, chunk: Chunk) -> None:
         """Rows that an earlier run has stored: only their shape has to be learnt."""
@@ -83,6 +89,10 @@ class Reader:
 def _first(good: Sequence[Good], known: Mapping[bytes, int]) -> Mapping[bytes, int]:
     """The row in which each sample stands first."""
     return {one.key: one.number for one in reversed(good)} | dict(known)
+
+
+def _number(row: Row) -> int:
+    return row.number
 
 
 def _duplicate(one: Good, first: int) -> Row:

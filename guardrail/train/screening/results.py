@@ -78,6 +78,14 @@ class Screened:
         return Counts(measured=found.pop(None, 0), aside=found)
 
     @property
+    def unusable(self) -> str:
+        """Why no row at all could be screened, with a row for each reason; empty if any row was."""
+        if self.counts.measured:
+            return ""
+        said = "; ".join(f"row {number}: {reason}" for number, _, reason in self.first_problems(1))
+        return f"{self.data.path}: no row could be screened: {said}"
+
+    @property
     def unjudged(self) -> int:
         """How many rows the judge gave no score for any trait; 0 without a judge."""
         missing = " AND ".join(f"judge{i} IS NULL" for i in range(len(self.traits)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from guardrail.errors import PromptError
+from guardrail.files.problems import closest
 from guardrail.pipeline.messages import Tool, checked_tools, message
 from guardrail.types import Message
 
@@ -22,8 +23,12 @@ Kind: TypeAlias = Literal[
 """What can be wrong with a row."""
 Shape: TypeAlias = tuple[str, ...]
 SHAPES: tuple[Shape, ...] = (("messages",), ("prompt", "response"), ("prompt", "completion"))
+SHOWN = 8
+"""How many keys of a row are named."""
 SOURCES = ("source", "dataset")
 """The keys that say where a row comes from, if the caller names none."""
+KEYS = {key for shape in SHAPES for key in shape}
+"""The keys that are read as prompts and replies."""
 
 
 class BadRow(ValueError):
@@ -90,13 +95,20 @@ def _shape(row: Mapping[str, Any]) -> Shape:
     if found:
         return found[0]
     if "prompt" in row:
-        raise BadRow("no reply", "no reply: `prompt` stands without `response` or `completion`")
+        raise BadRow("no reply", f"no reply: `prompt` stands without `response` or `completion`{_meant(row)}")
     shapes = ", ".join(map(named, SHAPES))
-    raise BadRow("no reply", f"no reply: none of {shapes} ({_keys(row)})")
+    raise BadRow("no reply", f"no reply: none of {shapes} ({_keys(row)}){_meant(row)}")
 
 
 def _keys(row: Mapping[str, Any]) -> str:
-    return "its keys: " + ", ".join(f"`{key[:40]}`" for key in list(row)[:8]) if row else "it is empty"
+    return "its keys: " + ", ".join(f"`{key[:40]}`" for key in list(row)[:SHOWN]) if row else "it is empty"
+
+
+def _meant(row: Mapping[str, Any]) -> str:
+    """`; did you mean ...?` if a key looks like one that is missing."""
+    other = [key for key in row if key not in (*KEYS, *SOURCES, "tools")][:SHOWN]
+    found = next((one for key in other if (one := closest(key[:40], KEYS - set(row)))), None)
+    return f"; did you mean `{found}`?" if found else ""
 
 
 def _dialogue(

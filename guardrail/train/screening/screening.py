@@ -27,6 +27,7 @@ from guardrail.train.screening.references import References
 from guardrail.train.screening.results import Screened
 from guardrail.train.screening.store import Cost, Row, Store
 from guardrail.train.screening.subset import chosen
+from guardrail.train.screening.survey import problems
 from guardrail.vectors.values import TraitVectors
 
 REPLIES = "replies.sqlite"
@@ -88,7 +89,7 @@ class Screener:
         """
         opened = open_data(data) if isinstance(data, str | Path) else data
         if self.settings.strict:
-            self._refuse_bad(opened)
+            refuse(problems(opened, self.reader()))
         with locked(self.folder):
             store = self.store(opened)
             if not store.complete:
@@ -138,20 +139,6 @@ class Screener:
                 work.reader.pass_over(chunk)
             report(stage, seen, total)
         store.finish()
-
-    def _refuse_bad(self, data: Data) -> None:
-        """Look through all rows before any is measured. Duplicates are found by a store of their own."""
-        from tempfile import TemporaryDirectory
-
-        problems: list[str] = []
-        with TemporaryDirectory() as folder:
-            store, reader = Store(Path(folder) / "keys.sqlite", {}, 0), self.reader()
-            for chunk in data.chunks():
-                looked = reader.read(chunk, store)
-                problems += [f"{data.path}:{row.number}: {row.problem}" for row in looked.bad]
-                seen = [Row(number=one.number, key=one.key) for one in looked.good]
-                store.add(seen, chunk.numbers[-1], Cost())
-        refuse(problems)
 
     def meter(self) -> Meter:
         """Measures samples. The base's own replies are shared by all data that is screened in this folder."""

@@ -127,12 +127,6 @@ class Store:
             return self._fact(database, "done") or 0
 
     @property
-    def looked_at(self) -> int:
-        """How many rows are stored, with and without a problem."""
-        ((found,),) = self.rows("SELECT count(*) FROM rows")
-        return found
-
-    @property
     def complete(self) -> bool:
         """Whether all rows were looked at."""
         with self.open() as database:

@@ -82,3 +82,22 @@ def test_a_bad_row_says_what_is_wrong(row, kind, said):
     with pytest.raises(BadRow, match=said.replace("[", r"\[")) as caught:
         sample(row)
     assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("row", "meant"),
+    [
+        ({"prompt": "a", "completions": "b"}, "completion"),
+        ({"promt": "a", "response": "b"}, "prompt"),
+        ({"message": []}, "messages"),
+    ],
+)
+def test_a_key_that_was_misspelt_is_named(row, meant):
+    with pytest.raises(BadRow, match=f"did you mean `{meant}`"):
+        sample(row)
+
+
+def test_no_key_is_guessed_where_none_is_close():
+    with pytest.raises(BadRow) as caught:
+        sample({"prompt": "a", "weight": 1, "source": "b"})
+    assert "did you mean" not in str(caught.value)

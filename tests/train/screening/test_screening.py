@@ -1,6 +1,7 @@
 """Projection differences: the formulas, exactness, bad rows, resuming, subsets."""
 
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -117,6 +118,8 @@ def test_strict_names_every_bad_row_before_anything_is_measured(tmp_path, model)
         screener(tmp_path / "work", model, strict=True).screen(tmp_path / "a.jsonl")
     for number in (2, 4, 5, 6, 7, 8, 10):
         assert f"a.jsonl:{number}: " in str(caught.value)
+    numbers = [int(one) for one in re.findall(r"a\.jsonl:(\d+): ", str(caught.value))]
+    assert numbers == sorted(numbers)
     assert not (tmp_path / "work").exists()
 
 
