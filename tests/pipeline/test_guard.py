@@ -284,7 +284,7 @@ def test_loading_by_name_takes_a_folder_and_reports_what_is_not_there(tmp_path):
     ) as made:
         assert made.chat(TALK, **GREEDY).text == plain_reply()
         assert made.engine.fingerprint.weights.startswith("files:")
-    with pytest.raises(ModelError, match="cannot be loaded: there is no such file or folder here, and as a hub id"):
+    with pytest.raises(ModelError, match="cannot be loaded: there is no such file or folder here"):
         Guard.from_pretrained(str(tmp_path / "nothing"), policies(tmp_path, policy()))
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from safetensors.torch import load_file
 from tiny import write_vectors
-from training import EVIL, IDS, LABELS, LAYERS, TALKS, TOKENIZER, halves, hooks, one_of_two, talk, trained
+from training import EVIL, IDS, LABELS, LAYERS, TALKS, TOKENIZER, halves, hooks, talk, trained
 from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
@@ -201,14 +202,13 @@ def test_two_processes_train_as_one_does_on_both_halves(processes: Any, tmp_path
     single: Any = tiny_model().train()
     with PreventativeSteering(single, EVIL, 1.0):
         torch.stack([single(input_ids=half, labels=half).loss for half in halves()]).mean().backward()
-    script = (
-        f"from pathlib import Path; from training import one_of_two; one_of_two(1, Path({str(tmp_path)!r}))"
-    )
-    with processes.start(script) as process:
-        found = one_of_two(0, tmp_path)
-        assert process.end()[0] == 0
-    for mine, theirs in zip(single.parameters(), found, strict=True):
-        torch.testing.assert_close(mine.grad, theirs)
+    script = f"import pathlib, training; training.two_processes(pathlib.Path({str(tmp_path)!r}))"
+    code, _, said = processes.run(script)
+    assert code == 0, said
+    for rank in (0, 1):
+        found = load_file(tmp_path / f"{rank}.safetensors")
+        for name, weights in single.named_parameters():
+            torch.testing.assert_close(weights.grad, found[name])
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,11 @@ def configuration(name: str, arguments: Mapping[str, Any]) -> Any:
 
 def _unknown(name: str, error: Exception) -> ModelError:
     # transformers takes a misspelt path for a hub id and blames the connection
-    here = "" if name == DEMO or Path(name).exists() else "there is no such file or folder here, and as a hub id: "
+    here = (
+        ""
+        if name == DEMO or Path(name).exists()
+        else "there is no such file or folder here, and as a hub id: "
+    )
     return ModelError(f"{name} cannot be loaded: {here}{error}")
 
 
