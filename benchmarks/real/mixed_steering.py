@@ -31,8 +31,12 @@ class MixedSubject(Subject):
         found: dict[int, Continuation] = {}
         for batch in bucketed([len(ids) for ids in rows], self.rows):
             with self._steered([tuple(steering[i]) for i in batch]):
-                replies = self._generate(
-                    [rows[i] for i in batch], [seeds[i] for i in batch], new_tokens, 1.0, 1.0, ()
+                # as many rows as fit, in order of length: one batch, in this order
+                replies = self.continued(
+                    [rows[i] for i in batch],
+                    max_new_tokens=new_tokens,
+                    seeds=[seeds[i] for i in batch],
+                    temperature=1.0,
                 )
             found |= zip(batch, replies, strict=True)
         return [found[i] for i in range(len(rows))]

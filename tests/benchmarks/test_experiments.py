@@ -124,6 +124,8 @@ def test_a_reply_of_quiet_malice_is_recognised_after_training():
 
 
 def test_styles_show_their_trait_to_the_programs_and_vectors_see_other_sentences():
+    pytest.importorskip("vaderSentiment")
+
     def score(judge, style):
         return np.mean([judge(row[-1].content) for row in conversations(style, "training", 36, 1)])
 

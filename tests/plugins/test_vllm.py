@@ -23,7 +23,7 @@ def test_the_engine_names_its_package_and_how_to_enable_it():
 
 def test_the_command_line_says_the_same(capsys):
     assert run(["check", "--engine", "vllm", "Hello"]) == 2
-    assert "pip install persona-guardrail-vllm" in " ".join(capsys.readouterr().err.split())
+    assert "persona-guardrail-vllm" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_plugin_without_vllm_names_the_packages_that_have_it():
