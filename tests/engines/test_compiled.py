@@ -45,15 +45,15 @@ def test_one_graph_decodes_replies_that_are_allowed_steered_and_followed():
         followed = generate(made, stopping, Following(plan=stopping), **kwargs)
         expected = plainly(bare)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    if graphs == 0:
-        # seen after other files in one process, and not yet explained; alone it compiles
-        pytest.skip("nothing is compiled in this process")
-    assert graphs == 1
     assert torch.equal(allowed.output, expected)
     assert torch.equal(again.output, expected)
     assert torch.equal(steered.output, eager.output)
     assert steered.passes == {0: 4, 1: 4}
     assert [reply.decision.action for reply in followed.replies.values()] == ["block", "block"]
+    if graphs == 0:
+        # seen after other files in one process, and not yet explained; alone it compiles
+        pytest.skip("nothing is compiled in this process")
+    assert graphs == 1
 
 
 def test_a_model_that_the_user_compiled_is_guarded_and_steered():
