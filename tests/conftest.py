@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,19 @@ def _libraries_stay():
 def _own_folders(tmp_path_factory, monkeypatch):
     """Nothing a test does lands in the user's review queue."""
     monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", str(tmp_path_factory.mktemp("queue") / "queue.sqlite"))
+
+
+@pytest.fixture(autouse=True)
+def _compiles_as_before():
+    """How torch runs compiled models is set for the whole process, and a guard puts it back.
+
+    A server's thread may still be at work when a test that does not wait for its answer ends.
+    """
+    yield
+    deadline = time.monotonic() + 10
+    while (dynamo := sys.modules.get("torch._dynamo.eval_frame")) and dynamo._stance.stance != "default":
+        assert time.monotonic() < deadline, "compiled models still run eagerly after this test"
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

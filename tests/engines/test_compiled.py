@@ -50,9 +50,6 @@ def test_one_graph_decodes_replies_that_are_allowed_steered_and_followed():
     assert torch.equal(steered.output, eager.output)
     assert steered.passes == {0: 4, 1: 4}
     assert [reply.decision.action for reply in followed.replies.values()] == ["block", "block"]
-    if graphs == 0:
-        # seen after other files in one process, and not yet explained; alone it compiles
-        pytest.skip("nothing is compiled in this process")
     assert graphs == 1
 
 

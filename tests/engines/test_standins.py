@@ -1,6 +1,7 @@
 """What a guard puts on a model is taken off without a trace of it, and without losing anything of others."""
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -133,6 +134,16 @@ def test_looks_of_several_models_at_once_end_with_the_stance_that_was_there():
     assert not compiles(compiled)
     leave.set()
     thread.join()
+    assert compiles(compiled)
+
+
+def test_a_model_that_is_loaded_while_another_is_looked_at_ends_with_the_stance_that_was_there():
+    compiled = torch.compile(lambda x: x + 2, backend=backend)
+    model = tiny_model()
+    with ExitStack() as look:
+        model.model.layers[0].register_forward_hook(lambda *_: look.enter_context(eagerly()))
+        engine(model).close()
+        assert not compiles(compiled)
     assert compiles(compiled)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from guardrail.engines.transformers.executor import hidden_of
 from guardrail.engines.transformers.front import unasked
 from guardrail.engines.transformers.modes import evaluating
+from guardrail.engines.transformers.stance import eagerly
 from guardrail.errors import ModelError
 
 CAPTURING = "_output_capturing_hooks_installed"
@@ -72,7 +73,7 @@ class SelfTest:
             evaluating(self._inner.modules()),
             torch.no_grad(),
             torch.random.fork_rng(devices),
-            torch.compiler.set_stance("force_eager"),
+            eagerly(),
         ):
             yield
 
