@@ -29,7 +29,7 @@ FOLDER = Path(cli.__file__).parent
 MODEL = {"--model", "--device", "--dtype", "--chat-template", "--engine"}
 LOADING = [
     *("demo", "chat", "check", "bench", "calibrate", "evaluate", "judge agreement", "judge check"),
-    *("policy validate", "policy explain", "serve", "certify", "data screen"),
+    *("policy validate", "policy explain", "serve", "certify", "data screen", "train finetune"),
     *("vectors project", "vectors extract", "vectors fit", "vectors layers", "vectors import"),
 ]
 SEVERAL = ["train shift", "train gate"]

@@ -21,6 +21,7 @@ from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from guardrail.train.screening import Screened, Screener, Thresholds
+    from guardrail.vectors.values import TraitVectors
 
 
 @hookimpl
@@ -47,23 +48,24 @@ def screen(
     """
     page.check()
     sleep_while_waiting()
-    from guardrail.train.screening import Screener
-    from guardrail.train.screening.directions import directions
-    from guardrail.train.screening.survey import refuse_without_a_model
+    screener = _screener(data, measure, limits, model, judge)
+    _run(screener, data, limits, model.name, page.html, output.as_json)
 
-    if measure.vectors is None and model.name != DEMO:
-        raise ConfigError("no vectors: name a file with --vectors")
-    paths = [*([limits.clean] if limits.clean else []), *data.data]
-    for path in paths:
-        _exists(path)
-    if data.strict:
-        refuse_without_a_model(paths, data.source)
-    vectors = load_vectors(measure.vectors or DEMO)
-    directions(vectors, measure.trait, measure.layer)
+
+def _screener(
+    data: DataOptions,
+    measure: MeasureOptions,
+    limits: ThresholdOptions,
+    model: ModelOptions,
+    judge: JudgeOptions,
+) -> Screener:
+    """What is wrong with the inputs is found before the model is loaded."""
     from guardrail.cli.data.judging import sample_judge
+    from guardrail.train.screening import Screener
 
+    vectors = _checked_vectors(data, measure, limits, model.name)
     second = sample_judge(judge, model, limits.definition, measure.trait or list(vectors), data.folder)
-    screener = Screener(
+    return Screener(
         load_subject(model, measure.batch),
         vectors,
         folder=data.folder,
@@ -73,7 +75,29 @@ def screen(
         judge=second,
         allow_model_mismatch=measure.allow_model_mismatch,
     )
-    _run(screener, data, limits, model.name, page.html, output.as_json)
+
+
+def _checked_vectors(
+    data: DataOptions, measure: MeasureOptions, limits: ThresholdOptions, model: str
+) -> TraitVectors:
+    from guardrail.train.screening.directions import directions
+    from guardrail.train.screening.survey import refuse_without_a_model
+
+    if measure.vectors is None and model != DEMO:
+        raise ConfigError("no vectors: name a file with --vectors")
+    paths = _paths(data, limits)
+    for path in paths:
+        _exists(path)
+    if data.strict:
+        refuse_without_a_model(paths, data.source)
+    vectors = load_vectors(measure.vectors or DEMO)
+    directions(vectors, measure.trait, measure.layer)
+    return vectors
+
+
+def _paths(data: DataOptions, limits: ThresholdOptions) -> list[Path]:
+    """All data sets, the clean one first."""
+    return [*([limits.clean] if limits.clean else []), *data.data]
 
 
 def _exists(path: Path) -> None:
@@ -93,7 +117,7 @@ def _run(
     from guardrail.cli.data.output import forecast, print_found, results
     from guardrail.train.screening import write
 
-    paths = [*([limits.clean] if limits.clean else []), *data.data]
+    paths = _paths(data, limits)
     forecast(screener, paths)
     with staged() as report:
         screened = [screener.screen(path, report) for path in paths]
