@@ -1,0 +1,1 @@
+"""Which layers, heads and positions of a model carry a persona or a trait."""
