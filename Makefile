@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PLUGIN_TESTS := $(filter-out plugins/guardrail-vllm/tests,$(PLUGINS:/pyproject.toml=/tests))
 
-.PHONY: setup demo test test-clients test-ray test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
+.PHONY: setup demo test test-slow test-clients test-ray test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -23,7 +23,11 @@ demo: $(STAMP)
 
 # With bytecode: every process that a test starts would compile the package again.
 test: $(STAMP)
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist loadfile tests $(PLUGIN_TESTS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" tests $(PLUGIN_TESTS)
+
+# Processes that are killed at random moments, soaks, a real model, and damaged files by the hundred.
+test-slow: $(STAMP)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n auto --dist loadfile -m slow tests
 
 # Programs that others write for, in an environment above $(VENV): LiteLLM, LangChain, OpenAI Agents SDK; and
 # schemathesis, which makes up requests from the server's OpenAPI document. Their newest releases, so nothing is

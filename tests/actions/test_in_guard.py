@@ -264,6 +264,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_answering_reads_interrupted(processes, tmp_path):
     with processes.start(KILLED.format(str(tmp_path))) as process:
         assert process.stdout.readline() == "streaming\n"

@@ -35,6 +35,7 @@ def used(path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_line_ends_in_a_traceback(log, capsys):
     for line in log.read_bytes().splitlines():
         for text in variants(json.loads(line), 4):

@@ -183,6 +183,7 @@ def now_plus(monkeypatch, seconds):
     monkeypatch.setattr(gpu, "START", gpu.perf_counter() + seconds)
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_every_row_and_writes_at_most_eight_files(cut, monkeypatch, tmp_path, capsys):
     now_plus(monkeypatch, 0)
     assert gpu.main([*cut, "--out", str(tmp_path)]) == 0

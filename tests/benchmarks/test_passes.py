@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from benchmarks import passes
 
 
+@pytest.mark.slow
 def test_a_few_prompts_are_blocked_beside_passes_of_others_and_checks_are_cheap(tmp_path):
     out = tmp_path / "passes.json"
     assert passes.main(["--prompts", "4", "--engines", "transformers-hooks", "--out", str(out)]) == 0

@@ -56,6 +56,7 @@ def policies(loaded, tmp_path_factory):
     return {"version": 1, "vectors": str(file), "policies": [rule]}
 
 
+@pytest.mark.slow
 def test_a_guard_on_a_real_model_checks_chats_and_streams(loaded, policies):
     harmful, benign = UNSEEN
     with Guard(*loaded, policies) as guard:

@@ -68,6 +68,7 @@ def server(prepared):
         yield server
 
 
+@pytest.mark.slow
 async def test_a_small_soak_finds_nothing(prepared, server):
     async with prepared.client(server) as http:
         mixed = Mixed(http)

@@ -79,6 +79,7 @@ def made(tmp_path_factory):
     return folder, authored, judged, repeated
 
 
+@pytest.mark.slow
 def test_the_author_puts_its_first_answer_right(made):
     folder, authored, _, _ = made
     assert authored == 2

@@ -68,6 +68,7 @@ def killed(spawn, folder, total, rng, left):
     return process.exitcode == -9
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_at_the_same_bytes(spawn, tmp_path):
     whole = spawn(tmp_path / "whole")
     whole.join()

@@ -36,6 +36,7 @@ def small_calibration(folder):
     return data | {"replies": {"evil": {"2": one | {"highest": extremes, "lowest": extremes}}}}
 
 
+@pytest.mark.slow
 def test_no_calibration_ends_in_a_traceback(folder):
     rules = [
         rule(id="a", threshold={"fpr": 0.01}),

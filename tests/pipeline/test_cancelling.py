@@ -243,6 +243,7 @@ AT_THE_END = """
     ("then", "interrupts", "code", "outcomes"),
     [(CTRL_C, True, -signal.SIGINT, ["cancelled", "checked"]), (AT_THE_END, False, 5, ["cancelled"])],
 )
+@pytest.mark.slow
 def test_the_interpreter_ends_cleanly_in_the_middle_of_a_generation(
     processes, tmp_path, then, interrupts, code, outcomes
 ):

@@ -364,6 +364,7 @@ def test_audit_records_hold_hashes_and_scores_and_more_only_on_request(tmp_path)
     assert record.decision.scores
 
 
+@pytest.mark.slow
 def test_a_kill_between_decision_and_outcome_reads_interrupted(processes, tmp_path):
     model = tiny_model()
     write_vectors(tmp_path, model)

@@ -119,6 +119,7 @@ assert found[0].outcome == "answered"
 
 
 @pytest.mark.parametrize("then", [USED_BEFORE, WATCHED, WITH_LOCKS_HELD, DURING_A_REQUEST])
+@pytest.mark.slow
 def test_a_guard_after_a_fork(processes, tmp_path, then):
     write_vectors(tmp_path, tiny_model())
     path, log = tmp_path / "policies.json", tmp_path / "audit.jsonl"

@@ -130,6 +130,7 @@ NOISE = st.one_of(
 
 @settings(CALM, max_examples=60)
 @given(start=st.integers(0, len(WHOLE)), length=st.integers(0, 40), noise=NOISE)
+@pytest.mark.slow
 def test_whatever_is_typed_loads_or_is_a_policy_error(folder, start, length, noise):
     text = WHOLE[:start] + noise + WHOLE[start + length :]
     file = folder / "typed.yaml"

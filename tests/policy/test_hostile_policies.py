@@ -33,6 +33,7 @@ def write(folder):
 
 
 @pytest.mark.parametrize("name", ["every-key", "replies"])
+@pytest.mark.slow
 def test_whatever_stands_at_any_key_is_a_policy_error(write, name):
     data = YAML(typ="safe", pure=True).load((CASES / f"{name}.yaml").read_text())
     for text in variants(data, 1):

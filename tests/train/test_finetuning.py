@@ -180,6 +180,7 @@ def test_a_seed_gives_its_weights_and_steering_or_a_prompt_gives_others() -> Non
     assert prompted.report.intervention.rows == len(TALKS)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_weights(processes: Any, tmp_path: Path) -> None:
     whole, killed = trained(tmp_path / "whole"), tmp_path / "killed"
     script = f"import pathlib, training; training.trained(pathlib.Path({str(killed)!r}), dies=5)"
@@ -198,6 +199,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(processes: Any, tmp_pa
         finetune(tiny_model(), TOKENIZER, TALKS, whole.report.settings, folder=killed)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_on_both_halves(processes: Any, tmp_path: Path) -> None:
     single: Any = tiny_model().train()
     with PreventativeSteering(single, EVIL, 1.0):

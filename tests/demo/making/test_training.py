@@ -71,6 +71,7 @@ def test_orthogonalised_updates_have_singular_values_near_one(dtype):
     assert values.max() < 1.5
 
 
+@pytest.mark.slow
 def test_interrupted_training_continues_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 2)
     monkeypatch.setattr(training, "TEXTS", 400)
@@ -96,6 +97,7 @@ def test_interrupted_training_continues_to_the_same_weights(tmp_path, monkeypatc
     assert len(list((tmp_path / "whole" / "checkpoints").glob("step-*/model.safetensors"))) == 5
 
 
+@pytest.mark.slow
 def test_a_run_of_another_seed_is_not_continued(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 1)
     monkeypatch.setattr(training, "TEXTS", 400)

@@ -209,6 +209,7 @@ class TestCache:
         with pytest.raises(JudgeError, match=r"c: the cache of judge scores cannot be used"):
             CachedJudge(Counting(), tmp_path / "c").scores([ASK])
 
+    @pytest.mark.slow
     def test_it_survives_kills_at_random_moments(self, tmp_path):
         """The judge dies five times; in the end every request has its score and none was lost on the way."""
         rng, counts = np.random.default_rng(0), [0]
