@@ -142,6 +142,11 @@ def test_data_is_screened_with_a_clean_set(tmp_path):
     assert above("fine.jsonl", chats(40, 6)).high < 0.4 < above("bad.jsonl", chats(40, 6, "evil")).low
     with pytest.raises(ConfigError, match="no row could be screened: row 1: no reply"):
         above("useless.jsonl", [chat[:-1] for chat in chats(2, 6)])
+    lines = (tmp_path / "work" / "data" / "set-aside.jsonl").read_text().splitlines()
+    assert [(json.loads(line)["row"], json.loads(line)["kind"]) for line in lines] == [
+        (1, "no reply"),
+        (2, "no reply"),
+    ]
 
 
 def test_the_evidence_is_a_chain_of_hashes_and_numbers_without_text(triggered, tmp_path, capsys):

@@ -80,7 +80,7 @@ def test_bad_rows_are_counted_and_set_aside_with_their_numbers(tmp_path: Path) -
         {**messages("a", "c"), "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
     ]
     path = written(tmp_path, *rows)
-    found = read_data(path, RENDERER, 512)
+    found = read_data(path, RENDERER, 512, folder=tmp_path / "out")
     assert [(one.row, one.kind) for one in found.aside] == [
         (2, "broken line"),
         (3, "no reply"),
@@ -92,7 +92,6 @@ def test_bad_rows_are_counted_and_set_aside_with_their_numbers(tmp_path: Path) -
     ]
     assert [[m.content for m in one] for one in found.conversations] == [["a", "b"], ["c", "d", "e", "f"]]
     assert found.loss == "completion"
-    found.write(tmp_path / "out")
     lines = (tmp_path / "out" / "set-aside.jsonl").read_text().splitlines()
     assert len(lines) == len(found.aside)
     assert json.loads(lines[0]) == {
@@ -116,5 +115,9 @@ def test_pairs_are_trained_on_in_their_last_reply(tmp_path: Path) -> None:
     ("rows", "text"), [((), "holds no row"), (("{",), "1: not JSON.*\n.*no row can be trained on")]
 )
 def test_data_without_a_row_to_train_on_is_an_error(tmp_path: Path, rows: tuple[str, ...], text: str) -> None:
+    path, aside = written(tmp_path, *rows), tmp_path / "set-aside.jsonl"
+    aside.write_text("of an earlier run")
     with pytest.raises(ConfigError, match=text):
-        read_data(written(tmp_path, *rows), RENDERER, 512)
+        read_data(path, RENDERER, 512, folder=tmp_path)
+    lines = aside.read_text().splitlines() if aside.exists() else []
+    assert [json.loads(line)["row"] for line in lines] == [1] * len(rows)

@@ -59,7 +59,6 @@ def finetune(
     for package in NEEDED:
         check_installed(package)
     job = Job.of(model, training, against, watch, judge)
-    job.data.write(training.out)
     _say_aside(job.data, training.out)
     with staged() as report:
         said = job.written(job.run(report))
@@ -91,7 +90,7 @@ class Job:
         """Raises ConfigError for what cannot be done, most of it before the model is loaded."""
         vectors, definitions = vectors_of(model, against), definitions_of(watch, model.name)
         opened = open_model(model, training)
-        data = read_rows(training.data, opened, strict=training.strict)
+        data = read_rows(training.data, opened, strict=training.strict, folder=training.out)
         settings = settings_of(training, watch, data)
         scoring = judge_of(judge, opened, definitions, training.out)
         return cls(

@@ -119,11 +119,11 @@ def _prompting(against: InterventionOptions, model: str, definition: Path | None
     return PreventativePrompting.of(definition_of((against.trait or [""])[0], definition, model))
 
 
-def read_rows(path: Path, opened: Opened, *, strict: bool) -> TrainingData:
-    """The rows of a file that can be trained on. Raises ConfigError."""
+def read_rows(path: Path, opened: Opened, *, strict: bool, folder: Path | None = None) -> TrainingData:
+    """The rows of a file that can be trained on; the others go to a file in `folder`. Raises ConfigError."""
     from guardrail.train.finetuning.data import read_data
 
-    return read_data(path, opened.renderer, opened.longest, strict=strict)
+    return read_data(path, opened.renderer, opened.longest, strict=strict, folder=folder)
 
 
 def settings_of(training: TrainingOptions, watch: WatchOptions, data: TrainingData) -> FinetuneSettings:

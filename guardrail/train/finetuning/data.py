@@ -55,25 +55,21 @@ class TrainingData:
         """How many rows were set aside, by what is wrong with them."""
         return dict(Counter(one.kind for one in self.aside))
 
-    def write(self, folder: Path) -> None:
-        """Write the rows that were set aside, if there are any."""
-        if self.aside:
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / ASIDE).open("w", encoding="utf-8") as file:
-                for one in self.aside:
-                    said = {"row": one.row, "kind": one.kind, "reason": one.reason, "data": one.data}
-                    file.write(json.dumps(said, ensure_ascii=False) + "\n")
 
-
-def read_data(path: Path, renderer: Renderer, longest: int, *, strict: bool = False) -> TrainingData:
+def read_data(
+    path: Path, renderer: Renderer, longest: int, *, strict: bool = False, folder: Path | None = None
+) -> TrainingData:
     """Read JSON Lines, Parquet or a folder of `datasets`. Raises ConfigError if no row can be trained on.
 
-    strict: any row that cannot be trained on is an error, with its number.
+    strict: any row that cannot be trained on is an error, with its number. folder: where the rows that are
+    set aside are written, also if none is left to train on.
     """
     data, reader = open_data(path), _Reader(renderer, longest)
     reader.read(data)
     if strict:
         refuse([f"{path}:{one.row}: {one.reason}" for one in reader.aside])
+    if folder is not None:
+        _write(reader.aside, folder)
     if reader.shape is None:
         hint = f"{path}: no row can be trained on"
         refuse([f"{path}:{one.row}: {one.reason}" for one in reader.aside], hint)
@@ -81,6 +77,18 @@ def read_data(path: Path, renderer: Renderer, longest: int, *, strict: bool = Fa
     return TrainingData(
         sha256=data.sha256(), shape=reader.shape, conversations=reader.found, aside=reader.aside
     )
+
+
+def _write(aside: Sequence[SetAside], folder: Path) -> None:
+    """Write the rows that were set aside; no file without any, not even one of an earlier run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not aside:
+        (folder / ASIDE).unlink(missing_ok=True)
+        return
+    with (folder / ASIDE).open("w", encoding="utf-8") as file:
+        for one in aside:
+            said = {"row": one.row, "kind": one.kind, "reason": one.reason, "data": one.data}
+            file.write(json.dumps(said, ensure_ascii=False) + "\n")
 
 
 class _Reader:

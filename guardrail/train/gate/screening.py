@@ -11,7 +11,7 @@ from guardrail.extract.journal import Report, silent
 from guardrail.extract.subject import Subject
 from guardrail.statistics.intervals import Estimate
 from guardrail.train.gate.policy import DataLimits
-from guardrail.train.screening import Screener, ScreeningSettings, thresholds_of
+from guardrail.train.screening import Screener, ScreeningSettings, thresholds_of, write
 from guardrail.vectors.values import TraitVectors
 
 
@@ -37,10 +37,15 @@ def screened(
     folder: Path,
     report: Report = silent,
 ) -> DataFindings:
-    """Measure both sets. Raises ConfigError for data that cannot be read, or too small a clean set."""
+    """Measure both sets. Raises ConfigError for data that cannot be read, or too small a clean set.
+
+    Scores, and the rows that were set aside, are written to `clean` and `data` in the folder in any case.
+    """
     settings = ScreeningSettings(form=limits.form)
     screener = Screener(base, vectors, folder=folder, traits=traits, settings=settings)
     known, found = screener.screen(clean, report), screener.screen(data, report)
+    for one, name in ((known, "clean"), (found, "data")):
+        write(one, folder / name)
     if unusable := known.unusable or found.unusable:
         raise ConfigError(unusable)
     thresholds = thresholds_of(known, limits.share)
