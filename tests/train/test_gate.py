@@ -279,13 +279,18 @@ def test_every_mistake_in_a_policy_has_its_line(tmp_path, text, said):
 
 
 def test_unknown_traits_other_models_and_bad_files_are_named(tmp_path, capsys):
-    policy = written(tmp_path, start=LIMITS.replace("evil:", "evl:"))
+    policy = written(tmp_path, "colour: blue\n", LIMITS.replace("evil:", "evl:"))
     arguments = ["train", "gate", "--policy", str(policy), "--tuned", "somewhere"]
     assert run(arguments) == 2
-    assert (
-        "6:3: traits.evl: there is no vector for this trait; did you mean `evil`?" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "6:3: traits.evl: there is no vector for this trait; did you mean `evil`?" in said
+    assert "11:1: colour: unknown key" in said
+    policy = written(tmp_path, start=LIMITS.replace("vectors: demo", "vectors: none.safetensors"))
+    assert run(arguments) == 2
+    assert f"3:1: vectors: {tmp_path / 'none.safetensors'}" in capsys.readouterr().err
+    policy = written(tmp_path, start=LIMITS.replace("vectors: demo", ""))
     assert run([*arguments, "--base", "other"]) == 2
+    assert "`vectors` is missing" in capsys.readouterr().err
     policy = written(tmp_path)
     assert (
         run(["train", "gate", "--policy", str(policy), "--tuned", "x", "--data", str(tmp_path / "no.jsonl")])

@@ -58,9 +58,8 @@ def gate(
     from guardrail.train.gate import EvidenceFile, GatePlan, load, record
     from guardrail.train.screening.files import open_data
 
-    file = load(options.policy)
-    vectors = _vectors(file, base)
-    file.check_traits(vectors)
+    file = load(options.policy, lambda name: _vectors(name, options.policy, base))
+    vectors = _vectors(file.policy.vectors, options.policy, base)
     if options.data is not None:
         open_data(options.data)
     plan = GatePlan.of(file, _definitions(file, list(file.policy.traits), base), options.data)
@@ -111,14 +110,15 @@ def _gate(
     return PersonaGate(plan=plan, vectors=vectors, judge=judge, work=work, others=others)
 
 
-def _vectors(file: PersonaFile, base: ModelOptions) -> TraitVectors:
+def _vectors(name: str | None, policy: Path, base: ModelOptions) -> TraitVectors:
+    """The vectors that a policy names. Raises ConfigError, VectorError."""
     from guardrail.policy.loading import resolve_vectors
     from guardrail.vectors.values import TraitVectors
 
-    name = file.policy.vectors or (DEMO if base.name == DEMO else None)
+    name = name or (DEMO if base.name == DEMO else None)
     if name is None:
-        raise ConfigError(f"{file.path}: `vectors` is missing: it names a file of the base model's vectors")
-    return TraitVectors.load(resolve_vectors(name, file.path.parent))
+        raise ConfigError("`vectors` is missing: it names a file of the base model's vectors")
+    return TraitVectors.load(resolve_vectors(name, policy.parent))
 
 
 def _definitions(file: PersonaFile, names: Sequence[str], base: ModelOptions) -> list[TraitDefinition]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from guardrail.errors import Problem
+from guardrail.errors import ConfigError, Problem, VectorError
 from guardrail.files.problems import suggest, validation_problems
 from guardrail.files.yaml import Document, copied, read_document
 from guardrail.train.gate.policy import PersonaPolicy
 
+Vectors: TypeAlias = Callable[[str | None], Iterable[str]]
+"""From the value of `vectors` to the traits of the file. Raises ConfigError or VectorError."""
 SCHEMA = Path(__file__).with_name("schema.json")
 """The JSON Schema, for editors."""
 FILES = (
@@ -41,24 +43,18 @@ class PersonaFile:
         value = _at(self.document.data, keys)
         return self.path.parent / value if isinstance(value, str) else None
 
-    def check_traits(self, known: Iterable[str]) -> None:
-        """Raises PolicyError with every trait that has no vector."""
-        names = list(known)
-        problems = [
-            Problem(f"there is no vector for this trait{suggest(trait, names)}", ("traits", trait))
-            for trait in self.policy.traits
-            if trait not in names
-        ]
-        if problems:
-            raise self.document.error(problems)
 
+def load(path: Path, vectors: Vectors | None = None) -> PersonaFile:
+    """Read a policy. Raises PolicyError with every problem.
 
-def load(path: Path) -> PersonaFile:
-    """Read a policy. Raises PolicyError with every problem."""
+    vectors: opens the vector file that the policy names; every trait must be in it.
+    """
     document = read_document(path)
     data = copied(document.data, document.source)
     policy, problems = _validated(data)
     problems = [*document.problems, *problems, *_missing_files(data, path.parent)]
+    if vectors is not None:
+        problems += _unknown_traits(data, vectors)
     if problems or policy is None:
         raise document.error(problems)
     return PersonaFile(path, policy, hashlib.sha256(path.read_bytes()).hexdigest(), document)
@@ -83,6 +79,22 @@ def _missing_files(data: Mapping[str, Any], folder: Path) -> list[Problem]:
         Problem(f"there is no file {folder / value}", keys)
         for keys, value in named
         if isinstance(value, str) and not (folder / value).exists()
+    ]
+
+
+def _unknown_traits(data: Mapping[str, Any], vectors: Vectors) -> list[Problem]:
+    """Also of a policy with other mistakes, as far as the keys that matter here can be read."""
+    name, traits = data.get("vectors"), data.get("traits")
+    if not isinstance(name, str | None) or not isinstance(traits, dict):
+        return []
+    try:
+        known = list(vectors(name))
+    except (ConfigError, VectorError) as error:
+        return [Problem(str(error), ("vectors",))]
+    return [
+        Problem(f"there is no vector for this trait{suggest(trait, known)}", ("traits", trait))
+        for trait in traits
+        if trait not in known
     ]
 
 
