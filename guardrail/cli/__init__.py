@@ -22,7 +22,7 @@ from guardrail.errors import DocumentError, GuardrailError, UselessJudge
 
 VERBS = (
     *("demo", "chat", "check", "serve", "calibrate", "evaluate", "bench", "policy", "traits", "judge"),
-    *("certify", "vectors", "data", "train", "audit", "plugins", "packs", "keys"),
+    *("certify", "vectors", "data", "train", "interpret", "audit", "plugins", "packs", "keys"),
 )
 """In the order of `guardrail --help`, which puts those with subcommands last."""
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from tiny import TOKENIZER, Fixed, batch, engine, generate, plan
 
-from guardrail.engines.transformers.activations import Edit, Site
+from guardrail.engines.transformers.activations import COMPONENTS, Edit, Site, Start
+from guardrail.engines.transformers.blocks import output_projection, submodule
 from guardrail.errors import ModelError
 from guardrail.testing import ARCHITECTURES
 
@@ -56,6 +57,53 @@ def test_parts_of_a_block_add_up_to_it(component):
     total = read[Site(1)] + read[Site(2, "attn")] + read[Site(2, "mlp")]
     assert torch.allclose(total, read[Site(2)], atol=1e-5)
     assert read[Site(2, component)].shape == read[Site(2)].shape
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_heads_are_what_the_output_projection_mixes(architecture):
+    inputs = batch(2)
+    with engine(architecture) as (made, _):
+        sites = [Site(2, "heads"), Site(2, "attn")]
+        read = made.activations.read(inputs["input_ids"], inputs["attention_mask"], sites, "all")
+        project = output_projection(submodule(made.blocks[1], "attn"))
+        size = made.activations.head_size(2)
+        pieces = read[sites[0]].split(size, dim=-1)
+        nothing = project(torch.zeros_like(read[sites[0]]))
+        total = nothing.clone()
+        for head, piece in enumerate(pieces):
+            alone = torch.zeros_like(read[sites[0]])
+            alone[..., head * size : (head + 1) * size] = piece
+            total += project(alone) - nothing
+    assert len(pieces) == made.activations.heads == 4
+    assert torch.allclose(total, read[sites[1]], atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_pass_may_start_above_layers_whose_states_are_known(architecture):
+    inputs = batch(3)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    with engine(architecture) as (made, bare):
+        states = made.activations.read(ids, mask, [Site(2)], "all")[Site(2)]
+        whole = bare(**inputs, position_ids=positions(inputs)).logits[:, -1]
+        begun = made.activations.run(ids, mask, {}, Start(2, states), last=True)
+        changed = made.activations.run(
+            ids, mask, {Site(3, "mlp"): lambda values: values.zero_()}, Start(2, states), last=True
+        )
+    assert torch.allclose(begun, whole, atol=1e-5)
+    assert not torch.allclose(changed, whole, atol=1e-2)
+
+
+def test_sites_are_shown_in_the_order_in_which_the_pass_computes_them():
+    inputs, seen = batch(2), []
+    with engine() as (made, bare):
+        sites = [Site(layer, component) for layer in (2, 1) for component in COMPONENTS]
+        logits = made.activations.run(
+            inputs["input_ids"],
+            inputs["attention_mask"],
+            {site: lambda values, site=site: seen.append(site) for site in sites},
+        )
+        assert torch.allclose(logits, bare(**inputs, position_ids=positions(inputs)).logits, atol=1e-5)
+    assert seen == [Site(layer, component) for layer in (1, 2) for component in COMPONENTS]
 
 
 def test_patching_a_run_into_itself_changes_nothing():

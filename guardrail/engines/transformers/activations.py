@@ -5,28 +5,47 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from guardrail.engines.transformers.blocks import submodule
+from guardrail.engines.transformers.blocks import head_count, output_projection, submodule
 from guardrail.engines.transformers.ends import Ends, at_columns
 from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.nnsight import Place, Traced
 from guardrail.engines.transformers.turn import Turn
 from guardrail.errors import ModelError
 
-Component: TypeAlias = Literal["resid", "attn", "mlp"]
+Component: TypeAlias = Literal["resid", "attn", "mlp", "heads"]
+"""Residual stream, outputs of attention and MLP, or what all heads hand to the output projection."""
+COMPONENTS: tuple[Component, ...] = ("heads", "attn", "mlp", "resid")
+"""In the order in which a block computes them."""
 Positions: TypeAlias = "Literal['all', 'last'] | Tensor"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A place in the model: layer 1 to L, or 0 with `resid` for the embedding output."""
+    """A place in the model: layer 1 to L, or 0 with `resid` for the embedding output.
+
+    Values are [rows, tokens, d_model]; those of `heads` are [rows, tokens, heads * head size], head by head.
+    """
 
     layer: int
     component: Component = "resid"
+
+
+Change: TypeAlias = Callable[[Tensor], None]
+"""Gets a site's values [rows, tokens, width] as the pass computes them, and may write to them in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Layers up to this one are not computed: `states` [rows, tokens, d_model] are what this one gives."""
+
+    layer: int
+    states: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +62,18 @@ class TransformersActivations:
 
     def __init__(self, model: Any, blocks: nn.ModuleList, turn: Turn) -> None:
         self._model, self._blocks, self._turn = model, blocks, turn
+
+    @property
+    def heads(self) -> int:
+        """How many query heads each attention has."""
+        return head_count(self._model)
+
+    def head_size(self, layer: int) -> int:
+        """The width of one head in values of `heads`. Raises ModelError if heads cannot be told apart."""
+        projection = self._module(Site(layer, "heads"))
+        # GPT-2's is [inputs, outputs], without `in_features`
+        inputs = getattr(projection, "in_features", None) or projection.get_parameter("weight").shape[0]
+        return int(inputs) // self.heads
 
     def read(
         self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], positions: Positions = "last"
@@ -65,15 +96,33 @@ class TransformersActivations:
 
     def patch(self, ids: Tensor, mask: Tensor | None, edits: Sequence[Edit]) -> Tensor:
         """Logits [rows, tokens, vocabulary] of a forward pass with the edits applied."""
+        changes: dict[Site, Change] = {}
+        for site in {edit.site for edit in edits}:
+            changes[site] = partial(_put, [edit for edit in edits if edit.site == site])
+        return self.run(ids, mask, changes)
+
+    def run(
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        changes: Mapping[Site, Change],
+        start: Start | None = None,
+        *,
+        last: bool = False,
+    ) -> Tensor:
+        """Logits [rows, tokens, vocabulary] of a pass in which sites are shown, to be read or changed.
+
+        last: only of the last column, [rows, vocabulary]. start: leaves out the layers below. Raises
+        ModelError for sites that this model does not have.
+        """
 
         def visit(place: Place, hidden: Tensor) -> bool:
-            for edit in edits:
-                if _place(edit.site) == place:
-                    where = slice(None) if edit.position is None else edit.position
-                    hidden[:, where] = edit.value.to(hidden.device, hidden.dtype)
+            places[place](hidden)
             return False
 
-        return self._run(ids, mask, [edit.site for edit in edits], visit).logits
+        places = {_place(site): change for site, change in changes.items()}
+        logits = self._run(ids, mask, list(changes), visit, start, last).logits
+        return logits[:, -1] if last else logits
 
     def _run(
         self,
@@ -81,13 +130,26 @@ class TransformersActivations:
         mask: Tensor | None,
         sites: Sequence[Site],
         visit: Callable[[Place, Tensor], bool],
+        start: Start | None = None,
+        last: bool = False,
     ) -> Any:
         ordered = sorted(set(sites), key=_order)
         modules = {_place(site)[0]: self._module(site) for site in ordered}
+        skipped = [_name(Site(layer)) for layer in range(1, start.layer + 1)] if start else []
+        modules |= {name: self._blocks[i] for i, name in enumerate(skipped)}
+        inputs = self._inputs(ids, mask) | self._outputs(last)
         with evaluating(self._model.modules()), torch.no_grad():
             return Traced(modules, self._turn).look(
-                [_place(site) for site in ordered], lambda: self._model(**self._inputs(ids, mask)), visit
+                [_place(site) for site in ordered],
+                lambda: self._model(**inputs),
+                visit,
+                dict.fromkeys(skipped, start.states) if start else {},
             )
+
+    def _outputs(self, last: bool) -> dict[str, Any]:
+        """Arguments that spare the model the logits of other columns, if it knows them."""
+        known = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        return {"logits_to_keep": 1} if last and known else {}
 
     def _inputs(self, ids: Tensor, mask: Tensor | None) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
@@ -99,7 +161,17 @@ class TransformersActivations:
         if not 0 <= site.layer <= len(self._blocks) or (site.layer == 0 and site.component != "resid"):
             raise ModelError(f"{site} is not in this model; layers are 1 to {len(self._blocks)}")
         block = self._blocks[max(site.layer, 1) - 1]
-        return block if site.component == "resid" else submodule(block, site.component)
+        if site.component == "resid":
+            return block
+        if site.component == "heads":
+            return output_projection(submodule(block, "attn"))
+        return submodule(block, site.component)
+
+
+def _put(edits: Sequence[Edit], hidden: Tensor) -> None:
+    for edit in edits:
+        where = slice(None) if edit.position is None else edit.position
+        hidden[:, where] = edit.value.to(hidden.device, hidden.dtype)
 
 
 def _selection(positions: Positions, mask: Tensor | None, tokens: int) -> Callable[[Tensor], Tensor]:
@@ -115,9 +187,12 @@ def _selection(positions: Positions, mask: Tensor | None, tokens: int) -> Callab
 
 
 def _order(site: Site) -> tuple[int, int]:
-    return site.layer, ("attn", "mlp", "resid").index(site.component)
+    return site.layer, COMPONENTS.index(site.component)
+
+
+def _name(site: Site) -> str:
+    return f"{site.component}_{max(site.layer, 1)}"
 
 
 def _place(site: Site) -> Place:
-    name = f"{site.component}_{max(site.layer, 1)}"
-    return name, "input" if site.layer == 0 else "output"
+    return _name(site), "input" if site.layer == 0 or site.component == "heads" else "output"

@@ -78,6 +78,21 @@ def _is_list(module: object, count: int) -> bool:
     return isinstance(module, nn.ModuleList) and len(module) == count
 
 
+def output_projection(attention: nn.Module) -> nn.Module:
+    """What mixes the heads of an attention into its output. Raises ModelError if it has no known name."""
+    for name in ("o_proj", "c_proj", "dense", "out_proj", "wo"):
+        if hasattr(attention, name):
+            return getattr(attention, name)
+    raise ModelError(
+        f"{type(attention).__name__} has no known output projection, so no heads can be told apart"
+    )
+
+
+def head_count(model: Any) -> int:
+    """How many query heads each attention has."""
+    return int(text_config(model).num_attention_heads)
+
+
 def submodule(block: nn.Module, component: str) -> nn.Module:
     """The attention or MLP of a block, whatever this architecture calls it."""
     names = {

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor, nn
@@ -94,13 +95,22 @@ class Traced:
         return self.look([(name, "output") for name in names], forward, lambda at, h: visit(at[0], h))
 
     def look(
-        self, places: Sequence[Place], forward: Callable[[], T], visit: Callable[[Place, Tensor], bool]
+        self,
+        places: Sequence[Place],
+        forward: Callable[[], T],
+        visit: Callable[[Place, Tensor], bool],
+        skipped: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> T | None:
-        """As `observe`, for the inputs of modules as well as their outputs."""
-        if not places:
+        """As `observe`, for the inputs of modules as well as their outputs.
+
+        `skipped`: modules in front of all places that are not to run, and what they return instead.
+        """
+        if not places and not skipped:
             return forward()
 
         def look() -> bool:
+            for name, value in skipped.items():
+                getattr(self._wrapped, name).skip(value)
             # lazily, because reading a value parks the worker until the pass gets there
             return any(self._turn.apart(visit, place, self._value(place)) for place in places)
 

@@ -1,0 +1,14 @@
+"""`guardrail interpret`: which layers, heads and positions of a model carry a persona."""
+
+from __future__ import annotations
+
+import typer
+
+from guardrail.cli.options import add_group
+from guardrail.plugins.hookspecs import hookimpl
+
+
+@hookimpl
+def guardrail_cli(app: typer.Typer) -> None:
+    """Add the verb."""
+    add_group(app, "interpret", "Find the layers, heads and positions of a model that carry a persona.")
