@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from guardrail.policy.rules import Rule
     from guardrail.serve.settings import ServerSettings
 
-NEEDED = ("fastapi", "prometheus_client", "psutil", "uvicorn")
+NEEDED = ("fastapi", "jinja2", "prometheus_client", "psutil", "uvicorn")
 
 NO_AUDIT = (
     "no audit log: the ids of answers lead nowhere; `audit: {jsonl: FILE}` in the policy file keeps one"

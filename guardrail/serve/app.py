@@ -18,6 +18,8 @@ from guardrail.serve.limits import Limits
 from guardrail.serve.metrics import Metrics
 from guardrail.serve.observation import Observed
 from guardrail.serve.openai import chat, completions, models, responses
+from guardrail.serve.pages import site as pages
+from guardrail.serve.pages.catalogue import PAGES
 from guardrail.serve.service import Service
 from guardrail.serve.settings import ServerSettings
 from guardrail.serve.verdict import HEADERS
@@ -55,14 +57,18 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
 
     app = FastAPI(title="guardrail", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
-    routers = [router(service) for router in ROUTERS]
+    site = pages.Site(service, PAGES)
+    app.state.site = site
+    routers = [*(router(service) for router in ROUTERS), pages.router(site)]
     for router in routers:
         app.include_router(router)
-    answers_errors(app)
+    answers_errors(app, site.problem, site.has)
     # the last one added is the first to see a request
-    app.add_middleware(Limits, settings=settings)
+    app.add_middleware(Limits, settings=settings, forms=site.has)
     open_paths = (*OPEN, "/metrics") if settings.open_metrics else OPEN
-    app.add_middleware(Keys, keys=lambda: service.keys.active, open=open_paths)
+    app.add_middleware(
+        Keys, keys=lambda: service.keys.active, open=lambda path: path in open_paths or site.has(path)
+    )
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,

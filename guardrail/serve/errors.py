@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -122,11 +122,14 @@ def explained(error: Exception) -> ApiError:
     )
 
 
-def answers_errors(app: FastAPI) -> None:
-    """Let an application answer with these errors."""
+def answers_errors(
+    app: FastAPI, page: Callable[[Request, ApiError], Response], is_page: Callable[[str], bool]
+) -> None:
+    """Let an application answer with these errors; `page` makes the answer to paths that are pages."""
 
-    async def answer(request: Request, error: Exception) -> JSONResponse:
-        return explained(_routed(request, error)).response()
+    async def answer(request: Request, error: Exception) -> Response:
+        shown = explained(_routed(request, error))
+        return page(request, shown) if is_page(request.url.path) else shown.response()
 
     for kind in (HTTPException, RequestValidationError, RequestError):
         app.add_exception_handler(kind, answer)

@@ -27,7 +27,7 @@ Right: TypeAlias = Literal["ask", "review", "admin", "metrics"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 PREFIX = "gr-"
 OPEN = ("/healthz", "/readyz")
-"""Paths that need no key."""
+"""Paths that need no key. Pages, which are open as well, ask for a login."""
 IN_SCOPE = "guardrail_key"
 HEAD = "version: 1\nkeys:\n"
 
@@ -121,12 +121,12 @@ def found(keys: Sequence[Key], given: str) -> Key | None:
 class Keys:
     """Lets requests in that name a key in force (`Authorization: Bearer` or `x-api-key`). Pure ASGI."""
 
-    def __init__(self, app: ASGIApp, keys: Callable[[], Sequence[Key]], open: Sequence[str] = OPEN) -> None:
+    def __init__(self, app: ASGIApp, keys: Callable[[], Sequence[Key]], open: Callable[[str], bool]) -> None:
         self._app, self._keys, self._open = app, keys, open
         self._inside: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._open or not (keys := self._keys()):
+        if scope["type"] != "http" or self._open(scope["path"]) or not (keys := self._keys()):
             await self._app(scope, receive, send)
             return
         try:

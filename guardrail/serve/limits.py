@@ -6,7 +6,7 @@ Pure ASGI, in front of every route. A body is read here, once, and handed on who
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -23,8 +23,8 @@ MAX_VALUES = 200_000
 class Limits:
     """Refuses what is too large or no JSON, and ends the requests of clients that leave or do not read."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        self._app, self._settings = app, settings
+    def __init__(self, app: ASGIApp, settings: ServerSettings, forms: Callable[[str], bool]) -> None:
+        self._app, self._settings, self._forms = app, settings, forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,7 +32,7 @@ class Limits:
             return
         try:
             _check_host(Headers(scope=scope), self._settings)
-            body = await self._body(Headers(scope=scope), receive)
+            body = await self._body(scope, receive)
         except ApiError as error:
             await error.response()(scope, receive, send)
         except _Gone:
@@ -53,9 +53,12 @@ class Limits:
             if not connection.presence.expired():
                 await connection.fail(scope, error)
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body. Raises ApiError for one that is compressed, too large, too slow or no JSON."""
-        limit = self._settings.max_body
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body. Raises ApiError for one that is compressed, too large, too slow or no JSON.
+
+        Paths to which `forms` go take other bodies, which they look at themselves.
+        """
+        headers, limit = Headers(scope=scope), self._settings.max_body
         if (coding := headers.get("content-encoding", "identity")).lower() != "identity":
             text = f"Unsupported content encoding: {coding[:40]}. Send the body uncompressed."
             raise ApiError(415, text, code="unsupported_content_encoding")
@@ -67,7 +70,8 @@ class Limits:
         except TimeoutError:
             text = f"the request did not arrive within {self._settings.send_s:g} s"
             raise ApiError(408, text, code="request_timeout") from None
-        _check_json(headers, body)
+        if not self._forms(scope["path"]):
+            _check_json(headers, body)
         return body
 
 
