@@ -19,12 +19,20 @@ LETTERS = "ABCDEFGHIJ"
 INSTRUCTION = "Answer with the letter of the right option and nothing else."
 
 
-class _Line(BaseModel):
+class Line(BaseModel):
+    """One line of a file of questions. `answer`: an index, or a letter."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     question: str = Field(min_length=1)
     options: list[str] = Field(min_length=2, max_length=len(LETTERS))
     answer: int | str
+
+    @property
+    def place(self) -> int | None:
+        """The index of the right option; None if there is no such option."""
+        place = LETTERS.find(self.answer) if isinstance(self.answer, str) and self.answer else self.answer
+        return place if isinstance(place, int) and 0 <= place < len(self.options) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +44,37 @@ class MultipleChoice:
     answer: int
 
 
-def read_questions(path: Path) -> list[MultipleChoice]:
+def read_lines(path: Path) -> list[Line]:
     """JSON Lines: `{"question": "...", "options": ["...", ...], "answer": 0 or "A"}`.
 
     Raises ConfigError with every bad line.
     """
-    rows = parse_lines(path, _Line, lambda line: None if _place(line) is not None else _bad(line))
+    rows = parse_lines(path, Line, lambda line: None if line.place is not None else _bad(line))
     if not rows:
         raise ConfigError(f"{path}: the file contains no question")
-    return [_question(line) for _, line in rows]
+    return [line for _, line in rows]
 
 
-def _place(line: _Line) -> int | None:
-    place = LETTERS.find(line.answer) if isinstance(line.answer, str) and line.answer else line.answer
-    return place if isinstance(place, int) and 0 <= place < len(line.options) else None
+def read_questions(path: Path) -> list[MultipleChoice]:
+    """The questions of a file, as `read_lines` reads it, with letters in front of their options."""
+    return [_question(line) for line in read_lines(path)]
 
 
-def _bad(line: _Line) -> None:
+def lettered(question: str, options: Sequence[str]) -> str:
+    """A question with its options below it, each after its letter."""
+    return "\n".join(
+        [question, *(f"{letter}. {text}" for letter, text in zip(LETTERS, options, strict=False))]
+    )
+
+
+def _bad(line: Line) -> None:
     last = LETTERS[len(line.options) - 1]
     raise ValueError(f"`answer` must be 0 to {len(line.options) - 1} or A to {last}, not {line.answer!r}")
 
 
-def _question(line: _Line) -> MultipleChoice:
-    options = [f"{letter}. {text}" for letter, text in zip(LETTERS, line.options, strict=False)]
-    text = "\n".join([line.question, *options, INSTRUCTION])
-    return MultipleChoice((Message("user", text),), len(line.options), _place(line) or 0)
+def _question(line: Line) -> MultipleChoice:
+    text = f"{lettered(line.question, line.options)}\n{INSTRUCTION}"
+    return MultipleChoice((Message("user", text),), len(line.options), line.place or 0)
 
 
 def right(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from guardrail.cli.interpret.accuracy import accuracy
 from guardrail.cli.options import add_group
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -11,4 +12,9 @@ from guardrail.plugins.hookspecs import hookimpl
 @hookimpl
 def guardrail_cli(app: typer.Typer) -> None:
     """Add the verb."""
-    add_group(app, "interpret", "Find the layers, heads and positions of a model that carry a persona.")
+    add_group(
+        app,
+        "interpret",
+        "Find the layers, heads and positions of a model that carry a persona.",
+        accuracy=accuracy,
+    )
