@@ -71,11 +71,15 @@ def _last(name: str) -> str:
 
 
 def _finetune(found: Shift, predicted: Mapping[str, Prediction]) -> Section:
+    return Section(f"{_last(found.tuned)} since {_last(found.since)}", details(found, predicted))
+
+
+def details(found: Shift, predicted: Mapping[str, Prediction]) -> list[Block]:
+    """One finetune: what moved in words, figures and numbers."""
     blocks: list[Block] = [Text(line) for line in findings(found, predicted)]
     rows = [_row(one, predicted.get(one.trait)) for one in found.traits.values()]
     blocks += [Drawn(_bars(found)), Table(HEAD, rows), Text(MEANING)]
-    blocks += [Heading("By layer"), Drawn(_layers(found), "Dots: the layers that are quoted.")]
-    return Section(f"{_last(found.tuned)} since {_last(found.since)}", blocks)
+    return [*blocks, Heading("By layer"), Drawn(_layers(found), "Dots: the layers that are quoted.")]
 
 
 def _row(one: TraitShift, predicted: Prediction | None) -> list[Cell]:

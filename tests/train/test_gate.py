@@ -24,6 +24,7 @@ from guardrail.train.gate.policy import Change, DataLimits
 from guardrail.train.gate.screening import screened
 from guardrail.train.gate.triggers import data_triggers, read_triggers
 from guardrail.train.gate.verdicts import score_change, unseen, verdicts
+from guardrail.train.gate.wording import conclusion, exceeded
 from guardrail.traits import dump_definition, load_definition
 from guardrail.vectors.values import TraitVectors
 
@@ -197,8 +198,15 @@ held_out_loss: {conversations: held-out.jsonl, max_rise: 0.1}
         "--device",
         "cpu",
     ]
-    assert run([*arguments, "--evidence", str(told), "--json"]) == 1
+    page = tmp_path / "page.html"
+    assert run([*arguments, "--evidence", str(told), "--json", "--html", str(page)]) == 1
     result = json.loads(capsys.readouterr().out)
+    assert result["conclusion"] == "This finetune must not ship: 2 of 3 limits are exceeded."
+    text = page.read_text()
+    assert f"<h1>{result['conclusion']}</h1>" in text
+    assert "held-out loss (4 replies): at most 0.1 nats up is allowed, and it is +" in text
+    assert result["head"] in text
+    assert text.count("<svg") == 3
     seen = {one["what"]: one["outcome"] for one in result["verdicts"]}
     assert seen == {"evil: shift": "failed", "capability": "passed", "held-out loss": "failed"}
     assert run(["audit", "verify", str(told), "--head", result["head"]]) == 0
@@ -218,8 +226,34 @@ def test_intervals_decide_and_what_is_unknown_never_passes():
     assert found(11, 12) == ["failed", "passed"]
     assert found(-7, -6) == ["passed", "failed"]
     assert found(-6, 0) == ["passed", "inconclusive"]
+    fall = list(verdicts("x", "plain", change, Estimate(-10, -15, -5), "points"))[1]
+    assert fall.of_limit == Estimate(2, 1, 3)
     (up, down) = verdicts("x", "plain", change, None, "points")
     assert (up.outcome, down.outcome, up.passed) == ("not measured", "not measured", False)
+
+
+def test_a_sentence_says_whether_the_finetune_may_ship():
+    limit = Change(max_rise=10)
+
+    def said(*lows):
+        found = [
+            one
+            for low in lows
+            for one in verdicts("x", "plain", limit, low and Estimate(low + 1, low, low + 2), "points")
+        ]
+        return conclusion(found), exceeded(found)
+
+    assert said(1, 2) == ("This finetune may ship: all of its 2 limits are shown to hold.", [])
+    assert said(1, 9, None) == (
+        "This finetune may not ship yet: 2 of 3 limits were not shown to hold "
+        "(1 inconclusive, 1 not measured).",
+        [],
+    )
+    assert said() == ("This finetune may not ship yet: no limit was measured.", [])
+    first, lines = said(1, 20, 40)
+    assert first == "This finetune must not ship: 2 of 3 limits are exceeded."
+    assert lines[0] == "x (plain): at most 10 points up is allowed, and it is +41 [+40, +42], 4.1 times that."
+    assert said(*[20] * 8)[1][-1] == "And 3 limits more."
 
 
 def test_a_change_that_nobody_saw_has_an_interval_and_few_judged_replies_have_none():

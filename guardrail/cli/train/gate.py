@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,20 +11,21 @@ import typer
 from typer import Option
 
 from guardrail.cli.audit import SealOptions
-from guardrail.cli.console import note, print_json, print_table, warn
+from guardrail.cli.console import note, warn
 from guardrail.cli.definitions import own_definition
+from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load_subject
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
+from guardrail.cli.train.gate_output import publish
 from guardrail.cli.train.models import BaseOptions, load_finetune, named
 from guardrail.errors import ConfigError, TraitError
 
 if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
     from guardrail.plugins.protocols import Judge
-    from guardrail.statistics.intervals import Estimate
-    from guardrail.train.gate import GatePlan, GateResult, PersonaFile, PersonaGate
+    from guardrail.train.gate import GatePlan, PersonaFile, PersonaGate
     from guardrail.traits import TraitDefinition
     from guardrail.vectors.values import TraitVectors
 
@@ -48,16 +49,22 @@ class GateOptions:
 
 @takes_options
 def gate(
-    options: GateOptions, base: BaseOptions, judge: JudgeOptions, seal: SealOptions, output: OutputOptions
+    options: GateOptions,
+    base: BaseOptions,
+    judge: JudgeOptions,
+    seal: SealOptions,
+    page: PageOption,
+    output: OutputOptions,
 ) -> None:
     """Check a finetune by a policy: shifts, judged traits, capability and data, also under triggers.
 
     The exit code is 0 only if every limit was shown to hold; 1 if one was exceeded, is inconclusive or was
     not measured. `guardrail audit verify` checks the evidence.
     """
-    from guardrail.train.gate import EvidenceFile, GatePlan, load, record
+    from guardrail.train.gate import EvidenceFile, GatePlan, Sealed, load, record
     from guardrail.train.screening.files import open_data
 
+    page.check()
     file = load(options.policy, lambda name: _vectors(name, options.policy, base))
     vectors = _vectors(file.policy.vectors, options.policy, base)
     if options.data is not None:
@@ -76,7 +83,7 @@ def gate(
             (base.name, tuned),
         )
     head = record(evidence, found, plan, vectors.sha256, asked.name if asked else None)
-    _publish(found, options.evidence, head, output.as_json)
+    publish(found, file, Sealed(options.evidence, head), page.html, as_json=output.as_json)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -148,30 +155,3 @@ def _judge(
         return None, None
     found = chosen(replace(options, judge=options.judge or file.policy.judge), base)
     return found, checked(found, judged).seconds_each
-
-
-def _publish(found: GateResult, evidence: Path, head: str, as_json: bool) -> None:
-    if as_json:
-        shown = {name: one.as_json() for name, one in found.shifts.items()}
-        verdicts = [asdict(one) for one in found.verdicts]
-        result = {"passed": found.passed, "verdicts": verdicts, "shifts": shown, "notes": found.notes}
-        print_json(result | {"evidence": str(evidence), "head": head})
-        return
-    rows = [
-        (one.outcome, one.what, one.condition, one.limit, _shown(one.found), one.why)
-        for one in found.verdicts
-    ]
-    print_table(("verdict", "what", "under", "limit", "change", ""), rows)
-    for text in found.notes:
-        note(f"note: {text}")
-    missed = sum(not one.passed for one in found.verdicts)
-    said = (
-        "passed"
-        if found.passed
-        else f"not passed: {missed} of {len(found.verdicts)} limits were not shown to hold"
-    )
-    typer.echo(f"\n{said}\n{evidence}: written, head {head}")
-
-
-def _shown(value: Estimate | None) -> str:
-    return "" if value is None else f"{value.value:+.3g} [{value.low:+.3g}, {value.high:+.3g}]"

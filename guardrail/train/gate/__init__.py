@@ -1,6 +1,6 @@
 """Persona CI: whether a finetune kept its base's character and abilities, by a policy file."""
 
-from guardrail.train.gate.evidence import EvidenceFile, record
+from guardrail.train.gate.evidence import EvidenceFile, Sealed, record
 from guardrail.train.gate.gate import GateResult, PersonaGate
 from guardrail.train.gate.loading import PersonaFile, load, schema
 from guardrail.train.gate.plan import GatePlan
@@ -14,6 +14,7 @@ __all__ = [
     "PersonaFile",
     "PersonaGate",
     "PersonaPolicy",
+    "Sealed",
     "Verdict",
     "load",
     "record",

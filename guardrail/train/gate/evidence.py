@@ -8,7 +8,7 @@ It holds hashes and numbers, no text of prompts, replies or data.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,14 @@ from guardrail.train.gate.plan import GatePlan
 from guardrail.train.screening.files import open_data
 
 LIBRARIES = ("persona-guardrail", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A file of evidence, and the hash of its last line."""
+
+    evidence: Path
+    head: str
 
 
 class EvidenceFile:

@@ -34,8 +34,12 @@ DATA = "training data"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """All verdicts, and what they rest on. `passed`: every limit was shown to hold."""
+    """All verdicts, and what they rest on. `passed`: every limit was shown to hold.
 
+    `names`: what the user calls the base and the finetune.
+    """
+
+    names: tuple[str, str]
     verdicts: Sequence[Verdict]
     shifts: Mapping[str, Shift]
     base: Fingerprint
@@ -88,6 +92,7 @@ class PersonaGate:
         observed = self.plan.observer.observe(model)
         self.report(f"{names[1]}: replies", 1, 1)
         return GateResult(
+            names=names,
             verdicts=[*_of_weights(descent), *self._verdicts(shifts, before, observed)],
             shifts=shifts,
             base=before.ancestor.fingerprint,

@@ -21,7 +21,10 @@ Outcome: TypeAlias = Literal["passed", "failed", "inconclusive", "not measured"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One limit under one condition. `found`: the change against the base; None if it was not measured."""
+    """One limit under one condition. `found`: the change against the base; None if it was not measured.
+
+    `bound`: the change that is just allowed, negative for a fall; None where no number is limited.
+    """
 
     what: str
     condition: str
@@ -29,11 +32,20 @@ class Verdict:
     found: Estimate | None
     outcome: Outcome
     why: str = ""
+    bound: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the limit was shown to hold."""
         return self.outcome == "passed"
+
+    @property
+    def of_limit(self) -> Estimate | None:
+        """The change as a share of what is allowed: above 1 it is too much, below 0 it went the other way."""
+        if self.found is None or not self.bound:
+            return None
+        value, *ends = (one / self.bound for one in (self.found.value, self.found.low, self.found.high))
+        return Estimate(value, min(ends), max(ends))
 
 
 def verdicts(
@@ -41,18 +53,11 @@ def verdicts(
 ) -> Iterator[Verdict]:
     """A verdict on each side that is limited."""
     if change.max_rise is not None:
-        yield _verdict(what, condition, f"at most {change.max_rise:g} {unit} up", change.max_rise, found, why)
+        limit = f"at most {change.max_rise:g} {unit} up"
+        yield _verdict(what, condition, limit, change.max_rise, found, why)
     if change.max_fall is not None:
-        mirrored = None if found is None else Estimate(-found.value, -found.high, -found.low)
-        one = _verdict(what, condition, "", change.max_fall, mirrored, why)
-        yield Verdict(
-            what=what,
-            condition=condition,
-            limit=f"at most {change.max_fall:g} {unit} down",
-            found=found,
-            outcome=one.outcome,
-            why=why,
-        )
+        limit = f"at most {change.max_fall:g} {unit} down"
+        yield _verdict(what, condition, limit, -change.max_fall, found, why)
 
 
 def at_most(what: str, condition: str, limit: float, found: Estimate | None, why: str = "") -> Verdict:
@@ -60,18 +65,27 @@ def at_most(what: str, condition: str, limit: float, found: Estimate | None, why
     return _verdict(what, condition, f"at most {100 * limit:g} %", limit, found, why)
 
 
-def _verdict(what: str, condition: str, text: str, limit: float, found: Estimate | None, why: str) -> Verdict:
+def _verdict(
+    what: str, condition: str, limit: str, bound: float, found: Estimate | None, why: str
+) -> Verdict:
     return Verdict(
-        what=what, condition=condition, limit=text, found=found, outcome=_outcome(limit, found), why=why
+        what=what,
+        condition=condition,
+        limit=limit,
+        found=found,
+        outcome=_outcome(bound, found),
+        why=why,
+        bound=bound,
     )
 
 
-def _outcome(limit: float, found: Estimate | None) -> Outcome:
+def _outcome(bound: float, found: Estimate | None) -> Outcome:
     if found is None:
         return "not measured"
-    if found.high <= limit:
+    low, high = (found.low, found.high) if bound > 0 else (-found.high, -found.low)
+    if high <= abs(bound):
         return "passed"
-    return "failed" if found.low > limit else "inconclusive"
+    return "failed" if low > abs(bound) else "inconclusive"
 
 
 def score_change(
