@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import ConcurrentEngine, Engine, GeneratingEngine
 from guardrail.errors import ConfigError
+from guardrail.look.looks import Looks
 from guardrail.pipeline import chat, generate
 from guardrail.pipeline.asynchronous import AsyncRequests
 from guardrail.pipeline.driver import Driver
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Guard(AsyncRequests, Rulings):
+class Guard(AsyncRequests, Rulings, Looks):
     """Guards one loaded model. Thread-safe: requests take turns, or share passes if the engine batches.
 
     model, tokenizer: a decoder-only Hugging Face model and its tokenizer. They stay yours; `close` takes

@@ -1,4 +1,7 @@
-"""The model without a policy, for actions that let it rewrite something. Its text is never a reply."""
+"""The model without a policy's say, for actions that let it rewrite something, and for people who look.
+
+Its text is never a reply.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Facts, Message, Sampling
 
+NOTHING = Plan(probes=(), rules=())
+UNDECIDED = Decision(status="not_evaluated")
 
-class _NoPolicies:
-    """An evaluator for a plan without rules."""
 
-    by_plan = True
+class _Fixed:
+    """An evaluator that says the same of every prompt, and nothing of replies."""
 
-    def __init__(self, job: Job[Any, str]) -> None:
-        self._job = job
+    by_plan = False
+
+    def __init__(self, job: Job[Any, str], decision: Decision) -> None:
+        self._job, self._decision = job, decision
 
     @property
     def cancelled(self) -> bool:
@@ -31,7 +37,7 @@ class _NoPolicies:
         return Facts()
 
     def decide(self, row: int, readings: Sequence[float]) -> Decision:
-        return Decision(status="not_evaluated")
+        return self._decision
 
     def recheck(self, row: int, decision: Decision, readings: Sequence[float], layer: int) -> Decision:
         return decision
@@ -45,9 +51,24 @@ class _NoPolicies:
 
 def unguarded(engine: Engine, messages: Sequence[Message], job: Job[Any, str]) -> str:
     """What the model answers (worker's thread). Raises PromptError if the template refuses the messages."""
-    nothing = Plan(probes=(), rules=())
-    completions = engine.reply([engine.render(messages)], nothing, _NoPolicies(job), Sampling(), _ignore)
-    return completions[0].text
+    return said(engine, messages, NOTHING, UNDECIDED, Sampling(), job)
+
+
+def said(
+    engine: Engine,
+    messages: Sequence[Message],
+    plan: Plan,
+    decision: Decision,
+    sampling: Sampling,
+    job: Job[Any, str],
+) -> str:
+    """What the model answers under this decision (worker's thread), whatever the plan's rules would say.
+
+    Raises PromptError if the template refuses the messages.
+    """
+    prompt = engine.render(messages, (), plan.positions)
+    (completion,) = engine.reply([prompt], plan, _Fixed(job, decision), sampling, _ignore)
+    return completion.text
 
 
 def _ignore(event: Event) -> None:

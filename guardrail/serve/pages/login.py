@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from guardrail.look.html import STYLE as LOOK_STYLE
 from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import found
 from guardrail.serve.pages.forms import fields_of
@@ -19,6 +20,8 @@ from guardrail.serve.pages.site import ASSETS, FILES, HEADERS, LOGIN, LOGOUT, ST
 BEFORE = "guardrail-login"
 """The cookie that ties the form to the browser before there is a session."""
 FORM_S = 3600
+SHEETS = {path.name: path for path in (STYLE, LOOK_STYLE)}
+"""Style sheets that reports and notebooks share."""
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -57,7 +60,7 @@ def router(site: Site) -> APIRouter:
 
     @routes.get(f"{FILES}/{{name}}")
     async def file(name: str) -> Response:
-        path = STYLE if name == STYLE.name else ASSETS / name
+        path = SHEETS.get(name, ASSETS / name)
         if Path(name).name != name or path.suffix not in KINDS or not path.is_file():
             raise ApiError(404, f"There is no file `{name[:100]}` here.", code="unknown_url")
         fresh = {"cache-control": "public, max-age=3600"}
