@@ -55,6 +55,8 @@ TICKETS = Table(
         "attempts": "INTEGER NOT NULL DEFAULT 0",
         "due": "REAL",
         "failure": "TEXT",
+        "holder": "TEXT",
+        "held_until": "TEXT",
     },
     "STRICT",
     {"tickets_state": "state, created", "tickets_due": "delivery_state, due"},
@@ -64,6 +66,9 @@ SENT = ("url", "secret_env", "send_text", "timeout_s")
 COLUMNS = ", ".join(TICKETS.columns)
 LATER = ("resolved", "resolver", "note", "answer", "client", "prompt_sha256", "used")
 TOLD = ("url", "state", "attempts", "failure")
+HELD = ("holder", "held_until")
+FREE = "(holder IS NULL OR holder = :person OR held_until <= :now)"
+"""In SQL: nobody else holds the ticket."""
 SHOWN = ("id", "policy", "state", "created", *LATER)
 
 
@@ -126,7 +131,7 @@ class ReviewQueue:
         note: str | None = None,
         answer: str | None = None,
     ) -> Ticket:
-        """Approve, answer or deny a pending ticket. Raises EscalationError if it is not pending."""
+        """Approve, answer or deny. Raises EscalationError unless it is pending, and held by no other."""
         if answer is not None and (approve or not answer.strip()):
             raise EscalationError("a person's answer is a text, and stands in place of the model's")
         # an answer is kept as a denial with a text: that is all that files of older versions allow, and how
@@ -134,15 +139,34 @@ class ReviewQueue:
         state = "approved" if approve else "denied"
         with self.writing() as database:
             changed = database.execute(
-                "UPDATE tickets SET state = ?, resolved = ?, resolver = ?, note = ?, answer = ? "
-                "WHERE id = ? AND state = 'pending'",
-                (state, utc_now(), resolver, note, answer, ticket_id),
+                "UPDATE tickets SET state = :state, resolved = :now, resolver = :person, note = :note, "
+                f"answer = :answer WHERE id = :id AND state = 'pending' AND {FREE}",
+                {
+                    "id": ticket_id,
+                    "person": resolver,
+                    "now": utc_now(),
+                    "state": state,
+                    "note": note,
+                    "answer": answer,
+                },
             ).rowcount
         ticket = self.get(ticket_id)
         if ticket is None:
             raise EscalationError(f"there is no ticket {ticket_id}")
         if not changed:
-            raise EscalationError(f"ticket {ticket_id} was already {ticket.state} by {ticket.resolver}")
+            raise not_free(ticket)
+        return ticket
+
+    def hold(self, ticket_id: str, holder: str, until: str) -> Ticket:
+        """Keep a pending ticket for somebody, unless another holds it. Raises EscalationError."""
+        with self.writing() as database:
+            database.execute(
+                "UPDATE tickets SET holder = :person, held_until = :until "
+                f"WHERE id = :id AND state = 'pending' AND {FREE}",
+                {"id": ticket_id, "person": holder, "now": utc_now(), "until": until},
+            )
+        if (ticket := self.get(ticket_id)) is None:
+            raise EscalationError(f"there is no ticket {ticket_id}")
         return ticket
 
     def use(self, ticket_id: str) -> bool:
@@ -195,6 +219,13 @@ class ReviewQueue:
             raise EscalationError(f"review queue {self.path}: {error}") from error
 
 
+def not_free(ticket: Ticket) -> EscalationError:
+    """Why a ticket could not be resolved."""
+    if ticket.state == "pending":
+        return EscalationError(f"{ticket.holder} decides on ticket {ticket.id} until {ticket.held_until}")
+    return EscalationError(f"ticket {ticket.id} was already {ticket.state} by {ticket.resolver}")
+
+
 def default_path() -> Path:
     """GUARDRAIL_REVIEW_QUEUE, or `guardrail/review-queue.sqlite` in the user's data folder."""
     if chosen := os.environ.get(PATH_VARIABLE):
@@ -221,7 +252,7 @@ def _ticket(row: sqlite3.Row) -> Ticket:
         decision=decision_from_json(json.loads(row["decision"])),
         messages=messages_from_json(json.loads(row["messages"])),
         delivery=None if row["delivery"] is None else _delivery(row),
-        **{name: row[name] for name in LATER},
+        **{name: row[name] for name in (*LATER, *HELD)},
     )
 
 

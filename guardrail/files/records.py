@@ -10,7 +10,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, TypeAlias, get_type_hints
 
@@ -52,7 +52,12 @@ def new_id() -> str:
 
 def utc_now() -> str:
     """The time in UTC, ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return utc_in(0)
+
+
+def utc_in(seconds: float) -> str:
+    """The time in so many seconds, as `utc_now`."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
 def prompt_sha256(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:

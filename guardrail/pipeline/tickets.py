@@ -16,10 +16,11 @@ from typing import TypeVar
 from guardrail.audit.trail import AuditTrail
 from guardrail.errors import EscalationError, outline
 from guardrail.files.forks import freed
+from guardrail.files.records import utc_in, utc_now
 from guardrail.pipeline.cancellation import Cancellation
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.plugins.audit import Review
-from guardrail.plugins.protocols import ClosingSink, EscalationSink
+from guardrail.plugins.protocols import ClosingSink, EscalationSink, HoldingSink
 from guardrail.plugins.results import checked_ticket
 from guardrail.types import Ticket
 
@@ -66,6 +67,14 @@ class BoundedSink:
         """Approve, answer or deny a pending ticket."""
         return self._call(partial(self.sink.resolve, ticket_id, approve, resolver, note, answer))
 
+    def hold(self, ticket_id: str, holder: str, until: str) -> Ticket:
+        """Keep the ticket for somebody, if the sink can, and nobody else holds it."""
+        if isinstance(self.sink, HoldingSink):
+            return self._call(partial(self.sink.hold, ticket_id, holder, until))
+        if (ticket := self.get(ticket_id)) is None:
+            raise EscalationError(f"there is no ticket {ticket_id}")
+        return ticket
+
     def use(self, ticket_id: str) -> bool:
         """Use an approval, once."""
         return self._call(partial(self.sink.use, ticket_id))
@@ -85,7 +94,7 @@ class Tickets:
     """What `guard.tickets` is. Any thread may use it."""
 
     def __init__(self, sinks: Mapping[str, EscalationSink], calls: PluginCalls, audit: AuditTrail) -> None:
-        self.sinks: Mapping[str, EscalationSink] = {
+        self.sinks: Mapping[str, BoundedSink] = {
             name: BoundedSink(name, sink, calls) for name, sink in sinks.items()
         }
         self._closing = [sink for sink in sinks.values() if isinstance(sink, ClosingSink)]
@@ -128,7 +137,23 @@ class Tickets:
             return done
         raise EscalationError(f"there is no ticket {ticket_id}")
 
-    def _found(self, ticket_id: str) -> Generator[tuple[EscalationSink, Ticket]]:
+    def hold(self, ticket_id: str, holder: str, seconds: float) -> Ticket:
+        """Keep a pending ticket for somebody who decides on it; 0 seconds give it back.
+
+        Returns the ticket, which says who holds it; nobody, if its sink cannot. Raises EscalationError.
+        """
+        for sink, _ in self._found(ticket_id):
+            return sink.hold(ticket_id, holder, utc_in(seconds))
+        raise EscalationError(f"there is no ticket {ticket_id}")
+
+    def refused(self, ticket_id: str, reviewer: str, reason: str) -> None:
+        """Write down that somebody was not let decide on a ticket. Raises AuditError."""
+        review = Review(
+            time=utc_now(), ticket_id=ticket_id, state="refused", reviewer=reviewer, reason=reason
+        )
+        self._audit.reviewed(review)
+
+    def _found(self, ticket_id: str) -> Generator[tuple[BoundedSink, Ticket]]:
         for sink in self.sinks.values():
             if (ticket := sink.get(ticket_id)) is not None:
                 yield sink, ticket

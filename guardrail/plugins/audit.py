@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from guardrail.types import Decision, Message, Outcome, TicketState, Timing
 
+ReviewState: TypeAlias = TicketState | Literal["refused"]
 ChangeKind: TypeAlias = Literal["started", "policies_changed", "model_changed", "stopped"]
 
 
@@ -112,12 +113,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """What a person decided on a ticket."""
+    """What a person decided on a ticket. `refused`: they were not let decide, for a `reason` (a code).
+
+    `reviewer` is empty if it is not known who that was.
+    """
 
     time: str
     ticket_id: str
-    state: TicketState
+    state: ReviewState
     reviewer: str
+    reason: str = ""
 
 
 @runtime_checkable

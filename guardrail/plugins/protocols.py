@@ -99,6 +99,18 @@ class EscalationSink(Protocol):
 
 
 @runtime_checkable
+class HoldingSink(Protocol):
+    """What an escalation sink may have besides, so that no two people work on one ticket.
+
+    `hold` keeps a pending ticket for one person until a time (UTC, ISO 8601), unless somebody else holds it;
+    a time that has passed gives it back. It returns the ticket, which says who holds it. While somebody does,
+    `resolve` by others is an error.
+    """
+
+    def hold(self, ticket_id: str, holder: str, until: str) -> Ticket: ...
+
+
+@runtime_checkable
 class ClosingSink(Protocol):
     """What an escalation sink may have besides, to be told that the guard is closed."""
 

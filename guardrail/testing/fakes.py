@@ -108,7 +108,7 @@ class MemoryQueue:
         self._check()
         with self._lock:
             ticket = self.tickets.get(ticket_id)
-            if ticket is None or ticket.state != "pending":
+            if ticket is None or ticket.state != "pending" or ticket.held_from(resolver, utc_now()):
                 raise EscalationError(f"ticket {ticket_id}: {ticket.state if ticket else 'unknown'}")
             state = "approved" if approve else "denied" if answer is None else "answered"
             done = replace(
@@ -116,6 +116,15 @@ class MemoryQueue:
             )
             self.tickets[ticket_id] = done
         return done
+
+    def hold(self, ticket_id: str, holder: str, until: str) -> Ticket:
+        """Keep a ticket for somebody, unless another holds it."""
+        self._check()
+        with self._lock:
+            ticket = self.tickets[ticket_id]
+            if ticket.state == "pending" and not ticket.held_from(holder, utc_now()):
+                ticket = self.tickets[ticket_id] = replace(ticket, holder=holder, held_until=until)
+        return ticket
 
     def use(self, ticket_id: str) -> bool:
         """Use an approval, once."""

@@ -33,7 +33,8 @@ class Ticket:
     """A prompt that waits for a person.
 
     `state` is pending, approved (the model answers), denied, or answered: `answer` is what the person wrote.
-    `client` is who asked. An approval holds for the prompt with this `prompt_sha256`, until it is `used`.
+    `client` is who asked. `holder` is who decides on it, until `held_until` (UTC, ISO 8601).
+    An approval holds for the prompt with this `prompt_sha256`, until it is `used`.
     """
 
     id: str
@@ -50,3 +51,9 @@ class Ticket:
     prompt_sha256: str = ""
     used: str | None = None
     delivery: Delivery | None = None
+    holder: str | None = None
+    held_until: str | None = None
+
+    def held_from(self, person: str, now: str) -> bool:
+        """Whether somebody else holds it at this time (UTC, ISO 8601)."""
+        return self.holder not in (None, person) and (self.held_until or "") > now

@@ -12,7 +12,7 @@ import pytest
 
 from guardrail.actions.review_queue import ReviewQueue, default_path
 from guardrail.errors import EscalationError
-from guardrail.files.records import decision_to_json
+from guardrail.files.records import decision_to_json, utc_in, utc_now
 from guardrail.plugins.protocols import EscalationSink
 from guardrail.testing import ticket
 from guardrail.types import Message, Score, Steering
@@ -218,3 +218,32 @@ def test_messages_of_every_role_survive(queue):
     turns = tuple(Message(role, role) for role in ("system", "user", "assistant", "tool"))
     queue.open(replace(ticket(), messages=turns))
     assert queue.get("t-1").messages == turns
+
+
+def test_a_ticket_that_somebody_holds_is_for_nobody_else_to_decide_or_hold(queue):
+    queue.open(ticket())
+    until = utc_in(60)
+    held = queue.hold("t-1", "ann", until)
+    assert (held.holder, held.held_until) == ("ann", until)
+    assert queue.hold("t-1", "bob", utc_in(60)).holder == "ann"
+    with pytest.raises(EscalationError, match=r"ann decides on ticket t-1 until"):
+        queue.resolve("t-1", approve=True, resolver="bob")
+    assert queue.hold("t-1", "ann", utc_in(90)).held_until > until
+    assert queue.resolve("t-1", approve=True, resolver="ann").state == "approved"
+
+
+@pytest.mark.parametrize("who", ["ann", "bob"])
+def test_a_ticket_is_free_once_it_is_given_back_or_the_time_has_passed(queue, who):
+    queue.open(ticket())
+    queue.hold("t-1", who, utc_in(60 if who == "ann" else -1))
+    queue.hold("t-1", who, utc_in(-1))
+    assert not queue.get("t-1").held_from("carol", utc_now())
+    assert queue.hold("t-1", "carol", utc_in(60)).holder == "carol"
+
+
+def test_what_is_resolved_or_unknown_cannot_be_held(queue):
+    queue.open(ticket())
+    queue.resolve("t-1", approve=False, resolver="ann")
+    assert queue.hold("t-1", "bob", utc_in(60)).holder is None
+    with pytest.raises(EscalationError, match="there is no ticket"):
+        queue.hold("t-2", "bob", utc_in(60))
