@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from guardrail.report.page import TEMPLATES
 from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import IN_SCOPE, Right
+from guardrail.serve.pages.bars import shown
 from guardrail.serve.pages.forms import fields_of
 from guardrail.serve.pages.sessions import Session, Sessions
 from guardrail.serve.service import Service
@@ -83,7 +84,7 @@ class Site:
         self._templates = Environment(
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        self._templates.filters.update(time=shown_time)
+        self._templates.filters.update(time=shown_time, number=shown)
         self._version = hashlib.sha256(STYLE.read_bytes()).hexdigest()[:12]
 
     def has(self, path: str) -> bool:
@@ -123,11 +124,13 @@ class Site:
         self, visitor: Visitor | None, template: str, path: str, *, status: int = 200, **values: object
     ) -> Response:
         """A template with the layout around it. `path` is the page's own, for the navigation."""
-        shown = [page for page in self.pages if visitor is not None and visitor.may(page.rights)]
-        own = {"visitor": visitor, "pages": shown, "path": path, "token": _tokens(visitor)}
+        open_to = [page for page in self.pages if visitor is not None and visitor.may(page.rights)]
+        own = {"visitor": visitor, "pages": open_to, "path": path, "token": _tokens(visitor)}
         own["version"] = self._version
         text = self._templates.get_template(template).render(own | values)
-        return HTMLResponse(text, status, {**HEADERS, "cache-control": "no-store"})
+        # half a surrogate pair, which a prompt may quote, cannot be sent
+        body = text.encode("utf-8", "backslashreplace")
+        return HTMLResponse(body, status, {**HEADERS, "cache-control": "no-store"})
 
     def problem(self, request: Request, error: ApiError) -> Response:
         """The page of an error; a visitor who only has to log in is sent there."""

@@ -7,6 +7,14 @@ from guardrail.serve.app import create_app
 from guardrail.serve.keys import Key, sha256
 from guardrail.serve.pages.sessions import IDLE_S, LIFE_S, Sessions
 from guardrail.serve.settings import ServerSettings
+from guardrail.testing import tiny_guard
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory):
+    policy = {"id": "no-evil", "trait": "evil", "layer": 2, "threshold": {"raw": 1e6}, "action": "block"}
+    with tiny_guard(tmp_path_factory.mktemp("guard"), {"policies": [policy]}) as made:
+        yield made
 
 
 @pytest.fixture
