@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from guardrail.cli.interpret.accuracy import accuracy
+from guardrail.cli.interpret.patch import patch
 from guardrail.cli.options import add_group
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -16,5 +17,6 @@ def guardrail_cli(app: typer.Typer) -> None:
         app,
         "interpret",
         "Find the layers, heads and positions of a model that carry a persona.",
+        patch=patch,
         accuracy=accuracy,
     )

@@ -28,7 +28,7 @@ class PairLine(BaseModel):
     """One line of a file of pairs. `{identity}` stands once, in `system` or `prompt`.
 
     source, target: the identities; values of the source's run are put into the target's run. answers: what
-    the model chooses among, none for its whole vocabulary. begin: how the reply begins.
+    the model chooses among; none: whatever it says where its two replies part. begin: how replies begin.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

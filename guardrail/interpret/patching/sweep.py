@@ -11,6 +11,7 @@ import numpy as np
 
 from guardrail.extract.journal import Journal, Report, Row, locked, silent
 from guardrail.extract.subject import Subject
+from guardrail.interpret.patching.beginnings import parted
 from guardrail.interpret.patching.effects import Answers, Moved, answers, moved
 from guardrail.interpret.patching.pairs import Form, Pair, PairLine, Reject, aligned
 from guardrail.interpret.patching.patches import Patch, Shape, SweepSettings, columns, patches
@@ -45,7 +46,8 @@ def sweep(
     Raises ExtractionError if `work` was begun with other pairs, settings or another model.
     """
     begun = perf_counter()
-    pairs, rejects = aligned(subject, lines, settings.form)
+    asked, rejects = aligned(subject, lines, settings.form)
+    pairs = parted(subject, asked)
     shape = shape_of(subject)
     run = _Run(subject, pairs, patches(shape, settings), settings)
     with locked(work):

@@ -1,0 +1,192 @@
+"""`guardrail interpret patch`: which values carry a persona, by putting those of one run into another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from guardrail.cli.console import note, print_json, print_table
+from guardrail.cli.evaluate.options import PageOption
+from guardrail.cli.interpret.asking import Forms
+from guardrail.cli.models import load_subject
+from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.progress import staged
+from guardrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guardrail.extract.subject import Subject
+    from guardrail.interpret.patching import PairLine, PatchResult, PatchSettings
+    from guardrail.statistics.intervals import Estimate
+
+HEAD = (
+    "layer",
+    "MLP at identity",
+    "attention at identity",
+    "MLP, all",
+    "attention, all",
+    "residual at identity",
+)
+
+
+class Sweeps(StrEnum):
+    """What is patched."""
+
+    SCOPES = "scopes"
+    POSITIONS = "positions"
+    WINDOWS = "windows"
+    HEADS = "heads"
+    DIRECT = "direct"
+
+
+class Directions(StrEnum):
+    """Whose values are put where."""
+
+    DENOISING = "denoising"
+    NOISING = "noising"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchOptions:
+    """Pairs and sweeps."""
+
+    pairs: Annotated[
+        Path | None,
+        Argument(
+            help='Pairs of prompts (JSON Lines): {"system", "prompt", "source", "target", "answers"}, with '
+            "{identity} once in system or prompt. Default for `demo`: built-in pairs."
+        ),
+    ] = None
+    out: Annotated[
+        Path,
+        Option(help="Folder for the result (patch.safetensors, patch.json) and what a rerun goes on from."),
+    ]
+    sweep: Annotated[
+        list[Sweeps] | None,
+        Option(
+            help="Sweep to make; repeat for several. scopes: the identity's tokens, all, all others; "
+            "positions: token by token; windows: several layers at once; heads; direct: direct and indirect "
+            "effect. Default: all."
+        ),
+    ] = None
+    direction: Annotated[
+        Directions,
+        Option(help="denoising: source values in the target's run; noising: the other way round."),
+    ] = Directions.BOTH
+    form: Annotated[
+        Forms, Option(help="Prompts by the chat template, or as text to continue; auto: as the model needs.")
+    ] = Forms.AUTO
+    near: Annotated[
+        int, Option(min=0, help="Single tokens swept after the identity and before the last one.")
+    ] = 3
+    window: Annotated[int, Option(min=1, help="Layers in a window.")] = 4
+    least_gap: Annotated[
+        float,
+        Option(min=0, help="Least difference between the two answers, in logits; other pairs are left out."),
+    ] = 0.5
+
+    def lines(self, model: str) -> list[PairLine]:
+        """Raises ConfigError if there are none, or for lines that are no pairs."""
+        from guardrail.interpret.patching import load_pairs
+        from guardrail.interpret.patching.builtin import demo_pairs
+
+        if self.pairs is None:
+            if model != DEMO:
+                raise ConfigError("no pairs: name a JSON Lines file of pairs of prompts")
+            return demo_pairs()
+        if not (found := load_pairs(self.pairs)):
+            raise ConfigError(f"{self.pairs}: the file contains no pair")
+        return found
+
+    def settings(self, subject: Subject) -> PatchSettings:
+        """What is swept on this model."""
+        from guardrail.interpret.accuracy.prompts import form_of
+        from guardrail.interpret.patching import PatchSettings
+        from guardrail.interpret.patching.patches import SWEEPS
+        from guardrail.interpret.patching.results import DIRECTIONS
+
+        chosen = self.direction
+        return PatchSettings(
+            sweeps=tuple(one for one in SWEEPS if self.sweep is None or one in self.sweep),
+            directions=DIRECTIONS if chosen is Directions.BOTH else (chosen.value,),
+            form=form_of(subject) if self.form is Forms.AUTO else self.form.value,
+            near=self.near,
+            window=min(self.window, subject.layers),
+            least_gap=self.least_gap,
+        )
+
+
+@takes_options
+def patch(options: PatchOptions, model: ModelOptions, page: PageOption, output: OutputOptions) -> None:
+    """Find which values make a model answer as a persona, by activation patching.
+
+    Two prompts differ in the identity alone. Values of one run are put into the other, site by site: 0 is
+    no effect, 1 makes the run answer like the other one. Pairs that cannot be compared are counted, with the
+    reason. An interrupted run is resumed. Exit codes: 0 done; 1 no pair could be patched; 2 usage error.
+    """
+    page.check()
+    lines = options.lines(model.name)
+    subject = load_subject(model)
+    from guardrail.interpret.patching import sweep
+
+    with staged() as report:
+        found = sweep(subject, lines, options.settings(subject), options.out, model.name, report)
+    found.save(options.out)
+    if page.html is not None:
+        from guardrail.report.patching import patch_page
+
+        patch_page(found).write(page.html)
+    _publish(found, output.as_json)
+    if not found.about.pairs:
+        note("no pair could be patched: the persona changes no answer, or pairs do not fit; see the reasons")
+        raise typer.Exit(1)
+
+
+def _publish(found: PatchResult, as_json: bool) -> None:
+    if as_json:
+        print_json({**found.about.model_dump(mode="json", exclude={"patches"}), "effects": _summary(found)})
+        return
+    from guardrail.interpret.patching.pairs import counted
+
+    about = found.about
+    typer.echo(f"{len(about.pairs)} pairs patched, {len(about.rejects)} left out")
+    for reason, count in counted(about.rejects).items():
+        typer.echo(f"  {count}: {reason}")
+    for direction in about.directions if about.pairs else ():
+        print_table(HEAD, _rows(found, direction), f"\n{direction}: mean effect")
+
+
+def _summary(found: PatchResult) -> list[dict[str, object]]:
+    """The mean of every patch that some pair has the tokens for."""
+    return [
+        {
+            "direction": direction,
+            "patch": patch,
+            "effect": effect,
+            "flips": found.mean(patch, direction, "flips"),
+        }
+        for direction in found.about.directions
+        for patch in found.about.patches
+        if (effect := found.mean(patch, direction))
+    ]
+
+
+def _rows(found: PatchResult, direction: str) -> Iterator[list[object]]:
+    from guardrail.interpret.patching.patches import PARTS
+
+    columns = [found.layer(part, where, direction) for where in ("identity", "all") for part in PARTS]
+    columns.append(found.layer("resid", "identity", direction))
+    for layer in range(found.about.layers + 1):
+        cells = [_cell(column.get(layer)) for column in columns]
+        if any(cells):
+            yield [layer, *cells]
+
+
+def _cell(value: Estimate | None) -> str:
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]" if value else ""
