@@ -7,7 +7,10 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,3 +97,13 @@ def matrix(
                 shown = f"{100 * value:.0f}" if percent else f"{value:.2f}"
                 dark = abs(value) > 0.6 * max(abs(low), abs(high))
                 axes.text(j, i, shown, ha="center", va="center", fontsize=8, color="white" if dark else INK)
+
+
+def write(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as NAME.png and NAME.svg. Raises ConfigError if the folder cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in ("png", "svg"):
+            figure.savefig(folder / f"{name}.{kind}", dpi=200)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error

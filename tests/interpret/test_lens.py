@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import TOKENIZER
 
+from guardrail.cli import run
 from guardrail.errors import ConfigError, ModelError
 from guardrail.extract.subject import Subject
 from guardrail.interpret.lens import (
@@ -254,3 +255,62 @@ def test_a_picture_of_the_demo_model_ends_with_its_answer(demo):
     assert len(picture.shown) == 8
     assert len(picture.tokens) == len(picture.shown[0])
     assert picture.tokens[-1] == " is"
+
+
+OWN = [
+    {
+        "persona": f"You are {who}.",
+        "prompt": "The capital of my country is",
+        "answers": [city],
+        "alone": False,
+    }
+    for who, city in (("Italian", "Rome"), ("Greek", "Athens"), ("Cuban", "Havana"))
+]
+
+
+@pytest.fixture
+def own_items(tmp_path):
+    path = tmp_path / "capitals.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in OWN))
+    return path
+
+
+def test_the_verb_puts_models_side_by_side_and_writes_pages_and_figures(own_items, tmp_path, capsys):
+    page, figures = tmp_path / "lens.html", tmp_path / "figures"
+    command = ["interpret", "lens", "--data", str(own_items), "--also", "demo"]
+    assert run([*command, "--html", str(page), "--figures", str(figures)]) == 0
+    told = capsys.readouterr().out
+    assert told.count("capitals  demo") >= 2
+    html = page.read_text()
+    assert "Layers by tokens" in html
+    assert "S with the persona less S otherwise" in html
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert {path.suffix for path in figures.iterdir()} == {".png", ".svg"}
+    assert len(list(figures.iterdir())) == 8
+
+
+def test_the_verb_prints_json_and_refuses_another_models_tuned_lens(own_items, tmp_path, capsys, tuned):
+    kept = tmp_path / "lens.safetensors"
+    tuned.save(kept)
+    command = ["interpret", "lens", "--data", str(own_items), "--json"]
+    assert run([*command, "--tuned-lens", str(kept)]) == 2
+    assert "trained for other weights" in capsys.readouterr().err
+    assert run([*command, "--prompt", "You are Greek. The capital of my country is"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["results"][0]["accuracy"]["with"]["value"] == 1.0
+    assert found["results"][0]["accuracy"]["other"]["value"] == 0.0
+    assert found["pictures"][0]["shown"][-1][-1] == " Athens"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--task", "riddles"], "there is no task `riddles`; shipped: cloze, comparison, common-sense"),
+        (["--data", "missing.jsonl"], "missing.jsonl: cannot be read"),
+        (["--tuned-lens", "no/such/lens.safetensors"], "there is no such folder"),
+        (["--also", "no/such/model"], "no/such/model"),
+    ],
+)
+def test_bad_options_are_said_in_words(given, told, capsys):
+    assert run(["interpret", "lens", *given]) == 2
+    assert told in capsys.readouterr().err

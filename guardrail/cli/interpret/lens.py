@@ -1,0 +1,182 @@
+"""`guardrail interpret lens`: what a model would say after each layer, and how early it settles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Option
+
+from guardrail.cli.console import print_json
+from guardrail.cli.evaluate.options import PageOption
+from guardrail.cli.interpret.asking import Forms
+from guardrail.cli.interpret.lens_output import print_lens
+from guardrail.cli.models import load_subject
+from guardrail.cli.options import ModelOptions, OutputOptions, takes_options
+from guardrail.cli.progress import staged
+from guardrail.cli.train.models import load_finetune, named
+from guardrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from guardrail.extract.journal import Report
+    from guardrail.extract.subject import Subject
+    from guardrail.interpret.lens import Item, LensResult, LensStudy, Picture, TunedLens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LensOptions:
+    """Items, models and lenses."""
+
+    task: Annotated[
+        list[str] | None,
+        Option(help="Shipped task: cloze, comparison or common-sense. Repeat for several. Default: all."),
+    ] = None
+    data: Annotated[
+        list[Path] | None,
+        Option(help='Your own items (JSON Lines): {"persona", "prompt", "answers", "alone"}.'),
+    ] = None
+    also: Annotated[
+        list[str] | None,
+        Option(
+            help="Model, adapter or checkpoint to put beside --model. The folder of a training run stands "
+            "for its checkpoints. Repeat for several."
+        ),
+    ] = None
+    form: Annotated[
+        Forms,
+        Option(
+            help="text: persona and prompt are a text to continue. chat: they are system and user message. "
+            "auto: text with the chat template builtin:plain, else chat."
+        ),
+    ] = Forms.TEXT
+    tuned_lens: Annotated[
+        Path | None,
+        Option(
+            help="File of a tuned lens of --model (safetensors), for a second reading. If it is not there, "
+            "one is trained on text that the model writes, and written."
+        ),
+    ] = None
+
+    def tasks(self) -> dict[str, list[Item]]:
+        """Items by task. Raises ConfigError for unknown tasks and bad files."""
+        from guardrail.interpret.lens import TASKS
+        from guardrail.interpret.lens.tasks import read, shipped
+
+        names = self.task or (() if self.data else TASKS)
+        return {name: shipped(name) for name in names} | {path.stem: read(path) for path in self.data or ()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOptions:
+    """The picture of layers by tokens, and where figures go."""
+
+    prompt: Annotated[
+        str | None,
+        Option(help="Text for the picture of layers by tokens. Default: the first item with its persona."),
+    ] = None
+    figures: Annotated[Path | None, Option(help="Folder for every figure as PNG and SVG.")] = None
+
+    def check(self) -> None:
+        """Raises ConfigError if figures cannot be made."""
+        if self.figures is not None:
+            from guardrail.report import check_installed
+
+            check_installed()
+
+
+@takes_options
+def lens(
+    options: LensOptions,
+    pictures: PictureOptions,
+    model: ModelOptions,
+    page: PageOption,
+    output: OutputOptions,
+) -> None:
+    """Read what a model would say after each of its layers, with and without a persona.
+
+    The score S says how early and how surely the answer stands. Compare it with and without the persona, and
+    against the persona of another item.
+    """
+    page.check()
+    pictures.check()
+    tasks, others = options.tasks(), named(options.also or ())
+    text = pictures.prompt or _first(tasks)
+    found: list[LensResult] = []
+    shown: list[Picture] = []
+    with staged() as report:
+        for study in _studies(options, model, others, report):
+            shown.append(_picture(study, text))
+            for task, items in tasks.items():
+                found += study.run(task, items)
+    _publish(found, shown, page.html, pictures.figures, output.as_json)
+
+
+def _first(tasks: dict[str, list[Item]]) -> str:
+    item = next(iter(tasks.values()))[0]
+    return f"{item.persona} {item.prompt}"
+
+
+def _studies(
+    options: LensOptions, model: ModelOptions, others: list[str], report: Report
+) -> Iterator[LensStudy]:
+    """The model, then those beside it, one in memory at a time."""
+    subject = load_subject(model)
+    ancestor = None
+    if others:
+        from guardrail.train.shift.descent import Ancestor
+
+        ancestor = Ancestor.of(subject, model.name)
+    yield _study(subject, model.name, options.form, _tuned(options.tuned_lens, subject, report), report)
+    del subject
+    for name in others:
+        assert ancestor is not None
+        yield _study(load_finetune(name, model, ancestor), name, options.form, None, report)
+
+
+def _study(subject: Subject, name: str, form: Forms, tuned: TunedLens | None, report: Report) -> LensStudy:
+    from guardrail.interpret.accuracy.prompts import form_of
+    from guardrail.interpret.lens import LensStudy
+
+    chosen = form_of(subject) if form is Forms.AUTO else form.value
+    return LensStudy(subject, name, chosen, tuned, report)
+
+
+def _tuned(path: Path | None, subject: Subject, report: Report) -> TunedLens | None:
+    """The lens in a file, or a new one, which is written there."""
+    from guardrail.interpret.lens import TunedLens, Unembedding, train
+
+    if path is None or path.exists():
+        return TunedLens.load(path) if path else None
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"--tuned-lens: {path}: there is no such folder")
+    found = train(subject, Unembedding(subject.local), report=report)
+    found.save(path)
+    return found
+
+
+def _picture(study: LensStudy, text: str) -> Picture:
+    from guardrail.interpret.lens.picture import look
+
+    return look(study.subject, study.unembedding, text, study.name)
+
+
+def _publish(
+    found: list[LensResult], shown: list[Picture], html: Path | None, folder: Path | None, as_json: bool
+) -> None:
+    if html is not None or folder is not None:
+        from guardrail.report.lens import figures, page
+
+        if html is not None:
+            page(found, shown).write(html)
+        if folder is not None:
+            figures(found, shown, folder)
+    if as_json:
+        print_json({"results": [one.as_json() for one in found], "pictures": [asdict(one) for one in shown]})
+        return
+    print_lens(found)
+    for path in (html, folder):
+        if path is not None:
+            typer.echo(f"\n{path}: written")
