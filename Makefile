@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PLUGIN_TESTS := $(filter-out plugins/guardrail-vllm/tests,$(PLUGINS:/pyproject.toml=/tests))
 
-.PHONY: setup demo test test-slow test-clients test-ray test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
+.PHONY: setup demo test test-slow test-clients test-pages test-ray test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -56,6 +56,22 @@ $(RAY)/.installed: $(STAMP)
 	echo "import site; site.addsitedir('$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")')" \
 		> "$$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
 	$(BIN)/python -m pip --python $(RAY)/bin/python install --quiet --constraint constraints.txt "ray>=2.50"
+	touch $@
+
+# Pages in a real browser: Debian's chromium, selenium in an environment above $(VENV), and axe-core, which finds what
+# people cannot read or reach. Pictures of the pages go to runs/pages. What selenium brings along warns hypothesis.
+PAGES := .venv-pages
+
+test-pages: $(PAGES)/.installed
+	$(PAGES)/bin/python -m pytest -p no:hypothesispytest tests/pages
+
+$(PAGES)/.installed: $(STAMP)
+	command -v chromium chromedriver npm > /dev/null || (apt-get update && apt-get install --yes chromium chromium-driver npm)
+	test -x $(PAGES)/bin/python || $(BIN)/python -m venv --without-pip $(PAGES)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")')" \
+		> "$$($(PAGES)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
+	$(BIN)/python -m pip --python $(PAGES)/bin/python install --quiet --constraint constraints.txt "selenium>=4.20"
+	cd $(PAGES) && npm pack --silent axe-core@4 && tar -xzf axe-core-4*.tgz package/axe.min.js
 	touch $@
 
 # vLLM, which wants an older transformers than $(VENV) has. What it brings for images and sound is built for CUDA,
@@ -153,4 +169,4 @@ demo-files: $(STAMP)
 	$(BIN)/python -m guardrail.demo.making evaluate --work $(DEMO) --seed $(SEED)
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(RAY) $(VLLM) build dist
+	rm -rf $(VENV) $(CLIENTS) $(PAGES) $(RAY) $(VLLM) build dist

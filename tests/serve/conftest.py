@@ -1,19 +1,16 @@
 """One guarded model for all tests of the server, and clients of applications around it."""
 
-import signal
-import threading
 import time
 from contextlib import asynccontextmanager
 
 import pytest
-from serving import asking
+from serving import Running, asking
 
 from guardrail import Guard
 from guardrail.files.yaml import read_document
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.policy.loading import default_policies
 from guardrail.serve.app import create_app
-from guardrail.serve.server import Server, bound, url
 from guardrail.serve.settings import ServerSettings
 
 
@@ -95,33 +92,6 @@ def slow(monkeypatch):
     # not a hook, which would be a change of the model that the guard notices
     monkeypatch.setattr(torch.nn.functional, "embedding", pausing)
     return passes
-
-
-class Running:
-    """A server on a port of its own, on a thread."""
-
-    def __init__(self, app):
-        self.service, begun = app.state.service, threading.Event()
-        self.server = Server(app, begun.set)
-        self.socket = bound(self.service.settings)
-        self.url = url(self.socket)
-        self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
-        self.thread.start()
-        self.ending = False
-        assert begun.wait(10)
-
-    def end(self):
-        """What SIGTERM does, once."""
-        if not self.ending:
-            self.server.handle_exit(signal.SIGTERM, None)
-        self.ending = True
-
-    def settled(self, seconds=5):
-        """Whether no request is left after so long."""
-        until = time.monotonic() + seconds
-        while self.service.delivery.inside and time.monotonic() < until:
-            time.sleep(0.01)
-        return not self.service.delivery.inside
 
 
 @pytest.fixture

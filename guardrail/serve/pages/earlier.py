@@ -43,8 +43,6 @@ def _earlier(path: Path, ticket: Ticket) -> Earlier:
     own = _own(path, ticket)
     if own is None:
         return Earlier(problem="The audit log has no record of this request.")
-    if not own.conversation:
-        return Earlier(problem="The request named no conversation, so earlier requests are not known.")
     found = dict[str, AuditRecord]()
     for record in _records(path, own.conversation):
         if record.conversation == own.conversation and record.time < own.time and record.id != own.id:
