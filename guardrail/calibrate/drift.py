@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from guardrail.calibration.benign import Benign, Tail
 from guardrail.calibration.values import Calibration
@@ -110,7 +110,7 @@ def drift(
         other_vectors=log.other_vectors,
         other_calibration=log.other_calibration,
         harmful_share=harmful_share,
-        rates=tuple(rate_drift(key, found, calibration, harmful_share) for key, found in log.rates.items()),
+        rates=tuple(_rate(key, found, calibration, harmful_share) for key, found in log.rates.items()),
         scores=tuple(
             score_drift(trait, layer, list(values.values()), calibration, harmful_share)
             for (trait, layer), values in log.scores.items()
@@ -167,15 +167,21 @@ def _nothing(log: _Log) -> str:
     return f"no record has scores of this calibration's traits ({log.without_scores} have none)"
 
 
-def rate_drift(
+def _rate(
     key: Condition, found: Sequence[Score], calibration: Calibration, harmful_share: float
+) -> RateDrift:
+    fired = sum(score.fired for score in found)
+    return rate_drift(key, fired, len(found), _tail(found), calibration, harmful_share)
+
+
+def rate_drift(
+    key: Condition, fired: int, n: int, tail: Tail, calibration: Calibration, harmful_share: float
 ) -> RateDrift:
     """Whether a condition holds more or less often than on the calibration's prompts."""
     policy, trait, layer, threshold = key
     benign = calibration.probes[trait][layer]
-    fired = sum(score.fired for score in found)
-    _, low, high = observed_fpr(fired, len(found), CONFIDENCE)
-    beyond = benign.beyond(benign.mean + threshold * benign.sd, _tail(found))
+    _, low, high = observed_fpr(fired, n, CONFIDENCE)
+    beyond = benign.beyond(benign.mean + threshold * benign.sd, tail)
     _, least, most = observed_fpr(min(beyond, benign.n), benign.n, CONFIDENCE)
     allowed = most * (1 - harmful_share) + harmful_share
     return RateDrift(
@@ -183,7 +189,7 @@ def rate_drift(
         trait=trait,
         layer=layer,
         threshold=threshold,
-        n=len(found),
+        n=n,
         fired=fired,
         low=low,
         high=high,
@@ -200,7 +206,7 @@ def _tail(found: Sequence[Score]) -> Tail:
 
 
 def score_drift(
-    trait: str, layer: int, scores: Sequence[float], calibration: Calibration, harmful_share: float
+    trait: str, layer: int, scores: ArrayLike, calibration: Calibration, harmful_share: float
 ) -> ScoreDrift:
     """The Kolmogorov-Smirnov distance and the PSI between live and calibration scores."""
     from scipy.stats import kstwobign

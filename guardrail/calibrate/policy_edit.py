@@ -90,6 +90,38 @@ def edit(path: Path, thresholds: Thresholds, calibration: Path | None = None) ->
     return made
 
 
+def enforced(path: Path, policy: str) -> PolicyEdit:
+    """The edit that takes one policy, by its id, out of the shadow: `mode: enforce`.
+
+    Raises PolicyError if there is no such policy, or its file cannot be edited in this one place.
+    """
+    text, bom = _read(path)
+    document = parse_document(text, str(path))
+    ids = [value for place, value in _values(document.data) if place[::2] == ("policies", "id")]
+    if policy not in ids:
+        raise PolicyError.single(f"there is no policy `{policy}` any more", str(path))
+    place: KeyPath = ("policies", ids.index(policy), "mode")
+    scalars = dict(_scalars(text, str(path)))
+    if place in scalars:
+        changes, after = _replaced(text, {place: "enforce"}, scalars, str(path))
+    else:
+        line = document.places[(*place[:-1], "id")][0]
+        changes, after = (Change(place, "", "enforce"),), _below(text, line, "mode: enforce")
+    made = PolicyEdit(path=path, before=text, after=after, changes=changes, bom=bom)
+    _check(made)
+    return made
+
+
+def _below(text: str, number: int, added: str) -> str:
+    """A line more below a line (from 1) that begins a block or is in one, indented like its key."""
+    lines = text.splitlines(keepends=True)
+    line = lines[number - 1]
+    indent = " " * (len(line) - len(line.lstrip(" -")))
+    end = "\r\n" if line.endswith("\r\n") else "\n"
+    start = "" if line.endswith("\n") else end
+    return "".join((*lines[:number], f"{start}{indent}{added}{end}", *lines[number:]))
+
+
 def _read(path: Path) -> tuple[str, bool]:
     try:
         content = path.read_bytes()

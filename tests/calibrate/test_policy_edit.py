@@ -3,7 +3,7 @@
 import pytest
 from policy_files import load_policies
 
-from guardrail.calibrate.policy_edit import edit
+from guardrail.calibrate.policy_edit import edit, enforced
 from guardrail.errors import PolicyError
 from guardrail.policy.model import FprThreshold, RawThreshold
 
@@ -175,3 +175,28 @@ def test_a_file_in_one_line_is_refused_where_a_line_would_have_to_be_added(polic
 def test_numbers_are_written_so_that_yaml_reads_them_back(policy, value):
     edit(policy, {("policies", 1, "threshold"): RawThreshold(raw=value)}).write()
     assert load_policies(policy).policies[1].threshold == RawThreshold(raw=value)
+
+
+@pytest.mark.parametrize(
+    ("text", "added", "removed"),
+    [
+        ("  - id: a\n    mode: shadow  # yet\n", ["    mode: enforce  # yet"], ["    mode: shadow  # yet"]),
+        ("  - id: a\n", ["    mode: enforce"], []),
+        ("  -   trait: evil\n      id: a\n", ["      mode: enforce"], []),
+    ],
+)
+def test_a_shadow_is_enforced_in_one_line(tmp_path, text, added, removed):
+    path = tmp_path / "p.yaml"
+    path.write_text(f"version: 1\npolicies:\n{text}")
+    lines = enforced(path, "a").diff().splitlines()[2:]
+    assert [line[1:] for line in lines if line.startswith("+")] == added
+    assert [line[1:] for line in lines if line.startswith("-")] == removed
+
+
+def test_what_cannot_be_enforced_in_one_line_is_refused(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("version: 1\npolicies: [{id: a, trait: evil}]\n")
+    with pytest.raises(PolicyError, match=r"policies\[0\]\.mode: enforce"):
+        enforced(path, "a")
+    with pytest.raises(PolicyError, match="no policy `b`"):
+        enforced(path, "b")
