@@ -54,6 +54,7 @@ def serve(
     Policies are reloaded when their files change. Ctrl-C or SIGTERM finishes the requests that run.
     """
     check_installed()
+    from guardrail.serve.dashboard.live import Unlogged
     from guardrail.serve.logs import logging_to_stderr
     from guardrail.serve.metrics import Metrics
     from guardrail.serve.server import bound
@@ -62,7 +63,7 @@ def serve(
     with (
         logging_to_stderr(operations.log_format.value),
         bound(chosen) as socket,
-        open_guard(model, policies.policies, WATCH_S, [Metrics()]) as guard,
+        open_guard(model, policies.policies, WATCH_S, [Metrics(), Unlogged()]) as guard,
     ):
         from guardrail.serve.app import create_app
         from guardrail.serve.server import Server, url
@@ -126,8 +127,8 @@ def _start_text(where: str, guard: Guard, chosen: ServerSettings) -> str:
 
 
 def _logs(guard: Guard) -> list[str]:
-    """Who keeps audit records. The metrics only count them."""
-    return [name for name in guard.audit.sinks if name != "metrics"]
+    """Who keeps audit records. The metrics and the dashboard only count them."""
+    return [name for name in guard.audit.sinks if name not in ("metrics", "dashboard")]
 
 
 def _policy(rule: Rule) -> str:

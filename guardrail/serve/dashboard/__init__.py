@@ -1,0 +1,1 @@
+"""What the dashboard shows, as data: the newest records of the audit log, and summaries of them. No HTML."""

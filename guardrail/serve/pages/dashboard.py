@@ -1,0 +1,153 @@
+"""`/`: what the guard did, whether it is right, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from guardrail.pipeline.cancellation import in_thread
+from guardrail.serve.dashboard.board import SHOWN_ACTIONS, WINDOWS, Asked, Board, board
+from guardrail.serve.dashboard.live import recent_of
+from guardrail.serve.dashboard.recent import Recent
+from guardrail.serve.health import ready
+from guardrail.serve.keys import Right
+from guardrail.serve.pages import charts
+from guardrail.serve.pages.site import Page, Site
+
+PATH = "/"
+RIGHTS: tuple[Right, ...] = ("metrics", "admin", "review")
+PAUSE_S = 0.05
+
+
+def router(site: Site) -> APIRouter:
+    """The route."""
+    routes, guard = APIRouter(), site.service.guard
+    recent = recent_of(guard)
+    reading = _InBackground(recent)
+
+    @routes.get(PATH)
+    async def show(request: Request) -> Response:
+        visitor = site.visitor(request, RIGHTS)
+        asked = _asked(request.query_params)
+        found = await in_thread(lambda: board(guard, recent.update(), asked))
+        reading.go_on(found.reading.complete)
+        state = ready(site.service)
+        values: dict[str, Any] = {
+            "board": found,
+            "state": state,
+            "charts": charts,
+            "clock": clock,
+            "windows": WINDOWS,
+            "kinds": SHOWN_ACTIONS,
+            "now": datetime.now(UTC).isoformat(),
+            "audit_failing": guard.audit.failing,
+            "headlines": _headlines(found),
+        }
+        return await in_thread(lambda: site.render(visitor, "dashboard.html.j2", PATH, **values))
+
+    return routes
+
+
+class _InBackground:
+    """Reads the rest of a long log, in small steps, once somebody has asked for the page."""
+
+    def __init__(self, recent: Recent) -> None:
+        self._recent = recent
+        self._task: asyncio.Task[None] | None = None
+
+    def go_on(self, complete: bool) -> None:
+        """Unless it does so already."""
+        if not complete and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        while True:
+            found = await asyncio.to_thread(self._recent.update)
+            if found.complete or found.problem:
+                return
+            await asyncio.sleep(PAUSE_S)
+
+
+def _asked(query: Mapping[str, str]) -> Asked:
+    """What the address says; what makes no sense is as if it were not there."""
+    last = query.get("last", "")
+    threshold = _number(query.get("threshold", ""))
+    return Asked(
+        last=int(last) if last in map(str, WINDOWS) else WINDOWS[1],
+        policy=query.get("policy", "")[:100],
+        condition=_place(query.get("condition", "0")),
+        threshold=threshold,
+        promote=query.get("promote", "")[:100],
+    )
+
+
+def _place(text: str) -> int:
+    """A place in a list; -1, which is none, for anything else."""
+    return int(text) if re.fullmatch(r"[0-9]{1,4}", text) else -1
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and abs(value) < 1e9 else None
+
+
+def _headlines(found: Board) -> list[str]:
+    """The sentences that answer most visitors: what was blocked, is a policy too strict, the cost."""
+    return [_blocked(found), _strict(found), _costs(found)]
+
+
+def _blocked(found: Board) -> str:
+    day = found.day
+    if not day.requests:
+        return "No request today (UTC) so far."
+    parts = [f"{one.count:,} {_why(one.policy, one.error)}" for one in day.deeds if one.action == "block"]
+    share = f"{100 * day.blocked / day.requests:.1f} %"
+    text = f"Today (UTC) {day.blocked:,} of {day.requests:,} requests were blocked ({share})"
+    return f"{text}: {', '.join(parts)}." if parts else f"{text}."
+
+
+def _why(policy: str, error: str) -> str:
+    return f"by {policy}" if policy else f"because of an error ({error or 'other'})"
+
+
+def _strict(found: Board) -> str:
+    strict = [one.rule.id for one in found.firings if one.strictness == "too strict"]
+    some = [one.rule.id for one in found.firings if one.strictness == "some false alarms"]
+    if strict:
+        names = ", ".join(strict)
+        return f"Probably too strict: {names}. Harmless traffic explains at least half of what fires."
+    if some:
+        return f"None is plainly too strict; some false alarms are to be expected of {', '.join(some)}."
+    if any(one.strictness == "not too strict" for one in found.firings):
+        return "No policy looks too strict."
+    return "Too little fired to say whether a policy is too strict."
+
+
+def _costs(found: Board) -> str:
+    known = found.day.cost or found.cost
+    if known is None:
+        return "No request has reached the model yet, so the guard has cost nothing."
+    when = "Today" if found.day.cost else "Lately"
+    return (
+        f"{when} the guard took {known.guard.median:.2g} ms of a request (median; 95 % within "
+        f"{known.guard.p95:.2g} ms): {100 * known.share:.1f} % of what guard and prompt took together."
+    )
+
+
+def clock(time: float) -> str:
+    """A Unix time for people, in UTC."""
+    return datetime.fromtimestamp(time, UTC).strftime("%d %b %H:%M:%S")
+
+
+PAGE = Page(PATH, "Dashboard", RIGHTS, router)
