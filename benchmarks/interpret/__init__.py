@@ -1,0 +1,1 @@
+"""Claims of papers on interpretability, tried on three models."""
