@@ -18,6 +18,10 @@ WIDTH = 140
 """Columns if the output is not a terminal, so that tables in files and pipes do not wrap."""
 NARROW = 100
 """Columns of tables that would grow with the model."""
+GAP = 2
+"""Columns between those of a table."""
+PROSE = 28
+"""A longer cell is wrapped between its words."""
 
 
 class Interrupted(SystemExit):
@@ -68,48 +72,69 @@ def _encode(value: Any) -> object:
     return sorted(value) if isinstance(value, frozenset | set) else str(value)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table for people. Columns of numbers are right-aligned."""
-    from rich.markup import escape
-    from rich.table import Table
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None, lead: int = 1
+) -> None:
+    """Print a table for people. Columns of numbers are right-aligned, and no cell is cut.
 
+    A table that is wider than the terminal comes in parts, which all begin with the first `lead` columns.
+    """
     body = [tuple(row) for row in rows]
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for i, name in enumerate(columns):
-        numeric = bool(body) and all(isinstance(row[i], int | float) for row in body)
-        table.add_column(name, justify="right" if numeric else "left")
-    for row in body:
-        table.add_row(*(escape(number(cell)) for cell in row))
-    console().print(table)
+    _print_parts(columns, body, range(len(columns)), title, lead, console().width)
 
 
 def print_wide(
     columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None, lead: int = 1
 ) -> None:
-    """Print a table in parts of at most 100 characters a line; all begin with the first `lead` columns.
-
-    Columns without a value are left out.
-    """
+    """As `print_table`, in at most 100 characters a line. Columns without a value are left out."""
     body = [tuple(row) for row in rows]
     filled = [i for i in range(len(columns)) if i < lead or any(number(row[i]) for row in body)]
-    for part in _parts(columns, body, filled[:lead], filled[lead:]):
-        print_table([columns[i] for i in part], [[row[i] for i in part] for row in body], title)
+    _print_parts(columns, body, filled, title, lead, min(NARROW, console().width))
+
+
+def _print_parts(
+    columns: Sequence[str],
+    body: Sequence[Sequence[object]],
+    shown: Sequence[int],
+    title: str | None,
+    lead: int,
+    most: int,
+) -> None:
+    for part in _parts(columns, body, shown, lead, most):
+        _print_part([columns[i] for i in part], [[row[i] for i in part] for row in body], title)
         title = " "
 
 
-def _parts(
-    columns: Sequence[str], body: Sequence[Sequence[object]], lead: Sequence[int], rest: Sequence[int]
-) -> Iterator[list[int]]:
-    def width(indices: Sequence[int]) -> int:
-        return sum(max(len(columns[i]), *(len(number(row[i])) for row in body)) + 2 for i in indices)
+def _print_part(columns: Sequence[str], body: Sequence[Sequence[object]], title: str | None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
 
-    part = [*lead]
-    for i in rest:
-        if len(part) > len(lead) and width([*part, i]) > NARROW:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        numeric = bool(body) and all(isinstance(row[i], int | float) for row in body)
+        # a word that is wider than its column goes on in the next line
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        table.add_row(*(escape(number(cell)) for cell in row))
+    console().print(table)
+
+
+def _parts(
+    columns: Sequence[str], body: Sequence[Sequence[object]], shown: Sequence[int], lead: int, most: int
+) -> Iterator[list[int]]:
+    widths = {i: max(map(_least, [columns[i], *(number(row[i]) for row in body)])) + GAP for i in shown}
+    part = [*shown[:lead]]
+    for i in shown[lead:]:
+        if len(part) > lead and sum(widths[j] for j in (*part, i)) - GAP > most:
             yield part
-            part = [*lead]
+            part = [*shown[:lead]]
         part.append(i)
     yield part
+
+
+def _least(cell: str) -> int:
+    """How many characters a cell needs in a line: prose may be wrapped, numbers with intervals may not."""
+    return len(cell) if len(cell) <= PROSE else max(PROSE, *map(len, cell.split()), 0)
 
 
 def number(value: object) -> str:

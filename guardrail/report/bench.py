@@ -3,64 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from guardrail.bench.results import Report, Row
 from guardrail.bench.tables import HEADINGS, cells
-from guardrail.errors import ConfigError
+from guardrail.report import check_installed, leads
+from guardrail.report.drawing import BLUE, CYCLE, GREY, RED, new, style, svg
+from guardrail.report.page import Cell, Drawn, Page, Section, Table, Text
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-TEMPLATE = Path(__file__).parent / "templates" / "bench.html.j2"
-NEEDED = ("jinja2", "matplotlib")
-WIDTH, ROW_HEIGHT = 8.0, 0.32
+WIDTH, ROW_HEIGHT = 9.2, 0.32
 FACTORS = {"prompt": "prompt tokens", "batch": "rows of a batch", "policies": "policies"}
-
-
-def check_installed() -> None:
-    """Raises ConfigError if the extra is missing."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"a page needs {' and '.join(missing)}: install the extra, pip install persona-guardrail[report]"
-        )
+NEEDED_PAIRS = 20
 
 
 def write_html(report: Report, path: Path) -> None:
     """Write the page. Raises ConfigError if the extra is missing."""
     check_installed()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(report), encoding="utf-8")
+    page(report).write(path)
 
 
-def page(report: Report) -> str:
-    """The HTML of the page."""
-    from jinja2 import Environment
-
-    template = TEMPLATE.read_text(encoding="utf-8")
-    return (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            report=report,
-            headings=HEADINGS,
-            lines=[(row.verdict, cells(row)) for row in report.cases],
-            figures=figures(report.cases),
-        )
+def page(report: Report) -> Page:
+    """The whole report."""
+    drawn = [Drawn(figure, caption) for caption, figure in figures(report.cases)]
+    pairs = [(f"pairs of {row.name}", row.pairs) for row in report.cases]
+    return Page(
+        title="What the guard costs",
+        subtitle=_origin(report),
+        sections=[
+            Section("Results", [_table(report), Text(f"{report.method.capitalize()}.")]),
+            *([Section("Figures", drawn)] if drawn else []),
+        ],
+        notes=[*leads.busy(report.machine), *leads.few(pairs, NEEDED_PAIRS), *report.notes],
+        lead=leads.bench(report),
     )
+
+
+def _origin(report: Report) -> str:
+    if (on := report.machine) is None:
+        return "nothing was measured"
+    packages = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    return (
+        f"{on.processor}, {on.cores} cores, {on.threads} thread(s), device {on.device}; "
+        f"{report.clock} clock; {packages}; {report.time}; load {on.load:.1f}."
+    )
+
+
+def _table(report: Report) -> Table:
+    return Table(HEADINGS, [_row(row) for row in report.cases])
+
+
+def _row(row: Row) -> list[Cell]:
+    *first, verdict = cells(row)
+    return [*(Cell(text) for text in first), Cell(verdict, tone=leads.tone_of(row.verdict))]
 
 
 def figures(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """(caption, SVG): every ratio with its interval, and a curve per swept factor."""
     shown = [row for row in rows if row.ratio is not None and row.metric != "added time"]
-    found = [("Guarded / bare, with 95 % intervals", _svg(_forest(shown)))] if shown else []
+    found = [("Guarded / bare, with 95 % intervals", _forest(shown))] if shown else []
     for factor, label in FACTORS.items():
         if len(curves := swept(shown, factor)) > 0:
-            found.append((f"The ratio by {label}", _svg(_curves(curves, label))))
+            found.append((f"The ratio by {label}", _curves(curves, label)))
     return found
 
 
@@ -83,43 +86,34 @@ def swept(rows: Sequence[Row], factor: str) -> dict[str, list[tuple[int, Row]]]:
     }
 
 
-def _forest(rows: Sequence[Row]) -> Figure:
-    figure, axes = _figure(1.0 + ROW_HEIGHT * len(rows))
-    for place, row in enumerate(reversed(rows)):
-        assert row.ratio is not None
-        axes.plot([row.ratio.low, row.ratio.high], [place, place], color="#446688", linewidth=2)
-        axes.plot([row.ratio.median], [place], "o", color="#224466", markersize=4)
-        if row.goal is not None and row.goal.value is not None:
-            axes.plot([row.goal.value], [place], "|", color="#aa3333", markersize=10)
-    axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)], fontsize=7)
-    axes.axvline(1.0, color="#999999", linewidth=0.8)
-    axes.set_xlabel("guarded / bare")
-    return figure
+def _forest(rows: Sequence[Row]) -> str:
+    with style():
+        figure = new(WIDTH, 1.0 + ROW_HEIGHT * len(rows))
+        axes = figure.subplots()
+        for place, row in enumerate(reversed(rows)):
+            assert row.ratio is not None
+            axes.plot([row.ratio.low, row.ratio.high], [place, place], color=BLUE, linewidth=2)
+            axes.plot([row.ratio.median], [place], "o", color=BLUE, markersize=4)
+            if row.goal is not None and row.goal.value is not None:
+                axes.plot([row.goal.value], [place], "|", color=RED, markersize=10)
+        axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)], fontsize=7)
+        axes.axvline(1.0, color=GREY, linewidth=0.8)
+        axes.set_xlabel("guarded / bare (upright line: the goal)")
+        return svg(figure, "the ratio of every case, with its interval")
 
 
-def _curves(curves: dict[str, list[tuple[int, Row]]], label: str) -> Figure:
-    figure, axes = _figure(3.5)
-    for name, points in curves.items():
-        ratios = [row.ratio for _, row in points if row.ratio]
-        middle = [r.median for r in ratios]
-        errors = [[r.median - r.low for r in ratios], [r.high - r.median for r in ratios]]
-        axes.errorbar([at for at, _ in points], middle, yerr=errors, marker="o", capsize=3, label=name)
-    axes.axhline(1.0, color="#999999", linewidth=0.8)
-    axes.set_xscale("log", base=2)
-    axes.set_xlabel(label)
-    axes.set_ylabel("guarded / bare")
-    axes.legend(fontsize=7)
-    return figure
-
-
-def _figure(height: float) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _svg(figure: Figure) -> str:
-    text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue().split("?>", 1)[1].split(">", 1)[1]  # without the XML and document type lines
+def _curves(curves: dict[str, list[tuple[int, Row]]], label: str) -> str:
+    with style():
+        figure = new(WIDTH, 3.5)
+        axes = figure.subplots()
+        for i, (name, points) in enumerate(curves.items()):
+            ratios = [row.ratio for _, row in points if row.ratio]
+            middle = [r.median for r in ratios]
+            errors = [[r.median - r.low for r in ratios], [r.high - r.median for r in ratios]]
+            at, colour = [at for at, _ in points], CYCLE[i % len(CYCLE)]
+            axes.errorbar(at, middle, yerr=errors, marker="o", capsize=3, label=name, color=colour)
+        axes.axhline(1.0, color=GREY, linewidth=0.8)
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel=label, ylabel="guarded / bare")
+        axes.legend(fontsize=7)
+        return svg(figure, f"the ratio by {label}")

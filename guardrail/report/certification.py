@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from guardrail.certify.results import Comparison, RateCheck
 from guardrail.policy.rates import Rate
+from guardrail.report import leads
 from guardrail.report.page import Block, Cell, Page, Section, Table, Text, estimate, number, percent
 
 CRITERIA = (
@@ -28,13 +29,13 @@ def page(found: Comparison, calibration: str | None) -> Page:
             Section("False-positive rates", [_rates(found.rates)]),
             *_recalibrated(found),
         ],
-        notes=found.notes,
+        notes=[*leads.few([("prompts", found.all.n)]), *found.notes],
+        lead=leads.certification(found),
     )
 
 
 def _verdict(found: Comparison, calibration: str | None) -> list[Block]:
-    tone = "good" if found.verdict == "PASS" else "bad"
-    rows = [[Cell("verdict"), Cell(found.verdict, tone=tone)]]
+    rows = [[Cell("verdict"), Cell(found.verdict, tone=leads.tone_of(found.verdict))]]
     rows += [[Cell("reason"), Cell(reason)] for reason in found.reasons]
     rows += [[Cell("differs"), Cell(one)] for one in found.differences]
     rows += [[Cell("policies"), Cell(", ".join(found.policies))]]

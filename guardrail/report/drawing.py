@@ -20,10 +20,30 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#7f8790"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8a6d00", "#000000")
 INK = "#22272e"
+ON_LIGHT = "#1f2328"
+"""Text on a light colour, which stays light when the page is dark."""
+VARIABLES = {
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    RED: "red",
+    PURPLE: "purple",
+    GREY: "grey",
+    INK: "ink",
+    CYCLE[5]: "sky",
+    CYCLE[6]: "olive",
+    CYCLE[7]: "ink",
+}
+"""The variables of the style sheet that stand for these colours in pages, light and dark."""
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
+    "text.color": INK,
+    # the page's own ground shows through
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "legend.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": GREY,
@@ -74,6 +94,13 @@ def svg(figure: Figure, text: str) -> str:
     return body.replace("<svg", f'<svg role="img" aria-label="{escape(text)}" style="{widest}"', 1)
 
 
+def themed(drawn: str) -> str:
+    """A figure inside a page, in the page's colours."""
+    for colour, name in VARIABLES.items():
+        drawn = drawn.replace(colour, f"var(--{name})")
+    return drawn
+
+
 def matrix(
     axes: Axes,
     rows: list[str],
@@ -96,7 +123,8 @@ def matrix(
             if value == value:
                 shown = f"{100 * value:.0f}" if percent else f"{value:.2f}"
                 dark = abs(value) > 0.6 * max(abs(low), abs(high))
-                axes.text(j, i, shown, ha="center", va="center", fontsize=8, color="white" if dark else INK)
+                ink = "white" if dark else ON_LIGHT
+                axes.text(j, i, shown, ha="center", va="center", fontsize=8, color=ink)
 
 
 def write(figure: Figure, folder: Path, name: str) -> None:
@@ -104,6 +132,7 @@ def write(figure: Figure, folder: Path, name: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=200)
+            # alone it has no page behind it
+            figure.savefig(folder / f"{name}.{kind}", dpi=200, facecolor="white")
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from guardrail.evaluation.nulls import Null, chance
 from guardrail.evaluation.results import Evaluation, Gate, SliceResult, TraitResult
 from guardrail.evaluation.sweep import SteeringSweep
-from guardrail.report import figures
+from guardrail.report import figures, leads
 from guardrail.report.page import (
     Block,
     Cell,
@@ -42,7 +42,8 @@ def page(found: Evaluation, swept: SteeringSweep | None = None) -> Page:
         subtitle=f"Model {found.model}; data {found.data}; vectors {found.vectors_sha256[:12]}; "
         f"{datetime.now(UTC):%Y-%m-%d}. Intervals are 95 %.",
         sections=[section for section in sections if section],
-        notes=found.notes,
+        notes=[*leads.evaluation_notes(found), *found.notes],
+        lead=leads.evaluation(found),
     )
 
 
@@ -53,7 +54,7 @@ def _gates(gates: tuple[Gate, ...]) -> Section | None:
             Cell(gate.name),
             Cell(f"{gate.demand:g}"),
             estimate(gate.found),
-            Cell(gate.verdict, tone="good" if gate.verdict == "passed" else "bad"),
+            Cell(gate.verdict, tone=leads.tone_of(gate.verdict)),
         ]
         for gate in gates
     ]
@@ -67,11 +68,12 @@ def _summary(found: Evaluation) -> Section:
     text = (
         "How well each probe separates prompts that show its trait from prompts that show none, and from "
         "prompts that show another trait. The text baseline only sees the words: a probe that does not "
-        "beat it may be just a costly keyword detector."
+        "beat it may be just a costly keyword detector. Verdicts compare 95 % intervals: that of the "
+        "AUROC with 0.5, and with that of the text baseline."
     )
     head = (
         *("trait", "layer", "prompts", "AUROC", "TPR at 1 % FPR", "average precision"),
-        *("AUROC vs other traits", "text baseline AUROC", "its TPR at 1 % FPR"),
+        *("AUROC vs other traits", "text baseline AUROC", "its TPR at 1 % FPR", "verdict"),
     )
     blocks: list[Block] = [Text(text), Table(head, rows)]
     if any(trait.detection for trait in found.traits.values()):
@@ -82,7 +84,7 @@ def _summary(found: Evaluation) -> Section:
 def _summary_row(trait: TraitResult) -> list[Cell]:
     layer = Cell(str(trait.layer), "fires below" if trait.fires == "below" else "")
     if (one := trait.detection) is None:
-        return [layer, *[Cell("–")] * 7]
+        return [layer, *[Cell("–")] * 8]
     return [
         layer,
         Cell(f"{one.positives} / {one.negatives}"),
@@ -92,6 +94,7 @@ def _summary_row(trait: TraitResult) -> list[Cell]:
         estimate(one.auroc_vs_other_traits),
         estimate(one.text_baseline_auroc),
         percent(one.text_baseline_tpr_at_1pct_fpr),
+        Cell(leads.detects(one), tone=leads.tone_of(leads.detects(one))),
     ]
 
 

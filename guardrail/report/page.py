@@ -6,21 +6,25 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from guardrail.errors import ConfigError
+from guardrail.report.drawing import themed
 from guardrail.statistics.intervals import Estimate
 
 TEMPLATES = Path(__file__).parent / "templates"
+STYLE = TEMPLATES / "style.css"
+
+Tone: TypeAlias = Literal["", "good", "warn", "bad"]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell; `small` is shown next to the text, `tone` is good or bad."""
+    """One cell; `small` is shown next to the text."""
 
     text: str
     small: str = ""
-    tone: str = ""
+    tone: Tone = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,23 @@ class Section:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """What somebody who reads one sentence has to know."""
+
+    text: str
+    tone: Tone = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A whole report."""
+    """A whole report. Without a `lead`, the title says it."""
 
     title: str
     subtitle: str
     sections: Sequence[Section]
     notes: Sequence[str] = field(default=())
+    lead: Lead | None = None
 
     def html(self) -> str:
         """The self-contained HTML, without scripts or network access."""
@@ -90,12 +103,20 @@ class Page:
         loader = FileSystemLoader(TEMPLATES)
         environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
         sections = [_marked(section, Markup) for section in self.sections]
-        template = environment.get_template("evaluation.html.j2")
-        return template.render(title=self.title, subtitle=self.subtitle, sections=sections, notes=self.notes)
+        template = environment.get_template("page.html.j2")
+        return template.render(
+            title=self.title,
+            lead=self.lead,
+            subtitle=self.subtitle,
+            sections=sections,
+            notes=self.notes,
+            style=Markup(STYLE.read_text(encoding="utf-8")),
+        )
 
     def write(self, path: Path) -> None:
         """Write the file. Raises ConfigError if it cannot be written."""
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.html(), encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
@@ -103,7 +124,7 @@ class Page:
 
 def _marked(section: Section, markup: Any) -> Section:
     """The section with its figures marked as safe. All other blocks are escaped."""
-    blocks = [Drawn(markup(b.svg), b.text) if isinstance(b, Drawn) else b for b in section.blocks]
+    blocks = [Drawn(markup(themed(b.svg)), b.text) if isinstance(b, Drawn) else b for b in section.blocks]
     return Section(section.title, blocks)
 
 

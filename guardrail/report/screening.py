@@ -9,6 +9,7 @@ from itertools import groupby
 
 import numpy as np
 
+from guardrail.report import leads
 from guardrail.report.drawing import BLUE, GREY, RED, new, style, svg
 from guardrail.report.page import (
     Block,
@@ -64,7 +65,8 @@ def page(
             *[_data_set(one, clean, limits) for one in reported],
             _cost([*[one.found for one in reported], *([clean] if clean else [])]),
         ],
-        notes=[] if limits else ["No clean set was given: no row is kept or rejected."],
+        notes=leads.few([(f"rows of {one.found.name}", one.found.counts.measured) for one in reported]),
+        lead=leads.screening([one.found for one in reported], limits),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from guardrail.evaluation.shadow import PolicyShadow, Shadow
-from guardrail.report.page import Block, Cell, Page, Section, Table, Text, percent
+from guardrail.report.leads import few
+from guardrail.report.page import Block, Cell, Lead, Page, Section, Table, Text, percent
 
 
 def page(found: Shadow, log: str) -> Page:
@@ -36,10 +37,10 @@ def page(found: Shadow, log: str) -> Page:
     changed = percent(found.changed)
     return Page(
         title="What shadow policies would have done",
-        subtitle=f"{log}: {found.evaluated} evaluated requests of {found.records}; enforcing the shadows "
-        f"would change {changed.text} {changed.small} of the actions.",
+        subtitle=f"{log}: {found.evaluated} evaluated requests of {found.records}",
         sections=[Section("Policies", blocks)],
-        notes=found.notes,
+        notes=[*few([("evaluated requests", found.evaluated)]), *found.notes],
+        lead=Lead(f"Enforcing the shadows would change {changed.text} {changed.small} of the actions."),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from guardrail.report import leads
 from guardrail.report.drawing import BLUE, CYCLE, GREY, ORANGE, matrix, new, style, svg
 from guardrail.report.page import Block, Cell, Drawn, Heading, Page, Section, Table, Text, estimate, number
 from guardrail.statistics.intervals import Estimate
@@ -33,8 +34,14 @@ def page(found: Sequence[Shift], predicted: Sequence[Mapping[str, Prediction]]) 
         title=f"Shift of finetunes of {first.base}",
         subtitle=f"vectors {first.vectors_sha256[:12]}; prompts {first.prompts_sha256[:12]}",
         sections=[*sections, _mixing(first)],
-        notes=list(dict.fromkeys(note for one in found for note in one.notes)),
+        notes=[*_few(found), *dict.fromkeys(note for one in found for note in one.notes)],
+        lead=leads.shift(found),
     )
+
+
+def _few(found: Sequence[Shift]) -> list[str]:
+    fewest = min((one.prompts for shift in found for one in shift.traits.values()), default=0)
+    return leads.few([("prompts", fewest)], 50)
 
 
 def _course(found: Sequence[Shift]) -> Section:

@@ -33,7 +33,7 @@ class FileOptions:
 def check_page(html: Path | None) -> None:
     """Raises ConfigError if a page is asked for and cannot be made."""
     if html is not None:
-        from guardrail.report.bench import check_installed
+        from guardrail.report import check_installed
 
         check_installed()
 

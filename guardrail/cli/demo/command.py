@@ -170,9 +170,9 @@ def _lines(rows: Iterator[tuple[str, str | Text, str]] | Sequence[tuple[str, str
 def _print_summary(seen: Sequence[Stop]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("prompt", "expected", "decided", "score / threshold"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("guard ms", "prefill ms"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for stop in seen:
         timing = stop.reply.timing
         table.add_row(

@@ -1,0 +1,79 @@
+"""What every report begins with, its verdicts and warnings."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from guardrail.bench.goals import Goal
+from guardrail.bench.machine import Machine
+from guardrail.bench.ratios import Interval
+from guardrail.bench.results import Report, Row
+from guardrail.evaluation.results import Detection
+from guardrail.report import leads
+from guardrail.report.drawing import new, style, svg, themed
+from guardrail.report.page import Cell, Drawn, Lead, Page, Section, Table
+from guardrail.statistics.intervals import Estimate
+
+IDLE = Machine(system="Linux", processor="p", cores=2, threads=1, device="cpu", load=1.1)
+
+
+def row(case, median, low, high, verdict="no goal", goal=None):
+    ratio = Interval(median=median, low=low, high=high)
+    return Row(
+        name=f"{case}: reply", case=case, metric="reply", ratio=ratio, verdict=verdict, goal=goal, pairs=30
+    )
+
+
+def test_a_benchmark_begins_with_what_the_guard_costs():
+    goal = Goal(value=1.05)
+    rows = (row("allow", 1.012, 1.005, 1.02, "pass", goal), row("block", 0.61, 0.6, 0.62, "pass", goal))
+    lead = leads.bench(Report(cases=rows, machine=IDLE))
+    assert "allowed request takes 1.2 % more time than the bare model (95 %: +0.5 to +2.0 %" in lead.text
+    assert "blocked request takes 39.0 % less time" in lead.text
+    assert lead.tone == "good"
+    missed = leads.bench(Report(cases=(*rows, row("steer", 1.4, 1.3, 1.5, "fail", goal))))
+    assert missed.tone == "bad"
+    assert "Goals missed: steer: reply" in missed.text
+    assert leads.bench(Report(cases=())).text == "Nothing was measured."
+
+
+def test_a_busy_machine_and_a_small_sample_are_warned_about():
+    assert leads.busy(IDLE) == []
+    assert leads.busy(None) == []
+    assert "load of 3.2" in leads.busy(replace(IDLE, load=3.2))[0]
+    assert leads.few([("prompts", 500), ("rows", 0)]) == []
+    assert "12 prompts" in leads.few([("prompts", 12)])[0]
+
+
+@pytest.mark.parametrize(
+    ("auroc", "text", "verdict"),
+    [
+        (Estimate(0.9, 0.85, 0.95), Estimate(0.7, 0.6, 0.8), "beats the text"),
+        (Estimate(0.9, 0.75, 0.95), Estimate(0.7, 0.6, 0.8), "as the text does"),
+        (Estimate(0.6, 0.55, 0.65), Estimate(0.8, 0.7, 0.9), "below the text"),
+        (Estimate(0.6, 0.5, 0.7), Estimate(0.4, 0.3, 0.45), "not shown to detect"),
+        (Estimate(0.9, 0.85, 0.95), None, "detects"),
+    ],
+)
+def test_a_probe_is_judged_by_its_interval(auroc, text, verdict):
+    found = dict.fromkeys(Detection.__slots__) | {"auroc": auroc, "text_baseline_auroc": text}
+    assert leads.detects(Detection(**found)) == verdict
+    assert leads.tone_of(verdict) in ("good", "warn", "bad")
+
+
+def test_a_page_begins_with_its_lead_and_follows_the_colours_of_the_reader():
+    with style():
+        figure = new(3, 2)
+        figure.subplots().set(title="a title", xlabel="x")
+        drawn = svg(figure, "a figure")
+    block = [Drawn(drawn), Table(("a", "b"), [[Cell("<b>"), Cell("good", tone="good")]])]
+    page = Page(title="T", subtitle="s", sections=[Section("One", block)], lead=Lead("It <works>.", "good"))
+    html = page.html()
+    assert html.index("It &lt;works&gt;.") < html.index("<svg")
+    assert "prefers-color-scheme: dark" in html
+    assert "&lt;b&gt;" in html
+    body = html[html.index("<svg") : html.index("</svg>")]
+    assert "var(--ink)" in body
+    assert re.findall(r"fill: #(?:fff|22272e|000000)", body) == []
+    assert themed(drawn) in html
