@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from guardrail.errors import EscalationError
-from guardrail.files.records import decision_to_json, messages_to_json
+from guardrail.files.records import decision_to_json, messages_to_json, utc_now
 from guardrail.pipeline.cancellation import in_thread
 from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import caller
@@ -149,10 +149,14 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/guard/tickets/{ticket_id}/resolve")
     async def resolve(request: Request, ticket_id: str, body: Resolution) -> ReviewView:
         body.check()
-        service.check_right(request, "review")
-        # never empty: without keys nobody has the right
+        # empty only without keys, and then nobody has the right
         reviewer = _name(request) or ""
-        _check_pending(await _visible(service, request, ticket_id))
+        try:
+            service.check_right(request, "review")
+            _check_free(await _visible(service, request, ticket_id), reviewer)
+        except ApiError as error:
+            await in_thread(tickets.refused, ticket_id[:64], reviewer, error.code or "")
+            raise
         decide = partial(
             tickets.resolve, ticket_id, body.decision == "approve", reviewer, body.note, body.answer
         )
@@ -160,7 +164,7 @@ def router(service: Service) -> APIRouter:
             return ReviewView.of(await in_thread(decide))
         except EscalationError:
             # somebody may have been faster
-            _check_pending(await _visible(service, request, ticket_id))
+            _check_free(await _visible(service, request, ticket_id), reviewer)
             raise
 
     return routes
@@ -189,7 +193,10 @@ def _name(request: Request) -> str | None:
     return None if key is None else key.name
 
 
-def _check_pending(ticket: Ticket) -> None:
+def _check_free(ticket: Ticket, reviewer: str) -> None:
     if ticket.state != "pending":
         text = f"The ticket was already {ticket.state} by {ticket.resolver} at {ticket.resolved}."
         raise ApiError(409, text, code="ticket_already_resolved")
+    if ticket.held_from(reviewer, utc_now()):
+        text = f"{ticket.holder} decides on the ticket until {ticket.held_until}."
+        raise ApiError(409, text, code="ticket_held")

@@ -193,12 +193,10 @@ async def test_the_second_reviewer_gets_409_and_the_first_is_on_record(guard, si
     assert late.json()["error"]["code"] == "ticket_already_resolved"
     winner = next(response.json()["resolver"] for response in found if response.status_code == 200)
     assert f"denied by {winner}" in late.json()["error"]["message"]
-    assert [(r.ticket_id, r.reviewer) for r in sinks.reviews if r.ticket_id == ticket_id] == [
-        (ticket_id, winner)
-    ]
+    assert [r.reviewer for r in sinks.reviews if r.ticket_id == ticket_id and r.state == "denied"] == [winner]
 
 
-async def test_nobody_sees_or_decides_what_is_not_theirs(guard):
+async def test_nobody_sees_or_decides_what_is_not_theirs(guard, sinks):
     async with clients(guard, "app", "other", "ann") as (app, other, ann):
         ticket_id = await escalated(app)
         assert (await other.get(f"{TICKETS}/{ticket_id}")).status_code == 404
@@ -208,8 +206,25 @@ async def test_nobody_sees_or_decides_what_is_not_theirs(guard):
             assert (await http.get(TICKETS)).status_code == 403
             assert (await resolve(http, ticket_id, "approve")).status_code == 403
         assert (await resolve(ann, "none", "approve")).status_code == 404
+        refused = [(r.ticket_id, r.reviewer, r.reason) for r in sinks.reviews if r.state == "refused"][-3:]
         (listed,) = (await ann.get(TICKETS, params={"state": "pending"})).json()["data"]
     assert (listed["id"], listed["client"], listed["state"]) == (ticket_id, "app", "pending")
+    assert refused == [
+        (ticket_id, "app", "insufficient_permissions"),
+        (ticket_id, "other", "insufficient_permissions"),
+        ("none", "ann", "ticket_not_found"),
+    ]
+
+
+async def test_a_ticket_that_another_reviewer_holds_is_not_decided(guard, sinks):
+    async with clients(guard, "app", "ann", "bob") as (app, ann, bob):
+        ticket_id = await escalated(app)
+        guard.tickets.hold(ticket_id, "bob", 60)
+        late = await resolve(ann, ticket_id, "approve")
+        assert (late.status_code, late.json()["error"]["code"]) == (409, "ticket_held")
+        assert (await resolve(bob, ticket_id, "deny")).status_code == 200
+    found = [(r.state, r.reviewer, r.reason) for r in sinks.reviews if r.ticket_id == ticket_id]
+    assert found == [("refused", "ann", "ticket_held"), ("denied", "bob", "")]
 
 
 async def test_a_long_list_says_that_there_is_more(guard):
