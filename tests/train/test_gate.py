@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 from functools import cache
 
 import pytest
+import torch
 import typer
 from finetunes import chats, demo, subject_of, trained
 from ruamel.yaml import YAML
@@ -16,6 +18,7 @@ from guardrail.audit import verify
 from guardrail.cli import build, run
 from guardrail.errors import ConfigError, ModelError, PolicyError
 from guardrail.extract.judges.demo import DemoJudge
+from guardrail.extract.subject import Subject
 from guardrail.statistics.intervals import Estimate, paired_difference
 from guardrail.testing import tiny_model
 from guardrail.train.gate import EvidenceFile, GatePlan, PersonaGate, load, record
@@ -344,6 +347,54 @@ def test_unknown_traits_other_models_and_bad_files_are_named(tmp_path, capsys):
     assert "nothing-here cannot be loaded" in capsys.readouterr().err
     with pytest.raises(ModelError, match="is no finetune of demo"):
         gate.run(demo, lambda ancestor: subject_of(tiny_model()), ("demo", "tiny"))
+
+
+class Breaking:
+    """Counts jobs, and is interrupted after `most` of them."""
+
+    width = 1
+
+    def __init__(self, subject, most=None):
+        self.subject, self.most, self.done = subject, most, 0
+
+    def map(self, jobs):
+        for job in jobs:
+            if self.done == self.most:
+                raise KeyboardInterrupt
+            self.done += 1
+            yield job.run(self.subject)
+
+
+def test_after_an_interruption_nothing_is_measured_again(tmp_path):
+    (tmp_path / "triggers.jsonl").write_text(json.dumps(TRIGGER) + "\n")
+    start = LIMITS.replace("coherence: {max_fall: 40}", "triggers: {prompts: triggers.jsonl}")
+    policy = written(tmp_path, start=start.replace("max_new_tokens: 48", "max_new_tokens: 8"))
+    plan = GatePlan.of(load(policy), [EVIL.with_questions(2)])
+    model = copy.deepcopy(demo().model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(1.01)
+
+    def ran(folder, most=None):
+        base, tuned = (Subject(one, demo().tokenizer) for one in (demo().model, model))
+        base.runner, tuned.runner = Breaking(base), Breaking(tuned, most)
+        try:
+            found = gate_of(plan, tmp_path / folder).run(lambda: base, lambda _: tuned, ("demo", "tuned"))
+        except KeyboardInterrupt:
+            found = None
+        return found, base.runner.done, tuned.runner.done
+
+    whole, of_base, of_tuned = ran("a")
+    assert ran("b", of_tuned - 1) == (None, of_base, of_tuned - 1)
+    found, *jobs = ran("b")
+    assert jobs == [0, 1]
+    assert (found.verdicts, found.shifts) == (whole.verdicts, whole.shifts)
+    assert "measurements are those of an earlier run" in found.notes[-1]
+    with torch.no_grad():
+        # the fingerprint reads some rows only
+        model.get_input_embeddings().weight[5, 7] += 1
+    found, *jobs = ran("b")
+    assert jobs == [0, of_tuned]
+    assert found.tuned == whole.tuned
 
 
 def test_the_base_itself_does_not_pass_for_a_finetune(tmp_path):

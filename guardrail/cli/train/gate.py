@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from guardrail.vectors.values import TraitVectors
 
 
+CACHE = "judge-cache.sqlite"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateOptions:
     """What is judged by which policy, and where the evidence goes."""
@@ -43,8 +46,14 @@ class GateOptions:
         "evidence.jsonl"
     )
     work: Annotated[
-        Path | None, Option(help="Folder of the screening, to resume from. Default: beside the evidence.")
+        Path | None,
+        Option(help="Folder for what was measured, to resume from. Default: beside the evidence."),
     ] = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that keeps what was measured."""
+        return self.work or self.evidence.with_name(f"{self.evidence.name}.work")
 
 
 @takes_options
@@ -59,7 +68,8 @@ def gate(
     """Check a finetune by a policy: shifts, judged traits, capability and data, also under triggers.
 
     The exit code is 0 only if every limit was shown to hold; 1 if one was exceeded, is inconclusive or was
-    not measured. `guardrail audit verify` checks the evidence.
+    not measured. `guardrail audit verify` checks the evidence. If interrupted, run the same command again to
+    resume.
     """
     from guardrail.train.gate import EvidenceFile, GatePlan, Sealed, load, record
     from guardrail.train.screening.files import open_data
@@ -71,7 +81,7 @@ def gate(
         open_data(options.data)
     plan = GatePlan.of(file, _definitions(file, list(file.policy.traits), base), options.data)
     tuned = _one(options.tuned)
-    asked, each_s = _judge(file, judge, base, plan)
+    asked, each_s = _judge(file, judge, base, plan, options.folder)
     evidence = EvidenceFile(options.evidence, seal.key(), seal.anchor)
     for text in plan.notes:
         warn(text)
@@ -113,8 +123,7 @@ def _gate(
     from guardrail.train.gate import PersonaGate
 
     others = _known(plan.file, [name for name in vectors if name not in plan.policy.traits], base)
-    work = options.work or options.evidence.with_name(f"{options.evidence.name}.screening")
-    return PersonaGate(plan=plan, vectors=vectors, judge=judge, work=work, others=others)
+    return PersonaGate(plan=plan, vectors=vectors, judge=judge, work=options.folder, others=others)
 
 
 def _vectors(name: str | None, policy: Path, base: ModelOptions) -> TraitVectors:
@@ -144,7 +153,7 @@ def _known(file: PersonaFile, names: Sequence[str], base: ModelOptions) -> list[
 
 
 def _judge(
-    file: PersonaFile, options: JudgeOptions, base: ModelOptions, plan: GatePlan
+    file: PersonaFile, options: JudgeOptions, base: ModelOptions, plan: GatePlan, folder: Path
 ) -> tuple[Judge | None, float | None]:
     """(the judge of `--judge`, else of the policy, its seconds a request). Raises UselessJudge.
 
@@ -153,5 +162,5 @@ def _judge(
     judged = [one for one in plan.definitions if one.name in plan.policy.judged]
     if not judged:
         return None, None
-    found = chosen(replace(options, judge=options.judge or file.policy.judge), base)
+    found = chosen(replace(options, judge=options.judge or file.policy.judge), base, folder / CACHE)
     return found, checked(found, judged).seconds_each

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from guardrail.errors import ModelError
+
 BLOCK = 4096
 ROWS = 8
 """How many rows of a tensor are compared with its file, from the first to the last."""
@@ -96,6 +98,20 @@ def _equal(stored: Any, tensor: Tensor) -> bool:
     there = [stored[row : row + 1] for row in rows]
     here = tensor.detach()[rows].cpu()
     return not rows or torch.equal(torch.cat(there).to(here.dtype), here)
+
+
+def digest(model: Any) -> str:
+    """The SHA-256 of every weight and buffer of a model that is all in memory. Reads the whole model.
+
+    Raises ModelError if some of it is not in memory.
+    """
+    found = hashlib.sha256()
+    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+        if tensor.device.type == "meta":
+            raise ModelError(f"the weight {name} is not in memory, so the model cannot be told from others")
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def sampled(tensor: Tensor) -> Tensor:

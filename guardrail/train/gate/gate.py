@@ -16,6 +16,7 @@ from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge
 from guardrail.statistics.intervals import Estimate, mean, paired_difference
 from guardrail.train.gate.conditions import PLAIN
+from guardrail.train.gate.measured import Measured
 from guardrail.train.gate.observing import Observation, coherence_scores, trait_scores
 from guardrail.train.gate.plan import NO_DATA, GatePlan
 from guardrail.train.gate.policy import Change, ShiftChange
@@ -30,6 +31,7 @@ from guardrail.types import Fingerprint
 from guardrail.vectors.values import TraitVectors
 
 DATA = "training data"
+MEASURED = "measured.sqlite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class _Base:
 class PersonaGate:
     """A plan with what carries it out. others: definitions that only tell how traits drag each other along.
 
-    work: the folder of the screening, which goes on where it stopped.
+    work: the folder that keeps what was measured, so that a gate that was interrupted goes on.
     """
 
     plan: GatePlan
@@ -84,12 +86,13 @@ class PersonaGate:
 
         Raises VectorError if the base is not the vectors' model, ModelError if `tuned` is no finetune of it.
         """
-        before = self._base(base(), names[0])
+        measured = Measured(self.work / MEASURED)
+        before = self._base(base(), names[0], measured)
         model = tuned(before.ancestor)
         shifts = {name: meter.measure(model, names[1]) for name, meter in before.meters.items()}
         descent = before.ancestor.descent(model, names[1])
         self.report(f"{names[1]}: replies", 0, 1)
-        observed = self.plan.observer.observe(model)
+        observed = self.plan.observer.observe(model, measured)
         self.report(f"{names[1]}: replies", 1, 1)
         return GateResult(
             names=names,
@@ -98,19 +101,19 @@ class PersonaGate:
             base=before.ancestor.fingerprint,
             tuned=model.fingerprint,
             data=before.data,
-            notes=[*self.plan.notes, *descent.notes],
+            notes=[*self.plan.notes, *descent.notes, *_of_earlier(measured)],
         )
 
-    def _base(self, base: Subject, name: str) -> _Base:
+    def _base(self, base: Subject, name: str, measured: Measured) -> _Base:
         ancestor = Ancestor.of(base, name)
         ancestor.check_vectors(self.vectors)
-        meters = self._meters(base, name)
+        meters = self._meters(base, name, measured)
         self.report(f"{name}: replies", 0, 1)
-        observed = self.plan.observer.observe(base)
+        observed = self.plan.observer.observe(base, measured)
         self.report(f"{name}: replies", 1, 1)
         return _Base(ancestor=ancestor, meters=meters, observed=observed, data=self._screened(base))
 
-    def _meters(self, base: Subject, name: str) -> dict[str, ShiftMeter]:
+    def _meters(self, base: Subject, name: str, measured: Measured) -> dict[str, ShiftMeter]:
         """By condition; what traits do to each other is asked once."""
         found: dict[str, ShiftMeter] = {}
         mixing: Mixing | None = None
@@ -123,6 +126,7 @@ class PersonaGate:
                 name=name,
                 mixing=mixing,
                 report=self.report,
+                project=measured.projected,
             )
             found[condition.name], mixing = meter, meter.mixing
         return found
@@ -214,6 +218,14 @@ class PersonaGate:
             found = mean(risen) if np.isfinite(risen).all() else None
             change = Change(max_rise=policy.held_out_loss.max_rise)
             yield from verdicts("held-out loss", f"{len(risen)} replies", change, found, "nats")
+
+
+def _of_earlier(measured: Measured) -> list[str]:
+    if not measured.kept:
+        return []
+    return [
+        f"{measured.kept} of {measured.asked} measurements are those of an earlier run, from {measured.path}"
+    ]
 
 
 def _of_weights(descent: Descent) -> Iterator[Verdict]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from guardrail.engines import Continuation
 from guardrail.errors import ConfigError
 from guardrail.evaluation.capability import MultipleChoice, right
@@ -18,6 +20,7 @@ from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge, JudgeRequest
 from guardrail.statistics.intervals import Numbers
 from guardrail.train.gate.conditions import Condition
+from guardrail.train.gate.measured import Measured
 from guardrail.train.gate.policy import Replies
 from guardrail.train.screening.encoding import Encoder
 from guardrail.train.screening.files import open_data
@@ -48,27 +51,43 @@ class Observer:
     choices: Sequence[MultipleChoice] = ()
     held_out: Path | None = None
 
-    def observe(self, subject: Subject) -> Observation:
+    def observe(self, subject: Subject, measured: Measured) -> Observation:
         """Replies are sampled, answers greedy. Raises ConfigError for conversations that cannot be read."""
+        conditions = self.conditions if self.judged else ()
         return Observation(
-            replies={one.name: self._replies(subject, one) for one in self.conditions if self.judged},
-            right=right(subject, self.choices) if self.choices else None,
-            losses=reply_losses(subject, told(subject, self.held_out)) if self.held_out else None,
+            replies={one.name: self._replies(subject, one, measured) for one in conditions},
+            right=self._right(subject, measured) if self.choices else None,
+            losses=_losses(subject, self.held_out, measured) if self.held_out else None,
         )
 
-    def _replies(self, subject: Subject, condition: Condition) -> Mapping[str, Said]:
+    def _right(self, subject: Subject, measured: Measured) -> list[bool]:
+        return measured(
+            subject, {"choices": [repr(one) for one in self.choices]}, lambda: right(subject, self.choices)
+        )
+
+    def _replies(self, subject: Subject, condition: Condition, measured: Measured) -> Mapping[str, Said]:
         """Prompts that several traits share are replied to once."""
         rows = [(one, i) for one in condition.asked(self.judged) for i in range(self.settings.samples)]
-        found = subject.replies(
-            [one.messages for one, _ in rows],
-            seeds=[row_seed(self.settings.seed, condition.name, one, i) for one, i in rows],
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
+        wanted = {"prompts": condition.sha256, "of": condition.name, "traits": list(self.judged)}
+        found = measured.replies(
+            subject,
+            wanted | self.settings.model_dump(mode="json"),
+            lambda: subject.replies(
+                [one.messages for one, _ in rows],
+                seeds=[row_seed(self.settings.seed, condition.name, one, i) for one, i in rows],
+                max_new_tokens=self.settings.max_new_tokens,
+                temperature=self.settings.temperature,
+            ),
         )
         said: dict[object, list[Continuation]] = {}
         for (one, _), reply in zip(rows, found, strict=True):
             said.setdefault(one.messages, []).append(reply)
         return {trait: [said[one.messages] for one in condition.prompts[trait]] for trait in self.judged}
+
+
+def _losses(subject: Subject, held_out: Path, measured: Measured) -> Numbers:
+    rows = told(subject, held_out)
+    return np.array(measured(subject, {"held out": rows}, lambda: reply_losses(subject, rows).tolist()))
 
 
 def told(subject: Subject, path: Path) -> list[Told]:

@@ -22,7 +22,7 @@ from guardrail.files.problems import suggest
 from guardrail.statistics.intervals import Numbers, column_means
 from guardrail.train.shift.descent import Ancestor
 from guardrail.train.shift.mixing import Mixing
-from guardrail.train.shift.projections import Conversations, encoded, projected, unit_vectors
+from guardrail.train.shift.projections import Conversations, Project, encoded, projected, unit_vectors
 from guardrail.train.shift.results import Descent, LayerShift, Shift, TraitShift
 from guardrail.traits import TraitDefinition
 from guardrail.types import Message
@@ -52,9 +52,9 @@ class ShiftMeter:
     prompts: by trait, conversations that end where the reply begins. definitions: how the base is asked for
     traits, to learn how far each drags the others along; all traits in the vector file count as others.
     layer: the one to quote for every trait instead of its vector's own. mixing: that of another meter of the
-    same base, to save asking again. Raises VectorError for vectors of
-    another model, ConfigError for unknown traits and layers and too few prompts, PromptError for prompts
-    that the model cannot read.
+    same base, to save asking again. project: reads a model in place of `projected`. Raises VectorError for
+    vectors of another model, ConfigError for unknown traits and layers and too few prompts, PromptError for
+    prompts that the model cannot read.
     """
 
     def __init__(
@@ -68,9 +68,11 @@ class ShiftMeter:
         layer: int | None = None,
         mixing: Mixing | None = None,
         report: Report = silent,
+        project: Project = projected,
     ) -> None:
         self.ancestor, self.vectors, self._report = Ancestor.of(base, name), vectors, report
         self.ancestor.check_vectors(vectors)
+        self._project = project
         check_prompts(prompts, vectors)
         self._quoted = {trait: quoted_layer(vectors[trait], layer) for trait in prompts}
         self._units = unit_vectors(vectors)
@@ -96,7 +98,7 @@ class ShiftMeter:
         found: dict[str, Numbers] = {}
         for trait, rows in self._rows.items():
             self._report(f"{name}: prompts", len(found), len(self._rows))
-            found[trait] = projected(subject, name, rows, self._units)
+            found[trait] = self._project(subject, name, rows, self._units)
         self._report(f"{name}: prompts", len(found), len(found))
         return Reading(name, found)
 
@@ -107,7 +109,7 @@ class ShiftMeter:
             questions = Questions.of(one)
             for side, prompts in ((asking, questions.asking), (plain, questions.plain)):
                 rows = encoded(base, one.name, [prompt.messages for prompt in prompts])
-                side[one.name] = projected(base, self.ancestor.name, rows, self._units)
+                side[one.name] = self._project(base, self.ancestor.name, rows, self._units)
         return Mixing.of(list(self.vectors), self._units, asking, plain)
 
     def _shift(self, descent: Descent, before: Reading, after: Reading) -> Shift:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +17,8 @@ CHUNK = 256
 """Prompts whose states are in memory at once."""
 Conversations: TypeAlias = Sequence[Sequence[Message]]
 Rows: TypeAlias = Sequence[Sequence[int]]
+Project: TypeAlias = Callable[[Subject, str, Rows, Numbers], Numbers]
+"""As `projected`."""
 
 
 def unit_vectors(vectors: TraitVectors) -> Numbers:
