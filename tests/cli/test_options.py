@@ -30,6 +30,7 @@ MODEL = {"--model", "--device", "--dtype", "--chat-template", "--engine"}
 LOADING = [
     *("demo", "chat", "check", "bench", "calibrate", "evaluate", "judge agreement", "judge check"),
     *("policy validate", "policy explain", "serve", "certify", "data screen", "train finetune"),
+    *("interpret patch", "interpret accuracy", "interpret lens"),
     *("vectors project", "vectors extract", "vectors fit", "vectors layers", "vectors import"),
 ]
 SEVERAL = ["train shift", "train gate"]
@@ -79,7 +80,19 @@ def test_every_verb_that_takes_single_prompts_reads_them_from_a_file(verb):
 
 
 def test_every_command_can_print_json():
-    groups = {"policy", "traits", "judge", "vectors", "audit", "plugins", "packs", "keys", "data", "train"}
+    groups = {
+        "policy",
+        "traits",
+        "judge",
+        "vectors",
+        "audit",
+        "plugins",
+        "packs",
+        "keys",
+        "data",
+        "train",
+        "interpret",
+    }
     assert {verb for verb in verbs() if "--json" not in options_of(verb)} == groups
 
 
