@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from guardrail.engines.transformers.attention import Attended, last_attention
 from guardrail.engines.transformers.blocks import head_count, output_projection, submodule
 from guardrail.engines.transformers.ends import Ends, at_columns
 from guardrail.engines.transformers.modes import evaluating
@@ -123,6 +124,13 @@ class TransformersActivations:
         places = {_place(site): change for site, change in changes.items()}
         logits = self._run(ids, mask, list(changes), visit, start, last).logits
         return logits[:, -1] if last else logits
+
+    def attention(self, ids: Tensor, mask: Tensor | None) -> Attended:
+        """What the last column of each row attends to, in every layer and head. Pad on the left.
+
+        Raises ModelError for a model whose attention cannot be read.
+        """
+        return last_attention(list(self._blocks), lambda: self.run(ids, mask, {}, last=True))
 
     def _run(
         self,
