@@ -30,7 +30,7 @@ MODEL = {"--model", "--device", "--dtype", "--chat-template", "--engine"}
 LOADING = [
     *("demo", "chat", "check", "bench", "calibrate", "evaluate", "judge agreement", "judge check"),
     *("policy validate", "policy explain", "serve", "certify", "data screen", "train finetune"),
-    *("interpret patch", "interpret accuracy", "interpret lens"),
+    *("interpret patch", "interpret heads", "interpret accuracy", "interpret lens"),
     *("vectors project", "vectors extract", "vectors fit", "vectors layers", "vectors import"),
 ]
 SEVERAL = ["train shift", "train gate"]

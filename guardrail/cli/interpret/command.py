@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from guardrail.cli.interpret.accuracy import accuracy
+from guardrail.cli.interpret.heads import heads
 from guardrail.cli.interpret.lens import lens
 from guardrail.cli.interpret.patch import patch
 from guardrail.cli.options import add_group
@@ -19,6 +20,7 @@ def guardrail_cli(app: typer.Typer) -> None:
         "interpret",
         "Find the layers, heads and positions of a model that carry a persona.",
         patch=patch,
+        heads=heads,
         accuracy=accuracy,
         lens=lens,
     )

@@ -1,0 +1,1 @@
+"""Which heads attend to words of a group, and what becomes of answers without these heads."""
