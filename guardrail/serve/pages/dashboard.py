@@ -24,7 +24,8 @@ from guardrail.serve.pages.site import Page, Site
 
 PATH = "/"
 RIGHTS: tuple[Right, ...] = ("metrics", "admin", "review")
-PAUSE_S = 0.05
+LOOK_S, PAUSE_S = 0.15, 0.05
+"""How long a visitor waits for the log to be read, and the pause between steps of the rest."""
 
 
 def router(site: Site) -> APIRouter:
@@ -37,7 +38,7 @@ def router(site: Site) -> APIRouter:
     async def show(request: Request) -> Response:
         visitor = site.visitor(request, RIGHTS)
         asked = _asked(request.query_params)
-        found = await in_thread(lambda: board(guard, recent.update(), asked))
+        found = await in_thread(lambda: board(guard, recent.update(LOOK_S), asked))
         reading.go_on(found.reading.complete)
         state = ready(site.service)
         values: dict[str, Any] = {
