@@ -64,7 +64,9 @@ def busy(machine: Machine | None) -> list[str]:
 
 
 def several(names: Sequence[str], most: int = 4) -> str:
-    """Names in a sentence."""
+    """Names in a sentence; nothing if there are none."""
+    if not names:
+        return ""
     shown = list(names[:most])
     if len(names) > most:
         shown.append(f"{len(names) - most} more")
@@ -167,7 +169,7 @@ def screening(found: Sequence[Screened], limits: Thresholds | None) -> Lead:
         traits = [(name, mean) for one in found for name, mean in one.means.items() if mean and mean.low > 0]
         pushed = several(list(dict.fromkeys(name for name, _ in traits)))
         would = f"Training on this data would push the model towards {pushed}"
-        told = would if traits else "No trait is shown to be pushed up by this data"
+        told = would if pushed else "No trait is shown to be pushed up by this data"
         return Lead(f"{told}. Without a clean set, no row is kept or rejected.", "warn")
     whole = [(one.name, limits.rejected(one)) for one in found if not one.subset]
     worse = [name for name, share in whole if share.low > limits.joint.high]

@@ -32,7 +32,7 @@ class Paper:
     def __init__(self):
         self.sizes, self.sampling, self.before, self.ended = [], [], lambda: None, threading.Event()
 
-    def render(self, messages, tools=()):
+    def render(self, messages, tools=(), positions=()):
         return Prompt(tuple(map(ord, messages[-1].content)))
 
     def check(self, prompts, plan, evaluator, emit):

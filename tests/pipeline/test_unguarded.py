@@ -12,7 +12,7 @@ FREE = Decision(status="not_evaluated")
 class Asking:
     """An engine that asks about the prompt and about the reply, although the plan has no rules."""
 
-    def render(self, messages, tools=()):
+    def render(self, messages, tools=(), positions=()):
         self.messages = messages
         return Prompt((1, 2))
 

@@ -77,3 +77,11 @@ def test_a_page_begins_with_its_lead_and_follows_the_colours_of_the_reader():
     assert "var(--ink)" in body
     assert re.findall(r"fill: #(?:fff|22272e|000000)", body) == []
     assert themed(drawn) in html
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a and b"), ([*"abcdef"], "a, b, c, d and 2 more")],
+)
+def test_names_stand_in_a_sentence(names, text):
+    assert leads.several(names) == text
