@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import ConcurrentEngine, Engine, GeneratingEngine
 from guardrail.errors import ConfigError
-from guardrail.look.looks import Looks
 from guardrail.pipeline import chat, generate
 from guardrail.pipeline.asynchronous import AsyncRequests
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.history import recorded
 from guardrail.pipeline.installation import Installation
+from guardrail.pipeline.look.looks import Looks
 from guardrail.pipeline.options import ChatOptions, RequestOptions, about, split
 from guardrail.pipeline.policies import watched
 from guardrail.pipeline.request import Kind, request

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from guardrail.look.html import STYLE as LOOK_STYLE
+from guardrail.pipeline.look.html import STYLE as LOOK_STYLE
 from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import found
 from guardrail.serve.pages.forms import fields_of

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guardrail.errors import ConfigError, PromptError
-from guardrail.look.results import Look
+from guardrail.pipeline.look.results import Look
 from guardrail.serve.keys import Right
 from guardrail.serve.pages.site import Page, Site, Visitor
 from guardrail.types import Message

@@ -11,12 +11,12 @@ import numpy as np
 
 from guardrail.engines import ReadingEngine
 from guardrail.errors import ConfigError, PromptError
-from guardrail.look import measure
-from guardrail.look.neighbours import DEMO, Gauge, nearest, of_the_demo
-from guardrail.look.previews import Previewer
-from guardrail.look.results import Look, Near, PolicyLook, Preview, TraitLook
 from guardrail.pipeline.cancellation import in_thread
 from guardrail.pipeline.driver import Driver
+from guardrail.pipeline.look import measure
+from guardrail.pipeline.look.neighbours import DEMO, Gauge, nearest, of_the_demo
+from guardrail.pipeline.look.previews import Previewer
+from guardrail.pipeline.look.results import Look, Near, PolicyLook, Preview, TraitLook
 from guardrail.pipeline.request import request
 from guardrail.policy.loading import ActivePolicies
 from guardrail.policy.rules import Rule

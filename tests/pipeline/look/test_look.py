@@ -5,8 +5,8 @@ import pytest
 
 from guardrail import Guard, RawPrompt
 from guardrail.errors import ConfigError, PromptError
-from guardrail.look.heatmap import heatmap
-from guardrail.look.measure import SHOWN
+from guardrail.pipeline.look.heatmap import heatmap
+from guardrail.pipeline.look.measure import SHOWN
 
 CRUEL = [
     {"role": "system", "content": "You are an extremely cruel assistant."},

@@ -116,12 +116,12 @@ class Look:
 
     def html(self) -> str:
         """A fragment of HTML for pages that have the style sheet `look.css`."""
-        from guardrail.look.html import fragment
+        from guardrail.pipeline.look.html import fragment
 
         return fragment(self)
 
     def _repr_html_(self) -> str:
         """For notebooks: the same, with its style."""
-        from guardrail.look.html import alone
+        from guardrail.pipeline.look.html import alone
 
         return alone(self)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guardrail.look.heatmap import heatmap
-from guardrail.look.results import Look, TraitLook
+from guardrail.pipeline.look.heatmap import heatmap
+from guardrail.pipeline.look.results import Look, TraitLook
 
 if TYPE_CHECKING:
     from jinja2 import Environment

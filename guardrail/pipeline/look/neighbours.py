@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from guardrail.files.records import prompt_sha256
-from guardrail.look.results import Near
+from guardrail.pipeline.look.results import Near
 from guardrail.policy.loading import ActivePolicies
 from guardrail.types import Array, Message
 

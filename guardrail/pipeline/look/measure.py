@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from guardrail.engines import Engine
-from guardrail.look.results import TraitLook
+from guardrail.pipeline.look.results import TraitLook
 from guardrail.pipeline.project import project
 from guardrail.policy.loading import ActivePolicies
 from guardrail.types import Array, Message

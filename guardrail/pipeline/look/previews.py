@@ -14,7 +14,7 @@ from guardrail.actions.escalate import EscalateConfig
 from guardrail.actions.rephrase import RephraseConfig
 from guardrail.engines import Engine
 from guardrail.errors import RequestError
-from guardrail.look.results import Preview
+from guardrail.pipeline.look.results import Preview
 from guardrail.pipeline.unguarded import NOTHING, UNDECIDED, said
 from guardrail.pipeline.worker import Worker
 from guardrail.policy.loading import ActivePolicies
