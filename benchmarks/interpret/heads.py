@@ -25,8 +25,9 @@ from guardrail.extract.subject import Subject
 from guardrail.interpret.accuracy import builtin
 from guardrail.interpret.accuracy.items import Item
 from guardrail.interpret.accuracy.personas import Persona, identity
-from guardrail.interpret.accuracy.prompts import Asker, Scoring, form_of
+from guardrail.interpret.accuracy.prompts import Asker, Scoring
 from guardrail.interpret.accuracy.study import accuracy
+from guardrail.interpret.forms import form_of
 from guardrail.interpret.heads.attending import attending
 from guardrail.interpret.heads.contexts import contexts
 from guardrail.interpret.heads.scaling import ablation

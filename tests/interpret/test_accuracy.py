@@ -12,9 +12,10 @@ from guardrail.errors import ConfigError
 from guardrail.extract.subject import Subject
 from guardrail.interpret.accuracy.items import Item, read_items
 from guardrail.interpret.accuracy.personas import NOBODY, Persona, distinct, identity
-from guardrail.interpret.accuracy.prompts import Asker, form_of
+from guardrail.interpret.accuracy.prompts import Asker
 from guardrail.interpret.accuracy.scoring import option_probabilities
 from guardrail.interpret.accuracy.study import accuracy, mcnemar
+from guardrail.interpret.forms import form_of
 from guardrail.testing import tiny_model
 
 ITEMS = [

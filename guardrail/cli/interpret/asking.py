@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
     from guardrail.interpret.accuracy.items import Item
     from guardrail.interpret.accuracy.prompts import Asker
+    from guardrail.interpret.forms import Form
 
 
 class Forms(StrEnum):
@@ -24,6 +25,12 @@ class Forms(StrEnum):
     AUTO = "auto"
     CHAT = "chat"
     TEXT = "text"
+
+    def of(self, subject: Subject) -> Form:
+        """The form for this model."""
+        from guardrail.interpret.forms import form_of
+
+        return form_of(subject) if self is Forms.AUTO else self.value
 
 
 class Scorings(StrEnum):
@@ -73,8 +80,9 @@ class AskingOptions:
 
     def asker(self, subject: Subject, model: str) -> Asker:
         """What puts items to a model."""
-        from guardrail.interpret.accuracy.prompts import Asker, form_of
+        from guardrail.interpret.accuracy.prompts import Asker
 
-        form = form_of(subject) if self.form is Forms.AUTO else self.form.value
         listed = "text" if model == DEMO else "letters"
-        return Asker(subject, form, listed if self.scoring is Scorings.AUTO else self.scoring.value)
+        return Asker(
+            subject, self.form.of(subject), listed if self.scoring is Scorings.AUTO else self.scoring.value
+        )

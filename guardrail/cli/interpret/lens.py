@@ -137,11 +137,9 @@ def _studies(
 
 
 def _study(subject: Subject, name: str, form: Forms, tuned: TunedLens | None, report: Report) -> LensStudy:
-    from guardrail.interpret.accuracy.prompts import form_of
     from guardrail.interpret.lens import LensStudy
 
-    chosen = form_of(subject) if form is Forms.AUTO else form.value
-    return LensStudy(subject, name, chosen, tuned, report)
+    return LensStudy(subject, name, form.of(subject), tuned, report)
 
 
 def _tuned(path: Path | None, subject: Subject, report: Report) -> TunedLens | None:

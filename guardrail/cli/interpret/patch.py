@@ -106,7 +106,6 @@ class PatchOptions:
 
     def settings(self, subject: Subject) -> PatchSettings:
         """What is swept on this model."""
-        from guardrail.interpret.accuracy.prompts import form_of
         from guardrail.interpret.patching import PatchSettings
         from guardrail.interpret.patching.patches import SWEEPS
         from guardrail.interpret.patching.results import DIRECTIONS
@@ -115,7 +114,7 @@ class PatchOptions:
         return PatchSettings(
             sweeps=tuple(one for one in SWEEPS if self.sweep is None or one in self.sweep),
             directions=DIRECTIONS if chosen is Directions.BOTH else (chosen.value,),
-            form=form_of(subject) if self.form is Forms.AUTO else self.form.value,
+            form=self.form.of(subject),
             near=self.near,
             window=min(self.window, subject.layers),
             least_gap=self.least_gap,

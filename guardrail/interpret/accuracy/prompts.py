@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal, TypeAlias
 
-from guardrail.engines.transformers.rendering import PLAIN
 from guardrail.errors import ConfigError, PromptError
 from guardrail.evaluation.capability import INSTRUCTION, LETTERS, lettered
 from guardrail.extract.subject import Subject
 from guardrail.interpret.accuracy.items import Item
 from guardrail.interpret.accuracy.personas import Persona
-from guardrail.types import Message, RawPrompt
+from guardrail.interpret.forms import Form, text_ids
+from guardrail.types import Message
 
-Form: TypeAlias = Literal["chat", "text"]
-"""`chat`: the persona is the system message. `text`: it begins a text that the model continues."""
 Scoring: TypeAlias = Literal["letters", "text"]
 """`letters`: options are listed, the likeliest letter is the answer. `text`: only the question is shown, and
 the option whose text is likeliest, for its length, is the answer."""
@@ -29,11 +27,6 @@ class Asked:
 
     prompt: Ids
     options: tuple[Ids, ...]
-
-
-def form_of(subject: Subject) -> Form:
-    """Base models, which get the plain template, continue a text."""
-    return "text" if subject.local.renderer.template == PLAIN else "chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +60,9 @@ class Asker:
         return [(*prompt, *local.renderer.encode(answer)) for answer in answers]
 
     def _text(self, persona: Persona, item: Item, answers: Sequence[str]) -> list[Ids]:
-        local = self.subject.local
         text = f"{persona.text}\n\n" if persona.text else ""
         text += f"Question: {self._question(item)}\nAnswer:"
-        return [local.renderer.raw(RawPrompt(f"{text} {one}"), local.vocabulary).ids for one in answers]
+        return [text_ids(self.subject, f"{text} {one}") for one in answers]
 
     def _question(self, item: Item) -> str:
         return lettered(item.question, item.options) if self.scoring == "letters" else item.question

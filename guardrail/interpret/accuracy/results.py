@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from guardrail.interpret.accuracy.items import Item
-from guardrail.interpret.accuracy.prompts import Form, Scoring
+from guardrail.interpret.accuracy.prompts import Scoring
+from guardrail.interpret.forms import Form
 from guardrail.statistics.intervals import Estimate
 
 

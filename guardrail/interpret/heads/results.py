@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from guardrail.errors import ConfigError
-from guardrail.interpret.accuracy.prompts import Form
+from guardrail.interpret.forms import Form
 from guardrail.statistics.intervals import Estimate
 
 ALPHA = 0.05

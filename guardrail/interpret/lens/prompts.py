@@ -10,14 +10,13 @@ import numpy as np
 
 from guardrail.errors import ConfigError
 from guardrail.extract.subject import Subject
+from guardrail.interpret.forms import Form, text_ids
 from guardrail.interpret.lens.tasks import Item
-from guardrail.types import Message, RawPrompt
+from guardrail.types import Message
 
 Condition: TypeAlias = Literal["with", "without", "other"]
 """`other`: the persona of another item, to tell what this persona does from what any sentence does."""
 CONDITIONS: tuple[Condition, ...] = ("with", "without", "other")
-Form: TypeAlias = Literal["text", "chat"]
-"""`text`: the persona, then the prompt, to be continued (the paper). `chat`: as system and user message."""
 SEED = 0
 
 
@@ -37,7 +36,10 @@ class Asked:
 
 
 def ask(subject: Subject, items: Sequence[Item], form: Form = "text") -> Asked:
-    """Render items for a model. Raises ConfigError if none is left, with the first reason."""
+    """Render items for a model; the paper has them as text.
+
+    Raises ConfigError if none is left, with the first reason.
+    """
     kept: list[Item] = []
     golds: list[frozenset[int]] = []
     rejected: dict[str, str] = {}
@@ -100,8 +102,6 @@ def exchanged(personas: Sequence[str]) -> list[str]:
 
 def _row(subject: Subject, persona: str, prompt: str, form: Form) -> tuple[int, ...]:
     if form == "text":
-        text = f"{persona} {prompt}".strip()
-        local = subject.local
-        return local.renderer.raw(RawPrompt(text), local.vocabulary).ids
+        return text_ids(subject, f"{persona} {prompt}".strip())
     system = [Message("system", persona)] if persona else []
     return subject.render([*system, Message("user", prompt)]).ids

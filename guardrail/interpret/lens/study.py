@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from guardrail.extract.journal import Report, silent
 from guardrail.extract.subject import Subject
+from guardrail.interpret.forms import Form
 from guardrail.interpret.lens import consistency as s
-from guardrail.interpret.lens.prompts import CONDITIONS, Asked, Condition, Form, ask
+from guardrail.interpret.lens.prompts import CONDITIONS, Asked, Condition, ask
 from guardrail.interpret.lens.reading import Reading, Translate, as_it_is, last_states, read
 from guardrail.interpret.lens.results import Contrast, Gold, Kind, LensResult, Measured, Pairing, Score
 from guardrail.interpret.lens.tasks import Item

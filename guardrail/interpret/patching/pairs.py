@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from guardrail.engines import Span
 from guardrail.extract.subject import Subject
 from guardrail.files.json_lines import parse_lines
-from guardrail.types import Message, RawPrompt
+from guardrail.interpret.forms import Form, text_ids
+from guardrail.types import Message
 
-Form: TypeAlias = Literal["chat", "text"]
-"""`chat`: system and user message in the model's template. `text`: one text, for base models."""
 SLOT = "{identity}"
 LENGTHS = "the two prompts do not have the same number of tokens"
 SAME = "the two prompts are the same"
@@ -123,13 +121,11 @@ def _pair(subject: Subject, line: PairLine, form: Form) -> Pair | str:
 
 def _ids(subject: Subject, line: PairLine, identity: str, form: Form) -> tuple[int, ...]:
     system, prompt = line.texts(identity)
-    local = subject.local
     if form == "text":
-        text = "\n".join(part for part in (system, f"{prompt}{line.begin}") if part)
-        return local.renderer.raw(RawPrompt(text), local.vocabulary).ids
+        return text_ids(subject, "\n".join(part for part in (system, f"{prompt}{line.begin}") if part))
     first = [Message("system", system)] if system else []
     ids = subject.render([*first, Message("user", prompt)]).ids
-    return (*ids, *local.renderer.encode(line.begin)) if line.begin else ids
+    return (*ids, *subject.local.renderer.encode(line.begin)) if line.begin else ids
 
 
 def answer_token(subject: Subject, ids: Sequence[int], answer: str) -> int | None:

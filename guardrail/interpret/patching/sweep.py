@@ -11,9 +11,10 @@ import numpy as np
 
 from guardrail.extract.journal import Journal, Report, Row, locked, silent
 from guardrail.extract.subject import Subject
+from guardrail.interpret.forms import Form
 from guardrail.interpret.patching.beginnings import parted
 from guardrail.interpret.patching.effects import Answers, Moved, answers, moved
-from guardrail.interpret.patching.pairs import Form, Pair, PairLine, Reject, aligned
+from guardrail.interpret.patching.pairs import Pair, PairLine, Reject, aligned
 from guardrail.interpret.patching.patches import Patch, Shape, SweepSettings, columns, patches
 from guardrail.interpret.patching.results import DIRECTIONS, Described, Kept, PatchResult
 from guardrail.interpret.patching.runs import Placed, Recorded, patched, record, shape_of
