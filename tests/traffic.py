@@ -9,10 +9,21 @@ import numpy as np
 from guardrail.audit.lines import GENESIS, encode, line_hash
 from guardrail.audit.sqlite import EventTable
 from guardrail.plugins.audit import AuditRecord
+from guardrail.policy.loading import default_policies
 from guardrail.types import Decision, Score, Timing
 
 OUTCOMES = {"block": "blocked", "escalate": "escalated", "rephrase": "rephrased"}
 BROKEN = "TimeoutError: not decided within 2000 ms"
+
+
+def logged(folder):
+    """The built-in model's policies in a file: with a log in this folder, and one of them a shadow."""
+    text = default_policies("demo").read_text()
+    text = text.replace("policies:\n", f"audit: {{jsonl: {folder / 'audit.jsonl'}}}\npolicies:\n", 1)
+    text = text.replace("  - id: careful-facts\n", "  - id: careful-facts\n    mode: shadow\n")
+    path = folder / "policies.yaml"
+    path.write_text(text)
+    return path
 
 
 def traffic(plan, count, *, harmful=0.02, broken=0.001, every_s=2.5, seed=0, now=None):

@@ -7,10 +7,9 @@ pytest.importorskip("selenium")
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
-from traffic import lines, traffic, write
+from traffic import lines, logged, traffic, write
 
 from guardrail import Guard
-from guardrail.policy.loading import default_policies
 
 MANY = 100_000
 
@@ -23,11 +22,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def guard(folder):
     """The built-in model, one of whose policies is a shadow, with a log of a busy day."""
-    text = default_policies("demo").read_text()
-    text = text.replace("policies:\n", f"audit: {{jsonl: {folder / 'audit.jsonl'}}}\npolicies:\n", 1)
-    text = text.replace("  - id: careful-facts\n", "  - id: careful-facts\n    mode: shadow\n")
-    (folder / "policies.yaml").write_text(text)
-    with Guard.from_pretrained("demo", folder / "policies.yaml") as guard:
+    with Guard.from_pretrained("demo", logged(folder)) as guard:
         write(folder / "audit.jsonl", traffic(guard.active.plan, 2000, harmful=0.05, every_s=0))
         yield guard
 

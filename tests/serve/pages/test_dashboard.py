@@ -6,11 +6,10 @@ from html import unescape
 
 import pytest
 from serving import CRUEL, asking, chat
-from traffic import traffic, write
+from traffic import logged, traffic, write
 from visiting import KEYS, browser
 
 from guardrail import Guard
-from guardrail.policy.loading import default_policies
 from guardrail.serve.app import create_app
 from guardrail.serve.dashboard.live import Unlogged
 from guardrail.serve.settings import ServerSettings
@@ -26,11 +25,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def guard(folder):
     """The built-in model with a log, and a shadow policy. The log is written by the tests."""
-    text = default_policies("demo").read_text()
-    text = text.replace("policies:\n", f"audit: {{jsonl: {folder / 'audit.jsonl'}}}\npolicies:\n", 1)
-    text = text.replace("  - id: careful-facts\n", "  - id: careful-facts\n    mode: shadow\n")
-    (folder / "policies.yaml").write_text(text)
-    with Guard.from_pretrained("demo", folder / "policies.yaml") as guard:
+    with Guard.from_pretrained("demo", logged(folder)) as guard:
         yield guard
 
 
