@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger("guardrail")
@@ -19,16 +20,25 @@ def make_private(path: Path) -> None:
     if os.name == "nt":
         return
     for file in (path.with_name(path.name + kind) for kind in KINDS):
-        if file.is_file() and stat.S_IMODE(file.stat().st_mode) & OTHERS:
-            _close(file)
+        # whoever closes a database last removes the files beside it, at any moment
+        with suppress(FileNotFoundError):
+            _look_at(file)
     folder = path.parent.stat().st_mode
     if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
         log.warning("any user can replace or remove %s: its folder is writable for all", path)
 
 
-def _close(file: Path) -> None:
+def _look_at(file: Path) -> None:
+    mode = file.stat().st_mode
+    if stat.S_ISREG(mode) and stat.S_IMODE(mode) & OTHERS:
+        _close(file, stat.S_IMODE(mode) & ~OTHERS)
+
+
+def _close(file: Path, mode: int) -> None:
     try:
-        file.chmod(stat.S_IMODE(file.stat().st_mode) & ~OTHERS)
+        file.chmod(mode)
         log.warning("%s was open to other users; it is now private to its owner", file)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         log.warning("%s is open to other users, which could not be changed: %s", file, error.strerror)
