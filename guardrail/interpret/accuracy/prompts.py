@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal, TypeAlias
 
-from guardrail.errors import ConfigError, PromptError
+from guardrail.errors import ConfigError
 from guardrail.evaluation.capability import INSTRUCTION, LETTERS, lettered
 from guardrail.extract.subject import Subject
 from guardrail.interpret.accuracy.items import Item
 from guardrail.interpret.accuracy.personas import Persona
-from guardrail.interpret.forms import Form, text_ids
-from guardrail.types import Message
+from guardrail.interpret.forms import Form, Ids, chat_ids, text_ids
 
 Scoring: TypeAlias = Literal["letters", "text"]
 """`letters`: options are listed, the likeliest letter is the answer. `text`: only the question is shown, and
 the option whose text is likeliest, for its length, is the answer."""
-Ids: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Asker:
     def _chat(self, persona: Persona, item: Item, answers: Sequence[str]) -> list[Ids]:
         local = self.subject.local
         instruction = f"\n{INSTRUCTION}" if self.scoring == "letters" else ""
-        prompt = _rendered(self.subject, persona.text, self._question(item) + instruction)
+        prompt = chat_ids(self.subject, persona.text, self._question(item) + instruction)
         return [(*prompt, *local.renderer.encode(answer)) for answer in answers]
 
     def _text(self, persona: Persona, item: Item, answers: Sequence[str]) -> list[Ids]:
@@ -66,17 +64,6 @@ class Asker:
 
     def _question(self, item: Item) -> str:
         return lettered(item.question, item.options) if self.scoring == "letters" else item.question
-
-
-def _rendered(subject: Subject, persona: str, question: str) -> Ids:
-    """The persona as system message, or in front of the question if the template knows no such role."""
-    system = [Message("system", persona)] if persona else []
-    try:
-        return subject.render([*system, Message("user", question)]).ids
-    except PromptError:
-        if not persona:
-            raise
-        return subject.render([Message("user", f"{persona}\n\n{question}")]).ids
 
 
 def _shared(rows: Sequence[Ids]) -> int:

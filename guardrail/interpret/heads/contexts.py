@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from guardrail.errors import ConfigError
 from guardrail.interpret.accuracy.items import Item
 from guardrail.interpret.accuracy.personas import Persona, filled
-from guardrail.interpret.accuracy.prompts import Asker, Ids
+from guardrail.interpret.accuracy.prompts import Asker
+from guardrail.interpret.forms import Ids
 from guardrail.interpret.heads.words import FEWEST, Groups
 
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from guardrail.errors import ConfigError
 from guardrail.extract.subject import Subject
-from guardrail.interpret.forms import Form, text_ids
+from guardrail.interpret.forms import Form, Ids, chat_ids, text_ids
 from guardrail.interpret.lens.tasks import Item
-from guardrail.types import Message
 
 Condition: TypeAlias = Literal["with", "without", "other"]
 """`other`: the persona of another item, to tell what this persona does from what any sentence does."""
@@ -30,7 +29,7 @@ class Asked:
 
     items: list[Item]
     golds: list[frozenset[int]]
-    rows: dict[Condition, list[tuple[int, ...]]]
+    rows: dict[Condition, list[Ids]]
     several: int
     rejected: dict[str, str]
 
@@ -54,7 +53,7 @@ def ask(subject: Subject, items: Sequence[Item], form: Form = "text") -> Asked:
         raise ConfigError(
             f"fewer than two items can be asked: {next(iter(rejected.values()), 'one was given')}"
         )
-    rows: dict[Condition, list[tuple[int, ...]]] = {
+    rows: dict[Condition, list[Ids]] = {
         condition: _rows(subject, kept, condition, form) for condition in CONDITIONS
     }
     several = sum(not any(_single(subject, answer) for answer in item.answers) for item in kept)
@@ -78,7 +77,7 @@ def _single(subject: Subject, answer: str) -> bool:
     return len(subject.local.renderer.encode(f" {answer}")) == 1
 
 
-def _rows(subject: Subject, items: Sequence[Item], condition: Condition, form: Form) -> list[tuple[int, ...]]:
+def _rows(subject: Subject, items: Sequence[Item], condition: Condition, form: Form) -> list[Ids]:
     personas = _personas(items, condition)
     made = [_row(subject, persona, item.prompt, form) for persona, item in zip(personas, items, strict=True)]
     if long := [len(ids) for ids in made if len(ids) > subject.longest]:
@@ -100,8 +99,7 @@ def exchanged(personas: Sequence[str]) -> list[str]:
     return [str(personas[given[i]]) for i in range(len(personas))]
 
 
-def _row(subject: Subject, persona: str, prompt: str, form: Form) -> tuple[int, ...]:
+def _row(subject: Subject, persona: str, prompt: str, form: Form) -> Ids:
     if form == "text":
         return text_ids(subject, f"{persona} {prompt}".strip())
-    system = [Message("system", persona)] if persona else []
-    return subject.render([*system, Message("user", prompt)]).ids
+    return chat_ids(subject, persona, prompt)

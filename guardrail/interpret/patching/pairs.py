@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from guardrail.engines import Span
 from guardrail.extract.subject import Subject
 from guardrail.files.json_lines import parse_lines
-from guardrail.interpret.forms import Form, text_ids
-from guardrail.types import Message
+from guardrail.interpret.forms import Form, Ids, chat_ids, text_ids
 
 SLOT = "{identity}"
 LENGTHS = "the two prompts do not have the same number of tokens"
@@ -119,12 +118,11 @@ def _pair(subject: Subject, line: PairLine, form: Form) -> Pair | str:
     return Pair(line.name, source, target, (differing[0], differing[-1] + 1), known)
 
 
-def _ids(subject: Subject, line: PairLine, identity: str, form: Form) -> tuple[int, ...]:
+def _ids(subject: Subject, line: PairLine, identity: str, form: Form) -> Ids:
     system, prompt = line.texts(identity)
     if form == "text":
         return text_ids(subject, "\n".join(part for part in (system, f"{prompt}{line.begin}") if part))
-    first = [Message("system", system)] if system else []
-    ids = subject.render([*first, Message("user", prompt)]).ids
+    ids = chat_ids(subject, system, prompt)
     return (*ids, *subject.local.renderer.encode(line.begin)) if line.begin else ids
 
 
