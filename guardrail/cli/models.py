@@ -92,9 +92,15 @@ def check_policies(path: Path, model: ModelOptions) -> None:
 
 
 def load_subject(
-    model: ModelOptions, rows: int | None = None, spread: RunnerOptions | None = None
+    model: ModelOptions,
+    rows: int | None = None,
+    spread: RunnerOptions | None = None,
+    untemplated: str | None = None,
 ) -> Subject:
-    """A model to generate with and to read. `rows` is the largest batch. Raises ConfigError."""
+    """A model to generate with and to read. `rows` is the largest batch. Raises ConfigError.
+
+    untemplated: the chat template of a model that has none; without it such a model is refused.
+    """
     only_transformers(model)
     if spread and spread.runner is Runners.RAY:
         return _spread(model, rows, spread)
@@ -103,7 +109,14 @@ def load_subject(
 
         on_cpu = device_of(model.device) == "cpu"
         loaded, tokenizer = load(model, Dtype.FLOAT32 if on_cpu else Dtype.AUTO)
-        return Subject(loaded, tokenizer, chat_template=model.chat_template, rows=rows or ROWS)
+        template = template_for(model, tokenizer, untemplated)
+        return Subject(loaded, tokenizer, chat_template=template, rows=rows or ROWS)
+
+
+def template_for(model: ModelOptions, tokenizer: Any, untemplated: str | None) -> str | None:
+    """The template of --chat-template, or None for the tokenizer's own, or `untemplated` if it has none."""
+    own = getattr(tokenizer, "chat_template", None)
+    return model.chat_template or (None if own else untemplated)
 
 
 def _spread(model: ModelOptions, rows: int | None, spread: RunnerOptions) -> Subject:

@@ -26,7 +26,7 @@ def page(found: AccuracyResult) -> Page:
             Section("Options chosen", [_letters(found)]),
             Section("Personas", [_texts(found)]),
         ],
-        notes=few([("items", len(found.items))]),
+        notes=[*found.notes, *few([("items", len(found.items))])],
         lead=_lead(found),
     )
 

@@ -34,6 +34,7 @@ def page(study: HeadStudy, found: AblationResult | None) -> Page:
         title=f"Heads and groups: {study.model}",
         subtitle=f"{study.layers} layers of {study.heads} heads; {words} words",
         sections=sections,
+        notes=study.notes,
     )
 
 

@@ -32,7 +32,9 @@ def patch_page(found: PatchResult) -> Page:
     sections += [Section(way.capitalize(), _effects(found, way)) for way in about.directions if about.pairs]
     counts = f"{len(about.pairs)} pairs, {len(about.rejects)} left out, {len(about.patches)} patches each"
     subtitle = f"{about.model}: {counts}"
-    return Page(title="Activation patching", subtitle=subtitle, sections=sections, notes=(MEANING,))
+    return Page(
+        title="Activation patching", subtitle=subtitle, sections=sections, notes=(*about.notes, MEANING)
+    )
 
 
 def _pairs(found: PatchResult) -> list[Block]:

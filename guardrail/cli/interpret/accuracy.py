@@ -14,7 +14,6 @@ from guardrail.cli.console import print_json, print_table
 from guardrail.cli.definitions import definition_of
 from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import AskingOptions
-from guardrail.cli.models import load_subject
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError
@@ -94,7 +93,7 @@ def accuracy(
     with staged() as report:
         from guardrail.interpret.accuracy.study import accuracy as measure
 
-        asker = asking.asker(load_subject(model), model.name)
+        asker = asking.asker(model)
         found = measure(asker, items, everyone, model.name, report)
     if changed.changed is not None:
         _write(found, changed.changed)
@@ -129,6 +128,8 @@ def print_accuracy(found: AccuracyResult) -> None:
         f"\n{len(found.items)} items ({found.form}, {found.scoring}); chance {100 * found.chance:.0f} %; "
         f"95 % intervals; the personas' answers differ on {len(found.changed)} items"
     )
+    for line in found.notes:
+        typer.echo(line)
     for one in found.personas[1:]:
         if one.effect and not one.effect.changed.value:
             typer.echo(f"`{one.name}` changes no answer: it has no effect on answers to be explained")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from guardrail.cli.options import DEMO
+from guardrail.cli.console import note
+from guardrail.cli.models import load_subject
+from guardrail.cli.options import DEMO, PLAIN, ModelOptions
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +27,23 @@ class Forms(StrEnum):
     AUTO = "auto"
     CHAT = "chat"
     TEXT = "text"
+
+    @property
+    def untemplated(self) -> str | None:
+        """The chat template of models that have none; None if they have to have one."""
+        return None if self is Forms.CHAT else PLAIN
+
+    def load(self, model: ModelOptions) -> Subject:
+        """The model. What is unusual about its prompts is said on standard error.
+
+        A model without a chat template continues a text. Raises ModelError if it is to chat.
+        """
+        from guardrail.interpret.forms import notes
+
+        subject = load_subject(model, untemplated=self.untemplated)
+        for line in notes(subject, self.of(subject)):
+            note(line)
+        return subject
 
     def of(self, subject: Subject) -> Form:
         """The form for this model."""
@@ -56,7 +75,7 @@ class AskingOptions:
         Forms,
         Option(
             help="chat: the persona is the system message. text: it begins a text to continue, for base "
-            "models. auto: text with the chat template builtin:plain, else chat."
+            "models. auto: text for a model without a chat template (or with builtin:plain), else chat."
         ),
     ] = Forms.AUTO
     scoring: Annotated[
@@ -78,11 +97,12 @@ class AskingOptions:
             raise ConfigError("no items: name a CSV or JSON Lines file of multiple-choice items with --data")
         return demo_items()
 
-    def asker(self, subject: Subject, model: str) -> Asker:
-        """What puts items to a model."""
+    def asker(self, model: ModelOptions) -> Asker:
+        """What puts items to a model, which is loaded."""
         from guardrail.interpret.accuracy.prompts import Asker
 
-        listed = "text" if model == DEMO else "letters"
+        subject = self.form.load(model)
+        listed = "text" if model.name == DEMO else "letters"
         return Asker(
             subject, self.form.of(subject), listed if self.scoring is Scorings.AUTO else self.scoring.value
         )

@@ -12,7 +12,6 @@ from typer import Option
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import AskingOptions
-from guardrail.cli.models import load_subject
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError
@@ -91,7 +90,7 @@ def heads(
         from guardrail.interpret.heads.contexts import contexts
         from guardrail.interpret.heads.scaling import ablation, check
 
-        asker = asking.asker(load_subject(model), model.name)
+        asker = asking.asker(model)
         check(asker.subject, named)
         given = contexts(asker, groups, options.templates(model.name), chosen)
         study = attending(asker, given, model.name, report)
@@ -135,6 +134,8 @@ def print_heads(study: HeadStudy) -> None:
         )
     words = ", ".join(f"{len(words)} {group}" for group, words in study.words.items())
     typer.echo(f"{words} words in {study.contexts} prompts each; false-discovery rate 5 %")
+    for line in study.notes:
+        typer.echo(line)
     for word, reason in study.rejected.items():
         typer.echo(f"left out: `{word}`: {reason}")
 

@@ -14,7 +14,6 @@ from guardrail.cli.console import print_json
 from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import Forms
 from guardrail.cli.interpret.lens_output import print_lens
-from guardrail.cli.models import load_subject
 from guardrail.cli.options import ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.cli.train.models import load_finetune, named
@@ -49,7 +48,7 @@ class LensOptions:
         Forms,
         Option(
             help="text: persona and prompt are a text to continue. chat: they are system and user message. "
-            "auto: text with the chat template builtin:plain, else chat."
+            "auto: text for a model without a chat template (or with builtin:plain), else chat."
         ),
     ] = Forms.TEXT
     tuned_lens: Annotated[
@@ -123,7 +122,7 @@ def _studies(
     options: LensOptions, model: ModelOptions, others: list[str], report: Report
 ) -> Iterator[LensStudy]:
     """The model, then those beside it, one in memory at a time."""
-    subject = load_subject(model)
+    subject = options.form.load(model)
     ancestor = None
     if others:
         from guardrail.train.shift.descent import Ancestor
@@ -133,7 +132,8 @@ def _studies(
     del subject
     for name in others:
         assert ancestor is not None
-        yield _study(load_finetune(name, model, ancestor), name, options.form, None, report)
+        other = load_finetune(name, model, ancestor, untemplated=options.form.untemplated)
+        yield _study(other, name, options.form, None, report)
 
 
 def _study(subject: Subject, name: str, form: Forms, tuned: TunedLens | None, report: Report) -> LensStudy:

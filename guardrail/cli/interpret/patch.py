@@ -14,7 +14,6 @@ from typer import Argument, Option
 from guardrail.cli.console import note, print_json, print_table
 from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import Forms
-from guardrail.cli.models import load_subject
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError
@@ -131,7 +130,7 @@ def patch(options: PatchOptions, model: ModelOptions, page: PageOption, output: 
     """
     page.check()
     lines = options.lines(model.name)
-    subject = load_subject(model)
+    subject = options.form.load(model)
     from guardrail.interpret.patching import sweep
 
     with staged() as report:
@@ -157,6 +156,8 @@ def _publish(found: PatchResult, as_json: bool) -> None:
     typer.echo(f"{len(about.pairs)} pairs patched, {len(about.rejects)} left out")
     for reason, count in counted(about.rejects).items():
         typer.echo(f"  {count}: {reason}")
+    for line in about.notes:
+        typer.echo(line)
     for direction in about.directions if about.pairs else ():
         print_table(HEAD, _rows(found, direction), f"\n{direction}: mean effect")
 

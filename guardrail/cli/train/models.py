@@ -19,6 +19,7 @@ from guardrail.cli.models import (
     only_transformers,
     placed,
     sleep_while_waiting,
+    template_for,
 )
 from guardrail.cli.options import DEMO, Dtype, ModelOptions
 from guardrail.errors import ConfigError
@@ -60,31 +61,41 @@ def named(tuned: Sequence[str]) -> list[str]:
     return found
 
 
-def load_finetune(name: str, base: ModelOptions, ancestor: Ancestor, rows: int | None = None) -> Subject:
+def load_finetune(
+    name: str,
+    base: ModelOptions,
+    ancestor: Ancestor,
+    rows: int | None = None,
+    untemplated: str | None = None,
+) -> Subject:
     """A finetune of the base: a model of its own, or an adapter, which is put on the base.
 
-    Raises ModelError if it cannot be loaded, and for an adapter of another base.
+    untemplated: the chat template of one that has none, as in `load_subject`. Raises ModelError if it cannot
+    be loaded, and for an adapter of another base.
     """
     from guardrail.train.checkpoints import Adapter
 
     only_transformers(base)
     gc.collect()
     if adapter := Adapter.find(name):
-        return _adapted(adapter, base, ancestor, rows)
-    return _whole(replace(base, name=name), ancestor, rows)
+        return _adapted(adapter, base, ancestor, rows, untemplated)
+    return _whole(replace(base, name=name), ancestor, rows, untemplated)
 
 
-def _adapted(adapter: Adapter, base: ModelOptions, ancestor: Ancestor, rows: int | None) -> Subject:
+def _adapted(
+    adapter: Adapter, base: ModelOptions, ancestor: Ancestor, rows: int | None, untemplated: str | None
+) -> Subject:
     if said := adapter.check_base(base.name, ancestor.fingerprint.weights):
         note(said)
     with loading(replace(base, name=str(adapter.folder))):
         from guardrail.extract.subject import ROWS, Subject
 
         model, tokenizer = load(base, _auto(base))
-        return Subject(adapter.on(model), tokenizer, chat_template=base.chat_template, rows=rows or ROWS)
+        template = template_for(base, tokenizer, untemplated)
+        return Subject(adapter.on(model), tokenizer, chat_template=template, rows=rows or ROWS)
 
 
-def _whole(tuned: ModelOptions, ancestor: Ancestor, rows: int | None) -> Subject:
+def _whole(tuned: ModelOptions, ancestor: Ancestor, rows: int | None, untemplated: str | None) -> Subject:
     from guardrail.train.checkpoints import has_tokenizer
 
     with loading(tuned):
@@ -94,7 +105,7 @@ def _whole(tuned: ModelOptions, ancestor: Ancestor, rows: int | None) -> Subject
         # the Trainer saves none with its checkpoints unless it is told to
         borrowed = None if has_tokenizer(tuned.name) else ancestor.tokenizer
         model, tokenizer = load_pretrained(tuned.name, arguments_of(tuned, _auto(tuned)), borrowed)
-        template = tuned.chat_template
+        template = template_for(tuned, tokenizer, untemplated)
         return Subject(placed(model, tuned), tokenizer, chat_template=template, rows=rows or ROWS)
 
 

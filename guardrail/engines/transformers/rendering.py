@@ -51,7 +51,8 @@ class Renderer:
         own = getattr(self.tokenizer, "chat_template", None)
         if not own:
             raise ModelError(
-                "the tokenizer has no chat template; give one: chat_template='builtin:plain' or a Jinja file"
+                "the tokenizer has no chat template; give one: chat_template='builtin:plain' "
+                "(--chat-template) or a Jinja file"
             )
         return own if isinstance(own, str) else own["default"]
 

@@ -47,7 +47,7 @@ class PersonaResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyResult:
-    """All personas of one model; the first is none."""
+    """All personas of one model; the first is none. notes: what is unusual about its prompts."""
 
     model: str
     form: Form
@@ -55,6 +55,7 @@ class AccuracyResult:
     items: tuple[Item, ...]
     chance: float
     personas: tuple[PersonaResult, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def changed(self) -> list[Item]:

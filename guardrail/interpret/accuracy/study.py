@@ -13,6 +13,7 @@ from guardrail.interpret.accuracy.personas import NOBODY, Persona, distinct
 from guardrail.interpret.accuracy.prompts import Asker
 from guardrail.interpret.accuracy.results import AccuracyResult, Effect, PersonaResult
 from guardrail.interpret.accuracy.scoring import option_probabilities
+from guardrail.interpret.forms import notes
 from guardrail.statistics.intervals import Numbers, mean, paired_difference, rate
 from guardrail.statistics.permutation import false_discovery
 
@@ -41,6 +42,7 @@ def accuracy(
             _persona(one, found[one.name], items, effect)
             for one, effect in zip(everyone, (None, *effects), strict=True)
         ),
+        notes=tuple(notes(asker.subject, asker.form)),
     )
 
 

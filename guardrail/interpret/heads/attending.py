@@ -10,6 +10,7 @@ import torch
 from guardrail.extract.journal import Report, silent
 from guardrail.extract.subject import Subject
 from guardrail.interpret.accuracy.prompts import Asker
+from guardrail.interpret.forms import notes
 from guardrail.interpret.heads.contexts import Context, Contexts
 from guardrail.interpret.heads.results import ALPHA, Concentration, Head, HeadResult, HeadStudy
 from guardrail.interpret.heads.words import NEUTRAL
@@ -41,6 +42,7 @@ def attending(asker: Asker, given: Contexts, name: str, report: Report = silent)
         contexts=len(given.contexts),
         results=tuple(one for results in found for one in results),
         concentration={group: _concentration(results) for group, results in zip(groups, found, strict=True)},
+        notes=tuple(notes(asker.subject, asker.form)),
     )
 
 

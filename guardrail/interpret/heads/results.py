@@ -77,7 +77,10 @@ class Concentration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadStudy:
-    """All heads of one model. words: those compared, by group. rejected: words left out, and why."""
+    """All heads of one model. words: those compared, by group. rejected: words left out, and why.
+
+    notes: what is unusual about the prompts of this model.
+    """
 
     model: str
     form: Form
@@ -89,6 +92,7 @@ class HeadStudy:
     contexts: int
     results: tuple[HeadResult, ...]
     concentration: dict[str, Concentration]
+    notes: tuple[str, ...] = ()
 
     @property
     def groups(self) -> list[str]:

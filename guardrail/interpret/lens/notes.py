@@ -19,6 +19,7 @@ def notes(one: LensResult) -> Iterator[str]:
             "says about the dataset's answers rests on these."
         )
     name = f"{one.model}, {one.task}"
+    yield from (f"{one.model}: {note}." for note in one.notes)
     if not one.changed.value:
         yield f"{name}: the persona changes no answer, so there is no effect to be found."
     if one.rejected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+from guardrail.interpret.forms import Form
 from guardrail.interpret.lens.prompts import Condition
 from guardrail.statistics.intervals import Estimate
 
@@ -61,7 +62,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LensResult:
-    """One model, one lens, one task.
+    """One model, one lens, one task. form and notes: how items were asked, and what is unusual about that.
 
     needing: items that need the persona. several: answers of several tokens. accuracy: items whose answer
     is the model's final token, by condition. divergence: mean KL(output || lens) at each layer, in nats,
@@ -81,6 +82,8 @@ class LensResult:
     measured: tuple[Measured, ...]
     contrasts: tuple[Contrast, ...]
     divergence: tuple[float, ...]
+    form: Form = "text"
+    notes: tuple[str, ...] = ()
 
     def score(self, condition: Condition, gold: Gold, share: float) -> Score:
         """One of the scores."""

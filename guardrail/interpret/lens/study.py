@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from guardrail.extract.journal import Report, silent
 from guardrail.extract.subject import Subject
-from guardrail.interpret.forms import Form
+from guardrail.interpret.forms import Form, notes
 from guardrail.interpret.lens import consistency as s
 from guardrail.interpret.lens.prompts import CONDITIONS, Asked, Condition, ask
 from guardrail.interpret.lens.reading import Reading, Translate, as_it_is, last_states, read
@@ -83,6 +83,8 @@ class LensStudy:
             measured=tuple(_measured(c, g, hit, readings[c]) for (c, g), hit in hits.items()),
             contrasts=_contrasts(hits, readings, alone),
             divergence=tuple(readings["with"].divergences.mean(0).tolist()),
+            form=self.form,
+            notes=tuple(notes(self.subject, self.form)),
         )
 
 

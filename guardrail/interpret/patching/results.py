@@ -38,7 +38,10 @@ class Kept(BaseModel):
 
 
 class Described(BaseModel):
-    """All of a result but its numbers. heads: 0 if the model's heads cannot be told apart."""
+    """All of a result but its numbers. heads: 0 if the model's heads cannot be told apart.
+
+    notes: what was left out, and what is unusual about the prompts of this model.
+    """
 
     model_config = ConfigDict(frozen=True)
     model: str
@@ -53,6 +56,7 @@ class Described(BaseModel):
     pairs: tuple[Kept, ...]
     rejects: tuple[Reject, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from guardrail.extract.journal import Journal, Report, Row, locked, silent
 from guardrail.extract.subject import Subject
-from guardrail.interpret.forms import Form
+from guardrail.interpret.forms import Form, notes
 from guardrail.interpret.patching.beginnings import parted
 from guardrail.interpret.patching.effects import Answers, Moved, answers, moved
 from guardrail.interpret.patching.pairs import Pair, PairLine, Reject, aligned
@@ -143,6 +143,7 @@ def _result(
         pairs=tuple(kept),
         rejects=tuple(rejects),
         seconds=seconds,
+        notes=tuple(notes(run.subject, settings.form)),
     )
     return PatchResult(about, *(_array(run, rows, what) for what in ("effects", "flips", "kl")))
 
