@@ -2,9 +2,10 @@
 
 import json
 import math
+import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -113,4 +114,30 @@ def server(answer):
     finally:
         httpd.shutdown()
         httpd.server_close()
+        thread.join()
+
+
+DRIPS = (
+    b"HTTP/1.1 204 No Content\r\nx: " + b"y" * 200,
+    b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n" + b" " * 200,
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 50,
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 10,
+)
+"""Answers that never end: in their head, body, chunks, or before their head."""
+
+
+@contextmanager
+def dripping(answer, pause=0.02):
+    """The base URL of a server that sends its one answer byte by byte."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip():
+            with suppress(OSError), listening.accept()[0] as caller:
+                for byte in answer:
+                    caller.send(bytes([byte]))
+                    time.sleep(pause)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         thread.join()

@@ -7,6 +7,7 @@ rate limit. The key appears only in the request header.
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
@@ -20,7 +21,7 @@ from typing import Self
 
 import httpx
 
-from guardrail.endpoint.bodies import Overrun, body_of
+from guardrail.endpoint.calls import Connections, HttpAnswer, NoAnswer
 from guardrail.endpoint.messages import ChatAnswer, ChatRequest, Nonsense, read_answer
 from guardrail.endpoint.messages import EndpointSettings as EndpointSettings
 from guardrail.endpoint.refusals import Failure, Transient, failure_of, key_from, shown_url
@@ -62,7 +63,7 @@ class Endpoint:
         self._key = key_from(settings.api_key_env)
         self._gate = _Gate(60.0 / settings.requests_per_minute if settings.requests_per_minute else 0.0)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._client = httpx.Client(headers=headers, timeout=settings.timeout_s)
+        self._connections = Connections(headers)
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +78,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._connections.close()
 
     def complete(self, request: ChatRequest) -> ChatAnswer:
         """One answer, with as many attempts as the settings allow. Raises EndpointError."""
@@ -124,28 +125,25 @@ class Endpoint:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _attempt(self, request: ChatRequest) -> ChatAnswer:
-        deadline = time.monotonic() + self.settings.timeout_s
+        answer = self._answer(json.dumps(request.body()).encode())
+        if not httpx.codes.is_success(answer.status):
+            self._refused(answer)
+        try:
+            return read_answer(answer.content)
+        except Nonsense as error:
+            raise Transient(f"answered nonsense: {error}", answer.status) from error
+
+    def _answer(self, body: bytes) -> HttpAnswer:
         url = f"{self.settings.base_url.rstrip('/')}/chat/completions"
         try:
-            with self._client.stream("POST", url, json=request.body()) as response:
-                content = body_of(response, deadline, MAX_BYTES)
-        except Overrun as overrun:
-            raise Transient(str(overrun)) from overrun
-        except httpx.TimeoutException as error:
-            raise Transient(f"did not answer within {self.settings.timeout_s:g} s") from error
-        except httpx.RequestError as error:
-            raise Transient(f"cannot be reached: {error or type(error).__name__}") from error
+            return self._connections.post(url, body, self.settings.timeout_s, MAX_BYTES)
+        except NoAnswer as error:
+            raise Transient(str(error)) from error
         except (httpx.InvalidURL, UnicodeError) as error:
             raise self._error(Failure(f"is not a valid address: {error}")) from error
-        if not response.is_success:
-            self._refused(response, content)
-        try:
-            return read_answer(content)
-        except Nonsense as error:
-            raise Transient(f"answered nonsense: {error}", response.status_code) from error
 
-    def _refused(self, response: httpx.Response, content: bytes) -> None:
-        failure = failure_of(response, content, self.settings.api_key_env, has_key=bool(self._key))
+    def _refused(self, answer: HttpAnswer) -> None:
+        failure = failure_of(answer, self.settings.api_key_env, has_key=bool(self._key))
         asked = failure.retry_after or 0.0
         if asked > self.settings.max_wait_s:
             raise self._error(Failure(f"{failure.message} and asks to wait {asked:.0f} s", failure.status))

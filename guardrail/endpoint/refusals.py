@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import httpx
 
+from guardrail.endpoint.calls import HttpAnswer
 from guardrail.errors import ConfigError
 
 TRANSIENT = frozenset({408, 409, 425, 429})
@@ -64,16 +65,16 @@ def shown_url(url: str) -> str:
     return str(parsed.copy_with(username=None, password=None, query=None))
 
 
-def failure_of(response: httpx.Response, content: bytes, variable: str, *, has_key: bool) -> Failure:
+def failure_of(answer: HttpAnswer, variable: str, *, has_key: bool) -> Failure:
     """The failure behind a status other than 200."""
-    status, said = response.status_code, _said(content)
+    status, said = answer.status, _said(answer.content)
     if status in (401, 403):
         key = f"the key in ${variable}" if has_key else f"the request (${variable} is not set)"
         return Failure(f"refuses {key}: HTTP {status}{said}", status)
     if status == 429:
-        return Failure(f"limits the rate: HTTP 429{said}", status, retry_after(response), transient=True)
+        return Failure(f"limits the rate: HTTP 429{said}", status, retry_after(answer), transient=True)
     if status in TRANSIENT or status >= 500:
-        return Failure(f"failed: HTTP {status}{said}", status, retry_after(response), transient=True)
+        return Failure(f"failed: HTTP {status}{said}", status, retry_after(answer), transient=True)
     if status == 404:
         return Failure(f"knows no such model or address: HTTP 404{said}", status)
     return Failure(f"refuses the request: HTTP {status}{said}", status)
@@ -93,9 +94,9 @@ def _message(data: Any) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def retry_after(response: httpx.Response) -> float | None:
+def retry_after(answer: HttpAnswer) -> float | None:
     """Seconds, from a number or a date; None if the header is missing or says nothing."""
-    value = response.headers.get("Retry-After", "").strip()
+    value = answer.headers.get("Retry-After", "").strip()
     for read in (float, _seconds_until):
         with suppress(ValueError):
             return max(0.0, read(value))

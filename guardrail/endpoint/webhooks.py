@@ -6,7 +6,6 @@ when a message is sent again, so that a receiver can drop what it has.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -17,6 +16,7 @@ from collections.abc import Mapping
 
 import httpx
 
+from guardrail.endpoint.calls import Connections, HttpAnswer, NoAnswer
 from guardrail.endpoint.refusals import retry_after
 from guardrail.errors import ConfigError
 
@@ -60,31 +60,19 @@ def signed(message_id: str, body: bytes, secret: bytes, timestamp: int) -> Mappi
 
 
 def send(url: str, message_id: str, body: bytes, secret: bytes, timeout_s: float) -> None:
-    """POST a message once. Raises Undelivered for all but a 2xx status; redirects are not followed.
-
-    Not for threads that run an event loop.
-    """
+    """POST a message once. Raises Undelivered for all but a 2xx status; redirects are not followed."""
     headers = signed(message_id, body, secret, int(time.time()))
     try:
-        asyncio.run(_posted(url, body, headers, timeout_s))
-    except (TimeoutError, httpx.TimeoutException) as error:
-        raise Undelivered(f"did not answer within {timeout_s:g} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise Undelivered(f"cannot be reached: {str(error) or type(error).__name__}") from error
+        with Connections() as connections:
+            _check(connections.post(url, body, timeout_s, limit=0, headers=headers))
+    except NoAnswer as error:
+        raise Undelivered(str(error)) from error
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise Undelivered(f"cannot be reached: {error}") from error
 
 
-async def _posted(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> None:
-    # httpx bounds each read, and a receiver that trickles bytes would hold the thread for ever
-    async with (
-        asyncio.timeout(timeout_s),
-        httpx.AsyncClient(timeout=timeout_s, follow_redirects=False) as client,
-        client.stream("POST", url, content=body, headers=headers) as response,
-    ):
-        _check(response)
-
-
-def _check(response: httpx.Response) -> None:
-    if response.is_redirect:
-        raise Undelivered(f"HTTP {response.status_code}: redirects are not followed")
-    if not response.is_success:
-        raise Undelivered(f"HTTP {response.status_code}", retry_after(response))
+def _check(answer: HttpAnswer) -> None:
+    if httpx.codes.is_redirect(answer.status):
+        raise Undelivered(f"HTTP {answer.status}: redirects are not followed")
+    if not httpx.codes.is_success(answer.status):
+        raise Undelivered(f"HTTP {answer.status}", retry_after(answer))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Mapping
 from typing import Literal, Self
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from guardrail.endpoint.bodies import Overrun, body_of
+from guardrail.endpoint.calls import Connections, NoAnswer
 
 LIMIT = 1 << 16
 """The maximum size of an answer, in bytes."""
@@ -37,18 +37,20 @@ class Verdict(BaseModel):
 def call(url: str, question: Mapping[str, object], timeout_s: float, token: str | None = None) -> Verdict:
     """POST the question as JSON. Raises WebhookError for anything but a 200 with a verdict, in time."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    deadline = time.monotonic() + timeout_s
     try:
-        with (
-            httpx.Client(timeout=timeout_s, follow_redirects=False, headers=headers) as client,
-            client.stream("POST", url, json=question) as response,
-        ):
-            if response.status_code != httpx.codes.OK:
-                raise WebhookError(f"status {response.status_code}")
-            return Verdict.model_validate_json(body_of(response, deadline, LIMIT))
-    except Overrun as overrun:
-        raise WebhookError(str(overrun)) from overrun
-    except httpx.HTTPError as error:
-        raise WebhookError(repr(error)) from error
+        with Connections(headers) as connections:
+            answer = connections.post(url, json.dumps(question).encode(), timeout_s, LIMIT)
+    except NoAnswer as error:
+        raise WebhookError(str(error)) from error
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise WebhookError(f"not an address: {error}") from error
+    if answer.status != httpx.codes.OK:
+        raise WebhookError(f"status {answer.status}")
+    return _verdict(answer.content)
+
+
+def _verdict(content: bytes) -> Verdict:
+    try:
+        return Verdict.model_validate_json(content)
     except ValidationError as error:
         raise WebhookError(f"not a verdict: {error.errors()[0]['msg']}") from error
