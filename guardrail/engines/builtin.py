@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from guardrail.plugins.hookspecs import ENGINES, hookimpl
 
 if TYPE_CHECKING:
     from guardrail.engines import Engine
+
+
+@hookimpl
+def guardrail_engines() -> Sequence[str]:
+    """All built-in engines."""
+    return ENGINES
 
 
 @hookimpl

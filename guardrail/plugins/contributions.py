@@ -47,6 +47,17 @@ def _name(plugin: str, item: object, kind: type, key: str) -> str:
     return name
 
 
+def engine_names(results: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+    """The names of engines, each once. Raises PluginError for what is not a name."""
+    found: dict[str, None] = {}
+    for plugin, contributed in results:
+        for name in _sequence(plugin, contributed):
+            if not isinstance(name, str) or not name:
+                raise PluginError(f"plugin `{plugin}`: {name!r} is not the name of an engine")
+            found[name] = None
+    return tuple(found)
+
+
 def check_action(action: Action) -> None:
     """Raises PluginError for a reserved name, an invalid strength or a Config that is not a model."""
     if action.name == ALLOW:

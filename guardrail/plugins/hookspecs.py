@@ -31,6 +31,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
+def guardrail_engines() -> Sequence[str]:  # type: ignore[empty-body]
+    """The names of the engines that this plugin has."""
+
+
+@hookspec
 def guardrail_model(  # type: ignore[empty-body]
     engine: str, name: str, arguments: Mapping[str, object]
 ) -> tuple[object, object] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from guardrail.errors import EvaluationError, PluginError
 from guardrail.files.problems import suggest
 from guardrail.plugins.audit import AuditSettings, AuditSink
-from guardrail.plugins.contributions import check_action, check_probe, gather
+from guardrail.plugins.contributions import check_action, check_probe, engine_names, gather
 from guardrail.plugins.hookspecs import ENGINES
 from guardrail.plugins.protocols import (
     Action,
@@ -25,7 +25,7 @@ from guardrail.plugins.protocols import (
     Rephraser,
     Scorer,
 )
-from guardrail.plugins.registry import BUILT_INS, PluginRow, Registry, is_installed, names_in_environment
+from guardrail.plugins.registry import PluginRow, Registry, is_installed, names_in_environment
 from guardrail.plugins.results import checked_review
 from guardrail.types import Decision, Fingerprint, Message, Probe
 
@@ -60,6 +60,11 @@ class Plugins:
     def enabled(self, names: Sequence[str]) -> Self:
         """A new Plugins that adds those listed in a policy file, which may loosen decisions."""
         return type(self)(self._plugins, self.named | frozenset(names))
+
+    @cached_property
+    def engines(self) -> tuple[str, ...]:
+        """The names of the engines that there are."""
+        return engine_names(self._registry.calls("guardrail_engines"))
 
     @cached_property
     def actions(self) -> Mapping[str, Action]:
@@ -132,7 +137,8 @@ class Plugins:
         return type(self)((*self._plugins, engine), self.named)
 
     def load(self, engine: str, name: str, arguments: Mapping[str, object]) -> tuple[Any, Any]:
-        """(model, tokenizer) by name, as the engine needs them. Raises ModelError."""
+        """(model, tokenizer) by name, as the engine needs them. Raises PluginError and ModelError."""
+        self.check_engine(engine)
         return self._registry.first("guardrail_model", engine=engine, name=name, arguments=arguments)
 
     def engine(
@@ -144,6 +150,7 @@ class Plugins:
         template_arguments: Mapping[str, object] | None = None,
     ) -> Engine:
         """The engine called `name` around this model. The plugin loaded last is asked first."""
+        self.check_engine(name)
         engine: Engine | None = self._registry.first(
             "guardrail_engine",
             name=name,
@@ -153,13 +160,13 @@ class Plugins:
             template_arguments=template_arguments,
         )
         if engine is None:
-            raise _no_engine(name)
+            raise PluginError(f"a plugin lists the engine `{name}`, but does not make it")
         return engine
 
     def check_engine(self, name: str) -> None:
-        """Raises PluginError for a name that nobody can know. What plugins know is seen with a model only."""
-        if name not in ENGINES and not self._registry.answers("guardrail_engine", besides=BUILT_INS):
-            raise _no_engine(name)
+        """Raises PluginError for a name that no plugin lists."""
+        if name not in self.engines:
+            raise _no_engine(name, self.engines)
 
     @property
     def reviews(self) -> bool:
@@ -203,10 +210,10 @@ ELSEWHERE = {"vllm": "persona-guardrail-vllm"}
 """Engines of plugins that we make as well, and their packages. The plugin has the engine's name."""
 
 
-def _no_engine(name: str) -> PluginError:
+def _no_engine(name: str, known: Sequence[str]) -> PluginError:
     if name in ELSEWHERE:
         return PluginError(
             f"the engine `{name}` is a plugin: pip install {ELSEWHERE[name]}, and enable it with "
             f'GUARDRAIL_PLUGINS={name}, or plugins=["{name}"] in Python'
         )
-    return PluginError(f"no plugin provides the engine `{name}`{suggest(name, ENGINES)}")
+    return PluginError(f"no plugin provides the engine `{name}`{suggest(name, (*known, *ELSEWHERE))}")

@@ -70,9 +70,9 @@ class Registry:
         found = self._implementations(hook)
         return [(one.plugin_name, partial(_call, one, hook, arguments)) for one in found]
 
-    def answers(self, hook: str, besides: Sequence[str] = ()) -> bool:
-        """Whether any plugin implements a hook, not counting some."""
-        return any(one.plugin_name not in besides for one in self._implementations(hook))
+    def answers(self, hook: str) -> bool:
+        """Whether any plugin implements a hook."""
+        return bool(self._implementations(hook))
 
     def first(self, hook: str, **arguments: object) -> Any:
         """The first answer that is not None, asking the plugin loaded last first; None if there is none."""
@@ -133,6 +133,9 @@ class Registry:
         callers = self._manager.get_hookcallers(plugin)
         if not callers:
             raise PluginError(f"plugin `{name}` implements no hook")
+        hooks = {caller.name for caller in callers}
+        if "guardrail_engine" in hooks and "guardrail_engines" not in hooks:
+            raise PluginError(f"plugin `{name}`: guardrail_engine needs guardrail_engines, with the names")
         for caller in callers:
             if any(impl.wrapper or impl.hookwrapper for impl in caller.get_hookimpls()):
                 raise PluginError(f"plugin `{name}`: {caller.name} is a wrapper, which is not supported")

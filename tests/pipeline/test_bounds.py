@@ -89,6 +89,8 @@ def test_a_check_needs_room_for_one_token_of_a_reply(tmp_path, excess):
 class Miscounting:
     """A plugin with an engine that makes fewer or more decisions than there are prompts."""
 
+    guardrail_engines = hookimpl(lambda self: ["miscounting"])
+
     def __init__(self, recount):
         self.recount = recount
 
@@ -166,6 +168,8 @@ def test_a_cut_prompt_keeps_its_end_and_leaves_room_for_the_reply(tmp_path, room
 
 class Silent:
     """A plugin with an engine that sends no pieces of a streamed reply."""
+
+    guardrail_engines = hookimpl(lambda self: ["silent"])
 
     @hookimpl
     def guardrail_engine(self, name, model, tokenizer, chat_template, template_arguments):

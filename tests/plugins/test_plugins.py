@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from guardrail.actions.block import BlockConfig
 from guardrail.cli import run
 from guardrail.errors import EvaluationError, PluginError
-from guardrail.plugins.hookspecs import hookimpl
+from guardrail.guard import Guard
+from guardrail.plugins.hookspecs import ENGINES, hookimpl
 from guardrail.plugins.manager import Plugins
 from guardrail.plugins.protocols import Answer, Examples, JudgeRequest, NoConfig
 from guardrail.plugins.registry import Registry
@@ -92,7 +93,8 @@ def install(tmp_path, monkeypatch):
 
 
 ACTION = """
-from guardrail.plugins.hookspecs import hookimpl
+from guardrail.guard import Guard
+from guardrail.plugins.hookspecs import ENGINES, hookimpl
 from guardrail.plugins.protocols import NoConfig
 
 class Wave:
@@ -365,6 +367,8 @@ def test_a_probe_that_cannot_be_read_is_an_error(layer, weights, message):
 
 def plugins_engine_that_must_not_run():
     class Earlier:
+        guardrail_engines = hookimpl(lambda self: ["mine"])
+
         @hookimpl
         def guardrail_engine(self, name):
             raise AssertionError("an engine attaches to the model: only one may be made")
@@ -372,13 +376,53 @@ def plugins_engine_that_must_not_run():
     return Earlier()
 
 
+def test_hook_guardrail_engines():
+    plugins = Plugins([providing("guardrail_engines", "mine", "vllm-ahead")])
+    assert plugins.engines == (*ENGINES, "mine", "vllm-ahead")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mien", "the engine `mien`; did you mean `mine`"),
+        ("transformer", "did you mean `transformers`"),
+        ("vlm", "did you mean `vllm`"),
+        ("xyz", "known: mine, transformers, transformers-ahead, .*vllm"),
+    ],
+)
+def test_a_misspelt_engine_is_refused_before_a_model_is_loaded(name, message):
+    """Also beside a plugin that has an engine of its own."""
+    mine = plugin(
+        guardrail_engines=lambda: ["mine"], guardrail_engine=unreachable, guardrail_model=unreachable
+    )
+    with pytest.raises(PluginError, match=message):
+        Guard.from_pretrained("nowhere", {}, engine=name, plugins=[mine])
+
+
+def unreachable(name):
+    raise AssertionError(f"asked for {name}")
+
+
+def test_an_engine_without_a_name_is_an_error():
+    with pytest.raises(PluginError, match="`Sample`: guardrail_engine needs guardrail_engines"):
+        Plugins([plugin(guardrail_engine=lambda name: None)])
+    with pytest.raises(PluginError, match="`Sample`: 3 is not the name of an engine"):
+        _ = Plugins([providing("guardrail_engines", 3)]).engines
+
+
+def test_an_engine_that_is_listed_and_not_made_is_an_error():
+    plugins = Plugins([plugin(guardrail_engines=lambda: ["mine"], guardrail_engine=lambda name: None)])
+    with pytest.raises(PluginError, match="a plugin lists the engine `mine`, but does not make it"):
+        plugins.engine("mine", "model", "tokenizer")
+
+
 def test_hook_guardrail_engine():
     def engine(name, model):
         return f"engine of {model}" if name == "mine" else None
 
-    plugins = Plugins([plugin(guardrail_engine=engine)])
+    plugins = Plugins([plugin(guardrail_engine=engine, guardrail_engines=lambda: ["mine"])])
     assert plugins.engine("mine", "model", "tokenizer") == "engine of model"
-    other = plugin(guardrail_engine=lambda name: "other" if name == "mine" else None)
+    other = plugin(guardrail_engine=lambda name: "other", guardrail_engines=lambda: ["mine"])
     assert Plugins([plugins_engine_that_must_not_run(), other]).engine("mine", 0, 0) == "other"
     with pytest.raises(PluginError, match="no plugin provides the engine `yours`"):
         plugins.engine("yours", "model", "tokenizer")
@@ -388,7 +432,7 @@ def test_hook_guardrail_model():
     def loaded(engine, name, arguments):
         return (f"{name} for {engine}", dict(arguments)) if engine == "mine" else None
 
-    plugins = Plugins([plugin(guardrail_model=loaded)])
+    plugins = Plugins([plugin(guardrail_model=loaded, guardrail_engines=lambda: ["mine"])])
     assert plugins.load("mine", "model", {"dtype": "float32"}) == ("model for mine", {"dtype": "float32"})
     model, tokenizer = plugins.load("transformers", "demo", {})
     assert (type(model).__name__, tokenizer.is_fast) == ("LlamaForCausalLM", True)
@@ -424,7 +468,8 @@ def test_hook_guardrail_app():
 
 def test_a_plugins_verb_is_there_once_the_environment_enables_it(install, monkeypatch, capsys):
     source = """
-from guardrail.plugins.hookspecs import hookimpl
+from guardrail.guard import Guard
+from guardrail.plugins.hookspecs import ENGINES, hookimpl
 
 @hookimpl
 def guardrail_cli(app):

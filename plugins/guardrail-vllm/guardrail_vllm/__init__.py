@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from guardrail.plugins.hookspecs import hookimpl
@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from guardrail.engines import Engine
 
 NAME = "vllm"
+
+
+@hookimpl
+def guardrail_engines() -> Sequence[str]:
+    """`vllm`."""
+    return [NAME]
 
 
 @hookimpl

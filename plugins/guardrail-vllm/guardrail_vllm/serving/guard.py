@@ -115,6 +115,11 @@ class _Engines:
         self.name, self._engine = NAME, engine
 
     @hookimpl
+    def guardrail_engines(self) -> Sequence[str]:
+        """Its name."""
+        return [NAME]
+
+    @hookimpl
     def guardrail_engine(self, name: str) -> ServedEngine | None:
         """The engine."""
         return self._engine if name == NAME else None
