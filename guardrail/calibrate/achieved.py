@@ -28,14 +28,16 @@ Kept: TypeAlias = Mapping[str | None, Projections]
 class Trigger:
     """What fires on prompts: a trait's threshold, a policy, or the set of all enforced policies.
 
-    `deciding`: the populations that set its thresholds, the benign sample as `benign`; empty for scores.
-    `tied`: how many of their prompts share the score just short of the threshold.
+    `conditions` are what it compares, of the set none. `deciding`: the populations that set its thresholds,
+    the benign sample as `benign`; empty for scores. `tied`: how many of their prompts share the score just
+    short of the threshold.
     """
 
     kind: Literal["trait", "policy", "set"]
     name: str
     fpr: float | None
     fired: Callable[[Projections], Fired] = field(repr=False)
+    conditions: tuple[CompiledCondition, ...] = field(default=(), repr=False)
     deciding: tuple[str, ...] = ()
     tied: int = 0
 
@@ -53,6 +55,7 @@ def trait_triggers(vectors: TraitVectors, calibration: Calibration, kept: Kept, 
             name=condition.trait,
             fpr=fpr,
             fired=partial(_holds, condition),
+            conditions=(condition,),
             deciding=_deciding([condition]),
             tied=_tied(condition, kept),
         )
@@ -70,6 +73,7 @@ def plan_triggers(plan: Plan, kept: Kept, set_fpr: float | None) -> Iterator[Tri
             name=rule.id,
             fpr=only.fpr if only else None,
             fired=partial(rule_fired, rule),
+            conditions=rule.conditions,
             deciding=_deciding(rule.conditions),
             tied=_tied(only, kept) if only else 0,
         )

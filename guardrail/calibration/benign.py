@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from guardrail.calibration.running import Statistic, highest, lowest
 from guardrail.errors import CalibrationError
-from guardrail.statistics.conformal import conformal_rank
+from guardrail.statistics.conformal import conformal_rank, rank_interval
 
 TAIL_SHARE = 0.1
 MARGIN = 1e-5
@@ -91,6 +91,23 @@ class Benign:
             edge = self.percentile(100 * rank / self.n if tail == "upper" else 100 * (1 - rank / self.n))
         margin = MARGIN * max(self.sd, abs(edge))
         return edge + margin if tail == "upper" else edge - margin
+
+    def span(self, fpr: float, tail: Tail = "upper") -> tuple[float, float]:
+        """The 95 % interval of `conformal`: where another sample may have put it. Open ends are infinite."""
+        if tail == "lower":
+            low, high = self._mirrored().span(fpr)
+            return -high, -low
+        first, last = rank_interval(self.n, fpr)
+        return self._ranked(first), self._ranked(last) if last <= self.n else math.inf
+
+    def _ranked(self, rank: int) -> float:
+        return self.percentile(100 * (rank - 1) / (self.n - 1))
+
+    def shares(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The share of the prompts in each bin between scores [k + 1]; the outer bins hold what is beyond."""
+        beyond = np.array([self.beyond(self.mean + float(edge) * self.sd) for edge in edges]) / self.n
+        beyond[0], beyond[-1] = 1.0, 0.0
+        return np.maximum(0.0, -np.diff(beyond))
 
     def beyond(self, projection: float, tail: Tail = "upper") -> int:
         """How many of the n benign prompts reach this projection; exact in the tails, else interpolated.

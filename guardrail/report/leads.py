@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from guardrail.bench.machine import Machine
 from guardrail.bench.results import Report, Row
+from guardrail.calibration.evidence import Achieved
+from guardrail.calibration.values import Calibration
 from guardrail.certify.results import Comparison
 from guardrail.evaluation.results import Detection, Evaluation
 from guardrail.report.page import Lead, Tone
@@ -37,6 +39,8 @@ TONES: dict[str, Tone] = {
     "as the text does": "warn",
     "below the text": "warn",
     "detects": "good",
+    "fires too often": "bad",
+    "keeps the rate": "good",
 }
 """How a verdict is coloured."""
 
@@ -110,6 +114,45 @@ def evaluation_notes(found: Evaluation) -> list[str]:
         for shows in (True, False)
     ]
     return few(counts, 50)
+
+
+def rate(one: Achieved) -> str:
+    """The verdict on a threshold that aims at a rate, by the interval of what it did; empty for others."""
+    if one.fpr is None:
+        return ""
+    if one.low > one.fpr:
+        return "fires too often"
+    return "keeps the rate" if one.high <= one.fpr else "cannot tell"
+
+
+def calibration(found: Calibration) -> Lead:
+    """Whether thresholds keep the rates that they aim at on prompts that they were not made from."""
+    evidence = found.evidence
+    rates = [one for one in evidence.achieved if one.fpr is not None] if evidence else []
+    if evidence is None or not rates:
+        return Lead("No threshold was tried on prompts that it was not made from.", "warn")
+    often = [one.name or "all together" for one in rates if rate(one) == "fires too often"]
+    kept = sum(rate(one) == "keeps the rate" for one in rates)
+    told = f"{len(often)} of {len(rates)} fire more often than asked for: {several(often)}"
+    surely = (
+        f"{kept} surely fire less often" if kept else "that they keep the rate needs more prompts to show"
+    )
+    none = f"None of {len(rates)} is shown to fire more often than asked for; {surely}"
+    lines = [f"Thresholds from {evidence.calibrated} benign prompts, tried on {evidence.held_out} others"]
+    lines += [told if often else none, *_slices(found)]
+    tone: Tone = "bad" if often else "warn" if len(lines) > 2 else "good" if kept == len(rates) else ""
+    return Lead(". ".join(lines) + ".", tone)
+
+
+def _slices(found: Calibration) -> list[str]:
+    """The slices on which thresholds fire more often than asked for."""
+    often = {
+        name: [one.name or "all together" for one in own.achieved if rate(one) == "fires too often"]
+        for name, own in found.slices.items()
+    }
+    return [
+        f"On {name} more often than asked for: {several(names)}" for name, names in often.items() if names
+    ]
 
 
 def bench(report: Report) -> Lead:

@@ -1,4 +1,4 @@
-"""Split-conformal thresholds: the rank for a rate, the prompts it needs, and intervals of rates."""
+"""Split-conformal thresholds: the rank for a rate, the prompts it needs, intervals of rates and ranks."""
 
 from __future__ import annotations
 
@@ -46,6 +46,17 @@ def fpr_interval(n: int, fpr: float, confidence: float = 0.95) -> tuple[float, f
     rank, tail = conformal_rank(n, fpr), (1 - confidence) / 2
     low, high = beta.ppf([tail, 1 - tail], n + 1 - rank, rank)
     return float(low), float(high)
+
+
+def rank_interval(n: int, fpr: float, confidence: float = 0.95) -> tuple[int, int]:
+    """The ranks of n scores between which the quantile 1 - fpr of fresh ones lies; n + 1 is no score at all.
+
+    Order statistics hold whatever the distribution (David and Nagaraja 2003, 7.1).
+    """
+    from scipy.stats import binom
+
+    low, high = binom.ppf([(1 - confidence) / 2, (1 + confidence) / 2], n, 1 - fpr)
+    return max(1, int(low)), min(n, int(high)) + 1
 
 
 def observed_fpr(fired: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:

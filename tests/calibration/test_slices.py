@@ -69,3 +69,11 @@ def test_a_slice_in_which_a_probe_has_nothing_to_read_sets_no_threshold_for_it()
     bound = replace(calibration(), slices={"bank": partly, "chats": whole}, worst_slice=True)
     assert set(bound.populations("evil", 1).slices) == {"chats"}
     assert set(bound.populations("sycophancy", 1).slices) == {"bank", "chats"}
+
+
+def test_a_threshold_has_an_interval_that_is_open_where_the_sample_ends():
+    many = Benign.of([float(value) for value in range(1000)])
+    assert many.span(0.1) == (pytest.approx(880, abs=0.01), pytest.approx(918, abs=0.01))
+    assert many.span(0.1, "lower") == (pytest.approx(81, abs=0.01), pytest.approx(119, abs=0.01))
+    assert many.span(0.1)[0] < many.conformal(0.1) < many.span(0.1)[1]
+    assert Benign.of([float(value) for value in range(100)]).span(0.01)[1] == float("inf")

@@ -34,6 +34,22 @@ def test_a_calibration_is_written_with_its_evidence(folder, capsys):
     assert answer["prompts_needed"]["for_interval"] > 200
 
 
+def test_a_report_shows_thresholds_beside_prompts_that_show_the_trait(folder, tmp_path, capsys):
+    rows = [{"prompt": f"{i} hurt them {'!' * i}", "labels": {"evil": i % 2}} for i in range(1, 24)]
+    labelled, report = tmp_path / "labelled.jsonl", tmp_path / "report.html"
+    labelled.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--policies", str(folder / "policy.yaml"), "--fpr", "0.05", "--html", str(report))
+    assert calibrate(folder, *options, "--against", str(labelled)) == 0
+    assert f"{report}: written" in capsys.readouterr().out
+    html = report.read_text()
+    assert "Thresholds from 200 benign prompts, tried on 50 others" in html
+    assert "12 labelled as showing evil" in html
+    for text in ("policy no-malice", "all enforced policies", "[", "fires on prompts that show it"):
+        assert text in html
+    assert html.count("<svg") == 2
+    assert Calibration.load(folder / "calibration.json").sha256[:12] in html
+
+
 def test_replies_have_at_most_as_many_tokens_as_asked_for(folder):
     tokens = []
     for count in ("1", "2"):
@@ -114,6 +130,9 @@ def test_a_score_that_belongs_to_another_calibration_is_a_warning(folder, capsys
         (["--fpr", "0.05", "--width", "0"], "--width must be between 0 and 1"),
         (["--fpr", "0.05", "--held-out", "1"], "held-out share"),
         (["--write"], "need --apply"),
+        (["--against", "FOLDER/benign.jsonl"], "--against is for the report"),
+        (["--html", "r.html", "--against", "FOLDER/benign.jsonl"], "benign.jsonl:1"),
+        (["--html", "FOLDER/none/r.html"], "there is no such folder"),
         (["--fpr", "0.05", "--set-fpr", "0.1", "--policies", "POLICY"], "policies[1].threshold"),
         (["--apply", "POLICY", "--policies", "FOLDER/other.yaml"], "name different files"),
         (["--fpr", "0.05", "--out", "FOLDER/benign.jsonl"], "benign.jsonl exists"),

@@ -4,11 +4,13 @@ import re
 from dataclasses import replace
 
 import pytest
+from worlds import calibration
 
 from guardrail.bench.goals import Goal
 from guardrail.bench.machine import Machine
 from guardrail.bench.ratios import Interval
 from guardrail.bench.results import Report, Row
+from guardrail.calibration.evidence import Achieved, Evidence
 from guardrail.evaluation.results import Detection
 from guardrail.report import leads
 from guardrail.report.drawing import new, style, svg, themed
@@ -60,6 +62,38 @@ def test_a_probe_is_judged_by_its_interval(auroc, text, verdict):
     found = dict.fromkeys(Detection.__slots__) | {"auroc": auroc, "text_baseline_auroc": text}
     assert leads.detects(Detection(**found)) == verdict
     assert leads.tone_of(verdict) in ("good", "warn", "bad")
+
+
+def tried(fired, low, high, fpr=0.01):
+    return Achieved(kind="trait", name="evil", fpr=fpr, n=400, fired=fired, low=low, high=high)
+
+
+@pytest.mark.parametrize(
+    ("one", "verdict", "tone"),
+    [
+        (tried(20, 0.03, 0.07), "fires too often", "bad"),
+        (tried(0, 0.0, 0.009), "keeps the rate", "good"),
+        (tried(4, 0.003, 0.03), "cannot tell", ""),
+        (tried(4, 0.003, 0.03, None), "", ""),
+    ],
+)
+def test_a_threshold_is_judged_by_the_interval_of_its_rate(one, verdict, tone):
+    assert leads.rate(one) == verdict
+    assert leads.tone_of(verdict) == tone
+
+
+def test_a_calibration_begins_with_whether_its_thresholds_keep_their_rates():
+    found = calibration()
+    assert leads.calibration(found).tone == "warn"
+    evidence = Evidence(
+        source_sha256="0", prompts=600, duplicates=0, skipped=0, calibrated=500, held_out=100,
+        seed=0, conversations=0, tokens=0, achieved=(tried(20, 0.03, 0.07), tried(4, 0.003, 0.03)),
+    )  # fmt: skip
+    lead = leads.calibration(replace(found, evidence=evidence))
+    assert lead.text.startswith("Thresholds from 500 benign prompts, tried on 100 others. 1 of 2 fire more")
+    assert lead.tone == "bad"
+    kept = leads.calibration(replace(found, evidence=replace(evidence, achieved=(tried(0, 0, 0.009),))))
+    assert (kept.tone, "None of 1 is shown to fire more often" in kept.text) == ("good", True)
 
 
 def test_a_page_begins_with_its_lead_and_follows_the_colours_of_the_reader():

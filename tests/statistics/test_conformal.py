@@ -8,7 +8,13 @@ from scipy.stats import beta
 from worlds import CALM
 
 from guardrail.errors import CalibrationError
-from guardrail.statistics.conformal import conformal_rank, fpr_interval, observed_fpr, prompts_needed
+from guardrail.statistics.conformal import (
+    conformal_rank,
+    fpr_interval,
+    observed_fpr,
+    prompts_needed,
+    rank_interval,
+)
 
 
 def test_the_interval_contains_the_rate_and_shrinks_with_n():
@@ -70,3 +76,14 @@ def test_an_observed_rate_has_an_interval_for_any_confidence():
     rate, low, high = observed_fpr(3, 10, confidence=0.9)
     assert rate == 0.3
     assert (low, high) == pytest.approx((beta.ppf(0.05, 3, 8), beta.ppf(0.95, 4, 7)))
+
+
+def test_the_quantile_of_fresh_scores_lies_between_the_ranks_as_often_as_promised():
+    """David and Nagaraja (2003), 7.1: the chance that it does is that of a binomial count in between."""
+    assert rank_interval(100, 0.05) == (90, 100)
+    assert rank_interval(20, 0.01) == (19, 21)
+    rng, n, fpr = np.random.default_rng(0), 200, 0.1
+    low, high = rank_interval(n, fpr)
+    samples = np.sort(rng.random((4000, n)), axis=1)
+    inside = (samples[:, low - 1] <= 1 - fpr) & (1 - fpr <= samples[:, high - 1])
+    assert 0.95 <= inside.mean() <= 0.98

@@ -46,7 +46,7 @@ def read_sample(
     """
     from guardrail.calibrate.sample import read, some
 
-    given = {name: _prompts(file, options.system, own=name is not None) for name, file in files.items()}
+    given = {name: prompts_of(file, options.system, own=name is not None) for name, file in files.items()}
     found = {
         name: read(prompts, lambda messages: subject.render(messages, positions).ids, subject.longest)
         for name, prompts in given.items()
@@ -61,7 +61,7 @@ def read_sample(
     return parts.pop(None).beside({name: one for name, one in parts.items() if name is not None})
 
 
-def _prompts(file: BenignFile, system: str | None, *, own: bool) -> list[tuple[str, Messages | str]]:
+def prompts_of(file: BenignFile, system: str | None, *, own: bool) -> list[tuple[str, Messages | str]]:
     """The prompts with --system in front. `own`: those with a system message keep it; else it is an error."""
     prompts = [InputPrompt(name=name, content=content) for name, content in file.prompts]
     keep = [own and has_system(prompt.content) for prompt in prompts]

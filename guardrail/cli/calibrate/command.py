@@ -16,6 +16,7 @@ import typer
 from typer import Option
 
 from guardrail.cli.calibrate.benign import BenignFile, read_files, read_sample
+from guardrail.cli.calibrate.contrasting import ReportOptions
 from guardrail.cli.calibrate.options import RateOptions, ResultOptions, SampleOptions
 from guardrail.cli.calibrate.output import print_calibrated, print_calibrated_json, print_drift
 from guardrail.cli.console import print_json
@@ -64,6 +65,7 @@ def calibrate(
     policies: PoliciesOption,
     rates: RateOptions,
     result: ResultOptions,
+    report: ReportOptions,
     output: OutputOptions,
 ) -> None:
     """Calibrate thresholds to a known false-positive rate on your own benign prompts."""
@@ -72,13 +74,18 @@ def calibrate(
     if sample.benign is None:
         raise ConfigError("no benign prompts: name a file with --benign")
     result.check_out()
+    report.check()
     given = inputs(model.name, rates.vectors, policies.policies, result)
-    files = read_files(sample)
-    made, edit = _calibrated(given, files, sample, model, rates, result)
+    files, labelled = read_files(sample), report.read(given.vectors)
+    subject = load_subject(model)
+    shown = report.contrast(labelled, sample.system, subject, given.vectors, given.policies)
+    made, edit = _calibrated(subject, given, files, sample, rates, result)
     made.calibration.save(result.out)
     if edit is not None and result.write:
         edit.write()
+    report.publish(made, shown)
     (print_calibrated_json if output.as_json else print_calibrated)(made, edit, rates, result)
+    report.tell(output.as_json)
 
 
 def inputs(model: str, vectors: str | None, policies: Path | None, result: ResultOptions) -> Inputs:
@@ -95,14 +102,13 @@ def inputs(model: str, vectors: str | None, policies: Path | None, result: Resul
 
 
 def _calibrated(
+    subject: Subject,
     given: Inputs,
     files: Mapping[str | None, BenignFile],
     sample: SampleOptions,
-    model: ModelOptions,
     rates: RateOptions,
     result: ResultOptions,
 ) -> tuple[Calibrated, PolicyEdit | None]:
-    subject = load_subject(model)
     # only now, because it imports torch, which `loading` prepares for
     from guardrail.calibrate.fit import conclude, measure
 

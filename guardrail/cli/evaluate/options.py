@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import typer
 from typer import Option
 
 from guardrail.cli.options import SystemOption
@@ -105,3 +106,8 @@ class PageOption:
             check_installed()
             if not self.html.absolute().parent.is_dir():
                 raise ConfigError(f"{self.html}: there is no such folder")
+
+    def tell(self, as_json: bool) -> None:
+        """Say that it was written; JSON stays alone."""
+        if self.html is not None and not as_json:
+            typer.echo(f"\n{self.html}: written")

@@ -230,12 +230,5 @@ def _histogram(
     edges = np.linspace(low - margin, high + margin, BINS + 1)
     counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
     benign = benign_of(condition, calibration)
-    expected = None if benign is None else len(scores) * _masses(benign, edges)
+    expected = None if benign is None else len(scores) * benign.shares(edges)
     return Histogram(condition, edges, counts.astype(np.int64), expected)
-
-
-def _masses(benign: Benign, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share of benign prompts in each bin; both ends hold what is beyond."""
-    beyond = np.array([benign.beyond(benign.mean + float(edge) * benign.sd) for edge in edges]) / benign.n
-    beyond[0], beyond[-1] = 1.0, 0.0
-    return np.maximum(0.0, -np.diff(beyond))
