@@ -24,8 +24,7 @@ SCALED = (
 def page(study: HeadStudy, found: AblationResult | None) -> Page:
     """The whole report."""
     sections = [
-        Section("Heads by group", [Drawn(drawn(study)), _counts(study), Text(MEANING)]),
-        Section("Heads found", [_found(study)]),
+        *(_read(study) if study.results else []),
         *([Section("Heads scaled", [_scaled(found), Text(SCALED)])] if found else []),
         Section("Settings", [_settings(study), _rejected(study)]),
     ]
@@ -36,6 +35,13 @@ def page(study: HeadStudy, found: AblationResult | None) -> Page:
         sections=sections,
         notes=study.notes,
     )
+
+
+def _read(study: HeadStudy) -> list[Section]:
+    return [
+        Section("Heads by group", [Drawn(drawn(study)), _counts(study), Text(MEANING)]),
+        Section("Heads found", [_found(study)]),
+    ]
 
 
 def drawn(study: HeadStudy) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from guardrail.engines.transformers.activations import Component
-from guardrail.interpret.patching.pairs import counted
 from guardrail.interpret.patching.patches import PARTS, SCOPES, Patch, positions
 from guardrail.interpret.patching.results import PatchResult
 from guardrail.report.drawing import CYCLE, new, style, svg
@@ -43,14 +42,14 @@ def _pairs(found: PatchResult) -> list[Block]:
         [Cell(p.name), Cell(repr(p.source)), Cell(repr(p.target)), Cell(f"{p.gap:.2f}"), Cell(str(p.tokens))]
         for p in about.pairs
     ]
-    left = [[Cell(reason), Cell(str(count))] for reason, count in counted(about.rejects).items()]
+    left = [[Cell(one.name), Cell(one.reason), Cell(one.detail)] for one in about.rejects]
     asked = f"form: {about.form}; window: {about.window} layers; near: {about.near} tokens"
     settings = f"{asked}; weights: {about.fingerprint.weights}"
     blocks: list[Block] = [
         Text(settings),
         Table(("pair", "source", "target", "gap (logits)", "tokens"), rows),
     ]
-    return [*blocks, Heading("Left out"), Table(("reason", "pairs"), left)] if left else blocks
+    return [*blocks, Heading("Left out"), Table(("pair", "reason", "details"), left)] if left else blocks
 
 
 def _effects(found: PatchResult, way: str) -> list[Block]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import TOKENIZER
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from guardrail.cli import run
 from guardrail.engines.transformers.activations import Site
@@ -160,6 +161,31 @@ def test_a_head_that_is_not_there(asker):
         scaled(asker.subject, [Head(9, 0)], 0.0)
 
 
+def test_where_attention_cannot_be_read_named_heads_are_scaled(tmp_path, capsys):
+    config = AutoConfig.for_model("bloom", hidden_size=32, n_layer=2, n_head=4, vocab_size=262)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    page = tmp_path / "page.html"
+    given = ["interpret", "heads", "--model", str(tmp_path), *files(tmp_path, GROUPS), "--items", "2"]
+    assert run(given) == 2
+    told = "cannot be read; heads named with --head can still be scaled"
+    assert told in capsys.readouterr().err
+    assert run([*given, "--head", "1.3", "--html", str(page)]) == 0
+    told = capsys.readouterr().out
+    assert "cannot be read: heads are scaled without it" in told
+    assert "effect of capital (%)" in told
+    assert "cannot be read: heads are scaled without it" in page.read_text()
+
+
+def files(folder, groups):
+    """Items and words as files, as options of the verb."""
+    asked = [{"question": i.question, "options": list(i.options), "answer": i.answer} for i in ITEMS]
+    lines = [{"group": group, "word": word} for group, words in groups.items() for word in words]
+    for name, rows in (("items", asked), ("words", lines)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return ["--data", str(folder / "items.jsonl"), "--words", str(folder / "words.jsonl")]
+
+
 def test_word_files(tmp_path):
     file = tmp_path / "words.jsonl"
     lines = [{"group": group, "word": word} for group, words in GROUPS.items() for word in words]
@@ -173,13 +199,8 @@ def test_word_files(tmp_path):
 
 def test_the_verb_on_the_built_in_model(tmp_path, capsys):
     report = tmp_path / "heads.html"
-    items, words = tmp_path / "items.jsonl", tmp_path / "words.jsonl"
-    asked = [{"question": i.question, "options": list(i.options), "answer": i.answer} for i in ITEMS]
-    items.write_text("\n".join(map(json.dumps, asked)))
     some = {group: words[:6] for group, words in DEMO_WORDS.items()}
-    lines = [{"group": group, "word": word} for group, words in some.items() for word in words]
-    words.write_text("\n".join(map(json.dumps, lines)))
-    given = ["interpret", "heads", "--data", str(items), "--words", str(words), "--items", "2"]
+    given = ["interpret", "heads", *files(tmp_path, some), "--items", "2"]
     given += ["--template", "You are {who}.", "--device", "cpu"]
     assert run([*given, "--head", "1.3", "--html", str(report)]) == 0
     told = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """What any patching must satisfy, and that it finds a circuit that was put there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,19 @@ import pytest
 import torch
 from planted import HEAD, LAYER, planted_model
 from tiny import TOKENIZER
+from tokenizers.normalizers import Lowercase
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from guardrail.errors import ConfigError, ExtractionError
 from guardrail.extract.subject import Subject
 from guardrail.interpret.patching import PairLine, Patch, PatchResult, PatchSettings, load_pairs, sweep
-from guardrail.interpret.patching.pairs import ANSWER, LENGTHS, aligned, counted
+from guardrail.interpret.patching.beginnings import parted
+from guardrail.interpret.patching.pairs import ANSWER, LENGTHS, LONG, TWICE, Reject, aligned, counted, told
 from guardrail.interpret.patching.patches import columns, patches
 from guardrail.interpret.patching.runs import Placed, patched, record, shape_of
-from guardrail.interpret.patching.sweep import UNCHANGED
-from guardrail.testing import ARCHITECTURES, tiny_model
+from guardrail.interpret.patching.sweep import HEADLESS, UNCHANGED
+from guardrail.report.patching import patch_page
+from guardrail.testing import ARCHITECTURES, tiny_model, tiny_tokenizer
 
 LINE = PairLine(prompt="{identity}, who are you? ", source="x", target="y", name="one")
 TEXT = PatchSettings(form="text", least_gap=0.0)
@@ -140,15 +145,24 @@ def test_pairs_that_cannot_be_patched_are_rejected_and_counted(tmp_path):
         LINE.model_copy(update={"source": "xx", "name": "long"}),
         LINE.model_copy(update={"source": "xyz", "name": "longer"}),
         LINE.model_copy(update={"answers": ("a", "bc"), "name": "two tokens"}),
+        LINE.model_copy(update={"prompt": "{identity}" + "!" * 500, "name": "endless"}),
     ]
     pairs, rejects = aligned(subject, lines, "text")
     assert [pair.name for pair in pairs] == ["one"]
-    assert counted(rejects) == {LENGTHS: 2, ANSWER: 1}
+    assert [(one.name, one.reason, one.detail) for one in rejects] == [
+        ("long", LENGTHS, "17 and 16 tokens"),
+        ("longer", LENGTHS, "18 and 16 tokens"),
+        ("two tokens", ANSWER, "`bc` is 2 tokens"),
+        ("endless", LONG, "525 tokens; the model takes 512"),
+    ]
+    assert next(told(rejects)) == f"2: {LENGTHS} (`long`: 17 and 16 tokens)"
     zero = tiny_model()
     torch.nn.init.zeros_(zero.lm_head.weight)
     found = sweep(Subject(zero, TOKENIZER), lines, TEXT, tmp_path)
     assert found.effects.shape[2] == 0
-    assert counted(found.about.rejects) == {LENGTHS: 2, ANSWER: 1, UNCHANGED: 1}
+    assert counted(found.about.rejects) == {LENGTHS: 2, ANSWER: 1, LONG: 1, UNCHANGED: 1}
+    (last,) = (one for one in found.about.rejects if one.reason == UNCHANGED)
+    assert last.detail.startswith("both answer ")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +180,46 @@ def test_bad_lines_are_named(tmp_path, line, reason):
     path.write_text(line + "\n")
     with pytest.raises(ConfigError, match=f"(?s):1: .*{reason}"):
         load_pairs(path)
+
+
+def test_two_answers_that_are_one_token_cannot_be_told_apart():
+    lower = Subject(tiny_model(), lowercasing())
+    line = LINE.model_copy(update={"answers": ("a", "A"), "name": "case"})
+    assert aligned(lower, [line], "text")[1] == [Reject("case", TWICE, "a, A")]
+
+
+def lowercasing():
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = Lowercase()
+    return tokenizer
+
+
+def test_replies_that_are_the_same_to_their_end_are_no_answers_to_compare(tmp_path):
+    model = tiny_model()
+    # every reply is one end token, whatever was asked
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head = torch.nn.Linear(32, model.config.vocab_size)
+        model.lm_head.weight.mul_(1e-3)
+        model.lm_head.bias.zero_()[model.config.eos_token_id] = 9.0
+    subject = Subject(model, TOKENIZER)
+    (pair,), _ = aligned(subject, [LINE], "text")
+    assert parted(subject, [pair]) == [pair]
+    found = sweep(subject, [LINE], TEXT, tmp_path)
+    assert [(one.reason, one.detail) for one in found.about.rejects] == [(UNCHANGED, "both answer '<|end|>'")]
+
+
+def test_heads_that_cannot_be_told_apart_are_left_out_with_a_sentence(tmp_path):
+    sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 262, "eos_token_id": 2}
+    config = AutoConfig.for_model("gpt_neo", **sizes, attention_types=[[["global"], 2]])
+    subject = Subject(AutoModelForCausalLM.from_config(config).eval(), TOKENIZER)
+    found = sweep(subject, [LINE], replace(TEXT, sweeps=("scopes", "heads")), tmp_path / "both")
+    told_so = f"{HEADLESS}: the sweep over heads is left out"
+    assert told_so in found.about.notes
+    assert not any(patch.component == "heads" for patch in found.about.patches)
+    assert told_so in patch_page(found).html()
+    with pytest.raises(ConfigError, match=f"{HEADLESS}; choose another sweep"):
+        sweep(subject, [LINE], replace(TEXT, sweeps=("heads",)), tmp_path / "heads")
 
 
 def test_where_names_tokens_behind_the_identity_once_each():

@@ -14,10 +14,13 @@ from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import AskingOptions
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
-from guardrail.errors import ConfigError
+from guardrail.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
+    from guardrail.extract.journal import Report
     from guardrail.interpret.accuracy.items import Item
+    from guardrail.interpret.accuracy.prompts import Asker
+    from guardrail.interpret.heads.contexts import Contexts
     from guardrail.interpret.heads.results import AblationResult, Head, HeadResult, HeadStudy
     from guardrail.interpret.heads.words import Groups
     from guardrail.statistics.intervals import Estimate
@@ -86,17 +89,28 @@ def heads(
     items, groups, named = asking.items(model.name), options.groups(model.name), options.named()
     chosen = _spread(items, options.items)
     with staged() as report:
-        from guardrail.interpret.heads.attending import attending
         from guardrail.interpret.heads.contexts import contexts
         from guardrail.interpret.heads.scaling import ablation, check
 
         asker = asking.asker(model)
         check(asker.subject, named)
         given = contexts(asker, groups, options.templates(model.name), chosen)
-        study = attending(asker, given, model.name, report)
+        study = _study(asker, given, model.name, named, report)
         scaled = named or study.top(options.top or 0)
         found = ablation(asker, given, chosen, scaled, options.factor, report) if scaled else None
     _publish(study, found, page.html, output.as_json)
+
+
+def _study(asker: Asker, given: Contexts, name: str, named: list[Head], report: Report) -> HeadStudy:
+    """What heads attend to. Where that cannot be read, named heads can still be scaled."""
+    from guardrail.interpret.heads.attending import attending, unread
+
+    try:
+        return attending(asker, given, name, report)
+    except ModelError as error:
+        if not named:
+            raise ModelError(f"{error}; heads named with --head can still be scaled") from error
+        return unread(asker, given, name, f"{error}: heads are scaled without it")
 
 
 def _spread(items: list[Item], count: int) -> list[Item]:

@@ -150,12 +150,12 @@ def _publish(found: PatchResult, as_json: bool) -> None:
     if as_json:
         print_json({**found.about.model_dump(mode="json", exclude={"patches"}), "effects": _summary(found)})
         return
-    from guardrail.interpret.patching.pairs import counted
+    from guardrail.interpret.patching.pairs import told
 
     about = found.about
     typer.echo(f"{len(about.pairs)} pairs patched, {len(about.rejects)} left out")
-    for reason, count in counted(about.rejects).items():
-        typer.echo(f"  {count}: {reason}")
+    for line in told(about.rejects):
+        typer.echo(f"  {line}")
     for line in about.notes:
         typer.echo(line)
     for direction in about.directions if about.pairs else ():

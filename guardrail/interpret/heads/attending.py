@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,24 +26,33 @@ def attending(asker: Asker, given: Contexts, name: str, report: Report = silent)
     """All heads of a model against all groups. Raises ModelError if its attention cannot be read."""
     shares = _shares(asker.subject, given.contexts, report)
     layers, heads = asker.subject.layers, asker.subject.activations.heads
-    groups = [group for group in dict.fromkeys(given.groups) if group != NEUTRAL]
+    groups = [group for group in given.compared if group != NEUTRAL]
     tests = [_Test(shares, given, group) for group in groups]
     q = false_discovery([test.p for test in tests])
     over_q = false_discovery([test.over_p for test in tests])
     every = [Head(i // heads + 1, i % heads) for i in range(layers * heads)]
     found = [test.results(every, *adjusted) for test, *adjusted in zip(tests, q, over_q, strict=True)]
+    return replace(
+        unread(asker, given, name),
+        results=tuple(one for results in found for one in results),
+        concentration={group: _concentration(results) for group, results in zip(groups, found, strict=True)},
+    )
+
+
+def unread(asker: Asker, given: Contexts, name: str, *reasons: str) -> HeadStudy:
+    """What was to be read, without any results: for models whose attention cannot be read."""
     return HeadStudy(
         model=name,
         form=asker.form,
-        layers=layers,
-        heads=heads,
-        words={group: tuple(given.words[i] for i in given.of(group)) for group in (*groups, NEUTRAL)},
+        layers=asker.subject.layers,
+        heads=asker.subject.activations.heads,
+        words={group: tuple(given.words[i] for i in given.of(group)) for group in given.compared},
         rejected=given.rejected,
         templates=tuple(dict.fromkeys(one.template for one in given.contexts)),
         contexts=len(given.contexts),
-        results=tuple(one for results in found for one in results),
-        concentration={group: _concentration(results) for group, results in zip(groups, found, strict=True)},
-        notes=tuple(notes(asker.subject, asker.form)),
+        results=(),
+        concentration={},
+        notes=(*notes(asker.subject, asker.form), *reasons),
     )
 
 

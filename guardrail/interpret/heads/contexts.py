@@ -11,7 +11,7 @@ from guardrail.interpret.accuracy.items import Item
 from guardrail.interpret.accuracy.personas import Persona, filled
 from guardrail.interpret.accuracy.prompts import Asker
 from guardrail.interpret.forms import Ids
-from guardrail.interpret.heads.words import FEWEST, Groups
+from guardrail.interpret.heads.words import FEWEST, NEUTRAL, Groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Contexts:
     groups: tuple[str, ...]
     rejected: dict[str, str]
     contexts: tuple[Context, ...]
+
+    @property
+    def compared(self) -> list[str]:
+        """The groups, the controls last."""
+        return sorted(dict.fromkeys(self.groups), key=NEUTRAL.__eq__)
 
     def of(self, group: str) -> list[int]:
         """The rows of a group."""

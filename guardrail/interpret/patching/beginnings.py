@@ -7,18 +7,19 @@ from dataclasses import replace
 from itertools import takewhile
 
 from guardrail.extract.subject import Subject
-from guardrail.interpret.patching.pairs import Pair
-
-LONGEST = 24
-"""How many tokens of two greedy replies are compared."""
+from guardrail.interpret.patching.pairs import LONGEST, Pair
 
 
 def parted(subject: Subject, pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs; those without answers are followed by what both greedy replies begin with."""
+    """The pairs; those without answers are followed by what both greedy replies begin with.
+
+    Replies that are the same to their end are followed without the end, which is then the answer of both.
+    """
     chosen = [pair for pair in pairs if not pair.answers]
     prompts = [ids for pair in chosen for ids in (pair.source, pair.target)]
     replies = subject.continued(prompts, max_new_tokens=LONGEST) if prompts else []
-    shared = {id(pair): _shared(replies[2 * i].ids, replies[2 * i + 1].ids) for i, pair in enumerate(chosen)}
+    said = [reply.ids[:-1] if reply.ended else reply.ids for reply in replies]
+    shared = {id(pair): _shared(*said[2 * i : 2 * i + 2]) for i, pair in enumerate(chosen)}
     return [_begun(pair, shared.get(id(pair), ())) for pair in pairs]
 
 

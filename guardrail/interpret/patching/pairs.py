@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,13 @@ from guardrail.files.json_lines import parse_lines
 from guardrail.interpret.forms import Form, Ids, chat_ids, text_ids
 
 SLOT = "{identity}"
+LONGEST = 24
+"""How many tokens of two greedy replies are compared to see where open answers part."""
 LENGTHS = "the two prompts do not have the same number of tokens"
 SAME = "the two prompts are the same"
 LONG = "the prompts are longer than the model takes"
 ANSWER = "an answer is not a single token"
+TWICE = "two answers are the same token"
 
 
 class PairLine(BaseModel):
@@ -63,10 +66,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A pair that is left out, and why."""
+    """A pair that is left out, and why. detail: what is so about this one."""
 
     name: str
     reason: str
+    detail: str = ""
 
 
 def load_pairs(path: Path) -> list[PairLine]:
@@ -93,7 +97,7 @@ def aligned(subject: Subject, lines: Sequence[PairLine], form: Form) -> tuple[li
         if isinstance(found, Pair):
             pairs.append(found)
         else:
-            rejects.append(Reject(line.name, found))
+            rejects.append(found)
     return pairs, rejects
 
 
@@ -102,19 +106,28 @@ def counted(rejects: Sequence[Reject]) -> dict[str, int]:
     return dict(Counter(reject.reason for reject in rejects).most_common())
 
 
-def _pair(subject: Subject, line: PairLine, form: Form) -> Pair | str:
+def told(rejects: Sequence[Reject]) -> Iterator[str]:
+    """A line for each reason: how many pairs, and what is so about the first of them."""
+    for reason, count in counted(rejects).items():
+        first = next(reject for reject in rejects if reject.reason == reason)
+        yield f"{count}: {reason}" + (f" (`{first.name}`: {first.detail})" if first.detail else "")
+
+
+def _pair(subject: Subject, line: PairLine, form: Form) -> Pair | Reject:
     source, target = (_ids(subject, line, identity, form) for identity in (line.source, line.target))
     if len(source) != len(target):
-        return LENGTHS
-    if len(source) > subject.longest:
-        return LONG
+        return Reject(line.name, LENGTHS, f"{len(source)} and {len(target)} tokens")
+    if (tokens := len(source) + (0 if line.answers else LONGEST)) > subject.longest:
+        return Reject(line.name, LONG, f"{tokens} tokens; the model takes {subject.longest}")
     differing = [i for i, (a, b) in enumerate(zip(source, target, strict=True)) if a != b]
     if not differing:
-        return SAME
-    answers = [answer_token(subject, source, answer) for answer in line.answers]
-    known = tuple(token for token in answers if token is not None)
-    if len(set(known)) < len(answers):
-        return ANSWER
+        return Reject(line.name, SAME)
+    answers = {answer: answer_tokens(subject, source, answer) for answer in line.answers}
+    if several := [f"`{answer}` is {len(ids)} tokens" for answer, ids in answers.items() if len(ids) != 1]:
+        return Reject(line.name, ANSWER, ", ".join(several))
+    known = tuple(ids[0] for ids in answers.values())
+    if len(set(known)) < len(known):
+        return Reject(line.name, TWICE, ", ".join(answers))
     return Pair(line.name, source, target, (differing[0], differing[-1] + 1), known)
 
 
@@ -126,12 +139,11 @@ def _ids(subject: Subject, line: PairLine, identity: str, form: Form) -> Ids:
     return (*ids, *subject.local.renderer.encode(line.begin)) if line.begin else ids
 
 
-def answer_token(subject: Subject, ids: Sequence[int], answer: str) -> int | None:
-    """The single token of an answer that follows `ids`; None if it takes more.
+def answer_tokens(subject: Subject, ids: Sequence[int], answer: str) -> list[int]:
+    """The tokens of an answer that follows `ids`.
 
     After white space and special tokens a reply begins with the word itself, elsewhere with a space.
     """
     last = subject.tokenizer.decode(ids[-1:])
     fresh = ids[-1] in subject.tokenizer.all_special_ids or last[-1:].isspace()
-    found = subject.local.renderer.encode(answer if fresh else f" {answer}")
-    return found[0] if len(found) == 1 else None
+    return subject.local.renderer.encode(answer if fresh else f" {answer}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
+from guardrail.errors import ConfigError
 from guardrail.extract.journal import Journal, Report, Row, locked, silent
 from guardrail.extract.subject import Subject
 from guardrail.interpret.forms import Form, notes
@@ -23,6 +24,7 @@ from guardrail.types import Array
 JOURNAL = "patch.jsonl"
 UNCHANGED = "the persona changes no answer"
 CLOSE = "the persona changes the answer by too little"
+HEADLESS = "the heads of this model cannot be told apart"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +46,21 @@ def sweep(
 ) -> PatchResult:
     """Patch all pairs on which the persona changes the answer. An interrupted sweep in `work` is resumed.
 
-    Raises ExtractionError if `work` was begun with other pairs, settings or another model.
+    Raises ExtractionError if `work` was begun with other pairs, settings or another model, ConfigError if the
+    sweeps have nothing to patch.
     """
     begun = perf_counter()
     asked, rejects = aligned(subject, lines, settings.form)
     pairs = parted(subject, asked)
     shape = shape_of(subject)
-    run = _Run(subject, pairs, patches(shape, settings), settings)
+    if not (made := patches(shape, settings)):
+        raise ConfigError(f"{HEADLESS}; choose another sweep")
+    run = _Run(subject, pairs, made, settings)
     with locked(work):
         journal = Journal(work / JOURNAL, run.recipe, len(pairs), 1).complete("patching", run.rows, report)
         rows = list(journal)
     kept = [Kept.model_validate(row["kept"]) for row in rows if "kept" in row]
-    rejects += [Reject(row["name"], row["reason"]) for row in rows if "reason" in row]
+    rejects += [Reject(**row) for row in rows if "reason" in row]
     seconds = perf_counter() - begun
     return _result(name, run, shape, kept, rejects, [row for row in rows if "kept" in row], seconds)
 
@@ -82,9 +87,11 @@ class _Run:
         source, target = record(self.subject, pair.source), record(self.subject, pair.target)
         found = answers(pair, source, target)
         if not found.differ:
-            return {"name": pair.name, "reason": UNCHANGED}
+            both = self.subject.tokenizer.decode([found.source])
+            return _rejected(pair, UNCHANGED, f"both answer {both!r}")
         if abs(found.gap) < self.settings.least_gap:
-            return {"name": pair.name, "reason": f"{CLOSE} (less than {self.settings.least_gap:g} logits)"}
+            reason = f"{CLOSE} (less than {self.settings.least_gap:g} logits)"
+            return _rejected(pair, reason, f"{abs(found.gap):.2g} logits")
         moves = [self._moved(pair, found, source, target, way) for way in self.settings.directions]
         return {"kept": self._kept(pair, found).model_dump(), "moved": [asdict(move) for move in moves]}
 
@@ -120,6 +127,10 @@ class _Run:
         return result
 
 
+def _rejected(pair: Pair, reason: str, detail: str) -> Row:
+    return asdict(Reject(pair.name, reason, detail))
+
+
 def _result(
     name: str,
     run: _Run,
@@ -143,9 +154,14 @@ def _result(
         pairs=tuple(kept),
         rejects=tuple(rejects),
         seconds=seconds,
-        notes=tuple(notes(run.subject, settings.form)),
+        notes=(*notes(run.subject, settings.form), *_left_out(shape, settings)),
     )
     return PatchResult(about, *(_array(run, rows, what) for what in ("effects", "flips", "kl")))
+
+
+def _left_out(shape: Shape, settings: PatchSettings) -> Iterator[str]:
+    if not shape.heads and "heads" in settings.sweeps:
+        yield f"{HEADLESS}: the sweep over heads is left out"
 
 
 def _array(run: _Run, rows: Sequence[Row], what: str) -> Array:
