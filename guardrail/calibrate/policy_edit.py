@@ -1,4 +1,4 @@
-"""Writes thresholds into a policy file: replaces values in its text and keeps every other byte."""
+"""Writes thresholds, layers and modes into a policy file, and keeps every other byte of its text."""
 
 from __future__ import annotations
 
@@ -110,6 +110,58 @@ def enforced(path: Path, policy: str) -> PolicyEdit:
     made = PolicyEdit(path=path, before=text, after=after, changes=changes, bom=bom)
     _check(made)
     return made
+
+
+def layered(path: Path, layers: Mapping[str, int]) -> PolicyEdit:
+    """The edit that makes every policy on prompts read these traits at these layers.
+
+    Raises PolicyError if the file cannot be edited in these places.
+    """
+    text, bom = _read(path)
+    places = [place for place, trait in _conditions(parse_document(text, str(path)).data) if trait in layers]
+    scalars = dict(_scalars(text, str(path)))
+    traits = {place: scalars[*place, "trait"].value for place in places if (*place, "trait") in scalars}
+    wanted = {(*place, "layer"): str(layers[trait]) for place, trait in traits.items()}
+    there = {place: layer for place, layer in wanted.items() if place in scalars}
+    changes, after = _replaced(text, there, scalars, str(path))
+    # from the end, so that the places before it stay
+    for place in sorted(wanted.keys() - there.keys(), reverse=True, key=lambda p: _end(scalars, p)):
+        after = _with_layer(after, str(path), place, wanted[place])
+        changes = (*changes, Change(place, "", wanted[place]))
+    made = PolicyEdit(path=path, before=text, after=after, changes=changes, bom=bom)
+    _check(made)
+    return made
+
+
+def _conditions(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, object]]:
+    """(path, trait) of everything in the policies on prompts that names a trait to read."""
+    for i, policy in enumerate(data.get("policies") or ()):
+        if policy.get("stage", "prompt") == "prompt":
+            yield ("policies", i), policy.get("trait")
+            for several in ("all_of", "any_of"):
+                for j, condition in enumerate(policy.get(several) or ()):
+                    yield ("policies", i, several, j), condition.get("trait")
+
+
+def _end(scalars: Mapping[KeyPath, Any], place: KeyPath) -> int:
+    return scalars[*place[:-1], "trait"].end_mark.index
+
+
+def _with_layer(text: str, source: str, place: KeyPath, layer: str) -> str:
+    """`layer` behind the trait, on a line of its own unless the mapping is written in braces."""
+    trait = dict(_scalars(text, source))[*place[:-1], "trait"]
+    end = trait.end_mark.index
+    if _node(text, source, place[:-1]).flow_style:
+        return f"{text[:end]}, layer: {layer}{text[end:]}"
+    return _below(text, trait.start_mark.line + 1, f"layer: {layer}")
+
+
+def _node(text: str, source: str, path: KeyPath) -> Any:
+    node = nodes(text, source)
+    for key in path:
+        within = node.value if node.id == "sequence" else {name.value: value for name, value in node.value}
+        node = within[key]
+    return node
 
 
 def _below(text: str, number: int, added: str) -> str:

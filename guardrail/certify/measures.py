@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from guardrail.calibrate.achieved import rule_fired
 from guardrail.calibrate.projections import Projections
@@ -17,7 +16,7 @@ from guardrail.certify.recording import Recording, compared
 from guardrail.certify.results import Agreement, Changes, RateCheck
 from guardrail.policy.plan import Plan
 from guardrail.policy.rates import Rate, rule_rate, set_rate
-from guardrail.statistics.correlation import pearson
+from guardrail.statistics.correlation import spearman
 from guardrail.statistics.intervals import Numbers, bootstrap, rate
 from guardrail.types import ALLOW
 
@@ -105,8 +104,7 @@ def _offset(pairs: Numbers) -> float:
 
 def _rank(pairs: Numbers) -> float:
     """Spearman's correlation; 0 if one side is constant."""
-    ranks = rankdata(pairs, axis=0)
-    return pearson(ranks[:, 0], ranks[:, 1]) or 0.0
+    return spearman(pairs[:, 0], pairs[:, 1]) or 0.0
 
 
 def changes(before: Sequence[str] | NDArray[np.str_], after: Sequence[str] | NDArray[np.str_]) -> Changes:

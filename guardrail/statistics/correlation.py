@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from guardrail.statistics.intervals import Estimate, Numbers, bootstrap
+from guardrail.statistics.intervals import Estimate, Numbers, bootstrap, numbers
 
 FLAT = 1.0
 FEWEST = 3
@@ -80,6 +80,14 @@ def pearson(first: Numbers, second: Numbers) -> float | None:
     a, b = first - first.mean(), second - second.mean()
     size = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / size if size > 1e-12 else None
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Spearman's rank correlation; None if either is constant, or for fewer than two values."""
+    from scipy.stats import rankdata
+
+    a, b = numbers(first), numbers(second)
+    return pearson(rankdata(a), rankdata(b)) if len(a) > 1 else None
 
 
 def centred(conditions: Sequence[str], values: NDArray[np.floating]) -> Numbers:

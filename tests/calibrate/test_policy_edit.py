@@ -3,7 +3,7 @@
 import pytest
 from policy_files import load_policies
 
-from guardrail.calibrate.policy_edit import edit, enforced
+from guardrail.calibrate.policy_edit import edit, enforced, layered
 from guardrail.errors import PolicyError
 from guardrail.policy.model import FprThreshold, RawThreshold
 
@@ -200,3 +200,30 @@ def test_what_cannot_be_enforced_in_one_line_is_refused(tmp_path):
         enforced(path, "a")
     with pytest.raises(PolicyError, match="no policy `b`"):
         enforced(path, "b")
+
+
+def test_layers_are_put_behind_their_traits_or_replaced_and_nothing_else(policy):
+    assert layered(policy, {"evil": 5, "humor": 3}).after == (
+        FILE.replace("    trait: evil\n", "    trait: evil\n    layer: 5\n")
+        .replace("{trait: evil, threshold: 2.0}", "{trait: evil, layer: 5, threshold: 2.0}")
+        .replace("layer: 2}", "layer: 3}")
+    )
+    assert layered(policy, {"humor": 3}).after == FILE.replace("layer: 2}", "layer: 3}")
+    assert layered(policy, {"apathy": 3}).changes == ()
+
+
+def test_policies_on_replies_keep_their_layer(tmp_path):
+    path = tmp_path / "p.yaml"
+    policies = "  - {id: a, trait: evil, stage: response}\n  - {id: b, trait: evil, layer: auto}\n"
+    text = f"version: 1\npolicies:\n{policies}"
+    path.write_text(text)
+    assert layered(path, {"evil": 4}).after == text.replace("layer: auto", "layer: 4")
+
+
+def test_a_layer_that_an_alias_shares_is_refused(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "version: 1\npolicies:\n  - {id: a, trait: evil, layer: &l 2}\n  - {id: b, trait: humor, layer: *l}\n"
+    )
+    with pytest.raises(PolicyError, match="comes from an alias"):
+        layered(path, {"evil": 4})

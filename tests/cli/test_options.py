@@ -31,6 +31,7 @@ LOADING = [
     *("demo", "chat", "check", "bench", "calibrate", "evaluate", "judge agreement", "judge check"),
     *("policy validate", "policy explain", "serve", "certify", "data screen", "train finetune"),
     *("interpret patch", "interpret heads", "interpret accuracy", "interpret lens"),
+    "interpret recommend",
     *("vectors project", "vectors extract", "vectors fit", "vectors layers", "vectors import"),
 ]
 SEVERAL = ["train shift", "train gate"]

@@ -36,6 +36,13 @@ def test_r_does_not_depend_on_the_unit():
     assert correlation.pearson(x / 1e4, y / 1e4) == pytest.approx(correlation.pearson(x, y))
 
 
+def test_ranks_correlate_whatever_the_distances_and_not_if_nothing_varies():
+    assert correlation.spearman([1, 2, 30, 4], [1, 2, 1e9, 5]) == pytest.approx(1)
+    assert correlation.spearman([1, 1, 2], [3, 4, 5]) == pytest.approx(np.sqrt(3) / 2)
+    assert correlation.spearman([1, 1, 1], [3, 4, 5]) is None
+    assert correlation.spearman([1], [3]) is None
+
+
 def test_values_are_centred_on_the_mean_of_their_condition_column_by_column():
     names = ["a", "b", "a"]
     assert correlation.centred(names, [1, 10, 2]).tolist() == [-0.5, 0.0, 0.5]

@@ -8,6 +8,7 @@ from guardrail.cli.interpret.accuracy import accuracy
 from guardrail.cli.interpret.heads import heads
 from guardrail.cli.interpret.lens import lens
 from guardrail.cli.interpret.patch import patch
+from guardrail.cli.interpret.recommend import recommend
 from guardrail.cli.options import add_group
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -23,4 +24,5 @@ def guardrail_cli(app: typer.Typer) -> None:
         heads=heads,
         accuracy=accuracy,
         lens=lens,
+        recommend=recommend,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from guardrail.cli.console import note
 from guardrail.cli.definitions import definition_of
 from guardrail.cli.judges import checked, chosen
-from guardrail.cli.models import load_subject, sleep_while_waiting
+from guardrail.cli.models import sleep_while_waiting
 from guardrail.cli.options import JudgeOptions, ModelOptions, settings
 from guardrail.cli.progress import staged
 from guardrail.cli.vectors.options import Selector, SweepOptions
@@ -18,6 +18,7 @@ from guardrail.cli.vectors.options import Selector, SweepOptions
 if TYPE_CHECKING:
     from guardrail.extract.layers.effects import SweepSettings, Trial
     from guardrail.extract.layers.measurements import Sweep
+    from guardrail.extract.subject import Subject
     from guardrail.plugins.protocols import Judge
     from guardrail.traits import TraitDefinition
     from guardrail.vectors.values import TraitVector
@@ -32,6 +33,8 @@ class SweepRun:
     selector: Selector
     asked: SweepOptions
     work: Path
+    subject: Callable[[], Subject]
+    """Loads the model; called once, after what can be checked without it."""
 
     def sweeps(self, vectors: Sequence[TraitVector]) -> list[Sweep]:
         """Measured, or read from the folder if it has them. Each is also saved as WORK/TRAIT/sweep.json."""
@@ -48,7 +51,7 @@ class SweepRun:
         self, vectors: Sequence[TraitVector], definitions: Sequence[TraitDefinition]
     ) -> list[Sweep]:
         """Needs no judge and no replies."""
-        subject = load_subject(self.model)
+        subject = self.subject()
         from guardrail.extract.layers.sweep import sweep_separation
 
         return [
@@ -61,7 +64,7 @@ class SweepRun:
         self.work.mkdir(parents=True, exist_ok=True)
         checks, asked = checked(judge, definitions), self._settings()
         self._check_folders(vectors, definitions, judge)
-        subject = load_subject(self.model)
+        subject = self.subject()
         from guardrail.extract.layers.effects import Trial
         from guardrail.extract.layers.sweep import measure
 

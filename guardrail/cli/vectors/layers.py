@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from guardrail.cli.console import errors, print_json, print_table
-from guardrail.cli.models import load_vectors
+from guardrail.cli.models import load_subject, load_vectors
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.vectors.layer_sweeps import SweepRun
 from guardrail.cli.vectors.options import ChoiceOptions, ChosenFileOptions, Selector, SweepOptions
@@ -43,12 +44,19 @@ def layers(
     out = files.written()
     loaded = load_vectors(choice.vectors or DEMO)
     one_file = sweep.sweep is not None or (sweep.definition is not None and not sweep.definition.is_dir())
-    names = _names(loaded, choice.trait, alone=one_file)
+    names = named(loaded, choice.trait, alone=one_file)
     if sweep.sweep:
-        sweeps = [_read(sweep.sweep, loaded[names[0]])]
+        sweeps = [read_sweep(sweep.sweep, loaded[names[0]])]
     else:
         work = files.work or out.with_name(f"{out.name}.layers")
-        run = SweepRun(model=model, judge=judge, selector=choice.by, asked=sweep, work=work)
+        run = SweepRun(
+            model=model,
+            judge=judge,
+            selector=choice.by,
+            asked=sweep,
+            work=work,
+            subject=partial(load_subject, model),
+        )
         sweeps = run.sweeps([loaded[name] for name in names])
     _finish(loaded, sweeps, choice.by, choice.least_coherence, out, output.as_json)
 
@@ -62,7 +70,7 @@ def _only_choose(path: Path, choice: ChoiceOptions, as_json: bool) -> None:
     found = load_sweep(path, choice.trait[0] if choice.trait else None)
     if choice.vectors is not None:
         loaded = load_vectors(choice.vectors)
-        found = _read(path, loaded[_names(loaded, [found.trait], alone=True)[0]])
+        found = read_sweep(path, loaded[named(loaded, [found.trait], alone=True)[0]])
     choices, _ = _choices([found], choice.by, choice.least_coherence)
     if as_json:
         print_json({"out": None, "choices": choices, "failed": {}, "sweeps": [found]})
@@ -115,7 +123,8 @@ def _chosen(sweep: Sweep, by: Selector, floor: float | None) -> LayerChoice:
     return by_steering(sweep, floor) if by is Selector.STEERING else SELECTORS[by](sweep)
 
 
-def _names(loaded: TraitVectors, asked: Sequence[str] | None, *, alone: bool) -> list[str]:
+def named(loaded: TraitVectors, asked: Sequence[str] | None, *, alone: bool) -> list[str]:
+    """The traits that are asked for, all by default. alone: there must be one. Raises ConfigError."""
     from guardrail.files.problems import suggest
 
     names = list(dict.fromkeys(asked or loaded))
@@ -124,12 +133,13 @@ def _names(loaded: TraitVectors, asked: Sequence[str] | None, *, alone: bool) ->
             raise ConfigError(f"no trait `{name}`{suggest(name, list(loaded))}")
     if alone and len(names) != 1:
         raise ConfigError(
-            f"a sweep or a definition file is for one trait: say --trait, one of {', '.join(names)}"
+            f"a sweep, a definition file or pairs are for one trait: say --trait, one of {', '.join(names)}"
         )
     return names
 
 
-def _read(path: Path, vector: TraitVector) -> Sweep:
+def read_sweep(path: Path, vector: TraitVector) -> Sweep:
+    """A sweep over the layers of this vector. Raises ConfigError for another one."""
     from guardrail.extract.layers.files import load_sweep
 
     found = load_sweep(path, vector.trait)

@@ -33,7 +33,7 @@ from guardrail.extract.workload import Workload
 from guardrail.plugins.protocols import Judge
 from guardrail.statistics.metrics import area
 from guardrail.traits import TraitDefinition
-from guardrail.types import Array, normed
+from guardrail.types import Array, Message, normed
 from guardrail.vectors.values import TraitVector
 
 Row: TypeAlias = Mapping[str, Any]
@@ -105,15 +105,25 @@ def sweep_separation(
     layers: tuple[int, ...] | None = None,
 ) -> Sweep:
     """Measure AUROC and d' of the probe, asking against forbidding prompts. Needs no judge."""
+    asked = Questions.of(definition)
+    positive, negative = ([prompt.messages for prompt in side] for side in (asked.positive, asked.negative))
+    return separation(subject, vector, positive, negative, layers)
+
+
+def separation(
+    subject: Subject,
+    vector: TraitVector,
+    positive: Sequence[Sequence[Message]],
+    negative: Sequence[Sequence[Message]],
+    layers: tuple[int, ...] | None = None,
+) -> Sweep:
+    """Measure AUROC and d' of the probe between any two sets of conversations."""
     check_fits(subject, vector)
-    questions = Questions.of(definition)
-    positive, negative = (
-        _projections(subject, vector, prompts) for prompts in (questions.positive, questions.negative)
-    )
+    shown, bare = (_projections(subject, vector, side) for side in (positive, negative))
     return Sweep(
         trait=vector.trait,
         layers=vector.layers,
-        candidates=tuple(_separated(layer, positive, negative) for layer in usable(vector, layers)),
+        candidates=tuple(_separated(layer, shown, bare) for layer in usable(vector, layers)),
     )
 
 
@@ -122,8 +132,8 @@ def measure(selector: str, trial: Trial, vector: TraitVector, folder: Path, repo
 
     Raises ExtractionError if the folder contains another sweep; after a JudgeError finished layers are kept.
     """
-    separation = sweep_separation(trial.subject, vector, trial.definition, trial.settings.layers)
-    return merged(separation, *(one(trial, vector, folder, report) for one in MEASUREMENTS[selector]))
+    apart = sweep_separation(trial.subject, vector, trial.definition, trial.settings.layers)
+    return merged(apart, *(one(trial, vector, folder, report) for one in MEASUREMENTS[selector]))
 
 
 MEASUREMENTS: Mapping[str, tuple[Callable[[Trial, TraitVector, Path, Report], Sweep], ...]] = {
@@ -265,9 +275,9 @@ def _ablated(row: Row) -> Candidate:
     return Candidate(layer=row["layer"], ablation=None if trait is None else log_odds(trait), kl=row["kl"])
 
 
-def _projections(subject: Subject, vector: TraitVector, prompts: Sequence[RolloutPrompt]) -> Array:
+def _projections(subject: Subject, vector: TraitVector, prompts: Sequence[Sequence[Message]]) -> Array:
     """[n, L + 1]: of the rows of the probe, each at its layer."""
-    states = subject.read([prompt.messages for prompt in prompts], [vector.position])[vector.position]
+    states = subject.read(prompts, [vector.position])[vector.position]
     read = normed(states) if vector.normalised else states
     return np.einsum("nld,ld->nl", read, vector.probe) + vector.offset
 

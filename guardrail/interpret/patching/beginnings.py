@@ -11,16 +11,24 @@ from guardrail.interpret.patching.pairs import LONGEST, Pair
 
 
 def parted(subject: Subject, pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs; those without answers are followed by what both greedy replies begin with.
-
-    Replies that are the same to their end are followed without the end, which is then the answer of both.
-    """
+    """The pairs; those without answers are followed by what both greedy replies begin with."""
     chosen = [pair for pair in pairs if not pair.answers]
-    prompts = [ids for pair in chosen for ids in (pair.source, pair.target)]
-    replies = subject.continued(prompts, max_new_tokens=LONGEST) if prompts else []
-    said = [reply.ids[:-1] if reply.ended else reply.ids for reply in replies]
-    shared = {id(pair): _shared(*said[2 * i : 2 * i + 2]) for i, pair in enumerate(chosen)}
+    begun = shared_beginnings(subject, [(pair.source, pair.target) for pair in chosen])
+    shared = {id(pair): beginning for pair, beginning in zip(chosen, begun, strict=True)}
     return [_begun(pair, shared.get(id(pair), ())) for pair in pairs]
+
+
+def shared_beginnings(
+    subject: Subject, prompts: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> list[tuple[int, ...]]:
+    """The tokens that the greedy replies to two prompts begin with alike, for each two prompts.
+
+    Replies that are the same to their end have all tokens in common but the end.
+    """
+    rows = [ids for two in prompts for ids in two]
+    replies = subject.continued(rows, max_new_tokens=LONGEST) if rows else []
+    said = [reply.ids[:-1] if reply.ended else reply.ids for reply in replies]
+    return [_shared(*said[i : i + 2]) for i in range(0, len(said), 2)]
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:

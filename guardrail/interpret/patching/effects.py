@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guardrail.interpret.patching.pairs import Pair
 from guardrail.interpret.patching.runs import Recorded
 
 
@@ -30,9 +29,9 @@ class Answers:
         return self.source != self.target
 
 
-def answers(pair: Pair, source: Recorded, target: Recorded) -> Answers:
-    """What each of two runs answers."""
-    a, b = (preferred(run.logits[None], pair.answers)[0] for run in (source, target))
+def answers(allowed: Sequence[int], source: Recorded, target: Recorded) -> Answers:
+    """What each of two runs answers, among the tokens allowed, if any are."""
+    a, b = (preferred(run.logits[None], allowed)[0] for run in (source, target))
     gap = (source.logits[a] - source.logits[b]) - (target.logits[a] - target.logits[b])
     return Answers(a, b, float(gap))
 
@@ -57,7 +56,9 @@ class Moved:
     kl: list[float]
 
 
-def moved(logits: Tensor, base: Recorded, donor: Recorded, own: int, other: int, pair: Pair) -> Moved:
+def moved(
+    logits: Tensor, base: Recorded, donor: Recorded, own: int, other: int, allowed: Sequence[int]
+) -> Moved:
     """Effects of patches on logits [rows, vocabulary]. own, other: what base and donor answer."""
 
     def lead(values: Tensor) -> Tensor:
@@ -67,5 +68,5 @@ def moved(logits: Tensor, base: Recorded, donor: Recorded, own: int, other: int,
     effects = (lead(base.logits) - lead(logits)) / gap
     wanted, got = torch.log_softmax(donor.logits, -1), torch.log_softmax(logits, -1)
     kl = (wanted.exp() * (wanted - got)).sum(-1).clamp(min=0)
-    flips = [token == other for token in preferred(logits, pair.answers)]
+    flips = [token == other for token in preferred(logits, allowed)]
     return Moved(effects.tolist(), flips, kl.tolist())

@@ -85,7 +85,7 @@ class _Run:
 
     def _row(self, pair: Pair) -> Row:
         source, target = record(self.subject, pair.source), record(self.subject, pair.target)
-        found = answers(pair, source, target)
+        found = answers(pair.answers, source, target)
         if not found.differ:
             both = self.subject.tokenizer.decode([found.source])
             return _rejected(pair, UNCHANGED, f"both answer {both!r}")
@@ -116,7 +116,7 @@ class _Run:
         blank = [None] * len(placed)
         result = Moved(list(blank), list(blank), list(blank))  # pyright: ignore[reportArgumentType]
         for rows, logits in patched(self.subject, base, donor, [placed[i] for i in there]):
-            part = moved(logits, base, donor, own, other, pair)
+            part = moved(logits, base, donor, own, other, pair.answers)
             for at, row in enumerate(rows):
                 i = there[row]
                 result.effects[i], result.flips[i], result.kl[i] = (

@@ -1,0 +1,197 @@
+"""Joins what is known of each layer into a recommendation, and says where it disagrees.
+
+A layer is as good as its weakest evidence: each one is a share of what that evidence reaches at its best
+layer, so 1 is the best layer of all three. Ties go to the earlier layer, at which stopping costs less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from guardrail.extract.layers.measurements import Candidate, Sweep
+from guardrail.extract.layers.selection import FLOOR
+from guardrail.interpret.patching.pairs import counted
+from guardrail.interpret.recommending.causes import Causes
+from guardrail.statistics.correlation import spearman
+from guardrail.statistics.intervals import Estimate, clustered_mean
+
+Evidence: TypeAlias = Literal["causal", "separation", "steering"]
+EVIDENCE: tuple[Evidence, ...] = ("causal", "separation", "steering")
+LEAST_RISE = 5.0
+"""Points, of 100, by which the judged trait must rise for steering to say anything."""
+AGREES = 0.5
+"""Evidence agrees to a layer that reaches at least this share of its best layer's value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What is known of one layer. None: not measured.
+
+    sufficient, needed: effects along the trait vector at the last prompt token and after. separation: AUROC.
+    steering: the judged trait score with the vector added; no evidence if replies are not coherent. shares:
+    by evidence, of its best layer, 0 to 1.
+    """
+
+    layer: int
+    sufficient: Estimate | None
+    needed: Estimate | None
+    separation: float | None
+    steering: float | None
+    coherent: bool
+    shares: Mapping[Evidence, float]
+
+    @property
+    def weakest(self) -> float:
+        """The least share."""
+        return min(self.shares.values(), default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The layer for one trait; None if no evidence found anything.
+
+    best: each evidence's own best layer. silent: evidence that says nothing, and why. disagreeing: evidence
+    that reaches less than half of its best at the recommended layer. correlations: Spearman's, over layers.
+    """
+
+    trait: str
+    current: int | None
+    layer: int | None
+    layers: tuple[Layer, ...]
+    best: Mapping[Evidence, int]
+    silent: Mapping[Evidence, str]
+    disagreeing: tuple[Evidence, ...]
+    correlations: Mapping[str, float]
+    contrasts: int
+    left_out: Mapping[str, int]
+
+    @property
+    def at(self) -> Layer | None:
+        """What is known of the recommended layer."""
+        return next((one for one in self.layers if one.layer == self.layer), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """One evidence: how much it finds at each layer, beyond what is nothing; or why it says nothing."""
+
+    values: Mapping[int, float]
+    silent: str = ""
+
+    def shares(self) -> dict[int, float]:
+        top = max(self.values.values(), default=0.0)
+        return {layer: min(max(value / top, 0.0), 1.0) for layer, value in self.values.items()}
+
+
+def recommended(trait: str, current: int | None, causes: Causes, sweep: Sweep) -> Recommendation:
+    """Join the effects of contrasts with a sweep over the layers. current: what `layer: auto` means now."""
+    effects = _effects(causes, causes.sufficient)
+    found: dict[Evidence, _Measured] = {
+        "causal": _causal(effects),
+        "separation": _separation(sweep),
+        "steering": _steering(sweep),
+    }
+    speaking: dict[Evidence, _Measured] = {name: one for name, one in found.items() if not one.silent}
+    layers = _layers(effects, _effects(causes, causes.needed), sweep, speaking)
+    chosen = _chosen(layers) if speaking else None
+    return Recommendation(
+        trait=trait,
+        current=current,
+        layer=chosen.layer if chosen else None,
+        layers=layers,
+        best={
+            name: max(one.values, key=lambda n, v=one.values: (v[n], -n)) for name, one in speaking.items()
+        },
+        silent={name: one.silent for name, one in found.items() if one.silent},
+        disagreeing=tuple(n for n, share in chosen.shares.items() if share < AGREES) if chosen else (),
+        correlations=_correlations(speaking),
+        contrasts=len(causes),
+        left_out=counted(causes.rejects),
+    )
+
+
+def _chosen(layers: Sequence[Layer]) -> Layer | None:
+    """The layer with the strongest weakest evidence; if none has a part of all, the largest mean."""
+    return max(
+        layers,
+        key=lambda one: (one.weakest, np.mean(list(one.shares.values())), -one.layer),
+        default=None,
+    )
+
+
+def _effects(causes: Causes, values: np.ndarray) -> dict[int, Estimate]:
+    """By layer; none with fewer than two groups of contrasts."""
+    columns = range(values.shape[1]) if len(causes) else ()
+    means = {
+        n + 1: clustered_mean(values[:, n], causes.groups)
+        for n in columns
+        if not np.isnan(values[:, n]).any()
+    }
+    return {layer: one for layer, one in means.items() if one is not None}
+
+
+def _causal(effects: Mapping[int, Estimate]) -> _Measured:
+    if not effects:
+        return _Measured({}, "too few contrasts in which the trait changes the reply")
+    if all(one.low <= 0 for one in effects.values()):
+        return _Measured({}, "no layer is shown to change replies along the trait vector")
+    return _Measured({layer: one.value for layer, one in effects.items()})
+
+
+def _separation(sweep: Sweep) -> _Measured:
+    values = {c.layer: c.auroc - 0.5 for c in sweep.candidates if c.auroc is not None}
+    if not values:
+        return _Measured({}, "not measured")
+    silent = "" if max(values.values()) > 0 else "no layer separates better than chance"
+    return _Measured(values, silent)
+
+
+def _steering(sweep: Sweep) -> _Measured:
+    base = sweep.baseline.trait if sweep.baseline else None
+    if base is None or all(c.trait is None for c in sweep.candidates):
+        return _Measured({}, "not measured: it needs a judge")
+    values = {c.layer: c.trait - base for c in sweep.candidates if c.trait is not None and _coherent(c)}
+    if max(values.values(), default=0.0) < LEAST_RISE:
+        return _Measured({}, f"no layer raises the trait by {LEAST_RISE:g} points in coherent replies")
+    return _Measured(values)
+
+
+def _coherent(candidate: Candidate) -> bool:
+    return candidate.coherence is None or candidate.coherence >= FLOOR
+
+
+def _layers(
+    sufficient: Mapping[int, Estimate],
+    needed: Mapping[int, Estimate],
+    sweep: Sweep,
+    speaking: Mapping[Evidence, _Measured],
+) -> tuple[Layer, ...]:
+    shares: dict[Evidence, dict[int, float]] = {name: one.shares() for name, one in speaking.items()}
+    return tuple(
+        Layer(
+            layer=c.layer,
+            sufficient=sufficient.get(c.layer),
+            needed=needed.get(c.layer),
+            separation=c.auroc,
+            steering=c.trait,
+            coherent=_coherent(c),
+            shares={name: known.get(c.layer, 0.0) for name, known in shares.items()},
+        )
+        for c in sweep.candidates
+    )
+
+
+def _correlations(speaking: Mapping[Evidence, _Measured]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for first, second in combinations(speaking, 2):
+        a, b = speaking[first].values, speaking[second].values
+        common = sorted(a.keys() & b.keys())
+        rank = spearman([a[n] for n in common], [b[n] for n in common])
+        if rank is not None:
+            found[f"{first}, {second}"] = rank
+    return found

@@ -1,0 +1,55 @@
+"""What a recommendation says, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from guardrail.interpret.recommending.ranking import Evidence, Recommendation
+
+NAMES: Mapping[Evidence, str] = {
+    "causal": "the causal effect",
+    "separation": "separation",
+    "steering": "steering",
+}
+
+
+def sentences(one: Recommendation) -> Iterator[str]:
+    """The recommendation, then where evidence disagrees or is missing, then what was left out."""
+    yield _chosen(one)
+    yield from _disagreement(one)
+    for name, reason in one.silent.items():
+        yield f"{NAMES[name]} says nothing: {reason}"
+    if one.correlations:
+        ranks = ", ".join(f"{pair}: {rank:.2f}" for pair, rank in one.correlations.items())
+        yield f"rank correlation over layers: {ranks}"
+    yield _counted(one)
+
+
+def _chosen(one: Recommendation) -> str:
+    if one.layer is None:
+        return f"{one.trait}: no layer can be recommended"
+    now = f" (`layer: auto` is {one.current})" if one.current is not None else ""
+    return f"{one.trait}: layer {one.layer}{now}; {agreement(one)}"
+
+
+def agreement(one: Recommendation) -> str:
+    """How much of the evidence stands behind the layer."""
+    asked = len(one.best)
+    found = ", ".join(NAMES[name] for name in one.best)
+    if one.disagreeing:
+        return f"{asked - len(one.disagreeing)} of {asked} kinds of evidence agree"
+    return f"{found} agree{'s' if asked == 1 else ''}"
+
+
+def _disagreement(one: Recommendation) -> Iterator[str]:
+    for name in one.disagreeing:
+        share = one.at.shares[name] if one.at else 0.0
+        yield (
+            f"{NAMES[name]} disagrees: it is best at layer {one.best[name]}, and layer {one.layer} has only "
+            f"{100 * share:.0f} % of that"
+        )
+
+
+def _counted(one: Recommendation) -> str:
+    left = "; ".join(f"{count} left out: {reason}" for reason, count in one.left_out.items())
+    return f"{one.contrasts} pairs of prompts patched" + (f"; {left}" if left else "")
