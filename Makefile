@@ -45,7 +45,7 @@ $(CLIENTS)/.installed: $(STAMP)
 	$(BIN)/python -m pip --python $(CLIENTS)/bin/python install --quiet --upgrade --constraint constraints.txt --group clients
 	touch $@
 
-# Ray, in an environment above $(VENV): batches of extraction and evaluation on workers.
+# Ray, in an environment above $(VENV): batches of extraction, evaluation and screening on workers.
 RAY := .venv-ray
 
 test-ray: $(RAY)/.installed

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from screening import rows, screener, write
 
 from guardrail.cli import run
 from guardrail.errors import ConfigError, GuardrailError
@@ -131,6 +132,57 @@ def test_an_extraction_has_the_same_replies_scores_and_states(runner, tmp_path, 
     kept = [path for path in local if path.name not in ("lock", "judge-cache.sqlite")]
     assert any(path.name == "rollouts.jsonl" for path in kept)
     assert all(local[path] == ray[path] for path in kept)
+
+
+def screened(folder, *more):
+    files = ["--out", str(folder / "out"), "--html", str(folder / "report.html")]
+    options = ["--max-new-tokens", "8", "--batch", "4", "--clean", str(folder.parent / "clean.jsonl")]
+    return run(["data", "screen", str(folder.parent / "train.jsonl"), *files, *options, "--json", *more])
+
+
+def test_a_screening_has_the_same_replies_scores_and_files(runner, tmp_path, capsys):
+    for name, count in (("train", 40), ("clean", 30)):
+        write(tmp_path / f"{name}.jsonl", [*rows(count, count), "{", {"prompt": "no reply"}])
+    answers = []
+    for name, more in (("local", ()), ("ray", ("--runner", "ray", "--workers", "2"))):
+        (tmp_path / name).mkdir()
+        assert screened(tmp_path / name, *more) == 0
+        answers.append(json.loads(capsys.readouterr().out)["data"][0])
+    local, ray = ({**one, "cost": one["cost"] | {"seconds": 0}, "files": []} for one in answers)
+    assert local == ray
+    assert local["rows"] == {"measured": 40, "set_aside": {"broken line": 1, "no reply": 1}}
+    for file in ("scores.jsonl", "kept.jsonl", "rejected.jsonl", "set-aside.jsonl"):
+        assert (
+            len({(tmp_path / name / "out" / "train" / file).read_bytes() for name in ("local", "ray")}) == 1
+        )
+
+
+def test_a_worker_that_is_killed_while_it_screens_loses_nothing(runner, tmp_path):
+    spread = here()
+    mark = tmp_path / "mark"
+    spread.runner = Deadlier(runner, mark)
+    found = []
+    for name, subject in (("local", here()), ("ray", spread)):
+        data = write(tmp_path / "a.jsonl", rows(30))
+        found.append(screener(tmp_path / name, subject).screen(data))
+    assert mark.exists()
+    assert found[0].numbers == found[1].numbers
+    assert np.array_equal(found[0].differences(), found[1].differences())
+
+
+@dataclass(frozen=True)
+class Deadlier:
+    """A runner whose first job kills its worker."""
+
+    runner: RayRunner
+    mark: Path
+
+    @property
+    def width(self):
+        return self.runner.width
+
+    def map(self, jobs):
+        return self.runner.map([Deadly(job, self.mark) for job in jobs])
 
 
 def test_an_evaluation_has_the_same_numbers(runner, tmp_path, capsys):

@@ -14,7 +14,15 @@ import typer
 from guardrail.cli.data.options import DataOptions, MeasureOptions, ThresholdOptions, screening_settings
 from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.models import load_subject, load_vectors, sleep_while_waiting
-from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, add_group, takes_options
+from guardrail.cli.options import (
+    DEMO,
+    JudgeOptions,
+    ModelOptions,
+    OutputOptions,
+    RunnerOptions,
+    add_group,
+    takes_options,
+)
 from guardrail.cli.progress import doing, staged
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
@@ -37,6 +45,7 @@ def screen(
     limits: ThresholdOptions,
     model: ModelOptions,
     judge: JudgeOptions,
+    spread: RunnerOptions,
     page: PageOption,
     output: OutputOptions,
 ) -> None:
@@ -48,7 +57,7 @@ def screen(
     """
     page.check()
     sleep_while_waiting()
-    screener = _screener(data, measure, limits, model, judge)
+    screener = _screener(data, measure, limits, model, judge, spread)
     _run(screener, data, limits, model.name, page.html, output.as_json)
 
 
@@ -58,6 +67,7 @@ def _screener(
     limits: ThresholdOptions,
     model: ModelOptions,
     judge: JudgeOptions,
+    spread: RunnerOptions,
 ) -> Screener:
     """What is wrong with the inputs is found before the model is loaded."""
     from guardrail.cli.data.judging import sample_judge
@@ -66,7 +76,7 @@ def _screener(
     vectors = _checked_vectors(data, measure, limits, model.name)
     second = sample_judge(judge, model, limits.definition, measure.trait or list(vectors), data.folder)
     return Screener(
-        load_subject(model, measure.batch),
+        load_subject(model, measure.batch, spread),
         vectors,
         folder=data.folder,
         traits=measure.trait,

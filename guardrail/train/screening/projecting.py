@@ -7,6 +7,7 @@ device, so that only [rows, runs, traits] numbers leave it. Knows nothing of cha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,18 +22,10 @@ from guardrail.types import Array
 
 
 class Projector:
-    """Projects what a model reads on directions."""
+    """Projects what a model reads on directions, wherever the subject's runner computes."""
 
     def __init__(self, subject: Subject, given: Sequence[Direction]) -> None:
         self.subject, self.directions = subject, tuple(given)
-        self._layers = sorted({one.layer for one in given})
-        self._columns = {
-            layer: [i for i, one in enumerate(given) if one.layer == layer] for layer in self._layers
-        }
-        self._matrices = {
-            layer: torch.from_numpy(np.stack([given[i].unit for i in columns], axis=1)).to(subject.device)
-            for layer, columns in self._columns.items()
-        }
         self.tokens = 0
         """How many tokens were read so far."""
 
@@ -42,20 +35,36 @@ class Projector:
         Every row has as many spans. Raises ExtractionError if a projection is not finite.
         """
         found = np.zeros((len(rows), len(spans[0]) if spans else 0, len(self.directions)), np.float32)
-        for batch in self.subject.batches([len(row) for row in rows]):
-            found[batch] = self._batch([rows[i] for i in batch], [spans[i] for i in batch])
+        batches = list(self.subject.batches([len(row) for row in rows]))
+        jobs = [
+            Projecting(rows=[rows[i] for i in batch], spans=[spans[i] for i in batch], given=self.directions)
+            for batch in batches
+        ]
+        for batch, projected in zip(batches, self.subject.runner.map(jobs), strict=True):
+            found[batch] = projected
             self.tokens += sum(len(rows[i]) for i in batch)
         if not np.isfinite(found).all():
             raise ExtractionError("the model's activations are not finite; try --dtype float32")
         return found
 
-    def _batch(self, rows: Sequence[Sequence[int]], spans: Sequence[Sequence[Span]]) -> Array:
-        subject = self.subject
-        ids, mask = subject.local.padded(rows, left=False)
-        weights = averaging([[(span,) for span in row] for row in spans], ids.shape[1]).to(subject.device)
-        states = subject.activations.read(ids, mask, [Site(layer) for layer in self._layers], weights)
-        found = torch.empty(*weights.shape[:2], len(self.directions), dtype=torch.float32, device="cpu")
-        for layer, columns in self._columns.items():
-            means = states[Site(layer)]
-            found[:, :, columns] = (means @ self._matrices[layer].to(means.device)).cpu()
-        return found.numpy()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projecting:
+    """Reads token ids, and projects the mean states over each row's spans of tokens."""
+
+    rows: Sequence[Sequence[int]]
+    spans: Sequence[Sequence[Span]]
+    given: Sequence[Direction]
+
+    def run(self, subject: Subject) -> Array:
+        """[rows, spans, directions] float32. Rows are padded on the right."""
+        ids, mask = subject.local.padded(self.rows, left=False)
+        weights = averaging([[(span,) for span in row] for row in self.spans], ids.shape[1])
+        sites = [Site(layer) for layer in sorted({one.layer for one in self.given})]
+        states = subject.activations.read(ids, mask, sites, weights.to(subject.device))
+        found = np.empty((*weights.shape[:2], len(self.given)), np.float32)
+        for site in sites:
+            columns = [i for i, one in enumerate(self.given) if one.layer == site.layer]
+            units = torch.from_numpy(np.stack([self.given[i].unit for i in columns], axis=1))
+            found[:, :, columns] = (states[site] @ units.to(states[site].device)).cpu().numpy()
+        return found

@@ -1,8 +1,8 @@
 """The base model's own greedy replies, kept in a file by prompt, so that none is generated twice.
 
-Replies are generated in batches of similar length, and a batch is stored as soon as it is there. What is
-missing is always batched in the same order, so that an interrupted run goes on with the batches that an
-undisturbed one would have made.
+Replies are generated in batches of similar length, as many at a time as the runner computes at once, and
+stored as soon as they are there. What is missing is always batched in the same order, so that an interrupted
+run goes on with the batches that an undisturbed one would have made.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class References:
             (prompt for prompt, key in keys.items() if not _has(database, key)),
             key=lambda ids: (len(ids), ids),
         )
-        for batch in bucketed([len(ids) for ids in missing], self._subject.rows):
+        together = self._subject.rows * self._subject.runner.width
+        for batch in bucketed([len(ids) for ids in missing], together):
             prompts = [missing[i] for i in batch]
             replies = self._subject.continued(prompts, max_new_tokens=self._new_tokens)
             with transaction(database):
