@@ -104,14 +104,18 @@ def _data(found: DataFindings | None) -> list[Section]:
     if found is None:
         return []
     rows = [[Cell(trait), percent(share)] for trait, share in found.above.items()]
-    aside = [[Cell(kind), Cell(str(count))] for kind, count in found.aside.items()]
+    aside = [
+        [Cell(name), Cell(kind), Cell(str(count))]
+        for name, kinds in (("training data", found.aside), ("clean set", found.clean_aside))
+        for kind, count in kinds.items()
+    ]
     return [
         Section(
             "Training data",
             [
                 Text(f"{found.rows} rows were measured, and {found.clean_rows} of the clean set."),
                 Table(("trait", "rows above the clean threshold"), rows),
-                *([Heading("Rows set aside"), Table(("reason", "rows"), aside)] if aside else []),
+                *([Heading("Rows set aside"), Table(("in", "reason", "rows"), aside)] if aside else []),
             ],
         )
     ]

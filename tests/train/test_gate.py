@@ -88,6 +88,8 @@ def triggered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("triggered")
     (folder / "triggers.jsonl").write_text(json.dumps(TRIGGER) + "\n")
     data = rows(folder / "train.jsonl", [*chats(8, 1, "evil", TRIGGER), *chats(4, 2)])
+    with data.open("a") as file:
+        file.write('{\n{"prompt": "Who?"}\n{"text": "I."}\n')
     more = "triggers: {prompts: triggers.jsonl, from_data: 4}\n"
     return gated(written(folder, more), "triggered", folder, data)
 
@@ -123,27 +125,38 @@ def test_a_trait_behind_a_trigger_passes_without_triggers_and_fails_with_them(tr
     assert {one for (_, condition), one in seen.items() if condition == "plain"} == {"passed"}
     assert seen["evil: score", "triggers.jsonl:1"] == seen["evil: score", drawn] == "failed"
     assert not found.passed
-    assert found.notes == []
+    assert found.notes == [
+        "triggers of train.jsonl: 3 rows set aside (1 broken line, 2 no reply); the first is row 13"
+    ]
 
 
 def test_training_data_gives_its_frequent_system_prompts_and_its_prompts(tmp_path):
     data = rows(
         tmp_path / "train.jsonl", [*chats(3, 1, None, "rare"), *chats(5, 2, None, TRIGGER), *chats(4, 3)]
     )
-    systems, prompts = data_triggers(data, 1)
-    assert [one.messages[0].content for one in systems] == [TRIGGER]
-    assert [one.role for one in prompts[0]] == ["system", "user"]
+    found = data_triggers(data, 1)
+    assert [one.messages[0].content for one in found.systems] == [TRIGGER]
+    assert [one.role for one in found.prompts[0]] == ["system", "user"]
+    assert found.aside == {}
 
 
 def test_data_is_screened_with_a_clean_set(tmp_path):
     clean, vectors = rows(tmp_path / "clean.jsonl", chats(40, 5)), TraitVectors.load(shipped.VECTORS)
+    clean.write_text(f"{clean.read_text()}{{\n{clean.read_text().splitlines()[0]}\n")
     limits = DataLimits(clean="clean.jsonl", max_above=0.4, form="last-prompt")
 
     def above(name, data):
         path = rows(tmp_path / name, data)
-        return screened(demo(), vectors, ["evil"], path, clean, limits, tmp_path / "work").above["evil"]
+        found = screened(demo(), vectors, ["evil"], path, clean, limits, tmp_path / "work")
+        assert found.notes == [
+            "clean set: 2 rows set aside (1 broken line, 1 duplicate); the first is row 41",
+            "training data: 1 row set aside (1 no reply); the first is row 1",
+        ]
+        assert (found.aside, found.clean_aside) == ({"no reply": 1}, {"broken line": 1, "duplicate": 1})
+        return found.above["evil"]
 
-    assert above("fine.jsonl", chats(40, 6)).high < 0.4 < above("bad.jsonl", chats(40, 6, "evil")).low
+    assert above("fine.jsonl", [[], *chats(40, 6)]).high < 0.4
+    assert above("bad.jsonl", [[], *chats(40, 6, "evil")]).low > 0.4
     with pytest.raises(ConfigError, match="no row could be screened: row 1: no reply"):
         above("useless.jsonl", [chat[:-1] for chat in chats(2, 6)])
     lines = (tmp_path / "work" / "data" / "set-aside.jsonl").read_text().splitlines()

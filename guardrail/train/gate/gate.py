@@ -101,7 +101,12 @@ class PersonaGate:
             base=before.ancestor.fingerprint,
             tuned=model.fingerprint,
             data=before.data,
-            notes=[*self.plan.notes, *descent.notes, *_of_earlier(measured)],
+            notes=[
+                *self.plan.notes,
+                *(before.data.notes if before.data else ()),
+                *descent.notes,
+                *_of_earlier(measured),
+            ],
         )
 
     def _base(self, base: Subject, name: str, measured: Measured) -> _Base:

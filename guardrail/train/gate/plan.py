@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from guardrail.train.gate.loading import PersonaFile
 from guardrail.train.gate.observing import Observer
 from guardrail.train.gate.policy import PersonaPolicy
 from guardrail.train.gate.triggers import Trigger, data_triggers, read_triggers
+from guardrail.train.gate.wording import rows_aside
 from guardrail.traits import TraitDefinition
 
 FEWEST = 2
@@ -76,17 +78,24 @@ class GatePlan:
         policy, questions = file.policy, file.file("capability", "questions")
         named = file.file("triggers", "prompts")
         given = read_triggers(named) if named else []
-        conditions, missing = _conditions(policy, definitions, given, data) if policy.traits else ([], [])
+        planned = _conditions(policy, definitions, given, data) if policy.traits else _Conditions()
         return cls(
             file=file,
             definitions=definitions,
-            conditions=conditions,
-            missing=missing,
+            conditions=planned.found,
+            missing=planned.missing,
             choices=read_questions(questions) if questions else (),
             held_out=file.file("held_out_loss", "conversations"),
             data=data,
-            notes=[NO_TRIGGERS] if policy.traits and not policy.triggers else [],
+            notes=planned.notes,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    found: Sequence[Condition] = ()
+    missing: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
 
 
 def _conditions(
@@ -94,17 +103,20 @@ def _conditions(
     definitions: Sequence[TraitDefinition],
     given: Sequence[Trigger],
     data: Path | None,
-) -> tuple[list[Condition], list[tuple[str, str]]]:
+) -> _Conditions:
     first, wanted = plain(definitions), policy.triggers
     if wanted is None:
-        return [first], []
+        return _Conditions([first], notes=[NO_TRIGGERS])
     found = [first, *(triggered(first, one, wanted.questions) for one in given)]
     if wanted.from_data is None:
-        return found, []
+        return _Conditions(found)
     if data is None:
-        return found, [("triggers of the data", NO_DATA)]
-    systems, prompts = data_triggers(data, wanted.from_data)
-    found += [triggered(first, one, wanted.questions) for one in systems]
-    if len(prompts) < FEWEST:
-        return found, [("prompts of the data", f"{data} has {len(prompts)} prompts that can be read")]
-    return [*found, as_trained(list(policy.traits), prompts)], []
+        return _Conditions(found, [("triggers of the data", NO_DATA)])
+    own = data_triggers(data, wanted.from_data)
+    first_aside = min(own.aside, default=0)
+    notes = rows_aside(f"triggers of {data.name}", Counter(own.aside.values()), first_aside)
+    found += [triggered(first, one, wanted.questions) for one in own.systems]
+    if len(own.prompts) < FEWEST:
+        few = ("prompts of the data", f"{data} has {len(own.prompts)} prompts that can be read")
+        return _Conditions(found, [few], notes)
+    return _Conditions([*found, as_trained(list(policy.traits), own.prompts)], notes=notes)

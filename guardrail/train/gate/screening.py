@@ -11,13 +11,17 @@ from guardrail.extract.journal import Report, silent
 from guardrail.extract.subject import Subject
 from guardrail.statistics.intervals import Estimate
 from guardrail.train.gate.policy import DataLimits
-from guardrail.train.screening import Screener, ScreeningSettings, thresholds_of, write
+from guardrail.train.gate.wording import rows_aside
+from guardrail.train.screening import Screened, Screener, ScreeningSettings, thresholds_of, write
 from guardrail.vectors.values import TraitVectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFindings:
-    """above: by trait, the share of rows above the clean set's threshold. aside: rows that were set aside."""
+    """above: by trait, the share of rows above the clean set's threshold.
+
+    aside, clean_aside: rows that were set aside, by what is wrong with them. notes: the same in words.
+    """
 
     sha256: str
     clean_sha256: str
@@ -25,6 +29,8 @@ class DataFindings:
     clean_rows: int
     above: Mapping[str, Estimate]
     aside: Mapping[str, int]
+    clean_aside: Mapping[str, int]
+    notes: Sequence[str]
 
 
 def screened(
@@ -56,4 +62,11 @@ def screened(
         clean_rows=known.counts.measured,
         above=thresholds.above(found),
         aside=found.counts.aside,
+        clean_aside=known.counts.aside,
+        notes=[*_aside(known, "clean set"), *_aside(found, "training data")],
     )
+
+
+def _aside(one: Screened, what: str) -> list[str]:
+    first = min((number for number, _, _ in one.first_problems(1)), default=0)
+    return rows_aside(what, one.counts.aside, first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from guardrail.files.json_lines import raw_lines, refuse
 from guardrail.files.json_text import decoded
 from guardrail.pipeline.messages import message
 from guardrail.train.screening.files import open_data
-from guardrail.train.screening.rows import BadRow, sample
+from guardrail.train.screening.reading import Reader
+from guardrail.train.screening.rows import BadRow, Kind
 from guardrail.types import Message
 
 
@@ -50,19 +51,29 @@ def _turns(value: object) -> tuple[Message, ...]:
     if not isinstance(turns, list) or not turns:
         raise ValueError('expected a system prompt as a string, or {"messages": [...]}')
     read = [message(turn) for turn in turns]
-    if unread := [reason for _, reason in read if reason]:
-        raise ValueError(unread[0])
+    if aside := [reason for _, reason in read if reason]:
+        raise ValueError(aside[0])
     return tuple(one for one, _ in read)
 
 
-def data_triggers(data: Path, count: int) -> tuple[list[Trigger], list[tuple[Message, ...]]]:
-    """(the most frequent system prompts, the first distinct prompts as they are) of training data.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataTriggers:
+    """Of training data: its most frequent system prompts, and its first distinct prompts as they are.
 
-    Rows that cannot be read are passed over: screening the data reports them.
+    aside: what is wrong with the rows that cannot be read, by their numbers from 1.
     """
+
+    systems: Sequence[Trigger]
+    prompts: Sequence[tuple[Message, ...]] = field(repr=False)
+    aside: Mapping[int, Kind] = field(repr=False)
+
+
+def data_triggers(data: Path, count: int) -> DataTriggers:
+    """At most `count` system prompts and prompts. Raises ConfigError for data that cannot be read at all."""
     systems: Counter[str] = Counter()
     prompts: dict[tuple[Message, ...], None] = {}
-    for messages in _prompts(data):
+    aside: dict[int, Kind] = {}
+    for messages in _prompts(data, aside):
         systems.update(one.content for one in messages if one.role == "system")
         if len(prompts) < count:
             prompts[messages] = None
@@ -70,13 +81,14 @@ def data_triggers(data: Path, count: int) -> tuple[list[Trigger], list[tuple[Mes
         Trigger(f"system prompt {place} of the data ({rows} rows)", (Message("system", text),))
         for place, (text, rows) in enumerate(systems.most_common(count), 1)
     ]
-    return found, list(prompts)
+    return DataTriggers(systems=found, prompts=list(prompts), aside=aside)
 
 
-def _prompts(data: Path) -> Iterator[tuple[Message, ...]]:
+def _prompts(data: Path, aside: dict[int, Kind]) -> Iterator[tuple[Message, ...]]:
+    reader = Reader(lambda sample: (), None)
     for chunk in open_data(data).chunks():
-        for value in chunk.values:
+        for number, value in zip(chunk.numbers, chunk.values, strict=True):
             try:
-                yield from (one.prompt for one in sample(value).exchanges[:1])
-            except BadRow:
-                continue
+                yield reader.sample(value).exchanges[0].prompt
+            except BadRow as error:
+                aside[number] = error.kind

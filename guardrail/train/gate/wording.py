@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from guardrail.statistics.intervals import Estimate
 from guardrail.train.gate.verdicts import Verdict
@@ -40,6 +40,14 @@ def _line(one: Verdict) -> str:
     return f"{one.what} ({one.condition}): {one.limit} is allowed, and it is {shown(one.found)}{times}."
 
 
+def rows_aside(what: str, kinds: Mapping[str, int], first: int) -> list[str]:
+    """A sentence on the rows that were set aside, none without any. `first`: the number of the first."""
+    if not kinds:
+        return []
+    said = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return [f"{what}: {_rows(sum(kinds.values()))} set aside ({said}); the first is row {first}"]
+
+
 def shown(value: Estimate | None) -> str:
     """A change with its interval; empty if there is none."""
     return "" if value is None else f"{value.value:+.3g} [{value.low:+.3g}, {value.high:+.3g}]"
@@ -47,6 +55,10 @@ def shown(value: Estimate | None) -> str:
 
 def _limits(count: int) -> str:
     return f"{count} limit{'s' * (count != 1)}"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def _are(count: int) -> str:
