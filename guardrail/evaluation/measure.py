@@ -23,6 +23,7 @@ from guardrail.evaluation.results import (
 from guardrail.evaluation.slices import LENGTH, by_length, sliced
 from guardrail.statistics import correlation, metrics
 from guardrail.statistics.intervals import Estimate, Numbers, numbers, rate
+from guardrail.statistics.nulls import shuffled_labels
 from guardrail.types import Array, Position
 from guardrail.vectors.values import TraitVector
 
@@ -182,7 +183,7 @@ class TraitMeasurement:
         return replace(
             found,
             random_auroc=self.directions.auroc(observed, shown, bare) if self.directions else None,
-            shuffled_auroc=nulls.shuffled_labels(observed, positive, negative),
+            shuffled_auroc=shuffled_labels(observed, positive, negative),
         )
 
     def _states(self, examples: Sequence[Example]) -> Array:

@@ -5,13 +5,11 @@ covariance at every layer and no information about any trait. A null drawn from 
 almost on the trait vector and look as good (a replication of arXiv 2507.21509 withdrew a verdict for that).
 One draw uses the same combination at all layers, like a trait vector. If the data chose the layer, every draw
 uses its own best layer, so `p` is family-wise. Random directions have no sign: their better side counts.
-Phipson and Smyth (2010): p = (1 + draws as good) / (1 + draws).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -20,29 +18,12 @@ from numpy.typing import NDArray
 from guardrail.statistics.correlation import centred
 from guardrail.statistics.intervals import Numbers, numbers
 from guardrail.statistics.metrics import areas
+from guardrail.statistics.nulls import DRAWS, SEED, Null
 
 _Quality: TypeAlias = Callable[[NDArray[np.floating], int], Numbers]
 """Maps directions [d_model, k] and a layer to the quality [k] of each direction."""
-SEED = 1
-DRAWS = 1000
 CHUNK = 250
 """How many directions are projected at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Null:
-    """The observed value, with the median and the 95th percentile of `draws` null draws."""
-
-    observed: float
-    median: float
-    high: float
-    p: float
-    draws: int
-
-
-def chance(found: Null) -> str:
-    """The p-value as text; only a bound if no draw was as good."""
-    return f"p ≤ {found.p:.1g}" if found.p <= 1 / (1 + found.draws) else f"p = {found.p:.2g}"
 
 
 class RandomDirections:
@@ -56,13 +37,13 @@ class RandomDirections:
 
     def auroc(self, observed: float, positive: NDArray[np.floating], negative: NDArray[np.floating]) -> Null:
         """The null of an AUROC on states [n, L + 1, d_model] of both classes."""
-        return _null(
+        return Null.of(
             observed, self._best(lambda w, row: _two_sided(positive[:, row] @ w, negative[:, row] @ w))
         )
 
     def correlation(self, observed: float, states: NDArray[np.floating], expression: Numbers) -> Null:
         """The null of |r| between states [n, L + 1, d_model] and the expression [n]."""
-        return _null(
+        return Null.of(
             observed, self._best(lambda w, row: np.abs(columnwise_r(states[:, row] @ w, expression)))
         )
 
@@ -83,18 +64,6 @@ class RandomDirections:
         return np.concatenate([quality(chunk, row) for chunk in chunks])
 
 
-def shuffled_labels(
-    observed: float, positive: NDArray[np.floating], negative: NDArray[np.floating], draws: int = DRAWS
-) -> Null:
-    """The null of the AUROC of scores [n, layers] under shuffled labels; each draw uses its best layer."""
-    from scipy.stats import rankdata
-
-    rng, n, m = np.random.default_rng(SEED), len(positive), len(negative)
-    ranks = rankdata(np.concatenate([positive, negative]), axis=0)
-    sums = np.array([ranks[rng.permutation(n + m)[:n]].sum(axis=0) for _ in range(draws)])
-    return _null(observed, ((sums - n * (n + 1) / 2) / (n * m)).max(axis=1))
-
-
 def shuffled_expression(
     observed: float,
     conditions: Sequence[str],
@@ -112,7 +81,7 @@ def shuffled_expression(
         for place in places:
             dealt[place] = rng.permutation(target[place])
         found.append(columnwise_r(rows, dealt).max())
-    return _null(observed, numbers(found))
+    return Null.of(observed, numbers(found))
 
 
 def columnwise_r(columns: NDArray[np.floating], target: Numbers) -> Numbers:
@@ -132,14 +101,3 @@ def _centred_states(conditions: Sequence[str], states: NDArray[np.floating]) -> 
     for key in np.unique(keys):
         result[keys == key] -= result[keys == key].mean(axis=0)
     return result
-
-
-def _null(observed: float, draws: Numbers) -> Null:
-    as_good = int((draws >= observed).sum())
-    return Null(
-        observed,
-        float(np.median(draws)),
-        float(np.percentile(draws, 95)),
-        (1 + as_good) / (1 + len(draws)),
-        len(draws),
-    )

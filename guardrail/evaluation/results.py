@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from guardrail.evaluation.confusion import Matrix
-from guardrail.evaluation.nulls import Null
 from guardrail.statistics.correlation import Reliability
 from guardrail.statistics.intervals import Estimate, Numbers
+from guardrail.statistics.nulls import Null
 
 Source = Literal["policy", "calibration", "data"]
 

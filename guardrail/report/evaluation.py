@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from guardrail.evaluation.nulls import Null, chance
 from guardrail.evaluation.results import Evaluation, Gate, SliceResult, TraitResult
 from guardrail.evaluation.sweep import SteeringSweep
 from guardrail.report import figures, leads
@@ -23,6 +22,7 @@ from guardrail.report.page import (
     percent,
 )
 from guardrail.report.sweep import steering_section
+from guardrail.statistics.nulls import Null, chance
 
 
 def page(found: Evaluation, swept: SteeringSweep | None = None) -> Page:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from guardrail.evaluation.confusion import Matrix
-from guardrail.evaluation.nulls import chance
 from guardrail.evaluation.results import DetectorResult, TraitResult
 from guardrail.report.drawing import (
     BLUE,
@@ -24,6 +23,7 @@ from guardrail.report.drawing import (
     svg,
 )
 from guardrail.statistics.metrics import curve
+from guardrail.statistics.nulls import chance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from guardrail.bench.machine import Machine
 from guardrail.bench.results import Report, Row
@@ -10,9 +10,11 @@ from guardrail.calibration.evidence import Achieved
 from guardrail.calibration.values import Calibration
 from guardrail.certify.results import Comparison
 from guardrail.evaluation.results import Detection, Evaluation
+from guardrail.extract.layers.measurements import Candidate, Sweep
 from guardrail.report.page import Lead, Tone
 from guardrail.train.screening import Screened, Thresholds
 from guardrail.train.shift import Shift
+from guardrail.vectors.provenance import LayerChoice
 
 FEW = 100
 """Below so many prompts, rows or items a report says that there are few."""
@@ -41,6 +43,8 @@ TONES: dict[str, Tone] = {
     "detects": "good",
     "fires too often": "bad",
     "keeps the rate": "good",
+    "separates": "good",
+    "not beyond chance": "bad",
 }
 """How a verdict is coloured."""
 
@@ -153,6 +157,34 @@ def _slices(found: Calibration) -> list[str]:
     return [
         f"On {name} more often than asked for: {several(names)}" for name, names in often.items() if names
     ]
+
+
+def candidate(sweep: Sweep, choice: LayerChoice) -> Candidate | None:
+    """The measurements of the layer that was chosen."""
+    place = (choice.layer, choice.position)
+    return next((one for one in sweep.candidates if (one.layer, one.position) == place), None)
+
+
+def separates(sweep: Sweep, choice: LayerChoice) -> str:
+    """Whether the chosen layer separates better than the best layer of chance, by the whole interval."""
+    one = candidate(sweep, choice)
+    if one is None or one.auroc_interval is None or sweep.separation is None:
+        return "not measured"
+    return "separates" if one.auroc_interval[0] > sweep.separation.null.high else "not beyond chance"
+
+
+def layers(sweeps: Sequence[Sweep], choices: Mapping[str, LayerChoice]) -> Lead:
+    """Which layers were chosen, and whether they separate better than chance."""
+    chosen = [f"layer {choices[one.trait].layer} for {one.trait}" for one in sweeps if one.trait in choices]
+    none = [one.trait for one in sweeps if one.trait not in choices]
+    verdicts = {one.trait: separates(one, choices[one.trait]) for one in sweeps if one.trait in choices}
+    weak = [name for name, verdict in verdicts.items() if verdict == "not beyond chance"]
+    lines = [f"Chosen: {several(chosen, 8)}" if chosen else "No layer was chosen"]
+    lines += [f"None could be chosen for {several(none)}"] if none and chosen else []
+    lines += [f"Not shown to separate better than chance: {several(weak)}"] if weak else []
+    lines += ["All separate better than chance"] if set(verdicts.values()) == {"separates"} else []
+    good = not (none or weak) and "not measured" not in verdicts.values()
+    return Lead(". ".join(lines) + ".", "bad" if none or weak else "good" if good else "")
 
 
 def bench(report: Report) -> Lead:

@@ -8,6 +8,7 @@ import typer
 
 from guardrail import demo
 from guardrail.cli import run
+from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.vectors.layers import _finish
 from guardrail.cli.vectors.options import Selector
 from guardrail.extract.layers.files import load_sweep
@@ -126,15 +127,18 @@ def test_a_trait_without_a_choice_keeps_its_layer_and_is_named(tmp_path, capsys)
         Sweep(trait=TRAIT, layers=LAYERS, candidates=good),
         Sweep(trait=other, layers=LAYERS, candidates=dim),
     ]
-    out = tmp_path / "v.safetensors"
+    out, report = tmp_path / "v.safetensors", PageOption(html=tmp_path / "page.html")
     with pytest.raises(typer.Exit) as ended:
-        _finish(BUILT_IN, sweeps, Selector.STEERING, 75.0, out, as_json=False)
+        _finish(BUILT_IN, sweeps, Selector.STEERING, 75.0, out, report, as_json=False)
     assert ended.value.exit_code == 1
     made = TraitVectors.load(out)
     assert (made[TRAIT].layer, made[other].layer) == (CHOSEN, BUILT_IN[other].layer)
     before, after = BUILT_IN.provenance.layer_choices, made.provenance.layer_choices
     assert {name for name in after if after[name] != before[name]} == {TRAIT}
     assert f"{other}: no layer can be chosen" in capsys.readouterr().err.replace("\n", " ")
+    html = report.html.read_text()
+    assert f"Chosen: layer {CHOSEN} for {TRAIT}. None could be chosen for {other}." in html
+    assert "have coherence below 75" in html
 
 
 def test_another_model_needs_a_judge(tmp_path, capsys):
@@ -153,7 +157,11 @@ def test_a_run_on_the_built_in_model_keeps_its_sweep(tmp_path, capsys):
     (tmp_path / "few.yaml").write_text(dump_definition(few))
     run_ = ("--trait", TRAIT, "--definition", tmp_path / "few.yaml", "--work", tmp_path / "sweeps")
     quick = ("--samples", 1, "--max-new-tokens", 24)
-    assert choose(tmp_path / "a.safetensors", *run_, "--by", "separation") == 0
+    report = tmp_path / "layers.html"
+    assert choose(tmp_path / "a.safetensors", *run_, "--by", "separation", "--html", report) == 0
+    assert f"{report}: written" in capsys.readouterr().out
+    for text in ("The sample is small: 3 prompts on a side", "chosen", "<svg", "d&#39;"):
+        assert text in report.read_text()
     assert choose(tmp_path / "b.safetensors", *run_, *quick, "--coefficient", 0, "--no-floor") == 2
     assert f"{LAYERS} do not raise the trait" in capsys.readouterr().err
     sweep = load_sweep(tmp_path / "sweeps" / TRAIT / "sweep.json", TRAIT)

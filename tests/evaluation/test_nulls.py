@@ -3,6 +3,7 @@
 import numpy as np
 
 from guardrail.evaluation import nulls
+from guardrail.statistics.nulls import Null, chance, shuffled_labels
 
 LAYERS, D = 4, 24
 
@@ -82,16 +83,16 @@ def test_correlation_with_expression_beats_chance_only_where_it_is_real():
 def test_shuffled_labels_reject_only_what_separates():
     _, positive, negative = world()
     shown, bare = positive[:, 1:, 0], negative[:, 1:, 0]
-    assert nulls.shuffled_labels(observed(positive, negative), shown, bare, 200).p < 0.01
+    assert shuffled_labels(observed(positive, negative), shown, bare, 200).p < 0.01
     _, positive, negative = world(planted=0.0)
     shown, bare = positive[:, 1:, 0], negative[:, 1:, 0]
-    found = nulls.shuffled_labels(0.52, shown, bare, 200)
+    found = shuffled_labels(0.52, shown, bare, 200)
     assert found.p > 0.05
     assert 0.5 < found.median < 0.6
 
 
 def test_a_p_value_is_never_zero():
-    found = nulls._null(1.0, np.zeros(99))
+    found = Null.of(1.0, np.zeros(99))
     assert found.p == 0.01
-    assert nulls.chance(found) == "p ≤ 0.01"
-    assert nulls.chance(nulls._null(0.5, np.r_[np.zeros(49), np.ones(50)])) == "p = 0.51"
+    assert chance(found) == "p ≤ 0.01"
+    assert chance(Null.of(0.5, np.r_[np.zeros(49), np.ones(50)])) == "p = 0.51"

@@ -10,11 +10,11 @@ import typer
 from guardrail.cli.console import print_table
 
 if TYPE_CHECKING:
-    from guardrail.evaluation.nulls import Null
     from guardrail.evaluation.results import Evaluation, TraitResult
     from guardrail.evaluation.shadow import Shadow
     from guardrail.evaluation.sweep import SteeringSweep
     from guardrail.statistics.intervals import Estimate
+    from guardrail.statistics.nulls import Null
 
 NONE = (None, None, None)
 
@@ -93,7 +93,7 @@ def _print_nulls(found: Evaluation) -> None:
 
 
 def _null(found: Null | None) -> str:
-    from guardrail.evaluation.nulls import chance
+    from guardrail.statistics.nulls import chance
 
     return "" if found is None else f"{chance(found)} ({found.observed:.2f} vs {found.high:.2f})"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from guardrail.cli.console import errors, print_json, print_table
+from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.models import load_subject, load_vectors
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.vectors.layer_sweeps import SweepRun
@@ -29,6 +30,7 @@ def layers(
     sweep: SweepOptions,
     model: ModelOptions,
     judge: JudgeOptions,
+    page: PageOption,
     output: OutputOptions,
 ) -> None:
     """Choose each trait's layer and store it, with the reason, as what `layer: auto` means.
@@ -38,8 +40,9 @@ def layers(
     replies. `refusal` is the rule of the refusal-direction paper. An interrupted sweep is resumed.
     Exit codes: 0 done; 1 no layer could be chosen for some traits; 2 for none, or a usage error.
     """
+    page.check()
     if sweep.sweep and files.out is None:
-        _only_choose(sweep.sweep, choice, output.as_json)
+        _only_choose(sweep.sweep, choice, page, output.as_json)
         return
     out = files.written()
     loaded = load_vectors(choice.vectors or DEMO)
@@ -58,10 +61,10 @@ def layers(
             subject=partial(load_subject, model),
         )
         sweeps = run.sweeps([loaded[name] for name in names])
-    _finish(loaded, sweeps, choice.by, choice.least_coherence, out, output.as_json)
+    _finish(loaded, sweeps, choice.by, choice.least_coherence, out, page, output.as_json)
 
 
-def _only_choose(path: Path, choice: ChoiceOptions, as_json: bool) -> None:
+def _only_choose(path: Path, choice: ChoiceOptions, page: PageOption, as_json: bool) -> None:
     """Which layer a sweep file chooses; the vectors, if named, only have to fit."""
     from guardrail.extract.layers.files import load_sweep
 
@@ -72,14 +75,22 @@ def _only_choose(path: Path, choice: ChoiceOptions, as_json: bool) -> None:
         loaded = load_vectors(choice.vectors)
         found = read_sweep(path, loaded[named(loaded, [found.trait], alone=True)[0]])
     choices, _ = _choices([found], choice.by, choice.least_coherence)
+    _publish(page, [found], choices, {})
     if as_json:
         print_json({"out": None, "choices": choices, "failed": {}, "sweeps": [found]})
     else:
         _print(found, choices[found.trait])
+    page.tell(as_json)
 
 
 def _finish(
-    loaded: TraitVectors, sweeps: Sequence[Sweep], by: Selector, floor: float | None, out: Path, as_json: bool
+    loaded: TraitVectors,
+    sweeps: Sequence[Sweep],
+    by: Selector,
+    floor: float | None,
+    out: Path,
+    page: PageOption,
+    as_json: bool,
 ) -> None:
     from guardrail.extract.layers.measurements import with_layer
 
@@ -88,6 +99,7 @@ def _finish(
     for name, choice in choices.items():
         made = with_layer(made, name, choice)
     made.save(out)
+    _publish(page, sweeps, choices, failed)
     if as_json:
         print_json(
             {"out": out, "sha256": made.sha256, "choices": choices, "failed": failed, "sweeps": sweeps}
@@ -95,8 +107,21 @@ def _finish(
     else:
         _print_all(sweeps, choices, failed)
         typer.echo(f"\nwrote {out}. Calibrate again: calibrations of the old file do not fit the new one")
+    page.tell(as_json)
     if failed:
         raise typer.Exit(1)
+
+
+def _publish(
+    page: PageOption,
+    sweeps: Sequence[Sweep],
+    choices: Mapping[str, LayerChoice],
+    failed: Mapping[str, str],
+) -> None:
+    if page.html is not None:
+        from guardrail.report import layers
+
+        layers.page(sweeps, choices, failed).write(page.html)
 
 
 def _choices(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from guardrail.errors import ConfigError
 from guardrail.files import json_text
+from guardrail.statistics.nulls import Null
 from guardrail.vectors.provenance import LayerChoice
 from guardrail.vectors.values import TraitVectors
 
@@ -27,8 +29,8 @@ class Candidate:
     this layer alone. induce: the log-odds of the trait in them. ablation: the log-odds of the trait in
     replies to prompts that ask for it, with the direction removed at every layer. kl: nats, from the plain
     to the ablated next-token distribution on plain questions. auroc, d_prime: how well the probe separates
-    prompts that ask for the trait from prompts that forbid it. `position`: the token, counted from the
-    prompt's end, at which the vector was read, if a sweep compares several.
+    prompts that ask for the trait from prompts that forbid it; auroc_interval: 95 %. `position`: the token,
+    counted from the prompt's end, at which the vector was read, if a sweep compares several.
     """
 
     layer: int
@@ -39,7 +41,20 @@ class Candidate:
     ablation: float | None = None
     kl: float | None = None
     auroc: float | None = None
+    auroc_interval: tuple[float, float] | None = None
     d_prime: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Separation:
+    """What AUROCs rest on: how many prompts ask for the trait and forbid it, and the best layer of chance.
+
+    `null`: the best AUROC of all layers if labels are shuffled.
+    """
+
+    asking: int
+    forbidding: int
+    null: Null
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +74,8 @@ class Sweep:
     replies: int | None = None
     """The number of replies per candidate and measurement."""
     origin: str = "guardrail"
+    separation: Separation | None = None
+    """None in sweeps of older versions, and in published ones."""
 
     def __post_init__(self) -> None:
         places = [(candidate.layer, candidate.position) for candidate in self.candidates]
@@ -70,11 +87,11 @@ class Sweep:
     @property
     def sha256(self) -> str:
         """Identifies the measurements."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(_content(self), sort_keys=True).encode()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write JSON."""
-        data = {"format": FORMAT, "version": 1, **asdict(self)}
+        data = {"format": FORMAT, "version": 1, **_content(self)}
         path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -87,6 +104,46 @@ class Sweep:
             return json_text.validated(cls, known)
         except ValueError as error:
             raise ConfigError(f"a damaged layer sweep: {error}") from error
+
+
+def _content(sweep: Sweep) -> dict[str, object]:
+    """As JSON. What older sweeps do not know is left out, so that their hashes stay the same."""
+    content = asdict(sweep)
+    rows = [content["baseline"] or {}, *content["candidates"]]
+    for row, key in ((content, "separation"), *((row, "auroc_interval") for row in rows)):
+        if row.get(key) is None:
+            row.pop(key, None)
+    return content
+
+
+def merged(*sweeps: Sweep) -> Sweep:
+    """Merge different measurements of the same candidates. Raises ConfigError if the candidates differ."""
+    first = max(sweeps, key=lambda sweep: sweep.judge is not None)
+    for other in sweeps:
+        if (other.trait, other.layers) != (first.trait, first.layers):
+            raise ConfigError("sweeps of different traits or models cannot be merged")
+    candidates = tuple(_joined(parts) for parts in zip(*(s.candidates for s in sweeps), strict=True))
+    known = next((sweep.separation for sweep in sweeps if sweep.separation), None)
+    baselines = [sweep.baseline for sweep in sweeps if sweep.baseline is not None]
+    return Sweep(
+        trait=first.trait,
+        layers=first.layers,
+        candidates=candidates,
+        coefficient=first.coefficient,
+        baseline=_joined(baselines) if baselines else None,
+        judge=first.judge,
+        replies=first.replies,
+        separation=known,
+    )
+
+
+def _joined(parts: Sequence[Candidate]) -> Candidate:
+    if len({part.layer for part in parts}) > 1:
+        raise ConfigError("sweeps of different layers cannot be merged")
+    known: dict[str, Any] = {}
+    for part in parts:
+        known |= {name: value for name, value in asdict(part).items() if value is not None}
+    return Candidate(**known)
 
 
 def log_odds(percent: float) -> float:

@@ -26,12 +26,13 @@ from guardrail.extract.layers.effects import (
     judged,
     next_token,
 )
-from guardrail.extract.layers.measurements import Candidate, Sweep, log_odds
+from guardrail.extract.layers.measurements import Candidate, Separation, Sweep, log_odds, merged
 from guardrail.extract.prompts import RolloutPrompt, trait_prompts
 from guardrail.extract.subject import Subject
 from guardrail.extract.workload import Workload
 from guardrail.plugins.protocols import Judge
-from guardrail.statistics.metrics import area
+from guardrail.statistics.metrics import auroc
+from guardrail.statistics.nulls import shuffled_labels
 from guardrail.traits import TraitDefinition
 from guardrail.types import Array, Message, normed
 from guardrail.vectors.values import TraitVector
@@ -120,10 +121,14 @@ def separation(
     """Measure AUROC and d' of the probe between any two sets of conversations."""
     check_fits(subject, vector)
     shown, bare = (_projections(subject, vector, side) for side in (positive, negative))
+    tried = list(usable(vector, layers))
+    candidates = tuple(_separated(layer, shown, bare) for layer in tried)
+    null = shuffled_labels(max(one.auroc or 0.0 for one in candidates), shown[:, tried], bare[:, tried])
     return Sweep(
         trait=vector.trait,
         layers=vector.layers,
-        candidates=tuple(_separated(layer, shown, bare) for layer in usable(vector, layers)),
+        candidates=candidates,
+        separation=Separation(asking=len(shown), forbidding=len(bare), null=null),
     )
 
 
@@ -163,25 +168,6 @@ def workload(selector: str, trial: Trial, vector: TraitVector, folder: Path) -> 
         max_new_tokens=settings.max_new_tokens,
         judged=2 * replies,
         batch=trial.subject.rows,
-    )
-
-
-def merged(*sweeps: Sweep) -> Sweep:
-    """Merge different measurements of the same candidates. Raises ConfigError if the candidates differ."""
-    first = max(sweeps, key=lambda sweep: sweep.judge is not None)
-    for other in sweeps:
-        if (other.trait, other.layers) != (first.trait, first.layers):
-            raise ConfigError("sweeps of different traits or models cannot be merged")
-    candidates = tuple(_joined(parts) for parts in zip(*(s.candidates for s in sweeps), strict=True))
-    baselines = [sweep.baseline for sweep in sweeps if sweep.baseline is not None]
-    return Sweep(
-        trait=first.trait,
-        layers=first.layers,
-        candidates=candidates,
-        coefficient=first.coefficient,
-        baseline=_joined(baselines) if baselines else None,
-        judge=first.judge,
-        replies=first.replies,
     )
 
 
@@ -237,9 +223,8 @@ def _known(
     name: str, vector: TraitVector, definition: TraitDefinition, judge: Judge, settings: SweepSettings
 ) -> Row:
     """The part of the recipe that is known before a model is loaded."""
-    digest = hashlib.sha256()
-    for part in (vector.steering, vector.probe, vector.offset):
-        digest.update(part.tobytes())
+    parts = (vector.steering, vector.probe, vector.offset)
+    digest = hashlib.sha256(b"".join(part.tobytes() for part in parts))
     if vector.position != "last" or vector.normalised:
         digest.update(f"{vector.position} {vector.normalised}".encode())
     return {
@@ -286,13 +271,10 @@ def _separated(layer: int, positive: Array, negative: Array) -> Candidate:
     high, low = positive[:, layer].astype(np.float64), negative[:, layer].astype(np.float64)
     spread = np.sqrt((high.var() + low.var()) / 2)
     gap = float(high.mean() - low.mean())
-    return Candidate(layer=layer, auroc=area(high, low), d_prime=gap / float(spread) if spread else 0.0)
-
-
-def _joined(parts: Sequence[Candidate]) -> Candidate:
-    if len({part.layer for part in parts}) > 1:
-        raise ConfigError("sweeps of different layers cannot be merged")
-    known: dict[str, Any] = {}
-    for part in parts:
-        known |= {name: value for name, value in asdict(part).items() if value is not None}
-    return Candidate(**known)
+    found = auroc(high, low)
+    return Candidate(
+        layer=layer,
+        auroc=found.value,
+        auroc_interval=(found.low, found.high),
+        d_prime=gap / float(spread) if spread else 0.0,
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from guardrail.errors import ConfigError, ExtractionError, VectorError
 from guardrail.extract.layers.files import load_sweep, published
-from guardrail.extract.layers.measurements import Candidate, Sweep, log_odds, with_layer
+from guardrail.extract.layers.measurements import FORMAT, Candidate, Sweep, log_odds, with_layer
 from guardrail.extract.layers.selection import by_refusal, by_separation, by_steering
 from guardrail.testing import hand_made_vectors
 from guardrail.vectors.provenance import LayerChoice
@@ -179,6 +179,18 @@ def test_our_sweeps_come_back_and_belong_to_one_trait(tmp_path):
     assert by_steering(again) == by_steering(sweep)
     with pytest.raises(ConfigError, match="a sweep of 'evil', not of 'humor'"):
         load_sweep(tmp_path / "s.json", "humor")
+
+
+def test_a_sweep_from_before_intervals_keeps_its_hash(tmp_path):
+    old = {"layer": 1, "trait": 40.0, "coherence": 90.0, "auroc": 0.9, "d_prime": 2.0}
+    path = tmp_path / "sweep.json"
+    head = {"format": FORMAT, "version": 1, "trait": "evil", "layers": 2}
+    path.write_text(json.dumps({**head, "candidates": [old]}))
+    found = load_sweep(path)
+    assert found.separation is None
+    assert found.sha256 == "1b0c5a09fc29e936c408fa3540ead64f5e7126cb8c195e1ad75b7edc3037b668"
+    found.save(path)
+    assert "auroc_interval" not in path.read_text()
 
 
 def test_a_sweep_has_only_layers_of_its_model():

@@ -9,11 +9,11 @@ from tiny import TOKENIZER
 
 from guardrail.errors import ConfigError, ExtractionError, JudgeError, VectorError
 from guardrail.extract.layers.effects import SweepSettings, Trial, divergence, next_token
+from guardrail.extract.layers.measurements import merged
 from guardrail.extract.layers.selection import by_refusal, by_separation, by_steering
 from guardrail.extract.layers.sweep import (
     Questions,
     check_folder,
-    merged,
     sweep_ablation,
     sweep_separation,
     sweep_steering,
@@ -190,6 +190,11 @@ def test_separation_finds_the_layer_whose_probe_tells_the_prompts_apart():
     assert by_separation(sweep).layer == 3
     assert sweep.candidates[2].auroc == 1
     assert sweep.candidates[2].d_prime > 2
+    sides = sweep.separation.asking, sweep.separation.forbidding
+    assert sides == (6, 6), "two instructions for each of three questions"
+    assert sweep.candidates[2].auroc_interval == (pytest.approx(0.025 ** (1 / 6)), 1.0)
+    assert sweep.separation.null.p < 0.05
+    assert sweep.separation.null.high > 0.8, "the best of four layers, by chance, with six prompts a side"
 
 
 def test_separation_joins_the_other_measurements(tmp_path):
@@ -198,7 +203,8 @@ def test_separation_joins_the_other_measurements(tmp_path):
     both = merged(separation, steering)
     assert (both.judge, both.baseline) == ("letters", steering.baseline)
     assert by_steering(both).layer == 2
-    assert both.candidates[0].auroc == separation.candidates[0].auroc
+    assert both.candidates[0].auroc_interval == separation.candidates[0].auroc_interval is not None
+    assert both.separation == separation.separation is not None
     with pytest.raises(ConfigError, match="cannot be merged"):
         merged(steering, replace(separation, trait="humor"))
 
