@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from guardrail.interpret.accuracy.results import AccuracyResult, PersonaResult
+from guardrail.report import interpret_leads
 from guardrail.report.drawing import BLUE, GREY, new, style, svg
 from guardrail.report.leads import few
-from guardrail.report.page import Cell, Drawn, Lead, Page, Section, Table, Text, number, percent
+from guardrail.report.page import Cell, Drawn, Page, Section, Table, Text, number, percent
 
-SURE = 0.05
 MEANING = (
     "Difference: accuracy with the persona less accuracy without, on the same items (Newcombe's interval). "
     "Changed: items that are answered otherwise. Probability: mean change of the right option's "
@@ -27,22 +27,7 @@ def page(found: AccuracyResult) -> Page:
             Section("Personas", [_texts(found)]),
         ],
         notes=[*found.notes, *few([("items", len(found.items))])],
-        lead=_lead(found),
-    )
-
-
-def _lead(found: AccuracyResult) -> Lead:
-    """How many personas change the accuracy, and the largest change."""
-    moved = [one for one in found.personas if one.effect and one.effect.q < SURE]
-    asked = sum(one.effect is not None for one in found.personas)
-    if not moved:
-        return Lead(f"None of {asked} personas is shown to change how many items are answered rightly.")
-    most = max(moved, key=lambda one: abs(one.effect.difference.value) if one.effect else 0.0)
-    change = 100 * most.effect.difference.value if most.effect else 0.0
-    return Lead(
-        f"{len(moved)} of {asked} personas change how many items are answered rightly, {most.name} most: "
-        f"{change:+.1f} percentage points.",
-        "warn",
+        lead=interpret_leads.accuracy(found),
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from guardrail.interpret.heads.results import AblationResult, HeadResult, HeadStudy
+from guardrail.report import interpret_leads
 from guardrail.report.drawing import INK, new, style, svg
+from guardrail.report.leads import few
 from guardrail.report.page import Cell, Drawn, Page, Section, Table, Text, number, percent
 from guardrail.statistics.intervals import Estimate
 
+FEW_WORDS = 20
+"""Below so many words of a group, or prompts with each, the report says that there are few."""
 MEANING = (
     "Shares of the value-weighted attention from the answer position: on the group's word, on a neutral word "
     "in its place, and on a token of the rest of the prompt at the mean (without the first and the last "
@@ -33,8 +37,14 @@ def page(study: HeadStudy, found: AblationResult | None) -> Page:
         title=f"Heads and groups: {study.model}",
         subtitle=f"{study.layers} layers of {study.heads} heads; {words} words",
         sections=sections,
-        notes=study.notes,
+        notes=[*study.notes, *_few(study)],
+        lead=interpret_leads.heads(study, found),
     )
+
+
+def _few(study: HeadStudy) -> list[str]:
+    words = ((f"words of {group}", len(words)) for group, words in study.words.items())
+    return few([("prompts", study.contexts), *words], FEW_WORDS)
 
 
 def _read(study: HeadStudy) -> list[Section]:

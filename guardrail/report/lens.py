@@ -10,7 +10,9 @@ from guardrail.interpret.lens.notes import notes
 from guardrail.interpret.lens.picture import Picture
 from guardrail.interpret.lens.prompts import CONDITIONS, Condition
 from guardrail.interpret.lens.results import Gold, LensResult
+from guardrail.report import interpret_leads
 from guardrail.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, new, style, svg, write
+from guardrail.report.leads import few
 from guardrail.report.page import (
     Block,
     Cell,
@@ -66,8 +68,14 @@ def page(found: Sequence[LensResult], pictures: Sequence[Picture]) -> Page:
             *(Section(f"{one.model}: {one.task}, {one.lens} lens", list(_blocks(one))) for one in found),
             *(_picture(one) for one in pictures),
         ],
-        notes=list(dict.fromkeys(note for one in found for note in notes(one))),
+        notes=list(dict.fromkeys(_notes(found))),
+        lead=interpret_leads.lens(found),
     )
+
+
+def _notes(found: Sequence[LensResult]) -> Iterator[str]:
+    yield from (note for one in found for note in notes(one))
+    yield from few((f"items of {one.task}", one.items) for one in found)
 
 
 def figures(found: Sequence[LensResult], pictures: Sequence[Picture], folder: Path) -> None:

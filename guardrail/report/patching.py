@@ -9,11 +9,14 @@ import numpy as np
 from guardrail.engines.transformers.activations import Component
 from guardrail.interpret.patching.patches import PARTS, SCOPES, Patch, positions
 from guardrail.interpret.patching.results import PatchResult
+from guardrail.report import interpret_leads
 from guardrail.report.drawing import CYCLE, new, style, svg
+from guardrail.report.leads import few
 from guardrail.report.page import Block, Cell, Drawn, Heading, Page, Section, Table, Text, estimate
 from guardrail.statistics.intervals import Estimate
 
 NAMES = {"resid": "residual stream", "mlp": "MLP", "attn": "attention", "heads": "heads"}
+FEW_PAIRS = 50
 SHOWN = 12
 """How many heads the table lists."""
 MEANING = (
@@ -32,7 +35,11 @@ def patch_page(found: PatchResult) -> Page:
     counts = f"{len(about.pairs)} pairs, {len(about.rejects)} left out, {len(about.patches)} patches each"
     subtitle = f"{about.model}: {counts}"
     return Page(
-        title="Activation patching", subtitle=subtitle, sections=sections, notes=(*about.notes, MEANING)
+        title="Activation patching",
+        subtitle=subtitle,
+        sections=sections,
+        notes=(*about.notes, *few([("pairs", len(about.pairs))], FEW_PAIRS), MEANING),
+        lead=interpret_leads.patching(found),
     )
 
 
