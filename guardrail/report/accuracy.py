@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from guardrail.interpret.accuracy.results import AccuracyResult, PersonaResult
 from guardrail.report import interpret_leads
-from guardrail.report.drawing import BLUE, GREY, new, style, svg
+from guardrail.report.drawing import BLUE, GREY, Named, new, style, svg
 from guardrail.report.leads import few
-from guardrail.report.page import Cell, Drawn, Page, Section, Table, Text, number, percent
+from guardrail.report.page import Block, Cell, Drawn, Page, Section, Table, Text, number, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MEANING = (
     "Difference: accuracy with the persona less accuracy without, on the same items (Newcombe's interval). "
@@ -21,7 +27,7 @@ def page(found: AccuracyResult) -> Page:
         title=f"Accuracy by persona: {found.model}",
         subtitle=f"{len(found.items)} items, asked as {found.form}, scored by {found.scoring}",
         sections=[
-            Section("Accuracy", [Drawn(drawn(found)), _table(found), Text(MEANING), Text(_differing(found))]),
+            Section("Accuracy", [*_drawn(found), _table(found), Text(MEANING), Text(_differing(found))]),
             Section("By subject", [_subjects(found)]),
             Section("Options chosen", [_letters(found)]),
             Section("Personas", [_texts(found)]),
@@ -31,20 +37,29 @@ def page(found: AccuracyResult) -> Page:
     )
 
 
-def drawn(found: AccuracyResult) -> str:
-    """Accuracy with its interval, a line for each persona; dotted: chance."""
+def figures(found: AccuracyResult) -> Iterator[Named]:
+    """Every figure of the page."""
+    yield "Accuracy by persona", points(found)
+
+
+def _drawn(found: AccuracyResult) -> list[Block]:
     with style():
-        figure = new(9.2, 1.0 + 0.3 * len(found.personas))
-        axes = figure.subplots()
-        for row, one in enumerate(found.personas):
-            at = one.accuracy
-            axes.plot((100 * at.low, 100 * at.high), (row, row), color=GREY, linewidth=2)
-            axes.plot(100 * at.value, row, "o", color=BLUE if row else GREY)
-        axes.axvline(100 * found.chance, color=GREY, linestyle=":", linewidth=0.8)
-        axes.set_yticks(range(len(found.personas)), [_short(one.name) for one in found.personas])
-        axes.invert_yaxis()
-        axes.set(xlabel="accuracy (%), 95 % interval; dotted: chance", xlim=(-1, 101))
-        return svg(figure, "Accuracy by persona")
+        return [Drawn(svg(figure, title)) for title, figure in figures(found)]
+
+
+def points(found: AccuracyResult) -> Figure:
+    """Accuracy with its interval, a line for each persona; dotted: chance."""
+    figure = new(9.2, 1.0 + 0.3 * len(found.personas))
+    axes = figure.subplots()
+    for row, one in enumerate(found.personas):
+        at = one.accuracy
+        axes.plot((100 * at.low, 100 * at.high), (row, row), color=GREY, linewidth=2)
+        axes.plot(100 * at.value, row, "o", color=BLUE if row else GREY)
+    axes.axvline(100 * found.chance, color=GREY, linestyle=":", linewidth=0.8)
+    axes.set_yticks(range(len(found.personas)), [_short(one.name) for one in found.personas])
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy (%), 95 % interval; dotted: chance", xlim=(-1, 101))
+    return figure
 
 
 def _short(name: str) -> str:

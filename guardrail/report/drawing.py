@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardrail.errors import ConfigError
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Named: TypeAlias = "tuple[str, Figure]"
+"""A figure with its title, of which the name of its files is made."""
 # Okabe and Ito (2008): colours that colour-blind people can tell apart
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#7f8790"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8a6d00", "#000000")
@@ -127,12 +129,19 @@ def matrix(
                 axes.text(j, i, shown, ha="center", va="center", fontsize=8, color=ink)
 
 
-def write(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as NAME.png and NAME.svg. Raises ConfigError if the folder cannot be written to."""
+def write(figures: Iterable[Named], folder: Path) -> None:
+    """Write each figure as NAME.png and NAME.svg. Raises ConfigError if the folder cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for kind in ("png", "svg"):
-            # alone it has no page behind it
-            figure.savefig(folder / f"{name}.{kind}", dpi=200, facecolor="white")
+        with style():
+            for name, figure in figures:
+                for kind in ("png", "svg"):
+                    # alone it has no page behind it
+                    figure.savefig(folder / f"{slug(name)}.{kind}", dpi=200, facecolor="white")
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def slug(text: str) -> str:
+    """A title as the name of a file or the target of a link."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

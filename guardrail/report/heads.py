@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from guardrail.interpret.heads.results import AblationResult, HeadResult, HeadStudy
 from guardrail.report import interpret_leads
-from guardrail.report.drawing import INK, new, style, svg
+from guardrail.report.drawing import INK, Named, new, style, svg
 from guardrail.report.leads import few
-from guardrail.report.page import Cell, Drawn, Page, Section, Table, Text, number, percent
+from guardrail.report.page import Block, Cell, Drawn, Page, Section, Table, Text, number, percent
 from guardrail.statistics.intervals import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FEW_WORDS = 20
 """Below so many words of a group, or prompts with each, the report says that there are few."""
@@ -49,33 +55,43 @@ def _few(study: HeadStudy) -> list[str]:
 
 def _read(study: HeadStudy) -> list[Section]:
     return [
-        Section("Heads by group", [Drawn(drawn(study)), _counts(study), Text(MEANING)]),
+        Section("Heads by group", [*_drawn(study), _counts(study), Text(MEANING)]),
         Section("Heads found", [_found(study)]),
     ]
 
 
-def drawn(study: HeadStudy) -> str:
-    """A layer x head map of the excess over neutral words for each group; dots: heads found."""
+def figures(study: HeadStudy) -> Iterator[Named]:
+    """Every figure of the page."""
+    if study.results:
+        yield "heads by group", excess(study)
+
+
+def _drawn(study: HeadStudy) -> list[Block]:
+    text = "Excess attention to each group by layer and head; dots: heads found"
     with style():
-        groups = study.groups
-        figure = new(9.2, 1.6 + 0.14 * study.layers)
-        panels = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
-        largest = max(abs(one.word.value - one.neutral) for one in study.results) or 1.0
-        for axes, group in zip(panels, groups, strict=True):
-            own = [one for one in study.results if one.group == group]
-            excess = [one.word.value - one.neutral for one in own]
-            rows = [excess[i : i + study.heads] for i in range(0, len(excess), study.heads)]
-            axes.imshow(
-                rows, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto", origin="lower",
-                extent=(-0.5, study.heads - 0.5, 0.5, study.layers + 0.5),
-            )  # fmt: skip
-            if named := [one.head for one in own if one.found]:
-                axes.scatter([h.head for h in named], [h.layer for h in named], s=7, color=INK, linewidths=0)
-            axes.set(title=group, xlabel="head")
-            axes.locator_params(integer=True)
-        panels[0].set_ylabel("layer")
-        figure.colorbar(panels[0].images[0], ax=panels, label="share on word less neutral")
-        return svg(figure, "Excess attention to each group by layer and head; dots: heads found")
+        return [Drawn(svg(figure, text)) for _, figure in figures(study)]
+
+
+def excess(study: HeadStudy) -> Figure:
+    """A layer x head map of the excess over neutral words for each group; dots: heads found."""
+    figure = new(9.2, 1.6 + 0.14 * study.layers)
+    panels = figure.subplots(1, len(study.groups), squeeze=False, sharey=True)[0]
+    largest = max(abs(one.word.value - one.neutral) for one in study.results) or 1.0
+    for axes, group in zip(panels, study.groups, strict=True):
+        own = [one for one in study.results if one.group == group]
+        values = [one.word.value - one.neutral for one in own]
+        rows = [values[i : i + study.heads] for i in range(0, len(values), study.heads)]
+        axes.imshow(
+            rows, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto", origin="lower",
+            extent=(-0.5, study.heads - 0.5, 0.5, study.layers + 0.5),
+        )  # fmt: skip
+        if named := [one.head for one in own if one.found]:
+            axes.scatter([h.head for h in named], [h.layer for h in named], s=7, color=INK, linewidths=0)
+        axes.set(title=group, xlabel="head")
+        axes.locator_params(integer=True)
+    panels[0].set_ylabel("layer")
+    figure.colorbar(panels[0].images[0], ax=panels, label="share on word less neutral")
+    return figure
 
 
 def _counts(study: HeadStudy) -> Table:

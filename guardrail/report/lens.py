@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardrail.interpret.lens.notes import notes
@@ -11,7 +10,7 @@ from guardrail.interpret.lens.picture import Picture
 from guardrail.interpret.lens.prompts import CONDITIONS, Condition
 from guardrail.interpret.lens.results import Gold, LensResult
 from guardrail.report import interpret_leads
-from guardrail.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, new, style, svg, write
+from guardrail.report.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, Named, new, style, svg
 from guardrail.report.leads import few
 from guardrail.report.page import (
     Block,
@@ -78,13 +77,10 @@ def _notes(found: Sequence[LensResult]) -> Iterator[str]:
     yield from few((f"items of {one.task}", one.items) for one in found)
 
 
-def figures(found: Sequence[LensResult], pictures: Sequence[Picture], folder: Path) -> None:
-    """Write every figure as PNG and SVG. Raises ConfigError if the folder cannot be written to."""
-    with style():
-        for i, one in enumerate(pictures, 1):
-            write(layers_by_tokens(one), folder, f"tokens-{i}")
-        for i, one in enumerate(found, 1):
-            write(curves(one), folder, f"{i:02}-{one.task}-{one.lens}")
+def figures(found: Sequence[LensResult], pictures: Sequence[Picture]) -> Iterator[Named]:
+    """Every figure of the page."""
+    yield from ((f"tokens-{i}", layers_by_tokens(one)) for i, one in enumerate(pictures, 1))
+    yield from ((f"{i:02}-{one.task}-{one.lens}", curves(one)) for i, one in enumerate(found, 1))
 
 
 def _overview(found: Sequence[LensResult]) -> Table:

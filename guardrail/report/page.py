@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from guardrail.errors import ConfigError
-from guardrail.report.drawing import themed
+from guardrail.report.drawing import slug, themed
 from guardrail.statistics.intervals import Estimate
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,7 +73,7 @@ class Section:
     @property
     def anchor(self) -> str:
         """The target of links."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+        return slug(self.title)
 
 
 @dataclass(frozen=True, slots=True)

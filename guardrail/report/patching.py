@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,10 +11,13 @@ from guardrail.engines.transformers.activations import Component
 from guardrail.interpret.patching.patches import PARTS, SCOPES, Patch, positions
 from guardrail.interpret.patching.results import PatchResult
 from guardrail.report import interpret_leads
-from guardrail.report.drawing import CYCLE, new, style, svg
+from guardrail.report.drawing import CYCLE, Named, new, style, svg
 from guardrail.report.leads import few
 from guardrail.report.page import Block, Cell, Drawn, Heading, Page, Section, Table, Text, estimate
 from guardrail.statistics.intervals import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAMES = {"resid": "residual stream", "mlp": "MLP", "attn": "attention", "heads": "heads"}
 FEW_PAIRS = 50
@@ -59,29 +63,37 @@ def _pairs(found: PatchResult) -> list[Block]:
     return [*blocks, Heading("Left out"), Table(("pair", "reason", "details"), left)] if left else blocks
 
 
+def figures(found: PatchResult) -> Iterator[Named]:
+    """Every figure of the page."""
+    for way in found.about.directions if found.about.pairs else ():
+        yield from ((f"{way}: {title}", figure) for title, figure in _drawn(found, way))
+
+
 def _effects(found: PatchResult, way: str) -> list[Block]:
-    blocks: list[Block] = []
+    with style():
+        drawn: list[Block] = [Drawn(svg(figure, title)) for title, figure in _drawn(found, way)]
+    return [*drawn, *_strongest(found, way)]
+
+
+def _drawn(found: PatchResult, way: str) -> Iterator[Named]:
     components: tuple[Component, ...] = ("resid", *PARTS)
     for component in components:
         curves = {where: found.layer(component, where, way) for where in SCOPES}
-        blocks += _curves(f"{NAMES[component]}: effect by layer", curves)
-        blocks += _heat(found, component, way)
+        yield from _curves(f"{NAMES[component]}: effect by layer", curves)
+        yield from _heat(found, component, way)
     for part in PARTS:
         direct = found.layer(part, "last", way, direct=True)
-        blocks += _curves(
-            f"{NAMES[part]}, all tokens: direct and indirect",
-            {"direct": direct, "indirect": found.indirect(part, way)},
-        )
+        indirect = found.indirect(part, way)
+        title = f"{NAMES[part]}, all tokens: direct and indirect"
+        yield from _curves(title, {"direct": direct, "indirect": indirect})
         windows = {where: found.windows(part, where, way) for where in ("identity", "all")}
-        blocks += _curves(f"{NAMES[part]}: {found.about.window} layers together, by the first", windows)
-    return [*blocks, *_heads(found, way)]
+        yield from _curves(f"{NAMES[part]}: {found.about.window} layers together, by the first", windows)
+    yield from _head_map(found, way)
 
 
-def _curves(title: str, curves: Mapping[str, Mapping[int, Estimate]]) -> list[Block]:
-    known = {name: curve for name, curve in curves.items() if curve}
-    if not known:
-        return []
-    with style():
+def _curves(title: str, curves: Mapping[str, Mapping[int, Estimate]]) -> Iterator[Named]:
+    """Effects by layer, with their intervals; nothing for a sweep that was not made."""
+    if known := {name: curve for name, curve in curves.items() if curve}:
         figure = new(9.2, 2.6)
         axes = figure.subplots()
         for colour, (name, curve) in zip(CYCLE, known.items(), strict=False):
@@ -92,53 +104,51 @@ def _curves(title: str, curves: Mapping[str, Mapping[int, Estimate]]) -> list[Bl
         axes.locator_params(axis="x", integer=True)
         axes.set(title=title, xlabel="layer", ylabel="effect")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        return [Drawn(svg(figure, title))]
+        yield title, figure
 
 
-def _heat(found: PatchResult, component: Component, way: str) -> list[Block]:
+def _heat(found: PatchResult, component: Component, way: str) -> Iterator[Named]:
     columns = {where: found.layer(component, where, way) for where in positions(found.about.near)}
     known = {where: curve for where, curve in columns.items() if curve}
-    if len(known) < 3:
-        return []
-    layers = list(next(iter(known.values())))
-    values = [[curve[n].value if n in curve else np.nan for curve in known.values()] for n in layers]
-    title = f"{NAMES[component]}: effect by layer and token"
-    return [Drawn(_map(title, [str(n) for n in layers], list(known), values, "token"))]
+    if len(known) > 2:
+        layers = list(next(iter(known.values())))
+        values = [[curve[n].value if n in curve else np.nan for curve in known.values()] for n in layers]
+        title = f"{NAMES[component]}: effect by layer and token"
+        yield title, _map(title, layers, list(known), values, "token")
 
 
 def _map(
-    title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], x: str
-) -> str:
-    with style():
-        figure = new(9.2, 1.4 + 0.16 * len(rows))
-        axes = figure.subplots()
-        image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")  # pyright: ignore[reportArgumentType]
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set(title=title, xlabel=x, ylabel="layer")
-        figure.colorbar(image, ax=axes, label="effect")
-        return svg(figure, title)
+    title: str, layers: Sequence[int], columns: Sequence[str], values: Sequence[Sequence[float]], x: str
+) -> Figure:
+    figure = new(9.2, 1.4 + 0.16 * len(layers))
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")  # pyright: ignore[reportArgumentType]
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
+    axes.set(title=title, xlabel=x, ylabel="layer")
+    figure.colorbar(image, ax=axes, label="effect")
+    return figure
 
 
-def _heads(found: PatchResult, way: str) -> list[Block]:
-    about = found.about
-    made = [patch for patch in about.patches if patch.component == "heads" and patch.where == "all"]
-    effects = {patch: effect for patch in made if (effect := found.mean(patch, way))}
-    if not effects:
-        return []
-    by_place = {(patch.layers[0], patch.head): effect.value for patch, effect in effects.items()}
-    layers = range(1, about.layers + 1)
-    values = [[by_place.get((n, head), np.nan) for head in range(about.heads)] for n in layers]
-    picture = _map(
-        "Heads: effect at all tokens",
-        [str(n) for n in layers],
-        [str(h) for h in range(about.heads)],
-        values,
-        "head",
-    )
+def _head_map(found: PatchResult, way: str) -> Iterator[Named]:
+    if effects := _head_effects(found, way):
+        by_place = {(patch.layers[0], patch.head): effect.value for patch, effect in effects.items()}
+        layers, heads = range(1, found.about.layers + 1), range(found.about.heads)
+        values = [[by_place.get((layer, head), np.nan) for head in heads] for layer in layers]
+        title = "Heads: effect at all tokens"
+        yield title, _map(title, layers, [str(head) for head in heads], values, "head")
+
+
+def _head_effects(found: PatchResult, way: str) -> dict[Patch, Estimate]:
+    made = (patch for patch in found.about.patches if patch.component == "heads" and patch.where == "all")
+    return {patch: effect for patch in made if (effect := found.mean(patch, way))}
+
+
+def _strongest(found: PatchResult, way: str) -> list[Block]:
+    effects = _head_effects(found, way)
     strongest = sorted(effects, key=lambda patch: -abs(effects[patch].value))[:SHOWN]
     rows = [_head_row(found, patch, effects[patch], way) for patch in strongest]
-    return [Drawn(picture), Table(("layer", "head", "all tokens", "last token"), rows)]
+    return [Table(("layer", "head", "all tokens", "last token"), rows)] if rows else []
 
 
 def _head_row(found: PatchResult, patch: Patch, effect: Estimate, way: str) -> list[Cell]:

@@ -20,6 +20,7 @@ def test_the_demo_models_country_is_found_and_reported(tmp_path, capsys):
     pairs, page = write(tmp_path / "pairs.jsonl", demo_pairs()[:1]), tmp_path / "page.html"
     arguments = ["interpret", "patch", pairs, "--out", str(tmp_path / "out"), "--sweep", "scopes"]
     arguments += ["--direction", "denoising"]
+    drawn = tmp_path / "drawn"
     assert run([*arguments, "--html", str(page), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["pairs"]) == 1
@@ -31,7 +32,12 @@ def test_the_demo_models_country_is_found_and_reported(tmp_path, capsys):
     text = page.read_text()
     assert "residual stream: effect by layer" in text
     assert "<script" not in text
-    assert run(arguments) == 0
+    assert run([*arguments, "--figures", str(drawn)]) == 0
+    curves = {"denoising-mlp-effect-by-layer", "denoising-attention-effect-by-layer"}
+    curves |= {"denoising-residual-stream-effect-by-layer"}
+    assert {path.stem for path in drawn.iterdir()} == curves
+    assert len(list(drawn.iterdir())) == text.count("<svg") * 2 == 6
+    assert (drawn / "denoising-mlp-effect-by-layer.png").read_bytes().startswith(b"\x89PNG")
     assert "1 pairs patched, 0 left out" in capsys.readouterr().out
 
 

@@ -142,9 +142,14 @@ def test_the_verb_writes_a_page_and_the_items_that_personas_change(tmp_path, cap
     page, changed = tmp_path / "a.html", tmp_path / "changed.jsonl"
     given = ["--data", saved(tmp_path, ITEMS), "--identity", "French", "--trait", "evil", "--device", "cpu"]
     command = ["interpret", "accuracy", *given, "--html", str(page), "--changed", str(changed)]
+    command += ["--figures", str(tmp_path / "drawn")]
     assert run(command) == 0
     told = capsys.readouterr().out
     assert "3 items (chat, text)" in told
+    assert sorted(one.name for one in (tmp_path / "drawn").iterdir()) == [
+        "accuracy-by-persona.png",
+        "accuracy-by-persona.svg",
+    ]
     text = page.read_text()
     assert "<svg" in text
     assert "You are French." in text

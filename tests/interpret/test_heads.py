@@ -202,7 +202,9 @@ def test_the_verb_on_the_built_in_model(tmp_path, capsys):
     some = {group: words[:6] for group, words in DEMO_WORDS.items()}
     given = ["interpret", "heads", *files(tmp_path, some), "--items", "2"]
     given += ["--template", "You are {who}.", "--device", "cpu"]
-    assert run([*given, "--head", "1.3", "--html", str(report)]) == 0
+    drawn = tmp_path / "drawn"
+    assert run([*given, "--head", "1.3", "--html", str(report), "--figures", str(drawn)]) == 0
+    assert {one.name for one in drawn.iterdir()} == {"heads-by-group.png", "heads-by-group.svg"}
     told = capsys.readouterr().out
     assert "heads attend to it beyond neutral words" in told
     assert "effect of nationality (%)" in told

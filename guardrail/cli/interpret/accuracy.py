@@ -12,8 +12,8 @@ from typer import Option
 
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.definitions import definition_of
-from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import AskingOptions
+from guardrail.cli.interpret.reporting import ReportOptions
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError
@@ -81,14 +81,14 @@ def accuracy(
     asking: AskingOptions,
     changed: ChangedOption,
     model: ModelOptions,
-    page: PageOption,
+    reports: ReportOptions,
     output: OutputOptions,
 ) -> None:
     """Measure multiple-choice accuracy with and without each persona.
 
     Run this before looking for the cause of an effect: a persona that changes no answer has none to find.
     """
-    page.check()
+    reports.check()
     items, everyone = asking.items(model.name), personas.personas(model.name)
     with staged() as report:
         from guardrail.interpret.accuracy.study import accuracy as measure
@@ -97,7 +97,7 @@ def accuracy(
         found = measure(asker, items, everyone, model.name, report)
     if changed.changed is not None:
         _write(found, changed.changed)
-    _publish(found, page.html, output.as_json)
+    _publish(found, reports, output.as_json)
 
 
 def _write(found: AccuracyResult, path: Path) -> None:
@@ -108,17 +108,16 @@ def _write(found: AccuracyResult, path: Path) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _publish(found: AccuracyResult, html: Path | None, as_json: bool) -> None:
-    if html is not None:
-        from guardrail.report.accuracy import page
+def _publish(found: AccuracyResult, reports: ReportOptions, as_json: bool) -> None:
+    from guardrail.report.accuracy import figures, page
 
-        page(found).write(html)
+    written = reports.write(lambda: page(found), lambda: figures(found))
     if as_json:
         print_json(found.as_json())
         return
     print_accuracy(found)
-    if html is not None:
-        typer.echo(f"\n{html}: written")
+    for path in written:
+        typer.echo(f"\n{path}: written")
 
 
 def print_accuracy(found: AccuracyResult) -> None:

@@ -10,8 +10,8 @@ import typer
 from typer import Option
 
 from guardrail.cli.console import print_json, print_table
-from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import AskingOptions
+from guardrail.cli.interpret.reporting import ReportOptions
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError, ModelError
@@ -78,14 +78,18 @@ class HeadOptions:
 
 @takes_options
 def heads(
-    options: HeadOptions, asking: AskingOptions, model: ModelOptions, page: PageOption, output: OutputOptions
+    options: HeadOptions,
+    asking: AskingOptions,
+    model: ModelOptions,
+    reports: ReportOptions,
+    output: OutputOptions,
 ) -> None:
     """Find heads that attend from the answer to words of a group; scale heads and see what changes.
 
     Attention is weighted by the values that it moves. Each group is compared with neutral words in the same
     place, and with the other tokens of the same prompt.
     """
-    page.check()
+    reports.check()
     items, groups, named = asking.items(model.name), options.groups(model.name), options.named()
     chosen = _spread(items, options.items)
     with staged() as report:
@@ -98,7 +102,7 @@ def heads(
         study = _study(asker, given, model.name, named, report)
         scaled = named or study.top(options.top or 0)
         found = ablation(asker, given, chosen, scaled, options.factor, report) if scaled else None
-    _publish(study, found, page.html, output.as_json)
+    _publish(study, found, reports, output.as_json)
 
 
 def _study(asker: Asker, given: Contexts, name: str, named: list[Head], report: Report) -> HeadStudy:
@@ -120,19 +124,18 @@ def _spread(items: list[Item], count: int) -> list[Item]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _publish(study: HeadStudy, found: AblationResult | None, html: Path | None, as_json: bool) -> None:
-    if html is not None:
-        from guardrail.report.heads import page
+def _publish(study: HeadStudy, found: AblationResult | None, reports: ReportOptions, as_json: bool) -> None:
+    from guardrail.report.heads import figures, page
 
-        page(study, found).write(html)
+    written = reports.write(lambda: page(study, found), lambda: figures(study))
     if as_json:
         print_json({"heads": study.as_json(), "scaled": found.as_json() if found else None})
         return
     print_heads(study)
     if found:
         print_scaled(found)
-    if html is not None:
-        typer.echo(f"\n{html}: written")
+    for path in written:
+        typer.echo(f"\n{path}: written")
 
 
 def print_heads(study: HeadStudy) -> None:

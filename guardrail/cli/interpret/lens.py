@@ -11,9 +11,9 @@ import typer
 from typer import Option
 
 from guardrail.cli.console import print_json
-from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import Forms
 from guardrail.cli.interpret.lens_output import print_lens
+from guardrail.cli.interpret.reporting import ReportOptions
 from guardrail.cli.options import ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.cli.train.models import load_finetune, named
@@ -69,29 +69,21 @@ class LensOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureOptions:
-    """The picture of layers by tokens, and where figures go."""
+class PictureOption:
+    """The picture of layers by tokens."""
 
     prompt: Annotated[
         str | None,
         Option(help="Text for the picture of layers by tokens. Default: the first item with its persona."),
     ] = None
-    figures: Annotated[Path | None, Option(help="Folder for every figure as PNG and SVG.")] = None
-
-    def check(self) -> None:
-        """Raises ConfigError if figures cannot be made."""
-        if self.figures is not None:
-            from guardrail.report import check_installed
-
-            check_installed()
 
 
 @takes_options
 def lens(
     options: LensOptions,
-    pictures: PictureOptions,
+    picture: PictureOption,
     model: ModelOptions,
-    page: PageOption,
+    reports: ReportOptions,
     output: OutputOptions,
 ) -> None:
     """Read what a model would say after each of its layers, with and without a persona.
@@ -99,10 +91,9 @@ def lens(
     The score S says how early and how surely the answer stands. Compare it with and without the persona, and
     against the persona of another item.
     """
-    page.check()
-    pictures.check()
+    reports.check()
     tasks, others = options.tasks(), named(options.also or ())
-    text = pictures.prompt or _first(tasks)
+    text = picture.prompt or _first(tasks)
     found: list[LensResult] = []
     shown: list[Picture] = []
     with staged() as report:
@@ -110,7 +101,7 @@ def lens(
             shown.append(_picture(study, text))
             for task, items in tasks.items():
                 found += study.run(task, items)
-    _publish(found, shown, page.html, pictures.figures, output.as_json)
+    _publish(found, shown, reports, output.as_json)
 
 
 def _first(tasks: dict[str, list[Item]]) -> str:
@@ -161,20 +152,13 @@ def _picture(study: LensStudy, text: str) -> Picture:
     return look(study.subject, study.unembedding, text, study.name)
 
 
-def _publish(
-    found: list[LensResult], shown: list[Picture], html: Path | None, folder: Path | None, as_json: bool
-) -> None:
-    if html is not None or folder is not None:
-        from guardrail.report.lens import figures, page
+def _publish(found: list[LensResult], shown: list[Picture], reports: ReportOptions, as_json: bool) -> None:
+    from guardrail.report.lens import figures, page
 
-        if html is not None:
-            page(found, shown).write(html)
-        if folder is not None:
-            figures(found, shown, folder)
+    written = reports.write(lambda: page(found, shown), lambda: figures(found, shown))
     if as_json:
         print_json({"results": [one.as_json() for one in found], "pictures": [asdict(one) for one in shown]})
         return
     print_lens(found)
-    for path in (html, folder):
-        if path is not None:
-            typer.echo(f"\n{path}: written")
+    for path in written:
+        typer.echo(f"\n{path}: written")

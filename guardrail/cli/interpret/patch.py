@@ -12,8 +12,8 @@ import typer
 from typer import Argument, Option
 
 from guardrail.cli.console import note, print_json, print_table
-from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.asking import Forms
+from guardrail.cli.interpret.reporting import ReportOptions
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError
@@ -121,14 +121,14 @@ class PatchOptions:
 
 
 @takes_options
-def patch(options: PatchOptions, model: ModelOptions, page: PageOption, output: OutputOptions) -> None:
+def patch(options: PatchOptions, model: ModelOptions, reports: ReportOptions, output: OutputOptions) -> None:
     """Find which values make a model answer as a persona, by activation patching.
 
     Two prompts differ in the identity alone. Values of one run are put into the other, site by site: 0 is
     no effect, 1 makes the run answer like the other one. Pairs that cannot be compared are counted, with the
     reason. An interrupted run is resumed. Exit codes: 0 done; 1 no pair could be patched; 2 usage error.
     """
-    page.check()
+    reports.check()
     lines = options.lines(model.name)
     subject = options.form.load(model)
     from guardrail.interpret.patching import sweep
@@ -136,17 +136,16 @@ def patch(options: PatchOptions, model: ModelOptions, page: PageOption, output: 
     with staged() as report:
         found = sweep(subject, lines, options.settings(subject), options.out, model.name, report)
     found.save(options.out)
-    if page.html is not None:
-        from guardrail.report.patching import patch_page
-
-        patch_page(found).write(page.html)
-    _publish(found, output.as_json)
+    _publish(found, reports, output.as_json)
     if not found.about.pairs:
         note("no pair could be patched: the persona changes no answer, or pairs do not fit; see the reasons")
         raise typer.Exit(1)
 
 
-def _publish(found: PatchResult, as_json: bool) -> None:
+def _publish(found: PatchResult, reports: ReportOptions, as_json: bool) -> None:
+    from guardrail.report.patching import figures, patch_page
+
+    written = reports.write(lambda: patch_page(found), lambda: figures(found))
     if as_json:
         print_json({**found.about.model_dump(mode="json", exclude={"patches"}), "effects": _summary(found)})
         return
@@ -160,6 +159,8 @@ def _publish(found: PatchResult, as_json: bool) -> None:
         typer.echo(line)
     for direction in about.directions if about.pairs else ():
         print_table(HEAD, _rows(found, direction), f"\n{direction}: mean effect")
+    for path in written:
+        typer.echo(f"\n{path}: written")
 
 
 def _summary(found: PatchResult) -> list[dict[str, object]]:

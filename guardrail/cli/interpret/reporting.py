@@ -1,0 +1,41 @@
+"""The report of a verb of `guardrail interpret`: one page, and each of its figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from guardrail.cli.evaluate.options import PageOption
+
+if TYPE_CHECKING:
+    from guardrail.report.drawing import Named
+    from guardrail.report.page import Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions(PageOption):
+    """The page, and where its figures go."""
+
+    figures: Annotated[Path | None, Option(help="Folder for every figure as PNG and SVG.")] = None
+
+    def check(self) -> None:
+        """Raises ConfigError if page or figures cannot be made, before anything long begins."""
+        PageOption.check(self)
+        if self.figures is not None:
+            from guardrail.report import check_installed
+
+            check_installed()
+
+    def write(self, page: Callable[[], Page], figures: Callable[[], Iterable[Named]]) -> list[Path]:
+        """Make and write what was asked for; where that is. Raises ConfigError if it cannot be written."""
+        if self.html is not None:
+            page().write(self.html)
+        if self.figures is not None:
+            from guardrail.report.drawing import write
+
+            write(figures(), self.figures)
+        return [path for path in (self.html, self.figures) if path is not None]
