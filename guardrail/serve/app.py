@@ -11,7 +11,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from guardrail import Guard, __version__
 from guardrail.serve import health, metrics_page, reload, tickets
-from guardrail.serve.errors import answers_errors
+from guardrail.serve.errors import Answers, answers_errors
 from guardrail.serve.gateways import agentgateway, check, litellm
 from guardrail.serve.keys import OPEN, Keys
 from guardrail.serve.limits import Limits
@@ -62,12 +62,16 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
     routers = [*(router(service) for router in ROUTERS), pages.router(site)]
     for router in routers:
         app.include_router(router)
-    answers_errors(app, site.problem, site.has)
+    answer = Answers(site.problem, site.has)
+    answers_errors(app, answer)
     # the last one added is the first to see a request
-    app.add_middleware(Limits, settings=settings, forms=site.has)
+    app.add_middleware(Limits, settings=settings, forms=site.has, answer=answer)
     open_paths = (*OPEN, "/metrics") if settings.open_metrics else OPEN
     app.add_middleware(
-        Keys, keys=lambda: service.keys.active, open=lambda path: path in open_paths or site.has(path)
+        Keys,
+        keys=lambda: service.keys.active,
+        open=lambda path: path in open_paths or site.has(path),
+        answer=answer,
     )
     if settings.origins:
         app.add_middleware(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from guardrail.errors import (
@@ -24,6 +26,7 @@ from guardrail.errors import (
     UnsupportedGeneration,
     located,
 )
+from guardrail.serve.logs import FIELDS
 
 log = logging.getLogger("guardrail.serve")
 
@@ -110,26 +113,53 @@ def explained(error: Exception) -> ApiError:
     for kind, (status, type, code) in _STATUS.items():
         if isinstance(error, kind):
             return ApiError(status, str(error), type=type, code=code, headers=RETRY if status == 503 else {})
-    log.error("a request failed: %s", located(error))
+    name = secrets.token_hex(6)
+    log.error("a request failed: %s", located(error), extra={FIELDS: {"error_id": name}})
+    return ApiError(500, _told(error, name), type=SERVER, code="guardrail_error")
+
+
+def _told(error: Exception, name: str) -> str:
+    """What a client is told of an error that nobody expected: nothing of the cause."""
     if isinstance(error, AuditError):
         # where the log is, and what is wrong with its disk, is not for clients
-        text = "the audit record could not be written, so there is no answer; ask again later"
-        return ApiError(500, text, type=SERVER, code="guardrail_error")
+        return "the audit record could not be written, so there is no answer; ask again later"
     if isinstance(error, RequestError):
-        return ApiError(500, str(error), type=SERVER, code="guardrail_error")
-    return ApiError(
-        500, "the server failed on this request; its log says why", type=SERVER, code="guardrail_error"
-    )
+        return str(error)
+    return f"the server failed on this request; its log says why, under the error id {name}"
 
 
-def answers_errors(
-    app: FastAPI, page: Callable[[Request, ApiError], Response], is_page: Callable[[str], bool]
-) -> None:
-    """Let an application answer with these errors; `page` makes the answer to paths that are pages."""
+Answer: TypeAlias = Callable[[Request, ApiError], Response]
+"""Makes a response of an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Errors: as pages for who asks for pages, as JSON for programs. `page` makes the former."""
+
+    page: Answer
+    is_page: Callable[[str], bool]
+
+    def __call__(self, request: Request, error: ApiError) -> Response:
+        """The response. If even the page of an error fails, it is JSON."""
+        if not self._wanted(request):
+            return error.response()
+        try:
+            return self.page(request, error)
+        except Exception as failure:
+            log.error("the page of an error failed: %s", located(failure))
+            return error.response()
+
+    def _wanted(self, request: Request) -> bool:
+        """Browsers name HTML; other clients of a page's path get a page unless they ask for JSON."""
+        accepts = request.headers.get("accept", "").lower()
+        return "text/html" in accepts or (self.is_page(request.url.path) and "json" not in accepts)
+
+
+def answers_errors(app: FastAPI, made: Answer) -> None:
+    """Let an application answer with these errors."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        shown = explained(_routed(request, error))
-        return page(request, shown) if is_page(request.url.path) else shown.response()
+        return made(request, explained(_routed(request, error)))
 
     for kind in (HTTPException, RequestValidationError, RequestError):
         app.add_exception_handler(kind, answer)
@@ -143,7 +173,7 @@ def _routed(request: Request, error: Exception) -> Exception:
     if error.status_code == 404:
         return ApiError(404, f"Invalid URL ({where})", code="unknown_url")
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("allow", "another method")
+        allowed = Headers(error.headers or {}).get("allow", "another method")
         message = f"Not allowed: {where}; use {allowed}"
         return ApiError(405, message, code="method_not_supported", headers=error.headers)
     return error

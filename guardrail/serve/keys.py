@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from guardrail.errors import ConfigError, DocumentError, PolicyError, Problem
 from guardrail.files.problems import KeyPath, validation_problems
 from guardrail.files.yaml import Document, parse_document, read_document
-from guardrail.serve.errors import ApiError
+from guardrail.serve.errors import Answer, ApiError
 
 Right: TypeAlias = Literal["ask", "review", "admin", "metrics"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -121,8 +122,14 @@ def found(keys: Sequence[Key], given: str) -> Key | None:
 class Keys:
     """Lets requests in that name a key in force (`Authorization: Bearer` or `x-api-key`). Pure ASGI."""
 
-    def __init__(self, app: ASGIApp, keys: Callable[[], Sequence[Key]], open: Callable[[str], bool]) -> None:
-        self._app, self._keys, self._open = app, keys, open
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Callable[[], Sequence[Key]],
+        open: Callable[[str], bool],
+        answer: Answer,
+    ) -> None:
+        self._app, self._keys, self._open, self._answer = app, keys, open, answer
         self._inside: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +140,7 @@ class Keys:
             key = _known(keys, Headers(scope=scope))
             self._check_room(key)
         except ApiError as error:
-            await error.response()(scope, receive, send)
+            await self._answer(Request(scope), error)(scope, receive, send)
             return
         scope[IN_SCOPE] = key
         self._inside[key.name] += 1

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.files.json_text import decoded
-from guardrail.serve.errors import ApiError, explained
+from guardrail.serve.errors import Answer, ApiError, explained
 from guardrail.serve.settings import LOOPBACK, ServerSettings
 
 MAX_VALUES = 200_000
@@ -23,8 +25,10 @@ MAX_VALUES = 200_000
 class Limits:
     """Refuses what is too large or no JSON, and ends the requests of clients that leave or do not read."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, forms: Callable[[str], bool]) -> None:
-        self._app, self._settings, self._forms = app, settings, forms
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, forms: Callable[[str], bool], answer: Answer
+    ) -> None:
+        self._app, self._settings, self._forms, self._made = app, settings, forms, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,7 +38,7 @@ class Limits:
             _check_host(Headers(scope=scope), self._settings)
             body = await self._body(scope, receive)
         except ApiError as error:
-            await error.response()(scope, receive, send)
+            await self._made(Request(scope), error)(scope, receive, send)
         except _Gone:
             return
         else:
@@ -51,7 +55,7 @@ class Limits:
         except Exception as error:
             # nothing goes on to the web server, which would log what an error says, and that may be a prompt
             if not connection.presence.expired():
-                await connection.fail(scope, error)
+                await connection.fail(scope, self._made(Request(scope), explained(error)))
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. Raises ApiError for one that is compressed, too large, too slow or no JSON.
@@ -119,9 +123,8 @@ class _Connection:
         self._left.set()
         self.presence.reschedule(asyncio.get_running_loop().time())
 
-    async def fail(self, scope: Scope, error: Exception) -> None:
+    async def fail(self, scope: Scope, response: Response) -> None:
         """Answer with an error, if there is no answer yet."""
-        response = explained(error).response()
         if not self._begun:
             await response(scope, self._receive, self._send)
 

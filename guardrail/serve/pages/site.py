@@ -137,7 +137,9 @@ class Site:
         if error.code == LOGIN_NEEDED and request.method == "GET":
             back = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""), safe="")
             return RedirectResponse(f"{LOGIN}?next={back}", 303, dict(HEADERS))
-        return self.render(self.anyone(request), "problem.html.j2", "", status=error.status_code, error=error)
+        made = self.render(self.anyone(request), "problem.html.j2", "", status=error.status_code, error=error)
+        made.headers.update(error.headers or {})
+        return made
 
 
 def router(site: Site) -> APIRouter:
