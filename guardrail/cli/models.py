@@ -294,7 +294,7 @@ def vectors_of(model: str, name: str | None, file: PolicyFile | None) -> TraitVe
 
     Raises ConfigError if there are none, or if `--vectors` is not what the policy file names.
     """
-    from guardrail.plugins.packs import AUTO
+    from guardrail.plugins.pack import AUTO
     from guardrail.policy.loading import resolve_vectors
     from guardrail.vectors.values import TraitVectors
 

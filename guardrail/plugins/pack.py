@@ -18,6 +18,8 @@ from guardrail.types import Fingerprint
 FORMAT, VERSION = "guardrail-pack", 1
 CARD, TEXT, TOUR = "pack.json", "CARD.md", "tour.json"
 VECTORS, CALIBRATION = "vectors.safetensors", "calibration.json"
+AUTO = "auto"
+"""The pack that fits the model where vectors or a calibration are named, main policies where policies are."""
 LIMIT = 1 << 20
 """Bytes of `pack.json`."""
 
@@ -52,6 +54,12 @@ class Card:
         """The names of its policy files."""
         paths = [Path(name) for name in self.files]
         return tuple(sorted(path.stem for path in paths if path.parent.name == "policies"))
+
+    @property
+    def main(self) -> str | None:
+        """The policies named after its first trait, else the first; None without policies."""
+        named = [name for name in self.policies if name in self.traits[:1]]
+        return next(iter((*named, *self.policies)), None)
 
 
 class Pack:
@@ -97,11 +105,15 @@ class Pack:
         return path
 
     def has(self, policies: str) -> bool:
-        """Whether it has policies of this name. False for a pack whose card cannot be read."""
-        return self.damage is None and policies in self.card.policies
+        """Whether it has policies of this name; `auto`: any. False for a pack whose card cannot be read."""
+        if self.damage is not None:
+            return False
+        return bool(self.card.policies) if policies == AUTO else policies in self.card.policies
 
     def policies(self, name: str) -> Path:
-        """The policy file of this name. Raises PluginError."""
+        """The policy file of this name, the main one for `auto`. Raises PluginError."""
+        if name == AUTO and self.card.main:
+            name = self.card.main
         if name not in self.card.policies:
             known = suggest(name, self.card.policies)
             raise PluginError(f"pack `{self.name}` has no policies `{name}`{known}")

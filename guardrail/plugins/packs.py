@@ -12,12 +12,10 @@ from pathlib import Path
 
 from guardrail.errors import PluginError
 from guardrail.files.problems import suggest
-from guardrail.plugins.pack import Pack, shape
+from guardrail.plugins.pack import AUTO, Pack, shape
 from guardrail.types import Fingerprint
 
 GROUP = "guardrail.packs"
-AUTO = "auto"
-"""What vector and calibration files are called that come from the pack that fits the model."""
 PREFIX = "pack:"
 
 
@@ -84,7 +82,7 @@ def referred(name: str, fingerprint: Fingerprint | None) -> Pack:
 
 
 def policies(name: str, fingerprint: Fingerprint | None) -> Path | None:
-    """The file of `pack:POLICIES` or `pack:PACK/POLICIES`. Raises PluginError.
+    """The file of `pack:POLICIES` or `pack:PACK/POLICIES`; `auto`: the main ones. Raises PluginError.
 
     None for the first form without a model: it means the pack that fits.
     """

@@ -17,7 +17,7 @@ from guardrail.files.problems import suggest
 from guardrail.files.yaml import Document, read_document
 from guardrail.plugins import packs
 from guardrail.plugins.manager import Plugins
-from guardrail.plugins.pack import CALIBRATION, VECTORS, Pack
+from guardrail.plugins.pack import AUTO, CALIBRATION, VECTORS, Pack
 from guardrail.policy.compiler import Compiler
 from guardrail.policy.conditions import CompileInputs
 from guardrail.policy.file import Draft, draft
@@ -262,7 +262,7 @@ class _Loader:
 
     def _missing(self, key: str, name: str, asked: Fingerprint | None, error: ConfigError) -> None:
         """Only a model can say which pack `auto` is, so without one that is no problem."""
-        if name != packs.AUTO or asked is not None:
+        if name != AUTO or asked is not None:
             self._add(Problem(str(error), (key,)))
 
     def _add(self, problem: Problem) -> None:

@@ -51,7 +51,7 @@ def packed(tmp_path, monkeypatch):
 
 
 def test_a_pack_brings_its_own_tour(packed, capsys):
-    assert run(["demo", "--policies", "pack:harm"]) == 0
+    assert run(["demo", "--policies", "pack:auto"]) == 0
     shown = capsys.readouterr().out
     assert "answers 2 prompts" in shown
     assert "The policies in pack:demo/harm then decide" in " ".join(shown.split())
@@ -63,7 +63,7 @@ def test_a_pack_brings_its_own_tour(packed, capsys):
 def test_another_model_needs_a_pack_or_policies(tmp_path, monkeypatch, capsys):
     own_site(tmp_path, monkeypatch)
     assert run(["demo", "--model", "some/model"]) == 2
-    assert "no installed pack has policies `harm`" in capsys.readouterr().err
+    assert "no installed pack has policies `auto`" in capsys.readouterr().err
 
 
 def test_a_damaged_tour_is_named(packed, capsys):

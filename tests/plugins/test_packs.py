@@ -15,6 +15,7 @@ from guardrail import Guard
 from guardrail.cli import run
 from guardrail.errors import ConfigError, PluginError, PolicyError
 from guardrail.plugins.manager import Plugins
+from guardrail.plugins.pack import seal
 from guardrail.plugins.packs import fitting, named
 from guardrail.policy.loading import check, load, located, resolve_vectors
 from guardrail.policy.reload import PolicyWatcher
@@ -69,6 +70,26 @@ def test_policies_of_a_pack_have_names(put):
             assert watcher.active.path == path
     assert located("pack:small/harm") == path
     assert located("pack:harm") == "pack:harm"
+
+
+def test_auto_is_the_policies_named_after_the_trait(put):
+    folder = put("small", trait="harm", files={"policies/a.yaml": "version: 1"})
+    for name in ("pack:auto", "pack:small/auto"):
+        assert located(name, lambda: FINGERPRINT) == folder / "policies" / "harm.yaml"
+
+
+def test_without_such_a_name_auto_is_the_first_policies(put):
+    folder = put("small", files={"policies/a.yaml": "version: 1"})
+    assert named("small").card.traits != ("harm",)
+    assert located("pack:auto", lambda: FINGERPRINT) == folder / "policies" / "a.yaml"
+
+
+def test_a_pack_without_policies_has_no_main_ones(put):
+    folder = put("small")
+    (folder / "policies" / "harm.yaml").unlink()
+    seal(folder, named("small").card)
+    assert "no installed pack with policies `auto` fits this model" in refused("pack:auto")
+    assert "pack `small` has no policies `auto`" in refused("pack:small/auto")
 
 
 def test_a_pack_can_be_named_where_there_is_no_model(put):

@@ -40,7 +40,7 @@ INTRO = (
     "escalate to a person, or block. Scores are in standard deviations of harmless prompts; ┃ marks the "
     "policy's threshold."
 )
-PACKED = "pack:harm"
+PACKED = "pack:auto"
 BUILT_IN = "The built-in chat model, small and trained to have moods,"
 
 
