@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
-PLUGIN_TESTS := $(filter-out plugins/guardrail-vllm/tests,$(PLUGINS:/pyproject.toml=/tests))
+PLUGIN_TESTS := $(filter-out plugins/guardrail-vllm/tests,$(wildcard $(PLUGINS:/pyproject.toml=/tests)))
 
 .PHONY: setup demo test test-slow test-clients test-pages test-ray test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
 
@@ -134,11 +134,13 @@ real-model: $(STAMP)
 real-models: $(STAMP)
 	$(BIN)/python -m benchmarks.real.models
 
-# Makes the data of a pack again: fits, calibrates and measures on a real model. DATA: prompts that are not shipped.
+# Makes the data of a pack again: vectors, calibration and numbers, on a real model. DATA: prompts that are not
+# shipped.
 DATA ?= shared/data
 
 pack-smollm2: $(STAMP)
-	$(BIN)/python -m benchmarks.real.packs smollm2 --data $(DATA)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
+	$(BIN)/python -m benchmarks.real.packs $(@:pack-%=%) --data $(DATA)
 
 # Makes the demo model with guardrail's own commands. CHECKPOINTS=1 also keeps five intermediate models.
 DEMO := runs/demo

@@ -57,7 +57,7 @@ def install(
     for path, text in (files or {}).items():
         (folder / path).write_text(text)
     seal(folder, card(loaded.provenance.fingerprint, trait))
-    _register(site, name, distribution, package)
+    register(site, name, distribution, package)
     return folder
 
 
@@ -74,7 +74,8 @@ def card(fingerprint: Fingerprint, trait: str = "harm") -> Card:
     )
 
 
-def _register(site: Path, name: str, distribution: str, package: str) -> None:
+def register(site: Path, name: str, distribution: str, package: str) -> None:
+    """Installs an entry point."""
     info = site / f"{package}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")

@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from guardrail.plugins.pack import Card, Number
 from guardrail.vectors.values import TraitVectors
 
-ORIGIN = (
-    "`vectors fit` on harmful prompts (AdvBench and TDC 2023, MIT), ordinary prompts (self-instruct, Vicuna "
-    "and MT-Bench, Apache-2.0), and pairs of look-alikes and harmful twins written here (Apache-2.0). "
-    "`calibrate --worst-slice` on ordinary prompts, and on kinds of look-alikes that the fit had not seen."
-)
-MEASURED = (
-    "The policy `harm`, at the threshold that keeps a rate of 1 % on ordinary prompts and on look-alikes. "
-    "XSTest and Alpaca were never fitted or calibrated on. Intervals are 95 %."
-)
-LIMITS = (
+WEIGHTS = (
     "Measured on the dequantised 4-bit weights only. The hub's weights of the same model load with a "
-    "warning; calibrate on your own prompts with them.",
-    "Fitted mostly on short English requests of one turn. Other languages, long chats, tool results and "
-    "jailbreaks were not measured.",
-    "The harmful prompts are blunt requests (AdvBench, TDC 2023, and twins written for this project). Much "
-    "of what the probe reads is topic and wording, not intent: see the rate on safe look-alikes.",
-    "The threshold keeps its rate on prompts like those of the calibration, on average. Yours are others: "
-    "begin in shadow mode, and run `guardrail calibrate` on your own traffic.",
-    "The vector's steering part is for inspection: it was not shown to steer this model.",
+    "warning; calibrate on your own prompts with them."
 )
 
 
-def limits(numbers: Sequence[Number]) -> tuple[str, ...]:
-    """The limits, with the misses in front that the numbers show."""
-    missed = [one for one in numbers if "XSTest, unsafe" in one.what]
-    words = [f"It misses {1 - one.value:.0%} of XSTest's unsafe prompts." for one in missed]
-    return (*words, *LIMITS)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What a card says beside its numbers: what the pack was made from, how it was measured, limits."""
+
+    origin: str
+    measured: str
+    limits: tuple[str, ...]
 
 
-def text(card: Card, vectors: TraitVectors) -> str:
+def text(card: Card, vectors: TraitVectors, words: Words) -> str:
     """The card as Markdown."""
     parts = [
         f"# {card.model}: {', '.join(card.traits)}\n",
         f"Certified on: {card.certified_on}. Licence of the weights: {card.licence}.\n",
         "## What it was made from\n",
-        f"{_made_from(vectors)}\n",
+        f"{_made_from(vectors, words.origin)}\n",
         "## Measured\n",
-        f"{MEASURED}\n",
+        f"{words.measured}\n",
         _table(card.numbers),
         "\n## Limits\n",
         "\n".join(f"- {limit}" for limit in card.limits),
@@ -52,14 +39,16 @@ def text(card: Card, vectors: TraitVectors) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _made_from(vectors: TraitVectors) -> str:
-    reasons = [f"\n`{trait}`: {fit.reason}" for trait, fit in vectors.provenance.fits.items()]
-    return "\n".join([ORIGIN, *reasons])
+def _made_from(vectors: TraitVectors, origin: str) -> str:
+    source = vectors.provenance
+    reasons = {trait: fit.reason for trait, fit in source.fits.items()}
+    reasons |= {trait: f"layer {one.layer}, {one.rule}" for trait, one in source.layer_choices.items()}
+    return "\n".join([origin, *(f"\n`{trait}`: {reason}" for trait, reason in reasons.items())])
 
 
 def _table(numbers: Sequence[Number]) -> str:
     rows = [f"| {one.what} | {one.value:.3f} | {_interval(one)} | {one.n} |" for one in numbers]
-    return "\n".join(["| what | value | 95 % | prompts |", "|---|---|---|---|", *rows])
+    return "\n".join(["| what | value | 95 % | n |", "|---|---|---|---|", *rows])
 
 
 def _interval(one: Number) -> str:
