@@ -115,13 +115,21 @@ class Event(Generic[R]):
 
 def encode(kind: Kind, record: Record, prev: str, key: Key | None = None) -> bytes:
     """The line without its newline, signed if there is a key."""
-    row = record_to_json(record) if isinstance(record, AuditRecord) else asdict(record)
+    row = record_to_json(record) if isinstance(record, AuditRecord) else _row(record)
     event = {"v": VERSION, "event": kind, "prev": prev, "record": row}
     if prev == GENESIS:
         # two logs of one guard begin with the same record, and must not be taken for each other
         event["log"] = new_id()
     line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode("ascii")
     return line if key is None else key.signed(line)
+
+
+def _row(record: OtherRecord) -> Json:
+    row = asdict(record)
+    if isinstance(record, Review) and record.times == 1:
+        # as every line of older logs
+        del row["times"]
+    return row
 
 
 def line_hash(line: bytes) -> str:
@@ -193,7 +201,7 @@ def record_from_json(row: dict[str, Any]) -> AuditRecord:
 def _other(kind: type[OtherRecord], row: Mapping[str, Any]) -> OtherRecord:
     names = [field.name for field in fields(kind)]
     record = kind(**keep(row, names))
-    numbers = [name for name in names if name == "removed"]
+    numbers = [name for name in names if name in ("removed", "times")]
     others = ("versions", "changed", "content")
     return _typed(record, [name for name in names if name not in (*others, *numbers)], numbers)
 

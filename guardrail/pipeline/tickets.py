@@ -146,10 +146,15 @@ class Tickets:
             return sink.hold(ticket_id, holder, utc_in(seconds))
         raise EscalationError(f"there is no ticket {ticket_id}")
 
-    def refused(self, ticket_id: str, reviewer: str, reason: str) -> None:
+    def refused(self, ticket_id: str, reviewer: str, reason: str, times: int = 1) -> None:
         """Write down that somebody was not let decide on a ticket. Raises AuditError."""
         review = Review(
-            time=utc_now(), ticket_id=ticket_id, state="refused", reviewer=reviewer, reason=reason
+            time=utc_now(),
+            ticket_id=ticket_id,
+            state="refused",
+            reviewer=reviewer,
+            reason=reason,
+            times=times,
         )
         self._audit.reviewed(review)
 

@@ -115,7 +115,8 @@ class Change:
 class Review:
     """What a person decided on a ticket. `refused`: they were not let decide, for a `reason` (a code).
 
-    `reviewer` is empty if it is not known who that was.
+    `reviewer` is empty if it is not known who that was. `times`: how many attempts of unknown people this
+    stands for, if there were too many to record each.
     """
 
     time: str
@@ -123,6 +124,7 @@ class Review:
     state: ReviewState
     reviewer: str
     reason: str = ""
+    times: int = 1
 
 
 @runtime_checkable

@@ -53,6 +53,7 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
         yield
         watching.cancel()
         await service.warm_up.end()
+        await service.refusals.end()
         service.delivery.close()
 
     app = FastAPI(title="guardrail", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -72,6 +73,7 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
         keys=lambda: service.keys.active,
         open=lambda path: path in open_paths or site.has(path),
         answer=answer,
+        refused=service.refusals.unknown,
     )
     if settings.origins:
         app.add_middleware(

@@ -10,7 +10,7 @@ import hmac
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -128,8 +128,10 @@ class Keys:
         keys: Callable[[], Sequence[Key]],
         open: Callable[[str], bool],
         answer: Answer,
+        refused: Callable[[Scope, ApiError], Awaitable[None]],
     ) -> None:
-        self._app, self._keys, self._open, self._answer = app, keys, open, answer
+        self._app, self._keys, self._open = app, keys, open
+        self._answer, self._refused = answer, refused
         self._inside: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,6 +142,7 @@ class Keys:
             key = _known(keys, Headers(scope=scope))
             self._check_room(key)
         except ApiError as error:
+            await self._refused(scope, error)
             await self._answer(Request(scope), error)(scope, receive, send)
             return
         scope[IN_SCOPE] = key

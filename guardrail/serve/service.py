@@ -17,6 +17,7 @@ from guardrail.serve.delivery import Delivery
 from guardrail.serve.errors import ApiError
 from guardrail.serve.key_ring import KeyRing
 from guardrail.serve.keys import Right, caller
+from guardrail.serve.refusals import Refusals
 from guardrail.serve.settings import ServerSettings
 from guardrail.serve.verdict import Verdict, Wishes
 from guardrail.serve.warm_up import WarmUp
@@ -43,6 +44,7 @@ class Service:
         tickets = self.guard.tickets
         self.delivery = Delivery(self.settings.queue, self.settings.deadline_s, lambda: tickets.waiting)
         self.warm_up = WarmUp(self.guard)
+        self.refusals = Refusals(tickets)
         self.keys = KeyRing(self.settings.keys, self.settings.keys_file)
 
     async def watch(self) -> None:

@@ -155,7 +155,7 @@ def router(service: Service) -> APIRouter:
             service.check_right(request, "review")
             _check_free(await _visible(service, request, ticket_id), reviewer)
         except ApiError as error:
-            await in_thread(tickets.refused, ticket_id[:64], reviewer, error.code or "")
+            await service.refusals.note(ticket_id, reviewer, error.code or "")
             raise
         decide = partial(
             tickets.resolve, ticket_id, body.decision == "approve", reviewer, body.note, body.answer

@@ -22,7 +22,6 @@ from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import Right
 from guardrail.serve.pages.bars import bars
 from guardrail.serve.pages.earlier import earlier
-from guardrail.serve.pages.refusals import Refusals
 from guardrail.serve.pages.site import HEADERS, Page, Site, Visitor
 from guardrail.types import Ticket
 
@@ -70,7 +69,7 @@ class Desk:
 
     def __init__(self, site: Site) -> None:
         self._site, self._guard = site, site.service.guard
-        self._refusals = Refusals(self._guard.tickets)
+        self._refusals = site.service.refusals
 
     async def list(self, visitor: Visitor, done: str) -> Response:
         """All tickets that wait, and what became of the last one."""

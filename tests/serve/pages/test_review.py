@@ -2,23 +2,25 @@
 
 import asyncio
 import html
+import time
 from dataclasses import replace
 
 import pytest
 from serving import chat
 from visiting import KEYS, browser, hidden, login
 
-from guardrail.audit import history
+from guardrail.audit import history, verify
 from guardrail.files.records import utc_in
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve.app import create_app
 from guardrail.serve.pages.bars import bars
-from guardrail.serve.pages.refusals import UNKNOWN, WINDOW_S, Refusals
+from guardrail.serve.refusals import UNKNOWN, Refusals
 from guardrail.serve.settings import ServerSettings
 from guardrail.testing import MemoryQueue, tiny_guard
 from guardrail.types import Score
 
 EVIL = '<script>document.title="pwned"</script><img src=x onerror=alert(1)>{{ 7*7 }}'
+API = "/v1/guard/tickets"
 APP = {"authorization": "Bearer gr-app", "x-guardrail-conversation": "c-1"}
 
 
@@ -242,24 +244,43 @@ async def test_a_ticket_that_is_not_there_and_a_queue_that_is_down_are_pages_tha
     assert "memory-queue" in answer.text
 
 
-async def test_attempts_without_a_login_do_not_fill_the_log():
-    class Tickets:
-        def __init__(self):
-            self.found = []
+async def test_attempts_without_a_login_or_a_key_are_on_record_and_do_not_fill_the_log(app, log):
+    refusals = app.state.service.refusals
+    await refusals.end()
+    before = len(list(history(log)))
+    async with browser(app, None) as http:
+        wrong = {"authorization": "Bearer gr-wrong"}
+        assert (await http.post(f"{API}/t-1/resolve", json={"decision": "approve"})).status_code == 401
+        assert (await http.get(f"{API}/{'x' * 1000}", headers=wrong)).status_code == 401
+        assert (await http.get("/v1/models", headers=wrong)).status_code == 401
+        for _ in range(UNKNOWN + 5):
+            assert (await http.get(API, headers=wrong)).status_code == 401
+        assert (await http.post("/review/t-2", data={"decision": "approve"})).status_code == 401
+    async with browser(app, "ann") as ann:
+        assert (await ann.post("/review/t-3", data={"token": "x"})).status_code == 403
+    alone = [(one.ticket_id, one.reviewer, one.reason, one.times) for one in list(history(log))[before:]]
+    assert len(alone) == UNKNOWN + 1
+    assert alone[:3] == [
+        ("t-1", "", "invalid_api_key", 1),
+        ("x" * 64, "", "invalid_api_key", 1),
+        ("", "", "invalid_api_key", 1),
+    ]
+    assert alone[-1] == ("t-3", "ann", "form_not_valid", 1), "who is known is on record in any case"
+    await refusals.end()
+    rest = [(one.reviewer, one.reason, one.times) for one in list(history(log))[before + len(alone) :]]
+    assert rest == [("", "invalid_api_key", 7), ("", "login_needed", 1)]
+    assert verify(log).ok
 
-        def refused(self, ticket_id, reviewer, reason):
-            self.found.append((ticket_id, reviewer, reason))
 
-    now, tickets = [0.0], Tickets()
-    refusals = Refusals(tickets, clock=lambda: now[0])
-    for _ in range(UNKNOWN + 5):
-        await refusals.note("x" * 1000, "", "login_needed")
-    assert tickets.found == [("x" * 64, "", "login_needed")] * UNKNOWN
-    await refusals.note("t", "ann", "form_replayed")
-    assert tickets.found[-1] == ("t", "ann", "form_replayed")
-    now[0] = WINDOW_S
-    await refusals.note("t", "", "login_needed")
-    assert len(tickets.found) == UNKNOWN + 2
+async def test_the_number_of_further_attempts_is_on_record_once_the_minute_is_over(app, log):
+    refusals = Refusals(app.state.service.guard.tickets, most=1, window_s=0.5)
+    before = len(list(history(log)))
+    for _ in range(9):
+        await refusals.note("t", "", "login_needed")
+    until = time.monotonic() + 10
+    while len(found := list(history(log))[before:]) < 2 and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+    assert [(one.ticket_id, one.times) for one in found] == [("t", 1), ("", 8)]
 
 
 def score(value, threshold, fired=False):
