@@ -6,7 +6,7 @@ same interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from guardrail.statistics.conformal import observed_fpr
 Numbers = NDArray[np.float64]
 RESAMPLES = 1000
 SEED = 0
+LARGEST = 1_000_000
+"""Numbers that are resampled at once."""
 TAIL = 0.025
 """The probability on each side of a 95 % interval."""
 
@@ -47,13 +49,24 @@ def bootstrap(statistic: Callable[..., float], *strata: NDArray[np.generic]) -> 
 
 def mean(values: ArrayLike) -> Estimate:
     """The mean."""
-    return bootstrap(lambda x: float(x.mean()), numbers(values))
+    rows = numbers(values)
+    draws = np.concatenate([drawn.reshape(len(drawn), -1).mean(axis=1) for drawn in _drawn(rows)])
+    low, high = np.percentile(draws, (100 * TAIL, 100 * (1 - TAIL)))
+    return Estimate(float(rows.mean()), float(low), float(high))
+
+
+def _drawn(rows: Numbers) -> Iterator[Numbers]:
+    """Resampled rows [draws, n, ...], some of all draws at a time, because that many copies are large."""
+    rng, count = np.random.default_rng(SEED), len(rows)
+    together = max(1, LARGEST // max(1, rows.size))
+    for start in range(0, RESAMPLES, together):
+        yield rows[rng.integers(0, count, (min(together, RESAMPLES - start), count))]
 
 
 def column_means(values: ArrayLike) -> list[Estimate]:
     """The mean of each column of [n, k]; rows are resampled, the same ones for every column."""
-    rows, rng = numbers(values), np.random.default_rng(SEED)
-    draws = np.stack([rows[rng.integers(0, len(rows), len(rows))].mean(axis=0) for _ in range(RESAMPLES)])
+    rows = numbers(values)
+    draws = np.concatenate([drawn.mean(axis=1) for drawn in _drawn(rows)])
     low, high = np.percentile(draws, (100 * TAIL, 100 * (1 - TAIL)), axis=0)
     return [Estimate(*map(float, one)) for one in zip(rows.mean(axis=0), low, high, strict=True)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from guardrail.statistics.intervals import Estimate, bootstrap, mean, numbers, rate
+from guardrail.statistics.intervals import Estimate, bootstrap, column_means, mean, numbers, rate
 
 
 def test_the_interval_lies_between_the_2_5th_and_the_97_5th_percentile_of_1000_resamples():
@@ -45,3 +45,14 @@ def test_a_rate_has_the_clopper_pearson_interval():
     assert found.value == 0.3
     assert found.low == pytest.approx(beta.ppf(0.025, 3, 8))
     assert found.high == pytest.approx(beta.ppf(0.975, 4, 7))
+
+
+@pytest.mark.parametrize("size", [1, 3, 24, 2000])
+def test_means_of_many_draws_at_once_are_those_of_one_after_another(size):
+    values = np.random.default_rng(2).normal(size=size)
+    one_by_one = bootstrap(lambda rows: float(rows.mean()), values)
+    assert mean(values) == one_by_one
+    (column,) = column_means(values[:, None])
+    assert (column.value, column.low, column.high) == pytest.approx(
+        (one_by_one.value, one_by_one.low, one_by_one.high), abs=1e-12
+    )

@@ -83,10 +83,17 @@ class PatchResult:
         found = getattr(self, of)[self.about.directions.index(direction), place]
         return found[~np.isnan(found)]
 
+    @cached_property
+    def _means(self) -> dict[tuple[Patch, str, str], Estimate | None]:
+        return {}
+
     def mean(self, patch: Patch, direction: str, of: str = "effects") -> Estimate | None:
         """The mean over pairs; None without any."""
-        found = self.values(patch, direction, of)
-        return mean(found) if len(found) else None
+        asked = patch, direction, of
+        if asked not in self._means:
+            found = self.values(patch, direction, of)
+            self._means[asked] = mean(found) if len(found) else None
+        return self._means[asked]
 
     def layer(
         self, component: Component, where: str, direction: str, *, direct: bool = False
