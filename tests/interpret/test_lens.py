@@ -71,7 +71,7 @@ def noise(rows=40, layers=10, seed=0):
 def test_the_lens_after_the_last_layer_gives_the_models_logits(architecture):
     made = Subject(tiny_model(architecture), TOKENIZER)
     ids, mask = made.local.padded([list(TOKENIZER("one more prompt")["input_ids"])], left=True)
-    states = last_states(made, ids.tolist(), "reading")
+    states = last_states(made, ids.tolist())
     found = Unembedding(made.local).logits(torch.from_numpy(states[:, -1]))
     with torch.no_grad():
         own = made.model(input_ids=ids, attention_mask=mask).logits[:, -1]
@@ -82,7 +82,7 @@ def test_the_lens_after_the_last_layer_gives_the_models_logits(architecture):
 
 def test_capped_and_scaled_logits_are_the_models():
     made = Subject(tiny_model("gemma3_text", final_logit_softcapping=2.0), TOKENIZER)
-    states = last_states(made, [[1, 9, 8]], "reading")
+    states = last_states(made, [[1, 9, 8]])
     with torch.no_grad():
         found = Unembedding(made.local).logits(torch.from_numpy(states[:, -1]))
     assert float(found.abs().max()) < 2.0
@@ -205,7 +205,7 @@ def test_answers_of_several_tokens_count_by_their_first_and_blank_ones_are_left_
 def test_the_tuned_lens_reads_no_worse_and_leaves_the_last_layer_alone(subject, unembedding, tuned, tmp_path):
     assert all(after <= before for before, after in zip(tuned.before, tuned.after, strict=True))
     assert sum(tuned.after) < 0.8 * sum(tuned.before)
-    states = last_states(subject, [[1, 20, 30], [1, 40, 50, 60]], "reading")
+    states = last_states(subject, [[1, 20, 30], [1, 40, 50, 60]])
     plain, better = read(states, unembedding), read(states, unembedding, tuned.translate)
     assert np.array_equal(plain.tokens[:, -1], better.tokens[:, -1])
     assert np.allclose(better.divergences[:, -1], 0)

@@ -13,7 +13,7 @@ from typer import Option
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.definitions import definition_of
 from guardrail.cli.interpret.asking import AskingOptions
-from guardrail.cli.interpret.reporting import ReportOptions
+from guardrail.cli.interpret.reporting import ReportOptions, WorkOption
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError
@@ -82,6 +82,7 @@ def accuracy(
     changed: ChangedOption,
     model: ModelOptions,
     reports: ReportOptions,
+    kept: WorkOption,
     output: OutputOptions,
 ) -> None:
     """Measure multiple-choice accuracy with and without each persona.
@@ -94,7 +95,7 @@ def accuracy(
         from guardrail.interpret.accuracy.study import accuracy as measure
 
         asker = asking.asker(model)
-        found = measure(asker, items, everyone, model.name, report)
+        found = measure(asker, items, everyone, model.name, report, kept.work)
     if changed.changed is not None:
         _write(found, changed.changed)
     _publish(found, reports, output.as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from typer import Option
 
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.interpret.asking import AskingOptions
-from guardrail.cli.interpret.reporting import ReportOptions
+from guardrail.cli.interpret.reporting import ReportOptions, WorkOption
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError, ModelError
@@ -82,6 +83,7 @@ def heads(
     asking: AskingOptions,
     model: ModelOptions,
     reports: ReportOptions,
+    kept: WorkOption,
     output: OutputOptions,
 ) -> None:
     """Find heads that attend from the answer to words of a group; scale heads and see what changes.
@@ -99,18 +101,21 @@ def heads(
         asker = asking.asker(model)
         check(asker.subject, named)
         given = contexts(asker, groups, options.templates(model.name), chosen)
-        study = _study(asker, given, model.name, named, report)
+        study = _study(named, asker, given, model.name, report, kept.work)
         scaled = named or study.top(options.top or 0)
-        found = ablation(asker, given, chosen, scaled, options.factor, report) if scaled else None
+        scale = partial(ablation, asker, given, chosen, factor=options.factor, report=report, work=kept.work)
+        found = scale(scaled) if scaled else None
     _publish(study, found, reports, output.as_json)
 
 
-def _study(asker: Asker, given: Contexts, name: str, named: list[Head], report: Report) -> HeadStudy:
+def _study(
+    named: list[Head], asker: Asker, given: Contexts, name: str, report: Report, work: Path | None
+) -> HeadStudy:
     """What heads attend to. Where that cannot be read, named heads can still be scaled."""
     from guardrail.interpret.heads.attending import attending, unread
 
     try:
-        return attending(asker, given, name, report)
+        return attending(asker, given, name, report, work)
     except ModelError as error:
         if not named:
             raise ModelError(f"{error}; heads named with --head can still be scaled") from error

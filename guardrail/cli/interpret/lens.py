@@ -13,7 +13,7 @@ from typer import Option
 from guardrail.cli.console import print_json
 from guardrail.cli.interpret.asking import Forms
 from guardrail.cli.interpret.lens_output import print_lens
-from guardrail.cli.interpret.reporting import ReportOptions
+from guardrail.cli.interpret.reporting import ReportOptions, WorkOption
 from guardrail.cli.options import ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.cli.train.models import load_finetune, named
@@ -84,6 +84,7 @@ def lens(
     picture: PictureOption,
     model: ModelOptions,
     reports: ReportOptions,
+    kept: WorkOption,
     output: OutputOptions,
 ) -> None:
     """Read what a model would say after each of its layers, with and without a persona.
@@ -97,7 +98,7 @@ def lens(
     found: list[LensResult] = []
     shown: list[Picture] = []
     with staged() as report:
-        for study in _studies(options, model, others, report):
+        for study in _studies(options, model, others, report, kept.work):
             shown.append(_picture(study, text))
             for task, items in tasks.items():
                 found += study.run(task, items)
@@ -110,27 +111,24 @@ def _first(tasks: dict[str, list[Item]]) -> str:
 
 
 def _studies(
-    options: LensOptions, model: ModelOptions, others: list[str], report: Report
+    options: LensOptions, model: ModelOptions, others: list[str], report: Report, work: Path | None
 ) -> Iterator[LensStudy]:
     """The model, then those beside it, one in memory at a time."""
-    subject = options.form.load(model)
+    from guardrail.interpret.lens import LensStudy
+
+    subject, form = options.form.load(model), options.form
     ancestor = None
     if others:
         from guardrail.train.shift.descent import Ancestor
 
         ancestor = Ancestor.of(subject, model.name)
-    yield _study(subject, model.name, options.form, _tuned(options.tuned_lens, subject, report), report)
+    tuned = _tuned(options.tuned_lens, subject, report)
+    yield LensStudy(subject, model.name, form.of(subject), tuned, report, work)
     del subject
     for name in others:
         assert ancestor is not None
-        other = load_finetune(name, model, ancestor, untemplated=options.form.untemplated)
-        yield _study(other, name, options.form, None, report)
-
-
-def _study(subject: Subject, name: str, form: Forms, tuned: TunedLens | None, report: Report) -> LensStudy:
-    from guardrail.interpret.lens import LensStudy
-
-    return LensStudy(subject, name, form.of(subject), tuned, report)
+        other = load_finetune(name, model, ancestor, untemplated=form.untemplated)
+        yield LensStudy(other, name, form.of(other), None, report, work)
 
 
 def _tuned(path: Path | None, subject: Subject, report: Report) -> TunedLens | None:

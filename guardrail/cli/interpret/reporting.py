@@ -1,4 +1,4 @@
-"""The report of a verb of `guardrail interpret`: one page, and each of its figures as files."""
+"""What verbs of `guardrail interpret` write: a page, its figures as files, and what a rerun goes on from."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ from guardrail.cli.evaluate.options import PageOption
 if TYPE_CHECKING:
     from guardrail.report.drawing import Named
     from guardrail.report.page import Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkOption:
+    """Where an interrupted run goes on from."""
+
+    work: Annotated[
+        Path | None,
+        Option(help="Folder that keeps what is done. If interrupted, run the same command again to resume."),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import MappingProxyType
 
 import numpy as np
@@ -10,37 +11,46 @@ import torch
 
 from guardrail.engines.transformers.activations import Change, Site
 from guardrail.evaluation.losses import reply_losses
-from guardrail.extract.journal import Report, silent
+from guardrail.extract.journal import Row
 from guardrail.interpret.accuracy.items import Item
 from guardrail.interpret.accuracy.personas import Persona
 from guardrail.interpret.accuracy.prompts import Asked, Asker
+from guardrail.interpret.resuming import NOWHERE, Work, digest, recipe_of
 from guardrail.statistics.intervals import Numbers
 
 Changes = Mapping[Site, Change]
 AS_IT_IS: Changes = MappingProxyType({})
-PART = 256
-"""Prompts between two reports."""
+PART = 64
+"""Prompts that are scored before they are kept and reported."""
 
 
 def option_probabilities(
     asker: Asker,
     pairs: Sequence[tuple[Persona, Item]],
     changes: Changes = AS_IT_IS,
+    about: Mapping[str, object] = MappingProxyType({}),
     stage: str = "prompts",
-    report: Report = silent,
+    work: Work = NOWHERE,
 ) -> Numbers:
     """[n, options]: the probability of each option among those of its item; 0 where an item has fewer.
 
-    Raises ConfigError as `Asker.ask`.
+    about: the changes, in a form that a resumed run can compare. Raises ConfigError as `Asker.ask`, and
+    ExtractionError as `Work.rows`.
     """
     asked = [asker.ask(persona, item) for persona, item in pairs]
     score = _letters if asker.scoring == "letters" else _texts
+
+    def make(numbers: Sequence[int]) -> list[Row]:
+        part = score(asker, [asked[i] for i in numbers], changes, [pairs[i] for i in numbers])
+        return [{"probabilities": _softmax(values).tolist()} for values in part]
+
+    recipe = recipe_of(
+        asker.subject, scoring=asker.scoring, prompts=digest([asdict(one) for one in asked]), **about
+    )
+    rows = work.rows(f"asked-{digest(dict(about))}", stage, recipe, len(asked), make, PART)
     found = np.zeros((len(asked), max((len(one.options) for one in asked), default=0)))
-    for start in range(0, len(asked), PART):
-        part = score(asker, asked[start : start + PART], changes, pairs[start : start + PART])
-        for row, values in enumerate(part, start):
-            found[row, : len(values)] = _softmax(values)
-        report(stage, min(start + PART, len(asked)), len(asked))
+    for row, values in zip(found, rows, strict=True):
+        row[: len(values["probabilities"])] = values["probabilities"]
     return found
 
 

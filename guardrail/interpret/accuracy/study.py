@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,21 +15,30 @@ from guardrail.interpret.accuracy.prompts import Asker
 from guardrail.interpret.accuracy.results import AccuracyResult, Effect, PersonaResult
 from guardrail.interpret.accuracy.scoring import option_probabilities
 from guardrail.interpret.forms import notes
+from guardrail.interpret.resuming import Work
 from guardrail.statistics.intervals import Numbers, mean, paired_difference, rate
 from guardrail.statistics.permutation import false_discovery
 
 
 def accuracy(
-    asker: Asker, items: Sequence[Item], personas: Sequence[Persona], name: str, report: Report = silent
+    asker: Asker,
+    items: Sequence[Item],
+    personas: Sequence[Persona],
+    name: str,
+    report: Report = silent,
+    work: Path | None = None,
 ) -> AccuracyResult:
-    """Accuracy without and with each persona, and the items on which they differ. Raises ConfigError."""
+    """Accuracy without and with each persona, and the items on which they differ.
+
+    An interrupted run in `work` is resumed. Raises ConfigError, and ExtractionError if `work` was begun with
+    other items, personas or settings, or another model.
+    """
     everyone = distinct([NOBODY, *personas])
     if len(items) < 2:
         raise ConfigError("accuracy needs at least two items")
-    found = {
-        one.name: option_probabilities(asker, [(one, i) for i in items], stage=one.name, report=report)
-        for one in everyone
-    }
+    pairs = [(one, item) for one in everyone for item in items]
+    each = option_probabilities(asker, pairs, work=Work(work, report))
+    found = dict(zip((one.name for one in everyone), np.split(each, len(everyone)), strict=True))
     right = np.array([item.answer for item in items])
     plain = found[NOBODY.name]
     effects = _effects([found[one.name] for one in everyone[1:]], plain, right)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from guardrail.extract.journal import Report, silent
+from guardrail.extract.journal import Report, Row, silent
 from guardrail.extract.subject import Subject
 from guardrail.interpret.accuracy.prompts import Asker
 from guardrail.interpret.forms import notes
 from guardrail.interpret.heads.contexts import Context, Contexts
 from guardrail.interpret.heads.results import ALPHA, Concentration, Head, HeadResult, HeadStudy
 from guardrail.interpret.heads.words import NEUTRAL
+from guardrail.interpret.resuming import Work, digest, packed, recipe_of, unpacked
 from guardrail.statistics.intervals import Numbers, column_means
 from guardrail.statistics.permutation import false_discovery, hedges_g, one_sample, paired_d, two_sample
 
@@ -22,9 +24,15 @@ TOP = 20
 """The strongest of this many heads count as few."""
 
 
-def attending(asker: Asker, given: Contexts, name: str, report: Report = silent) -> HeadStudy:
-    """All heads of a model against all groups. Raises ModelError if its attention cannot be read."""
-    shares = _shares(asker.subject, given.contexts, report)
+def attending(
+    asker: Asker, given: Contexts, name: str, report: Report = silent, work: Path | None = None
+) -> HeadStudy:
+    """All heads of a model against all groups. An interrupted run in `work` is resumed.
+
+    Raises ModelError if its attention cannot be read, and ExtractionError if `work` was begun with other
+    prompts or another model.
+    """
+    shares = _shares(asker.subject, given.contexts, Work(work, report))
     layers, heads = asker.subject.layers, asker.subject.activations.heads
     groups = [group for group in given.compared if group != NEUTRAL]
     tests = [_Test(shares, given, group) for group in groups]
@@ -89,13 +97,17 @@ class _Test:
         ]
 
 
-def _shares(subject: Subject, contexts: Sequence[Context], report: Report) -> Numbers:
+def _shares(subject: Subject, contexts: Sequence[Context], work: Work) -> Numbers:
     """[words, layers * heads, 2]: on the word, and on a token of the rest; means over contexts."""
-    total = np.zeros(())
-    for number, context in enumerate(contexts, 1):
-        total = total + _read(subject, context)
-        report("attention", number, len(contexts))
-    return total / len(contexts)
+    recipe = recipe_of(subject, prompts=digest([asdict(context) for context in contexts]))
+
+    def make(numbers: Sequence[int]) -> list[Row]:
+        return [{"shares": packed(_read(subject, contexts[i]))} for i in numbers]
+
+    rows = work.rows("attention", "attention", recipe, len(contexts), make)
+    every = subject.layers * subject.activations.heads
+    total = sum(unpacked(row["shares"], -1, every, 2) for row in rows)
+    return np.asarray(total) / len(contexts)
 
 
 def _read(subject: Subject, context: Context) -> Numbers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -15,10 +16,11 @@ from guardrail.extract.subject import Subject
 from guardrail.interpret.accuracy.items import Item
 from guardrail.interpret.accuracy.personas import Persona, filled
 from guardrail.interpret.accuracy.prompts import Asker
-from guardrail.interpret.accuracy.scoring import AS_IT_IS, Changes, option_probabilities
+from guardrail.interpret.accuracy.scoring import option_probabilities
 from guardrail.interpret.heads.contexts import Contexts
 from guardrail.interpret.heads.results import AblationResult, Head, Scaled
 from guardrail.interpret.heads.words import NEUTRAL
+from guardrail.interpret.resuming import Work
 from guardrail.statistics.intervals import Numbers, mean
 
 DRAWS, SEED = 3, 0
@@ -62,18 +64,20 @@ def ablation(
     heads: Sequence[Head],
     factor: float = 0.0,
     report: Report = silent,
+    work: Path | None = None,
 ) -> AblationResult:
     """Effect and accuracy before and after, beside as many random other heads of the same layers.
 
-    Each item is asked with every word, in the first template. Raises ConfigError for unknown heads.
+    Each item is asked with every word, in the first template. An interrupted run in `work` is resumed. Raises
+    ConfigError for unknown heads, ExtractionError if `work` was begun with other prompts or another model.
     """
     chosen = sorted(set(heads))
-    probe = _Probe(asker, given, items, report)
-    changes = scaled(asker.subject, chosen, factor)
-    before = probe.measure("before")
-    after = probe.measure("after", changes)
+    check(asker.subject, chosen)
+    probe = _Probe(asker, given, items, Work(work, report))
+    before = probe.measure("before", (), 1.0)
+    after = probe.measure("after", chosen, factor)
     others = [
-        probe.measure(f"random {i + 1}", scaled(asker.subject, one, factor))
+        probe.measure(f"random {i + 1}", one, factor)
         for i, one in enumerate(_random(chosen, asker.subject.activations.heads))
     ]
     return AblationResult(
@@ -131,15 +135,17 @@ def _distances(first: Numbers, second: Numbers) -> Numbers:
 
 
 class _Probe:
-    def __init__(self, asker: Asker, given: Contexts, items: Sequence[Item], report: Report) -> None:
-        self._asker, self._given, self._report = asker, given, report
+    def __init__(self, asker: Asker, given: Contexts, items: Sequence[Item], work: Work) -> None:
+        self._asker, self._given, self._work = asker, given, work
         template = given.contexts[0].template
         personas = [Persona(word, filled(template, word)) for word in given.words]
         self._pairs = [(persona, item) for item in items for persona in personas]
         self._answers = np.array([item.answer for item in items])
 
-    def measure(self, stage: str, changes: Changes = AS_IT_IS) -> _Measured:
-        found = option_probabilities(self._asker, self._pairs, changes, stage, self._report)
+    def measure(self, stage: str, heads: Sequence[Head], factor: float) -> _Measured:
+        about = {"heads": [str(head) for head in heads], "factor": factor}
+        changes = scaled(self._asker.subject, heads, factor)
+        found = option_probabilities(self._asker, self._pairs, changes, about, stage, self._work)
         shaped = found.reshape(len(self._answers), len(self._given.words), -1)
         return _Measured(shaped, self._answers, self._given)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from guardrail.extract.journal import Report, silent
 from guardrail.extract.subject import Subject
 from guardrail.interpret.lens.unembedding import Unembedding
 from guardrail.types import Array
@@ -20,8 +19,8 @@ Translate: TypeAlias = Callable[[int, Tensor], Tensor]
 """What a lens does to states [n, d_model] of a layer before they are unembedded."""
 ROWS = 64
 """States that are unembedded at once: vocabularies are large."""
-READ = 64
-"""Prompts between two reports."""
+PARTS = ("tokens", "probabilities", "divergences")
+"""The arrays of a reading."""
 
 
 def as_it_is(_layer: int, states: Tensor) -> Tensor:
@@ -46,21 +45,28 @@ class Reading:
         return np.array([np.isin(row, list(gold)) for row, gold in zip(self.tokens, golds, strict=True)])
 
     @property
+    def rows(self) -> list[dict[str, list[float]]]:
+        """Each prompt as lists, for a file."""
+        columns = zip(*(getattr(self, name).tolist() for name in PARTS), strict=True)
+        return [dict(zip(PARTS, row, strict=True)) for row in columns]
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, list[float]]]) -> Self:
+        """A reading of such rows."""
+        return cls(
+            np.array([row["tokens"] for row in rows], np.int64),
+            *(np.array([row[name] for row in rows], np.float64) for name in PARTS[1:]),
+        )
+
+    @property
     def own(self) -> list[frozenset[int]]:
         """The model's own answer to each prompt: the likeliest token after the last layer."""
         return [frozenset({int(token)}) for token in self.tokens[:, -1]]
 
 
-def last_states(
-    subject: Subject, rows: Sequence[Sequence[int]], stage: str, report: Report = silent
-) -> Array:
+def last_states(subject: Subject, rows: Sequence[Sequence[int]]) -> Array:
     """[n, L + 1, d_model] float32: states of the last token of each row of ids."""
-    found: list[Array] = []
-    for start in range(0, len(rows), READ):
-        chunk = rows[start : start + READ]
-        found.append(subject.means(chunk, [[(len(ids) - 1, len(ids))] for ids in chunk])[:, 0])
-        report(stage, start + len(chunk), len(rows))
-    return np.concatenate(found)
+    return subject.means(rows, [[(len(ids) - 1, len(ids))] for ids in rows])[:, 0]
 
 
 @torch.no_grad()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.extract.journal import Report, silent
+from guardrail.extract.journal import Report, Row, silent
 from guardrail.extract.subject import Subject
-from guardrail.interpret.forms import Form, notes
+from guardrail.interpret.forms import Form, Ids, notes
 from guardrail.interpret.lens import consistency as s
 from guardrail.interpret.lens.prompts import CONDITIONS, Asked, Condition, ask
 from guardrail.interpret.lens.reading import Reading, Translate, as_it_is, last_states, read
@@ -19,10 +20,12 @@ from guardrail.interpret.lens.results import Contrast, Gold, Kind, LensResult, M
 from guardrail.interpret.lens.tasks import Item
 from guardrail.interpret.lens.tuned import TunedLens
 from guardrail.interpret.lens.unembedding import Unembedding
+from guardrail.interpret.resuming import Work, digest, recipe_of
 from guardrail.statistics.intervals import Numbers, column_means, mean, rate
-from guardrail.types import Array
 
 Hits: TypeAlias = dict[tuple[Condition, Gold], NDArray[np.bool_]]
+TOGETHER = 64
+"""Prompts that are read before they are kept and reported."""
 GOLDS: dict[Pairing, tuple[Gold, Gold]] = {
     "paper": ("dataset", "own"),
     "dataset": ("dataset", "dataset"),
@@ -34,7 +37,7 @@ GOLDS: dict[Pairing, tuple[Gold, Gold]] = {
 class LensStudy:
     """One model under the logit lens, and under a tuned one if there is one.
 
-    Raises ModelError for a model that no lens looks through.
+    An interrupted run in `work` is resumed. Raises ModelError for a model that no lens looks through.
     """
 
     subject: Subject
@@ -42,6 +45,7 @@ class LensStudy:
     form: Form = "text"
     tuned: TunedLens | None = None
     report: Report = silent
+    work: Path | None = None
     unembedding: Unembedding = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,20 +54,34 @@ class LensStudy:
             self.tuned.check(self.subject.fingerprint)
 
     def run(self, task: str, items: Sequence[Item]) -> list[LensResult]:
-        """One result for each lens. Raises ConfigError if fewer than two items can be asked."""
+        """One result for each lens.
+
+        Raises ConfigError if fewer than two items can be asked, and ExtractionError if `work` was begun with
+        other items or another lens.
+        """
         asked = ask(self.subject, items, self.form)
-        states: dict[Condition, Array] = {c: self._states(asked, c, task) for c in CONDITIONS}
-        found = [self._result("logit", task, asked, self._read(states, as_it_is))]
-        if self.tuned is not None:
-            found.append(self._result("tuned", task, asked, self._read(states, self.tuned.translate)))
-        return found
+        rows: dict[Condition, list[Row]] = {c: self._rows(task, c, asked.rows[c]) for c in CONDITIONS}
+        return [self._result(lens, task, asked, _readings(lens, rows)) for lens in self._lenses]
 
-    def _read(self, states: dict[Condition, Array], translate: Translate) -> dict[Condition, Reading]:
-        return {c: read(found, self.unembedding, translate) for c, found in states.items()}
+    @property
+    def _lenses(self) -> dict[Kind, Translate]:
+        found: dict[Kind, Translate] = {"logit": as_it_is}
+        return found if self.tuned is None else {**found, "tuned": self.tuned.translate}
 
-    def _states(self, asked: Asked, condition: Condition, task: str) -> Array:
+    def _rows(self, task: str, condition: Condition, prompts: Sequence[Ids]) -> list[Row]:
+        """What each lens shows of each prompt."""
+        tuned = self.tuned.sha256 if self.tuned else ""
+        recipe = recipe_of(self.subject, prompts=digest(list(prompts)), tuned=tuned)
+        # models side by side share the folder
+        name = f"{task}-{condition}-{digest([recipe['model'], tuned])}"
         stage = f"{self.name}: {task}, {condition} persona"
-        return last_states(self.subject, asked.rows[condition], stage, self.report)
+
+        def make(numbers: Sequence[int]) -> list[Row]:
+            states = last_states(self.subject, [prompts[i] for i in numbers])
+            found = {lens: read(states, self.unembedding, t).rows for lens, t in self._lenses.items()}
+            return [{lens: rows[i] for lens, rows in found.items()} for i in range(len(numbers))]
+
+        return Work(self.work, self.report).rows(name, stage, recipe, len(prompts), make, TOGETHER)
 
     def _result(self, lens: Kind, task: str, asked: Asked, readings: dict[Condition, Reading]) -> LensResult:
         hits = _every_hit(asked, readings)
@@ -86,6 +104,10 @@ class LensStudy:
             form=self.form,
             notes=tuple(notes(self.subject, self.form)),
         )
+
+
+def _readings(lens: Kind, rows: Mapping[Condition, Sequence[Row]]) -> dict[Condition, Reading]:
+    return {condition: Reading.of([row[lens] for row in found]) for condition, found in rows.items()}
 
 
 def _every_hit(asked: Asked, readings: dict[Condition, Reading]) -> Hits:

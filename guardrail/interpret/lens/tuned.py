@@ -8,6 +8,7 @@ language. `training` makes one; here it is applied, saved and loaded.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +44,12 @@ class TunedLens:
             return states
         device = states.device
         return states + states @ self.maps[layer - 1].to(device) + self.biases[layer - 1].to(device)
+
+    @property
+    def sha256(self) -> str:
+        """A name of these translators."""
+        numbers = (part.cpu().contiguous().numpy().tobytes() for part in (self.maps, self.biases))
+        return hashlib.sha256(b"".join(numbers)).hexdigest()
 
     def check(self, fingerprint: Fingerprint) -> None:
         """Raises ModelError if the lens was trained for other weights."""

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from guardrail.errors import ConfigError
-from guardrail.extract.journal import Journal, Report, Row, locked, silent
+from guardrail.extract.journal import Report, Row, silent
 from guardrail.extract.subject import Subject
 from guardrail.interpret.forms import Form, notes
 from guardrail.interpret.patching.beginnings import parted
@@ -19,9 +19,10 @@ from guardrail.interpret.patching.pairs import Pair, PairLine, Reject, aligned
 from guardrail.interpret.patching.patches import Patch, Shape, SweepSettings, columns, patches
 from guardrail.interpret.patching.results import DIRECTIONS, Described, Kept, PatchResult
 from guardrail.interpret.patching.runs import Placed, Recorded, patched, record, shape_of
+from guardrail.interpret.resuming import Work
 from guardrail.types import Array
 
-JOURNAL = "patch.jsonl"
+JOURNAL = "patch"
 UNCHANGED = "the persona changes no answer"
 CLOSE = "the persona changes the answer by too little"
 HEADLESS = "the heads of this model cannot be told apart"
@@ -56,9 +57,7 @@ def sweep(
     if not (made := patches(shape, settings)):
         raise ConfigError(f"{HEADLESS}; choose another sweep")
     run = _Run(subject, pairs, made, settings)
-    with locked(work):
-        journal = Journal(work / JOURNAL, run.recipe, len(pairs), 1).complete("patching", run.rows, report)
-        rows = list(journal)
+    rows = Work(work, report).rows(JOURNAL, "patching", run.recipe, len(pairs), run.rows)
     kept = [Kept.model_validate(row["kept"]) for row in rows if "kept" in row]
     rejects += [Reject(**row) for row in rows if "reason" in row]
     seconds = perf_counter() - begun
