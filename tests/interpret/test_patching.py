@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from guardrail.errors import ConfigError, ExtractionError
 from guardrail.extract.subject import Subject
-from guardrail.interpret.patching import PairLine, Patch, PatchResult, PatchSettings, load_pairs, sweep
+from guardrail.interpret.patching import PairLine, Patch, PatchResult, PatchSettings, load_pairs, runs, sweep
 from guardrail.interpret.patching.beginnings import parted
 from guardrail.interpret.patching.pairs import ANSWER, LENGTHS, LONG, TWICE, Reject, aligned, counted, told
-from guardrail.interpret.patching.patches import columns, patches
+from guardrail.interpret.patching.patches import PARTS, columns, patches
 from guardrail.interpret.patching.runs import Placed, patched, record, shape_of
 from guardrail.interpret.patching.sweep import HEADLESS, UNCHANGED
 from guardrail.report.patching import patch_page
@@ -60,6 +60,33 @@ def test_the_identities_of_the_algebra(architecture):
     together = all_heads(subject, pair, 2)
     assert torch.allclose(together, found[attention], atol=1e-4)
     assert not torch.allclose(found[attention], target, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_behind_a_prefix_that_is_computed_once_logits_are_those_of_whole_passes(architecture, monkeypatch):
+    subject = Subject(tiny_model(architecture), TOKENIZER)
+    (pair,), _ = aligned(subject, [LINE], "text")
+    wide = [Patch((n,), part, where) for n in (1, 3) for part in PARTS for where in ("last", "-1", "+1")]
+    made = [
+        *wide,
+        *(Patch((2,), "heads", "last", n) for n in range(4)),
+        Patch((4,), "mlp", "last", direct=True),
+    ]
+    assert runs._prefix(subject, record(subject, pair.target), 5).tokens == 5
+    monkeypatch.setattr(runs, "TOGETHER", 3)
+    monkeypatch.setattr(runs, "WORTH", 1)
+    found, *_ = logits_of(subject, pair, made)
+    monkeypatch.setattr(runs, "WORTH", 10**9)
+    whole, *_ = logits_of(subject, pair, made)
+    assert all(torch.allclose(found[patch], whole[patch], atol=1e-4) for patch in made)
+
+
+def test_a_model_that_answers_otherwise_behind_a_prefix_gets_whole_passes(monkeypatch):
+    subject = Subject(tiny_model(), TOKENIZER)
+    base = record(subject, TOKENIZER("hello world")["input_ids"])
+    assert runs._prefix(subject, replace(base, logits=base.logits + 0.1), 3) is None
+    monkeypatch.setattr(subject.activations, "prefix", lambda ids: None)
+    assert runs._prefix(subject, base, 3) is None
 
 
 def all_heads(subject, pair, layer):

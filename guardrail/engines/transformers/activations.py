@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from guardrail.engines.transformers.attention import Attended, last_attention
 from guardrail.engines.transformers.blocks import head_count, output_projection, submodule
+from guardrail.engines.transformers.caches import CACHES
 from guardrail.engines.transformers.ends import Ends, at_columns
 from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.nnsight import Place, Traced
@@ -47,6 +50,20 @@ class Start:
 
     layer: int
     states: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The first tokens of a prompt, which are not computed again: what attention keeps of them, one row."""
+
+    tokens: int
+    cache: Any
+
+    def repeated(self, rows: int) -> Any:
+        """A cache of so many rows, to be written to."""
+        copied = copy.deepcopy(self.cache)
+        copied.batch_repeat_interleave(rows)
+        return copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +126,14 @@ class TransformersActivations:
         changes: Mapping[Site, Change],
         start: Start | None = None,
         *,
+        prefix: Prefix | None = None,
         last: bool = False,
     ) -> Tensor:
         """Logits [rows, tokens, vocabulary] of a pass in which sites are shown, to be read or changed.
 
-        last: only of the last column, [rows, vocabulary]. start: leaves out the layers below. Raises
-        ModelError for sites that this model does not have.
+        last: only of the last column, [rows, vocabulary]. start: leaves out the layers below. prefix: what
+        `ids` and every site's tokens come behind, without a mask. Raises ModelError for sites that this
+        model does not have.
         """
 
         def visit(place: Place, hidden: Tensor) -> bool:
@@ -122,8 +141,30 @@ class TransformersActivations:
             return False
 
         places = {_place(site): change for site, change in changes.items()}
-        logits = self._run(ids, mask, list(changes), visit, start, last).logits
+        logits = self._run(ids, mask, list(changes), visit, start, last, prefix).logits
         return logits[:, -1] if last else logits
+
+    def prefix(self, ids: Tensor) -> Prefix | None:
+        """What attention keeps of `ids` [1, tokens]; None for a model that keeps anything else.
+
+        What comes behind it may differ from a whole pass where a model's cache forgets: compare once.
+        """
+        name = self._cache_name
+        if name is None:
+            return None
+        with evaluating(self._model.modules()), torch.no_grad():
+            cache = self._model(input_ids=ids, use_cache=True, **self._outputs(last=True)).get(name)
+        return Prefix(ids.shape[1], cache) if type(cache) is DynamicCache else None
+
+    @property
+    def _cache_name(self) -> str | None:
+        known = inspect.signature(self._model.forward).parameters
+        return next((name for name in CACHES if name in known), None)
+
+    def _behind(self, prefix: Prefix | None, rows: int) -> dict[str, Any]:
+        if prefix is None or self._cache_name is None:
+            return {}
+        return {self._cache_name: prefix.repeated(rows), "use_cache": True}
 
     def attention(self, ids: Tensor, mask: Tensor | None) -> Attended:
         """What the last column of each row attends to, in every layer and head. Pad on the left.
@@ -140,12 +181,13 @@ class TransformersActivations:
         visit: Callable[[Place, Tensor], bool],
         start: Start | None = None,
         last: bool = False,
+        prefix: Prefix | None = None,
     ) -> Any:
         ordered = sorted(set(sites), key=_order)
         modules = {_place(site)[0]: self._module(site) for site in ordered}
         skipped = [_name(Site(layer)) for layer in range(1, start.layer + 1)] if start else []
         modules |= {name: self._blocks[i] for i, name in enumerate(skipped)}
-        inputs = self._inputs(ids, mask) | self._outputs(last)
+        inputs = self._inputs(ids, mask) | self._outputs(last) | self._behind(prefix, len(ids))
         with evaluating(self._model.modules()), torch.no_grad():
             return Traced(modules, self._turn).look(
                 [_place(site) for site in ordered],

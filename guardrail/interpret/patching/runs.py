@@ -1,7 +1,7 @@
 """Runs of a model with values of another run put in, many of them in one forward pass.
 
 All rows of a batch are the same prompt, each with a patch of its own. Layers below the first one that is
-patched were computed before, and are left out.
+patched were computed before, and are left out; so are the tokens before the first one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guardrail.engines.transformers.activations import Change, Component, Site, Start
+from guardrail.engines.transformers.activations import Change, Component, Prefix, Site, Start
 from guardrail.errors import ModelError
 from guardrail.extract.subject import Subject
 from guardrail.interpret.patching.patches import Patch, Shape
+
+WORTH, TOGETHER = 16, 192
+"""Patches for which it pays to compute once what stands before them, and to look for more that do."""
+SAME = 1e-4
+"""How far logits may be from those of a whole pass, absolute and relative, for a prefix to be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,52 +72,86 @@ def patched(
     subject: Subject, base: Recorded, donor: Recorded, placed: Sequence[Placed]
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Batch by batch: which patches, and the logits [rows, vocabulary] of the base's run with them."""
-    order = sorted(range(len(placed)), key=lambda i: placed[i].patch.layers[0])
-    for batch in subject.batches([base.ids.shape[1]] * len(placed)):
-        rows = [order[i] for i in batch]
-        yield rows, _run(subject, base, donor, [placed[i] for i in rows])
+    runs = _Runs(subject, base, donor)
+    for first, group in _by_first(placed, base.ids.shape[1]):
+        prefix = _prefix(subject, base, first) if len(group) >= WORTH else None
+        tokens = base.ids.shape[1] - (prefix.tokens if prefix else 0)
+        for batch in subject.batches([tokens] * len(group)):
+            rows = [group[i] for i in batch]
+            yield rows, runs.logits([placed[i] for i in rows], prefix)
 
 
-def _run(subject: Subject, base: Recorded, donor: Recorded, placed: Sequence[Placed]) -> Tensor:
-    first = min(one.patch.layers[0] for one in placed)
-    ids = base.ids.expand(len(placed), -1)
-    start = None
-    if first > 1:
-        start = Start(first - 1, base.values[Site(first - 1)].expand(len(placed), -1, -1))
-    return subject.activations.run(
-        ids, None, _changes(subject, base, donor, placed), start, last=True
-    ).float()
+def _by_first(placed: Sequence[Placed], tokens: int) -> Iterator[tuple[int, list[int]]]:
+    """Patches that change nothing before a token, with that token; those of low layers first.
+
+    Neighbouring tokens go together until there are enough patches.
+    """
+    firsts = [min(column % tokens for column in one.columns) for one in placed]
+    group: list[int] = []
+    for i in sorted(range(len(placed)), key=lambda i: -firsts[i]):
+        if len(group) >= TOGETHER and firsts[i] < firsts[group[-1]]:
+            yield firsts[group[-1]], sorted(group, key=lambda i: placed[i].patch.layers[0])
+            group = []
+        group.append(i)
+    if group:
+        yield firsts[group[-1]], sorted(group, key=lambda i: placed[i].patch.layers[0])
 
 
-def _changes(
-    subject: Subject, base: Recorded, donor: Recorded, placed: Sequence[Placed]
-) -> dict[Site, Change]:
-    put: dict[Site, list[int]] = defaultdict(list)
-    held: dict[Site, list[int]] = defaultdict(list)
-    for row, one in enumerate(placed):
-        for site in one.patch.sites:
-            put[site].append(row)
-        for site in one.patch.frozen(subject.layers):
-            held[site].append(row)
-
-    def changing(site: Site) -> Change:
-        def change(values: Tensor) -> None:
-            for row in put[site]:
-                _put(subject, values[row], donor.values[site], placed[row], site)
-            if held[site]:
-                values[held[site], -1] = base.values[site][-1]
-
-        return change
-
-    return {site: changing(site) for site in {*put, *held}}
+def _prefix(subject: Subject, base: Recorded, first: int) -> Prefix | None:
+    """The tokens before the first that is changed; None if the model answers otherwise behind them."""
+    if not (made := subject.activations.prefix(base.ids[:, :first]) if first else None):
+        return None
+    logits = subject.activations.run(base.ids[:, first:], None, {}, prefix=made, last=True)[0].float()
+    return made if torch.allclose(logits, base.logits, rtol=SAME, atol=SAME) else None
 
 
-def _put(subject: Subject, values: Tensor, donated: Tensor, placed: Placed, site: Site) -> None:
-    """Write into values [tokens, width] of one row."""
-    here, head = list(placed.columns), placed.patch.head
-    if head is None:
-        values[here] = donated[here]
-        return
-    size = subject.activations.head_size(site.layer)
-    part = slice(head * size, (head + 1) * size)
-    values[here, part] = donated[here, part]
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Runs of the base with values of the donor."""
+
+    subject: Subject
+    base: Recorded
+    donor: Recorded
+
+    def logits(self, placed: Sequence[Placed], prefix: Prefix | None) -> Tensor:
+        """[rows, vocabulary], one row for each patch."""
+        first, left = min(one.patch.layers[0] for one in placed), prefix.tokens if prefix else 0
+        start = None
+        if first > 1:
+            states = self.base.values[Site(first - 1)][left:]
+            start = Start(first - 1, states.expand(len(placed), -1, -1))
+        ids = self.base.ids[:, left:].expand(len(placed), -1)
+        run = self.subject.activations.run
+        return run(ids, None, self._changes(placed), start, prefix=prefix, last=True).float()
+
+    def _changes(self, placed: Sequence[Placed]) -> dict[Site, Change]:
+        put: dict[Site, list[int]] = defaultdict(list)
+        held: dict[Site, list[int]] = defaultdict(list)
+        for row, one in enumerate(placed):
+            for site in one.patch.sites:
+                put[site].append(row)
+            for site in one.patch.frozen(self.subject.layers):
+                held[site].append(row)
+
+        def changing(site: Site) -> Change:
+            def change(values: Tensor) -> None:
+                for row in put[site]:
+                    self._put(values[row], placed[row], site)
+                if held[site]:
+                    values[held[site], -1] = self.base.values[site][-1]
+
+            return change
+
+        return {site: changing(site) for site in {*put, *held}}
+
+    def _put(self, values: Tensor, placed: Placed, site: Site) -> None:
+        """Write into values [tokens, width] of one row, which may be the last tokens alone."""
+        tokens, donated = self.base.ids.shape[1], self.donor.values[site]
+        # from the end, where tokens stand alike in a run without its prefix
+        here, head = [column % tokens - tokens for column in placed.columns], placed.patch.head
+        if head is None:
+            values[here] = donated[here]
+            return
+        size = self.subject.activations.head_size(site.layer)
+        part = slice(head * size, (head + 1) * size)
+        values[here, part] = donated[here, part]
