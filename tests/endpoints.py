@@ -23,6 +23,15 @@ class Seen:
     most_busy: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def note(self, raw, body, headers):
+        self.raw.append(raw)
+        self.headers.append({name.lower(): value for name, value in headers.items()})
+        self.bodies.append(body)
+        self.keys.append(headers.get("Authorization"))
+        self.times.append(time.monotonic())
+        self.busy += 1
+        self.most_busy = max(self.most_busy, self.busy)
+
     def user_texts(self):
         return [body["messages"][-1]["content"] for body in self.bodies]
 
@@ -62,51 +71,47 @@ def script(*responses):
     return answer
 
 
+class Answering(BaseHTTPRequestHandler):
+    """Answers with what the server's `answer` makes of a request, and notes what it saw."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        seen, body = self.server.seen, json.loads(raw)
+        with seen.lock:
+            seen.note(raw, body, self.headers)
+            response = self.server.answer(body)
+        try:
+            self._send(response)
+        except OSError:
+            self.close_connection = True
+        finally:
+            with seen.lock:
+                seen.busy -= 1
+
+    def _send(self, response):
+        time.sleep(response.delay)
+        self.send_response(response.status)
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(sum(map(len, response.pieces))))
+        self.end_headers()
+        for piece in response.pieces:
+            self.wfile.write(piece)
+            self.wfile.flush()
+            time.sleep(response.delay)
+
+    def log_message(self, *arguments):
+        pass
+
+
 @contextmanager
 def server(answer):
     """(base URL, Seen) of a server; `answer` makes a Response from a request's JSON."""
-    seen = Seen()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            raw = self.rfile.read(int(self.headers["Content-Length"]))
-            body = json.loads(raw)
-            with seen.lock:
-                seen.raw.append(raw)
-                seen.headers.append({name.lower(): value for name, value in self.headers.items()})
-                seen.bodies.append(body)
-                seen.keys.append(self.headers.get("Authorization"))
-                seen.times.append(time.monotonic())
-                seen.busy += 1
-                seen.most_busy = max(seen.most_busy, seen.busy)
-                response = answer(body)
-            try:
-                self._send(response)
-            except OSError:
-                self.close_connection = True
-            finally:
-                with seen.lock:
-                    seen.busy -= 1
-
-        def _send(self, response):
-            time.sleep(response.delay)
-            self.send_response(response.status)
-            for name, value in response.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(sum(map(len, response.pieces))))
-            self.end_headers()
-            for piece in response.pieces:
-                self.wfile.write(piece)
-                self.wfile.flush()
-                time.sleep(response.delay)
-
-        def log_message(self, *arguments):
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     httpd.daemon_threads = True
+    httpd.answer, httpd.seen = answer, (seen := Seen())
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

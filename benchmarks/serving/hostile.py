@@ -29,6 +29,7 @@ PART = b" " * (1 << 16)
 GIGABYTE = 1 << 30
 ANSWER = re.compile(rb"HTTP/1\.1 (\d+).*?content-length: (\d+)\r\n.*?\r\n\r\n", re.DOTALL)
 GOAL_S, GOAL_MIB = 1.0, 48.0
+REFUSED = frozenset({400})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,51 +155,63 @@ def byte_by_byte(data: bytes) -> list[bytes]:
 
 def attacks(size: int, patience: float) -> Sequence[Attack]:
     """All of them. `size` is that of the largest bodies, `patience` the server's with what trickles."""
-    refused, slow = frozenset({400}), patience + GOAL_S
+    return [*_large(size), *_late(patience + GOAL_S), *_wrong_lengths(), *_heads(size), *_other_protocols()]
+
+
+def _large(size: int) -> Sequence[Attack]:
     many = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "x"}] * 10_000}).encode()
-    deep, sent = b'{"model":' + b"[" * 10_000 + b"]" * 10_000 + b"}", asking()
+    deep = b'{"model":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+    objects, lists = (b'{"messages":[' + one + (b"," + one) * 10**6 + b"]}" for one in (b"{}", b"[]"))
     known, unknown = head(f"Content-Length: {size}"), head("Transfer-Encoding: chunked")
-    bombs = [f"X-Bomb-{i}: {'x' * 50}" for i in range(10_000)]
-    late = head("Content-Length: 100000")
     return [
         Attack("a large body, its length known", lambda: flood(known, PART, size), frozenset({413})),
         Attack("a large body in chunks", lambda: flood(unknown, chunk(PART), size), frozenset({413})),
-        Attack("10,000 levels", lambda: once(whole(deep)), refused),
-        Attack("10,000 messages", lambda: once(whole(many)), refused),
-        Attack(
-            "a million messages", lambda: once(whole(b'{"messages":[{}' + b",{}" * 10**6 + b"]}")), refused
-        ),
-        Attack("a million lists", lambda: once(whole(b'{"messages":[[]' + b",[]" * 10**6 + b"]}")), refused),
-        Attack("one message of 3 MB", lambda: once(whole(asking("ab " * 1_000_000))), refused),
-        Attack(
-            "headers that trickle",
-            lambda: trickle(byte_by_byte(head()[:-2] + b"X: " + b"x" * 10_000)),
-            frozenset({408}),
-            slow,
-        ),
-        Attack("a body that trickles", lambda: trickle([late, *[b" "] * 10_000]), frozenset({408}), slow),
-        Attack("less than the length says", lambda: once(late, sent), frozenset({408}), slow),
-        Attack("more than the length says", lambda: once(head("Content-Length: 9") + sent), refused),
-        Attack("two lengths", lambda: once(head("Content-Length: 9", "Content-Length: 8")), refused),
-        Attack("a negative length", lambda: once(head("Content-Length: -9")), refused),
-        Attack(
-            "chunks without a size",
-            lambda: once(head("Transfer-Encoding: chunked") + sent + b"\r\n"),
-            refused,
-        ),
+        Attack("10,000 levels", lambda: once(whole(deep)), REFUSED),
+        Attack("10,000 messages", lambda: once(whole(many)), REFUSED),
+        Attack("a million messages", lambda: once(whole(objects)), REFUSED),
+        Attack("a million lists", lambda: once(whole(lists)), REFUSED),
+        Attack("one message of 3 MB", lambda: once(whole(asking("ab " * 1_000_000))), REFUSED),
+    ]
+
+
+def _late(limit_s: float) -> Sequence[Attack]:
+    late, refused = head("Content-Length: 100000"), frozenset({408})
+    headers = byte_by_byte(head()[:-2] + b"X: " + b"x" * 10_000)
+    return [
+        Attack("headers that trickle", lambda: trickle(headers), refused, limit_s),
+        Attack("a body that trickles", lambda: trickle([late, *[b" "] * 10_000]), refused, limit_s),
+        Attack("less than the length says", lambda: once(late, asking()), refused, limit_s),
+    ]
+
+
+def _wrong_lengths() -> Sequence[Attack]:
+    chunked = head("Transfer-Encoding: chunked")
+    return [
+        Attack("more than the length says", lambda: once(head("Content-Length: 9") + asking()), REFUSED),
+        Attack("two lengths", lambda: once(head("Content-Length: 9", "Content-Length: 8")), REFUSED),
+        Attack("a negative length", lambda: once(head("Content-Length: -9")), REFUSED),
+        Attack("chunks without a size", lambda: once(chunked + asking() + b"\r\n"), REFUSED),
+    ]
+
+
+def _heads(size: int) -> Sequence[Attack]:
+    bombs = [f"X-Bomb-{i}: {'x' * 50}" for i in range(10_000)]
+    return [
         Attack("10,000 headers", lambda: once(head(*bombs)), frozenset({400, 431})),
         Attack("one header of 1 MB", lambda: once(head("X-Bomb: " + "x" * 10**6)), frozenset({400, 431})),
         Attack("an address of 1 MB", lambda: once(head(path="/" + "x" * 10**6)), frozenset({400, 414, 431})),
-        Attack("a header that never ends", lambda: flood(b"POST / HTTP/1.1\r\nX: ", PART, size), refused),
+        Attack("a header that never ends", lambda: flood(b"POST / HTTP/1.1\r\nX: ", PART, size), REFUSED),
+    ]
+
+
+def _other_protocols() -> Sequence[Attack]:
+    packed = head("Content-Encoding: gzip", "Content-Length: 4") + b"\x1f\x8b\x08\x00"
+    return [
         Attack("HTTP/2", lambda: once(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), frozenset({400, 421})),
-        Attack("TLS", lambda: once(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500), refused),
-        Attack("zeros", lambda: once(b"\0" * 4096), refused),
-        Attack("no host", lambda: once(b"POST / HTTP/1.1\r\n\r\n"), refused),
-        Attack(
-            "gzip",
-            lambda: once(head("Content-Encoding: gzip", "Content-Length: 4") + b"\x1f\x8b\x08\x00"),
-            frozenset({415}),
-        ),
+        Attack("TLS", lambda: once(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500), REFUSED),
+        Attack("zeros", lambda: once(b"\0" * 4096), REFUSED),
+        Attack("no host", lambda: once(b"POST / HTTP/1.1\r\n\r\n"), REFUSED),
+        Attack("gzip", lambda: once(packed), frozenset({415})),
     ]
 
 

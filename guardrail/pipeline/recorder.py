@@ -52,19 +52,12 @@ class Recorder:
             "new_tokens": sum(choice.new_tokens for choice in choices),
         }
         reply_decision = completion.reply_decision if completion else None
-        keep = exchange.policies.policies.audit.text
+        finish = tuple(choice.finish for choice in choices) if completion else ()
         others = completion.others if completion and len(choices) > 1 else ()
         given = BETWEEN.join([text, *(other.text for other in others)])
-        self._audit.finished(
-            replace(
-                record,
-                text_sha256=text_sha256(given),
-                text=given if keep else None,
-                finish=tuple(choice.finish for choice in choices) if completion else (),
-                reply_decision=reply_decision,
-                **counts,
-            )
-        )
+        kept = given if exchange.policies.policies.audit.text else None
+        texts = replace(record, text_sha256=text_sha256(given), text=kept)
+        self._audit.finished(replace(texts, finish=finish, reply_decision=reply_decision, **counts))
         return Reply(
             text=choices[0].text,
             decision=decision,

@@ -65,7 +65,16 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
         app.include_router(router)
     answer = Answers(site.problem, site.has)
     answers_errors(app, answer)
-    # the last one added is the first to see a request
+    _put_in_front(app, service, site, answer)
+    routes = [route for router in routers for route in router.routes]
+    app.add_middleware(Observed, metrics=Metrics.of(guard), routes=routes)
+    guard.active.plugins.extend_app(app)
+    return app
+
+
+def _put_in_front(app: FastAPI, service: Service, site: pages.Site, answer: Answers) -> None:
+    """Limits, keys and CORS. The last one added is the first to see a request."""
+    settings = service.settings
     app.add_middleware(Limits, settings=settings, forms=site.has, answer=answer)
     open_paths = (*OPEN, "/metrics") if settings.open_metrics else OPEN
     app.add_middleware(
@@ -83,7 +92,3 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["retry-after", *HEADERS],
         )
-    routes = [route for router in routers for route in router.routes]
-    app.add_middleware(Observed, metrics=Metrics.of(guard), routes=routes)
-    guard.active.plugins.extend_app(app)
-    return app

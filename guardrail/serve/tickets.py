@@ -149,25 +149,28 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/guard/tickets/{ticket_id}/resolve")
     async def resolve(request: Request, ticket_id: str, body: Resolution) -> ReviewView:
         body.check()
-        # empty only without keys, and then nobody has the right
-        reviewer = _name(request) or ""
-        try:
-            service.check_right(request, "review")
-            _check_free(await _visible(service, request, ticket_id), reviewer)
-        except ApiError as error:
-            await service.refusals.note(ticket_id, reviewer, error.code or "")
-            raise
-        decide = partial(
-            tickets.resolve, ticket_id, body.decision == "approve", reviewer, body.note, body.answer
-        )
-        try:
-            return ReviewView.of(await in_thread(decide))
-        except EscalationError:
-            # somebody may have been faster
-            _check_free(await _visible(service, request, ticket_id), reviewer)
-            raise
+        return await _resolved(service, request, ticket_id, body)
 
     return routes
+
+
+async def _resolved(service: Service, request: Request, ticket_id: str, body: Resolution) -> ReviewView:
+    tickets = service.guard.tickets
+    # empty only without keys, and then nobody has the right
+    reviewer = _name(request) or ""
+    try:
+        service.check_right(request, "review")
+        _check_free(await _visible(service, request, ticket_id), reviewer)
+    except ApiError as error:
+        await service.refusals.note(ticket_id, reviewer, error.code or "")
+        raise
+    decide = partial(tickets.resolve, ticket_id, body.decision == "approve", reviewer, body.note, body.answer)
+    try:
+        return ReviewView.of(await in_thread(decide))
+    except EscalationError:
+        # somebody may have been faster
+        _check_free(await _visible(service, request, ticket_id), reviewer)
+        raise
 
 
 async def _visible(service: Service, request: Request, ticket_id: str) -> Ticket:

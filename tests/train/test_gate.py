@@ -204,16 +204,8 @@ held_out_loss: {conversations: held-out.jsonl, max_rise: 0.1}
 """,
     )
     told = tmp_path / "evidence.jsonl"
-    arguments = [
-        "train",
-        "gate",
-        "--tuned",
-        str(tmp_path / "model"),
-        "--policy",
-        str(policy),
-        "--device",
-        "cpu",
-    ]
+    files = ["--tuned", str(tmp_path / "model"), "--policy", str(policy)]
+    arguments = ["train", "gate", *files, "--device", "cpu"]
     page = tmp_path / "page.html"
     assert run([*arguments, "--evidence", str(told), "--json", "--html", str(page)]) == 1
     result = json.loads(capsys.readouterr().out)

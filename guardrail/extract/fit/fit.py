@@ -162,31 +162,20 @@ def _vector(
     layers: Sequence[int],
 ) -> TraitVector:
     """The chosen read-out at its layer, and the same way to fit at every other layer."""
-    method, (layer, position) = methods[chosen.method], chosen.places[-1]
-    rows = [
-        fit_readout(
-            {(row, position): states[row, position]},
-            Candidate(
-                places=((row, position),),
-                normalised=chosen.normalised,
-                method=chosen.method,
-                penalty=chosen.penalty,
-            ),
-            method,
-            parts.task,
-            parts.final,
-        )
-        for row in layers
-    ]
+    layer, position = chosen.places[-1]
+
+    def readout(candidate: Candidate) -> Readout:
+        there = {place: states[place] for place in candidate.places}
+        return fit_readout(there, candidate, methods[chosen.method], parts.task, parts.final)
+
+    rows = [readout(replace(chosen, places=((row, position),))) for row in layers]
     zero = np.zeros_like(rows[0].weights[0])
     probe = np.stack([zero, *(row.weights[0] for row in rows)])
     offset = np.array([0.0, *(row.offset for row in rows)], np.float32)
     summed: tuple[ProbeSite, ...] = ()
     if len(chosen.places) > 1:
-        readout = fit_readout(
-            {place: states[place] for place in chosen.places}, chosen, method, parts.task, parts.final
-        )
-        summed, offset[layer] = _sites(readout), readout.offset
+        whole = readout(chosen)
+        summed, offset[layer] = _sites(whole), whole.offset
     return TraitVector(
         parts.task.trait,
         _steering(parts, states, layers),

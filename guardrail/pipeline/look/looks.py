@@ -63,12 +63,11 @@ class Looks(ABC):
         """
         if preview < 0:
             raise ConfigError("preview must be 0 or more tokens")
-        driver, policies = self._driver, self.active
-        turns, given = _readable(driver, messages), [request("check", one).messages for one in near or ()]
+        driver, policies, turns = self._driver, self.active, _readable(self._driver, messages)
+        given = [request("check", one).messages for one in near or ()]
         found = driver.worker.call(partial(measure.traits, driver.engine, policies, turns))
         checked = self.check(turns)
-        benign = given or of_the_demo(policies)
-        ids = driver.engine.render(turns).ids
+        benign, ids = given or of_the_demo(policies), driver.engine.render(turns).ids
         return Look(
             messages=turns,
             tokens=measure.tokens(driver.engine, ids),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -37,17 +38,7 @@ def router(site: Site) -> APIRouter:
 
     @routes.post(LOGIN)
     async def login(request: Request) -> Response:
-        fields = await fields_of(request)
-        before = request.cookies.get(BEFORE, "")
-        if not before or not hmac.compare_digest(before.encode(), fields.get(TOKEN, "").encode()):
-            raise ApiError(403, "This form has expired. Open the login page again.", code="form_not_valid")
-        key = found(site.service.keys.active, fields.get("key", "").strip())
-        if key is None:
-            return _form(site, request, fields.get("next", "/"), "This key is not known here.")
-        response = _to(_target(site, fields.get("next", "/")))
-        _set(response, request, site.cookie, site.sessions.begin(key), int(LIFE_S))
-        response.delete_cookie(BEFORE, path=LOGIN)
-        return response
+        return _logged_in(site, request, await fields_of(request))
 
     @routes.post(LOGOUT)
     async def logout(request: Request) -> Response:
@@ -67,6 +58,19 @@ def router(site: Site) -> APIRouter:
         return Response(path.read_bytes(), headers={**HEADERS, **fresh}, media_type=KINDS[path.suffix])
 
     return routes
+
+
+def _logged_in(site: Site, request: Request, fields: Mapping[str, str]) -> Response:
+    before = request.cookies.get(BEFORE, "")
+    if not before or not hmac.compare_digest(before.encode(), fields.get(TOKEN, "").encode()):
+        raise ApiError(403, "This form has expired. Open the login page again.", code="form_not_valid")
+    key = found(site.service.keys.active, fields.get("key", "").strip())
+    if key is None:
+        return _form(site, request, fields.get("next", "/"), "This key is not known here.")
+    response = _to(_target(site, fields.get("next", "/")))
+    _set(response, request, site.cookie, site.sessions.begin(key), int(LIFE_S))
+    response.delete_cookie(BEFORE, path=LOGIN)
+    return response
 
 
 def _form(site: Site, request: Request, target: str, problem: str = "") -> Response:

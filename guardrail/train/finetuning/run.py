@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,32 +59,55 @@ def finetune(
     longest = min(longest_of(model), settings.max_tokens)
     rows = encode_all(renderer, done.prepared(conversations, settings.seed), settings, longest)
     if folder is not None:
-        model_is = asdict(fingerprint(model, tokenizer, renderer.template, renderer.arguments))
-        recipe = {"data": digest(rows), "intervention": asdict(done.applied)}
-        check_folder(folder, {**recipe, **model_is, **asdict(settings)})
+        check_folder(folder, _recipe(model, renderer, rows, done, settings))
     with TemporaryDirectory() as own, as_it_was(), without_patches(model), done:
         kept = Checkpoints(folder or Path(own), done, evaluate, settings, report)
         trainer = made_trainer(model, tokenizer, rows, settings, folder or Path(own), [done, kept])
         trainer.train(resume_from_checkpoint=kept.restore())
         trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    did = _report(settings, rows, trained, trainer.state, kept, time.monotonic() - begun)
     return Finetuned(
-        model=trained.eval(),
-        report=FinetuneReport(
-            settings=settings,
-            data_sha256=digest(rows),
-            conversations=len(rows),
-            tokens=sum(len(row.ids) for row in rows),
-            trained_tokens=sum(row.trained for row in rows),
-            parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
-            intervention=intervention and intervention.applied,
-            steps=trainer.state.global_step,
-            losses=tuple(line["loss"] for line in trainer.state.log_history if "loss" in line),
-            evaluations=kept.evaluations,
-            resumed_at=kept.resumed_at,
-            seconds=time.monotonic() - begun,
-            versions={name: version(name) for name in LIBRARIES},
-        ),
+        model=trained.eval(), report=replace(did, intervention=intervention and intervention.applied)
     )
+
+
+def _report(
+    settings: FinetuneSettings,
+    rows: Sequence[Encoded],
+    trained: Any,
+    state: Any,
+    kept: Checkpoints,
+    seconds: float,
+) -> FinetuneReport:
+    """What was done, by `state` of the trainer, without the intervention."""
+    return FinetuneReport(
+        settings=settings,
+        data_sha256=digest(rows),
+        conversations=len(rows),
+        tokens=sum(len(row.ids) for row in rows),
+        trained_tokens=sum(row.trained for row in rows),
+        parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
+        intervention=None,
+        steps=state.global_step,
+        losses=tuple(line["loss"] for line in state.log_history if "loss" in line),
+        evaluations=kept.evaluations,
+        resumed_at=kept.resumed_at,
+        seconds=seconds,
+        versions={name: version(name) for name in LIBRARIES},
+    )
+
+
+def _recipe(
+    model: Any,
+    renderer: Renderer,
+    rows: Sequence[Encoded],
+    intervention: Intervention,
+    settings: FinetuneSettings,
+) -> dict[str, Any]:
+    """What a folder of checkpoints was begun with, and has to be gone on with."""
+    own = fingerprint(model, renderer.tokenizer, renderer.template, renderer.arguments)
+    made = {"data": digest(rows), "intervention": asdict(intervention.applied)}
+    return {**made, **asdict(own), **asdict(settings)}
 
 
 def encode_all(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +12,15 @@ from guardrail.errors import ConfigError
 from guardrail.train.screening import data
 from guardrail.train.screening.data import Chunk, Writer, digest
 
-
-class Tables:
-    """Rows that come as Arrow tables."""
-
-    suffix = ".parquet"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def rows(self) -> int:
-        """How many rows there are."""
-        raise NotImplementedError
-
-    def tables(self) -> Iterator[Any]:
-        """Tables of at most CHUNK rows."""
-        raise NotImplementedError
-
-    def chunks(self) -> Iterator[Chunk]:
-        """All rows."""
-        first = 1
-        for table in self.tables():
-            numbers = range(first, first + len(table))
-            yield Chunk(numbers=numbers, values=table.to_pylist(), raw=table)
-            first += len(table)
-
-    def writer(self, path: Path) -> Writer:
-        """Writes the columns as they were."""
-        return TableWriter(path)
+SUFFIX = ".parquet"
 
 
-class Parquet(Tables):
+@dataclass(frozen=True, slots=True)
+class Parquet:
     """A Parquet file."""
+
+    path: Path
+    suffix: str = SUFFIX
 
     def rows(self) -> int:
         """How many rows there are."""
@@ -51,8 +29,11 @@ class Parquet(Tables):
         with self._damaged(), parquet.ParquetFile(self.path) as file:
             return file.metadata.num_rows
 
-    def tables(self) -> Iterator[Any]:
-        """Tables of at most CHUNK rows. Raises ConfigError for a damaged file."""
+    def chunks(self) -> Iterator[Chunk]:
+        """All rows. Raises ConfigError for a damaged file."""
+        return _numbered(self._tables())
+
+    def _tables(self) -> Iterator[Any]:
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -69,21 +50,29 @@ class Parquet(Tables):
         except (pa.ArrowException, OSError) as error:
             raise ConfigError(f"{self.path}: cannot be read as Parquet: {error}") from error
 
+    def writer(self, path: Path) -> Writer:
+        """Writes the columns as they were."""
+        return TableWriter(path)
+
     def sha256(self) -> str:
         """The hash of the file."""
         return digest([self.path])
 
 
-class Saved(Tables):
+@dataclass(frozen=True, slots=True)
+class Saved:
     """A folder that `datasets` saved."""
+
+    path: Path
+    suffix: str = SUFFIX
 
     def rows(self) -> int:
         """How many rows there are."""
         return len(self._loaded())
 
-    def tables(self) -> Iterator[Any]:
-        """Tables of at most CHUNK rows. Raises ConfigError for a damaged folder."""
-        yield from self._loaded().with_format("arrow").iter(data.CHUNK)
+    def chunks(self) -> Iterator[Chunk]:
+        """All rows. Raises ConfigError for a damaged folder."""
+        return _numbered(self._loaded().with_format("arrow").iter(data.CHUNK))
 
     def _loaded(self) -> Any:
         from datasets import Dataset
@@ -93,9 +82,21 @@ class Saved(Tables):
         except Exception as error:  # the library raises its own errors, and those of Arrow and of JSON
             raise ConfigError(f"{self.path}: `datasets` cannot load it: {error}") from error
 
+    def writer(self, path: Path) -> Writer:
+        """Writes the columns as they were, to a Parquet file."""
+        return TableWriter(path)
+
     def sha256(self) -> str:
         """The hash of all files of the folder."""
         return digest(sorted(path for path in self.path.iterdir() if path.is_file()))
+
+
+def _numbered(tables: Iterable[Any]) -> Iterator[Chunk]:
+    first = 1
+    for table in tables:
+        numbers = range(first, first + len(table))
+        yield Chunk(numbers=numbers, values=table.to_pylist(), raw=table)
+        first += len(table)
 
 
 class TableWriter:
