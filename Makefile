@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PLUGIN_TESTS := $(filter-out plugins/guardrail-vllm/tests,$(wildcard $(PLUGINS:/pyproject.toml=/tests)))
 
-.PHONY: setup demo test test-slow test-clients test-pages test-ray test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 demo-model demo-seeds demo-files clean
+.PHONY: setup demo test test-slow test-clients test-pages test-ray test-vllm lint fix mutation bench bench-gpu real-model real-models pack-smollm2 pack-qwen-coder-1.5b demo-model demo-seeds demo-files clean
 
 setup: $(STAMP)
 
@@ -135,10 +135,10 @@ real-models: $(STAMP)
 	$(BIN)/python -m benchmarks.real.models
 
 # Makes the data of a pack again: vectors, calibration and numbers, on a real model. DATA: prompts that are not
-# shipped.
+# shipped. The second starts with the replies of `benchmarks.real.personas`, which takes hours.
 DATA ?= shared/data
 
-pack-smollm2: $(STAMP)
+pack-smollm2 pack-qwen-coder-1.5b: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
 	$(BIN)/python -m benchmarks.real.packs $(@:pack-%=%) --data $(DATA)
 

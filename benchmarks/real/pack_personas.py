@@ -121,7 +121,7 @@ class Persona:
 
     def misses(self, numbers: Sequence[Number]) -> Sequence[str]:
         values = {one.what: one for one in numbers}
-        return [*_found_little(values, self.pairs), *_unsteady(values)]
+        return [*_wrong(values), *_no_better(values, self.pairs), *_unsteady(values)]
 
     def _found(self) -> dict[str, Any]:
         path = results.FOLDER / f"personas-{self.trait}.json"
@@ -184,7 +184,17 @@ def _steered(found: Mapping[str, Any]) -> Iterator[Number]:
 # --- limits that the numbers show ---------------------------------------------------------------------
 
 
-def _found_little(values: Mapping[str, Number], pairs: Mapping[str, object]) -> Iterator[str]:
+def _wrong(values: Mapping[str, Number]) -> Iterator[str]:
+    """What the policy misses, and what it takes for its opposite."""
+    for name in (ASKED, KNOWN):
+        if missed := values.get(f"fires on: {name}"):
+            yield f"It misses {1 - missed.value:.0%} of the prompts that {name}."
+    for name in (OPPOSITE, KNOWN_OPPOSITE):
+        if (wrong := values.get(f"fires on: {name}")) and wrong.value > 0:
+            yield f"It fires on {wrong.value:.0%} of the prompts that {name}."
+
+
+def _no_better(values: Mapping[str, Number], pairs: Mapping[str, object]) -> Iterator[str]:
     """A ranking whose interval does not lie above chance."""
     for one in (values[name] for name in pairs):
         if one.low is not None and one.low <= 0.5:

@@ -71,12 +71,14 @@ def test_a_harm_card_says_what_was_missed_first():
     assert Harm().misses(numbers) == ["It misses 75% of XSTest's unsafe prompts."]
 
 
-def test_a_persona_card_says_where_the_score_may_be_chance():
+def test_a_persona_card_says_what_is_missed_and_what_may_be_chance():
     persona = Persona(QWEN_15B, "optimism")
     good, bad = persona.pairs
     numbers = [number(good, Estimate(0.9, 0.8, 0.95), 24), number(bad, Estimate(0.6, 0.45, 0.75), 24)]
-    (said,) = persona.misses(numbers)
-    assert said.startswith(f"{bad}: 0.60 (0.45 to 0.75), no better than chance.")
+    numbers.append(number(f"fires on: {ASKED}", Estimate(0.25, 0.1, 0.4), 24))
+    missed, chance = persona.misses(numbers)
+    assert missed == f"It misses 75% of the prompts that {ASKED}."
+    assert chance.startswith(f"{bad}: 0.60 (0.45 to 0.75), no better than chance.")
 
 
 def test_the_text_of_a_card_has_numbers_limits_and_words():

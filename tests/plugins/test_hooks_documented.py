@@ -86,4 +86,4 @@ def test_the_yaml_of_the_examples_validates():
 
 def test_every_package_here_is_in_the_table():
     packages = {path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")}
-    assert packages == set(re.findall(r"^\| \[([\w-]+)\]", README, re.MULTILINE))
+    assert packages == set(re.findall(r"^\| \[([\w.-]+)\]", README, re.MULTILINE))
