@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
@@ -128,7 +128,7 @@ def _told(error: Exception, name: str) -> str:
     return f"the server failed on this request; its log says why, under the error id {name}"
 
 
-Answer: TypeAlias = Callable[[Request, ApiError], Response]
+Answer: TypeAlias = Callable[[Request, ApiError], Awaitable[Response]]
 """Makes a response of an error."""
 
 
@@ -139,12 +139,12 @@ class Answers:
     page: Answer
     is_page: Callable[[str], bool]
 
-    def __call__(self, request: Request, error: ApiError) -> Response:
+    async def __call__(self, request: Request, error: ApiError) -> Response:
         """The response. If even the page of an error fails, it is JSON."""
         if not self._wanted(request):
             return error.response()
         try:
-            return self.page(request, error)
+            return await self.page(request, error)
         except Exception as failure:
             log.error("the page of an error failed: %s", located(failure))
             return error.response()
@@ -159,7 +159,7 @@ def answers_errors(app: FastAPI, made: Answer) -> None:
     """Let an application answer with these errors."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return made(request, explained(_routed(request, error)))
+        return await made(request, explained(_routed(request, error)))
 
     for kind in (HTTPException, RequestValidationError, RequestError):
         app.add_exception_handler(kind, answer)

@@ -143,7 +143,8 @@ class Keys:
             self._check_room(key)
         except ApiError as error:
             await self._refused(scope, error)
-            await self._answer(Request(scope), error)(scope, receive, send)
+            response = await self._answer(Request(scope), error)
+            await response(scope, receive, send)
             return
         scope[IN_SCOPE] = key
         self._inside[key.name] += 1

@@ -38,7 +38,8 @@ class Limits:
             _check_host(Headers(scope=scope), self._settings)
             body = await self._body(scope, receive)
         except ApiError as error:
-            await self._made(Request(scope), error)(scope, receive, send)
+            response = await self._made(Request(scope), error)
+            await response(scope, receive, send)
         except _Gone:
             return
         else:
@@ -55,7 +56,7 @@ class Limits:
         except Exception as error:
             # nothing goes on to the web server, which would log what an error says, and that may be a prompt
             if not connection.presence.expired():
-                await connection.fail(scope, self._made(Request(scope), explained(error)))
+                await connection.fail(scope, await self._made(Request(scope), explained(error)))
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. Raises ApiError for one that is compressed, too large, too slow or no JSON.

@@ -36,7 +36,7 @@ def router(site: Site) -> APIRouter:
 
     @routes.get(PATH)
     async def show(request: Request) -> Response:
-        visitor = site.visitor(request, RIGHTS)
+        visitor = await site.visitor(request, RIGHTS)
         asked = _asked(request.query_params)
         found = await in_thread(lambda: board(guard, recent.update(LOOK_S), asked))
         reading.go_on(found.reading.complete)

@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from guardrail.pipeline.cancellation import in_thread
 from guardrail.pipeline.look.html import STYLE as LOOK_STYLE
 from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import found
@@ -32,21 +33,21 @@ def router(site: Site) -> APIRouter:
 
     @routes.get(LOGIN)
     async def ask(request: Request, next: str = "/") -> Response:
-        if site.anyone(request) is not None:
+        if await site.anyone(request) is not None:
             return _to(_target(site, next))
         return _form(site, request, next)
 
     @routes.post(LOGIN)
     async def login(request: Request) -> Response:
-        return _logged_in(site, request, await fields_of(request))
+        return await _logged_in(site, request, await fields_of(request))
 
     @routes.post(LOGOUT)
     async def logout(request: Request) -> Response:
-        if (visitor := site.anyone(request)) is not None:
+        if (visitor := await site.anyone(request)) is not None:
             await site.form(request, visitor)
-        site.sessions.end(request.cookies.get(site.cookie, ""))
+        await in_thread(site.sessions.end, request.cookies.get(site.sessions.cookie, ""))
         response = _to(LOGIN)
-        response.delete_cookie(site.cookie)
+        response.delete_cookie(site.sessions.cookie)
         return response
 
     @routes.get(f"{FILES}/{{name}}")
@@ -60,7 +61,7 @@ def router(site: Site) -> APIRouter:
     return routes
 
 
-def _logged_in(site: Site, request: Request, fields: Mapping[str, str]) -> Response:
+async def _logged_in(site: Site, request: Request, fields: Mapping[str, str]) -> Response:
     before = request.cookies.get(BEFORE, "")
     if not before or not hmac.compare_digest(before.encode(), fields.get(TOKEN, "").encode()):
         raise ApiError(403, "This form has expired. Open the login page again.", code="form_not_valid")
@@ -68,7 +69,8 @@ def _logged_in(site: Site, request: Request, fields: Mapping[str, str]) -> Respo
     if key is None:
         return _form(site, request, fields.get("next", "/"), "This key is not known here.")
     response = _to(_target(site, fields.get("next", "/")))
-    _set(response, request, site.cookie, site.sessions.begin(key), int(LIFE_S))
+    begun = await in_thread(site.sessions.begin, key)
+    _set(response, request, site.sessions.cookie, begun, int(LIFE_S))
     response.delete_cookie(BEFORE, path=LOGIN)
     return response
 

@@ -66,11 +66,11 @@ def router(site: Site) -> APIRouter:
 
     @routes.get(PATH)
     async def ask(request: Request) -> Response:
-        return shown(site.visitor(request, RIGHTS), Asked())
+        return shown(await site.visitor(request, RIGHTS), Asked())
 
     @routes.post(PATH)
     async def show(request: Request) -> Response:
-        visitor = site.visitor(request, RIGHTS)
+        visitor = await site.visitor(request, RIGHTS)
         asked = Asked.of(await site.form(request, visitor))
         try:
             preview, near = TOKENS if asked.preview else 0, asked.benign or None

@@ -45,11 +45,11 @@ def router(site: Site) -> APIRouter:
 
     @routes.get(PATH)
     async def waiting(request: Request, done: str = "") -> Response:
-        return await desk.list(site.visitor(request, RIGHTS), done)
+        return await desk.list(await site.visitor(request, RIGHTS), done)
 
     @routes.get(PATH + "/{ticket_id}")
     async def show(request: Request, ticket_id: str) -> Response:
-        visitor = site.visitor(request, RIGHTS)
+        visitor = await site.visitor(request, RIGHTS)
         ticket = await desk.pending(visitor, ticket_id)
         return await desk.show(visitor, ticket)
 
@@ -131,11 +131,11 @@ class Desk:
     async def noting(self, request: Request, ticket_id: str, act: Act) -> Response:
         """Do what a form says; record it if that is refused. Raises ApiError."""
         try:
-            visitor = self._site.visitor(request, RIGHTS)
+            visitor = await self._site.visitor(request, RIGHTS)
             fields = await self._site.form(request, visitor)
             return await act(visitor, fields, ticket_id)
         except ApiError as error:
-            who = self._site.anyone(request)
+            who = await self._site.anyone(request)
             await self._refusals.note(ticket_id, "" if who is None else who.name, error.code or "")
             raise
 

@@ -14,6 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from guardrail.actions.review_queue import default_path
+from guardrail.pipeline.cancellation import in_thread
 from guardrail.report.page import TEMPLATES
 from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import IN_SCOPE, Right
@@ -78,8 +80,7 @@ class Site:
 
     def __init__(self, service: Service, pages: Sequence[Page]) -> None:
         self.service, self.pages = service, pages
-        self.sessions = Sessions(lambda: service.keys.active)
-        self.cookie = f"guardrail-session-{service.settings.port}"
+        self.sessions = Sessions(lambda: service.keys.active, default_path)
         loader = PackageLoader("guardrail.serve.pages")
         self._templates = Environment(
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -92,21 +93,21 @@ class Site:
         own = [LOGIN, LOGOUT, FILES, *(page.path for page in self.pages)]
         return any(path == one or (one != "/" and path.startswith(f"{one}/")) for one in own)
 
-    def anyone(self, request: Request) -> Visitor | None:
-        """Who is there, whatever they may do; None if they have to log in."""
+    async def anyone(self, request: Request) -> Visitor | None:
+        """Who is there, whatever they may do; None if they have to log in. Raises ApiError."""
         service = self.service
         if not service.keys.active:
             return Visitor(self.sessions.everyone(), "", service.settings.open_rights)
-        session = self.sessions.find(request.cookies.get(self.cookie, ""))
+        session = await in_thread(self.sessions.find, request.cookies.get(self.sessions.cookie, ""))
         if session is None or session.key is None:
             return None
         # for the log of requests
         request.scope[IN_SCOPE] = session.key
         return Visitor(session, session.key.name, session.key.rights)
 
-    def visitor(self, request: Request, rights: Sequence[Right]) -> Visitor:
+    async def visitor(self, request: Request, rights: Sequence[Right]) -> Visitor:
         """Who is there. Raises ApiError unless they have any of these rights."""
-        found = self.anyone(request)
+        found = await self.anyone(request)
         if found is None:
             raise ApiError(401, "Log in first; nothing was done.", code=LOGIN_NEEDED)
         if not found.may(rights):
@@ -117,7 +118,8 @@ class Site:
     async def form(self, request: Request, visitor: Visitor) -> Mapping[str, str]:
         """The fields of a form that the visitor was given for this path. Raises ApiError for any other."""
         fields = await fields_of(request)
-        visitor.session.spend(request.url.path, fields.get(TOKEN, ""))
+        token = fields.get(TOKEN, "")
+        await in_thread(self.sessions.spend, visitor.session, request.url.path, token)
         return fields
 
     def render(
@@ -132,12 +134,16 @@ class Site:
         body = text.encode("utf-8", "backslashreplace")
         return HTMLResponse(body, status, {**HEADERS, "cache-control": "no-store"})
 
-    def problem(self, request: Request, error: ApiError) -> Response:
+    async def problem(self, request: Request, error: ApiError) -> Response:
         """The page of an error; a visitor who only has to log in is sent there."""
         if error.code == LOGIN_NEEDED and request.method == "GET":
             back = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""), safe="")
             return RedirectResponse(f"{LOGIN}?next={back}", 303, dict(HEADERS))
-        made = self.render(self.anyone(request), "problem.html.j2", "", status=error.status_code, error=error)
+        try:
+            visitor = await self.anyone(request)
+        except ApiError:
+            visitor = None
+        made = self.render(visitor, "problem.html.j2", "", status=error.status_code, error=error)
         made.headers.update(error.headers or {})
         return made
 

@@ -133,9 +133,11 @@ async def test_a_server_without_keys_asks_for_no_login_and_nobody_reviews(guard)
         assert (await http.get("/login")).status_code == 303
 
 
-def test_a_session_ends_when_it_is_idle_or_old_or_its_key_is_gone():
+def test_a_session_ends_when_it_is_idle_or_old_or_its_key_is_gone(tmp_path):
     now, keys = [0.0], [Key(name="ann", sha256=sha256("x"), rights=("review",))]
-    sessions = Sessions(lambda: keys, clock=lambda: now[0])
+    sessions = Sessions(lambda: keys, lambda: tmp_path / "queue.sqlite", clock=lambda: now[0])
+    assert sessions.find("made up") is None
+    assert not list(tmp_path.iterdir()), "who looks makes no file"
     idle, old, revoked = [sessions.begin(keys[0]) for _ in range(3)]
     assert sessions.find(idle).key.name == "ann"
     while now[0] < LIFE_S:
@@ -149,3 +151,59 @@ def test_a_session_ends_when_it_is_idle_or_old_or_its_key_is_gone():
     keys[0] = Key(name="ann", sha256=sha256("y"), rights=("review",))
     assert sessions.find(again) is None
     assert sessions.find("made up") is None
+
+
+def test_a_file_of_sessions_lets_nobody_in(tmp_path):
+    key = Key(name="ann", sha256=sha256("x"), rights=("review",))
+    path = tmp_path / "queue.sqlite"
+    sessions = Sessions(lambda: [key], lambda: path)
+    begun = sessions.begin(key)
+    session = sessions.find(begun)
+    sessions.spend(session, "/review", token := session.token("/review"))
+    kept = b"".join(one.read_bytes() for one in tmp_path.iterdir())
+    assert session.hash.encode() in kept
+    for secret in (begun, token.partition(".")[0]):
+        assert secret.encode() not in kept
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_sessions_and_their_forms_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("guardrail.serve.pages.sessions.MAX_SESSIONS", 3)
+    monkeypatch.setattr("guardrail.serve.pages.sessions.MAX_FORMS", 2)
+    now, key = [0.0], Key(name="ann", sha256=sha256("x"), rights=("review",))
+    sessions = Sessions(lambda: [key], lambda: tmp_path / "queue.sqlite", clock=lambda: now[0])
+    begun = list[str]()
+    for now[0] in range(5):
+        begun.append(sessions.begin(key))
+    assert [sessions.find(one) is not None for one in begun] == [False, False, True, True, True]
+    session = sessions.find(begun[-1])
+    for _ in range(2):
+        sessions.spend(session, "/", session.token("/"))
+    assert sessions.find(begun[-1]) is None
+
+
+async def test_processes_that_share_the_review_queue_share_logins_and_forms(guard):
+    first, second = (create_app(guard, ServerSettings(keys=KEYS, port=port)) for port in (8001, 8002))
+    async with browser(first, "ann") as one, browser(second, None) as other:
+        other.cookies.update(dict(one.cookies))
+        page = await other.get("/review")
+        assert page.status_code == 200
+        form = hidden(page.text, "/logout")
+        path = "/review/none"
+        token = first.state.site.sessions.find(next(iter(one.cookies.values()))).token(path)
+        assert (await other.post(path, data={"token": token})).status_code == 404
+        again = await one.post(path, data={"token": token})
+        assert (again.status_code, "was sent before" in again.text) == (409, True)
+        assert (await other.post("/logout", data=form)).headers["location"] == "/login"
+        assert (await one.get("/review")).status_code == 303, "a logout holds everywhere"
+
+
+async def test_a_file_that_cannot_be_used_is_a_page_that_says_so(app, tmp_path, monkeypatch):
+    async with browser(app, "ann") as http:
+        kept = next(iter(http.cookies.values()))
+        (tmp_path / "queue").mkdir()
+        monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", str(tmp_path / "queue"))
+        http.cookies.set(app.state.site.sessions.cookie, kept)
+        answer = await http.get("/review")
+        assert (answer.status_code, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
+        assert "cannot be used now" in answer.text
