@@ -216,7 +216,7 @@ def _read(
 
 def _slice(name: str, sample: Sample, kept: Projections) -> Slice:
     try:
-        probes = _table(_readable(kept))
+        probes = _table(kept.readable())
     except CalibrationError as error:
         raise CalibrationError(f"slice `{name}`: {error}") from error
     return Slice(
@@ -227,12 +227,6 @@ def _slice(name: str, sample: Sample, kept: Projections) -> Slice:
         skipped=sample.skipped,
         probes=probes,
     )
-
-
-def _readable(projections: Projections) -> Projections:
-    """The columns that read something in any prompt: a slice may have no tool results at all."""
-    some = np.flatnonzero(~np.isnan(projections.values).all(axis=0))
-    return Projections(tuple(projections.columns[i] for i in some), projections.values[:, some])
 
 
 def _spoken(subject: Subject, sample: Sample, options: Options, advance: Advance) -> list[Spoken]:

@@ -67,6 +67,11 @@ class Projections:
         """[n]."""
         return self.values[:, self.columns.index((trait, layer))]
 
+    def readable(self) -> Projections:
+        """The columns that read something in any prompt: some may have no tool results at all."""
+        some = np.flatnonzero(~np.isnan(self.values).all(axis=0))
+        return Projections(tuple(self.columns[i] for i in some), self.values[:, some])
+
     def strengths(self, condition: CompiledCondition) -> NDArray[np.float32]:
         """[n]: the prompts' projections, signed so that greater ones fire first; NaN never fires."""
         values = self.of(condition.trait, condition.layer or 0)

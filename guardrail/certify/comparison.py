@@ -12,16 +12,13 @@ from guardrail.calibration.certificates import Certificate
 from guardrail.calibration.values import Calibration
 from guardrail.certify.criteria import CHANGED, RANK, Verdict, alike, different, equivalent, fewest
 from guardrail.certify.measures import Side, agreement, changes, rates
-from guardrail.certify.recalibration import recalibrated
+from guardrail.certify.recalibration import recalibrated, unrecorded
 from guardrail.certify.recording import Recording, columns, compared
 from guardrail.certify.results import Comparison, Recalibrated
 from guardrail.errors import ConfigError
 from guardrail.policy.loading import ActivePolicies
 
-SLICES = (
-    "the calibration keeps its rates on slices, which were not compared; a new calibration holds for benign "
-    "prompts like those given"
-)
+SLICES = "the calibration keeps its rates on slices that were not compared ({}); record them with --slice"
 HIGH = (
     "the reference fires more often than stated on these benign prompts: {}; calibrate on prompts like them"
 )
@@ -48,7 +45,7 @@ def certify(
 ) -> Certified:
     """Compare two recordings under these policies. Raises ConfigError for others, and for too few prompts."""
     calibration = _check(reference, candidate, active)
-    second = candidate.in_order_of(reference.keys)
+    second = candidate.matched(reference)
     sides = [Side.of(one, active.plan, calibration) for one in (reference, second)]
     found = _compared(reference, second, *sides)
     certificates = _certificates(reference, second, active, limits)
@@ -80,7 +77,7 @@ def _check(reference: Recording, candidate: Recording, active: ActivePolicies) -
             f"the reference ({reference.configuration}) is not certified itself; record one of those that "
             "are: " + "; ".join(str(one.configuration) for one in calibration.certificates)
         )
-    check_count(int(reference.benign.sum()))
+    check_count(int(reference.slices[""].sum()))
     return calibration
 
 
@@ -113,13 +110,13 @@ def _compared(reference: Recording, candidate: Recording, first: Side, second: S
         all=moved["all"],
         benign=moved["benign"],
         others=moved["others"],
-        rates=rates(first.rows(benign), second.rows(benign)),
+        rates=rates(first, second, reference.slices),
         policies=tuple(rule.id for rule in compared(first.plan)),
         not_compared=_left_out(reference, first),
     )
     reasons = tuple(_reasons(found))
     verdict: Verdict = "FAIL" if reasons else "PASS"
-    return replace(found, verdict=verdict, reasons=reasons, notes=tuple(_notes(found, first)))
+    return replace(found, verdict=verdict, reasons=reasons, notes=tuple(_notes(found, reference, first)))
 
 
 def _reasons(found: Comparison) -> Iterator[str]:
@@ -140,7 +137,7 @@ def _reasons(found: Comparison) -> Iterator[str]:
     for one in found.rates:
         if not one.kept:
             yield (
-                f"{one.policy or 'all enforced policies'}: fires on {one.candidate.value:.2%} "
+                f"{one.name}: fires on {one.candidate.value:.2%} "
                 f"[{one.candidate.low:.2%}, {one.candidate.high:.2%}] of benign prompts, above what is stated"
             )
 
@@ -156,21 +153,17 @@ def _ranks(found: Comparison) -> Iterator[str]:
 
 
 def _failed(found: Comparison, anew: Recalibrated) -> Comparison:
-    worse = ", ".join(one.policy or "all enforced policies" for one in anew.rates if not one.kept)
+    worse = ", ".join(one.name for one in anew.rates if not one.kept)
     reason = anew.problem or f"new thresholds would not keep the rate of {worse}"
     return replace(found, reasons=(*found.reasons, f"a new calibration does not help: {reason}"))
 
 
-def _notes(found: Comparison, side: Side) -> Iterator[str]:
-    high = [
-        one.policy or "all enforced policies"
-        for one in found.rates
-        if one.stated and one.reference.low > one.stated.high
-    ]
+def _notes(found: Comparison, reference: Recording, side: Side) -> Iterator[str]:
+    high = [one.name for one in found.rates if one.stated and one.reference.low > one.stated.high]
     if high:
         yield HIGH.format(", ".join(high))
-    if side.calibration.worst_slice:
-        yield SLICES
+    if missing := unrecorded(reference, side.calibration):
+        yield SLICES.format(", ".join(missing))
 
 
 def _left_out(reference: Recording, side: Side) -> tuple[str, ...]:

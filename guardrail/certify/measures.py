@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -60,13 +60,18 @@ class Side:
             found[fired[rule.id]] = rule.action
         return found.astype(str)
 
-    def stated(self) -> dict[str, Rate | None]:
-        """The rates that the calibration gives, by policy, and for all that are enforced."""
+    def stated(self, slice: str = "") -> dict[str, Rate | None]:
+        """The rates that the calibration gives, by policy, and for all that are enforced.
+
+        Those of a slice are unknown if the calibration does not have it.
+        """
         rules = compared(self.plan)
+        if slice and slice not in self.calibration.slices:
+            return dict.fromkeys([*(rule.id for rule in rules), ""])
         prompts = replace(self.plan, rules=rules, reply_rules=())
-        rates = {rule.id: rule_rate(rule, self.calibration) for rule in rules}
+        rates = {rule.id: rule_rate(rule, self.calibration, slice or None) for rule in rules}
         some = any(rule.mode == "enforce" for rule in rules)
-        return rates | {"": set_rate(prompts, self.calibration) if some else None}
+        return rates | {"": set_rate(prompts, self.calibration, slice or None) if some else None}
 
 
 def agreement(reference: Recording, candidate: Recording) -> tuple[Agreement, ...]:
@@ -113,17 +118,28 @@ def changes(before: Sequence[str] | NDArray[np.str_], after: Sequence[str] | NDA
     return Changes(n=len(changed), changed=int(changed.sum()), share=rate(changed))
 
 
-def rates(reference: Side, candidate: Side) -> tuple[RateCheck, ...]:
-    """How often each policy fires, and the set, on prompts that are all benign.
+def rates(reference: Side, candidate: Side, parts: Mapping[str, Rows]) -> tuple[RateCheck, ...]:
+    """How often each policy fires, and the set, on the benign sample and on slices; parts: their rows.
 
     The rates to keep are those that the reference's calibration states.
     """
-    before, after, stated = reference.fired(), candidate.fired(), reference.stated()
-    return tuple(_check(name, stated[name], before[name], after[name]) for name in after)
-
-
-def _check(name: str, stated: Rate | None, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> RateCheck:
-    first, second = rate(before), rate(after)
-    return RateCheck(
-        policy=name, stated=stated, reference=first, candidate=second, kept=kept(second, first, stated)
+    return tuple(
+        check
+        for slice, rows in parts.items()
+        for check in _rates(reference.rows(rows), candidate.rows(rows), slice)
     )
+
+
+def _rates(reference: Side, candidate: Side, slice: str) -> Iterator[RateCheck]:
+    before, after, stated = reference.fired(), candidate.fired(), reference.stated(slice)
+    for name in after:
+        first, second = rate(before[name]), rate(after[name])
+        yield RateCheck(
+            policy=name,
+            stated=stated[name],
+            reference=first,
+            candidate=second,
+            kept=kept(second, first, stated[name]),
+            n=len(before[name]),
+            slice=slice,
+        )

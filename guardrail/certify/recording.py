@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -31,12 +31,16 @@ FORMAT, VERSION = "guardrail-recording", 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A prompt to compare on. Error messages refer to it by `name`; `tags` are for `when` in policies."""
+    """A prompt to compare on. Error messages refer to it by `name`; `tags` are for `when` in policies.
+
+    `slice`: the slice that a benign prompt is of; empty for one of the benign sample.
+    """
 
     name: str
     messages: Messages | str
     benign: bool
     tags: frozenset[str] = frozenset()
+    slice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class Said:
     status: Status
     action: str
     scores: tuple[float | None, ...]
+    slice: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,14 @@ class Recording:
         return np.array([one.benign for one in self.said], bool)
 
     @cached_property
+    def slices(self) -> Mapping[str, NDArray[np.bool_]]:
+        """[prompts] by name: the benign prompts of each slice; the benign sample has the empty name."""
+        names = np.array([one.slice for one in self.said], str)
+        return {
+            name: self.benign & (names == name) for name in dict.fromkeys(["", *names[self.benign].tolist()])
+        }
+
+    @cached_property
     def evaluated(self) -> NDArray[np.bool_]:
         """[prompts]."""
         return np.array([one.status == "evaluated" for one in self.said], bool)
@@ -91,15 +104,19 @@ class Recording:
         """[prompts]."""
         return np.array([one.action for one in self.said], str)
 
-    def in_order_of(self, keys: Sequence[str]) -> Self:
-        """The same with the prompts in this order, without others. Raises ConfigError for a missing one."""
-        known = {one.sha256: one for one in self.said}
-        if missing := sum(key not in known for key in keys):
+    def matched(self, reference: Self) -> Self:
+        """What it says about the reference's prompts, in their order. Raises ConfigError for a missing one.
+
+        What the prompts are (benign, of which slice) is as the reference has it.
+        """
+        known, asked = {one.sha256: one for one in self.said}, reference.said
+        if missing := sum(one.sha256 not in known for one in asked):
             raise ConfigError(
-                f"{missing} of the {len(keys)} prompts of the reference were not recorded under the "
+                f"{missing} of the {len(asked)} prompts of the reference were not recorded under the "
                 "candidate; record both with the same files"
             )
-        return replace(self, said=tuple(known[key] for key in keys))
+        said = (replace(known[one.sha256], benign=one.benign, slice=one.slice) for one in asked)
+        return replace(self, said=tuple(said))
 
     def save(self, path: Path) -> None:
         """Write versioned JSON. Raises ConfigError if it cannot be written."""
@@ -194,6 +211,7 @@ def _said(prompt: Prompt, decision: Decision, read: Sequence[tuple[str, int]]) -
     return Said(
         sha256=prompt_sha256(request("check", prompt.messages).messages),
         benign=prompt.benign,
+        slice=prompt.slice,
         status=decision.status,
         action=decision.would_action,
         scores=tuple(found.get(column) for column in read),

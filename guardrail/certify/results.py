@@ -37,20 +37,32 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateCheck:
-    """How often a policy fires on benign prompts under both; `policy` is empty for all that are enforced."""
+    """How often a policy fires on benign prompts under both; `policy` is empty for all that are enforced.
+
+    `slice`: the slice that the `n` prompts are of; empty for the benign sample.
+    """
 
     policy: str
     stated: Rate | None
     reference: Estimate
     candidate: Estimate
     kept: bool
+    n: int
+    slice: str = ""
+
+    @property
+    def name(self) -> str:
+        """The policy, and where it fires."""
+        where = f" on the slice `{self.slice}`" if self.slice else ""
+        return f"{self.policy or 'all enforced policies'}{where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalibrated:
     """New thresholds from `calibrated` benign prompts, and their rates on the `tested` others.
 
-    `changes` are of all prompts but the calibrated ones. `problem`: why there are no thresholds.
+    Slices that set no threshold are tested whole. `changes` are of all prompts but the calibrated ones.
+    `problem`: why there are no thresholds.
     """
 
     calibrated: int

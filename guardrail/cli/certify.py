@@ -5,6 +5,7 @@ Exit codes: 0 PASS, or recorded; 1 RECALIBRATE or FAIL; 2 a usage or configurati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from guardrail.cli.calibrate.benign import read_benign
-from guardrail.cli.calibrate.options import check_new_calibration
+from guardrail.cli.calibrate.benign import prompts_of, read_benign
+from guardrail.cli.calibrate.options import check_new_calibration, slice_files
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.models import check_policies, open_guard
@@ -49,6 +50,14 @@ class ComparedOptions(SystemOption):
         Path | None,
         Option(help="Benign prompts: JSON Lines, .txt (one per line) or .csv. Not needed for `demo`."),
     ] = None
+    slices: Annotated[
+        list[str] | None,
+        Option(
+            "--slice",
+            metavar="NAME=FILE",
+            help="Other benign prompts, as in `calibrate`, compared on their own. Repeatable.",
+        ),
+    ] = None
     input: Annotated[
         Path | None, Option("--input", help="Other prompts, such as attacks (JSON Lines), to compare on too.")
     ] = None
@@ -65,8 +74,12 @@ class ComparedOptions(SystemOption):
             raise ConfigError("--recorded FILE is compared with --against FILE, and nothing is recorded")
         if self.record is None and self.against is None:
             raise ConfigError("nothing to do: name --record FILE to write, or --against FILE to compare with")
-        if self.recorded is not None and (self.benign or self.input or self.system is not None):
-            raise ConfigError("--recorded holds its prompts; leave out --benign, --input and --system")
+        if self.recorded and (self.benign or self.slices or self.input or self.system is not None):
+            raise ConfigError(
+                "--recorded holds its prompts; leave out --benign, --slice, --input and --system"
+            )
+        if slice_files(self.slices) and self.benign is None:
+            raise ConfigError("--slice needs --benign FILE: the prompts that slices stand beside")
         if self.record is not None and not self.record.absolute().parent.is_dir():
             raise ConfigError(f"{self.record}: there is no such folder")
 
@@ -173,17 +186,34 @@ def _prompts(given: ComparedOptions, model: ModelOptions, source: dict[str, obje
 
     found = _from_files(given) if given.benign else _built_in(model, source)
     found += _other(given)
-    check_count(len({str(prompt.messages) for prompt in found if prompt.benign}))
+    check_count(len({str(one.messages) for one in found if one.benign and not one.slice}))
     return found
 
 
 def _from_files(given: ComparedOptions) -> list[Prompt]:
+    """The benign sample, and slices. Raises ConfigError for bad lines, and for prompts that they share."""
+    from guardrail.certify.recording import Prompt
+
     assert given.benign is not None
-    read = read_benign(given.benign)
-    if read.problems:
-        raise ConfigError("\n".join(read.problems))
-    prompts = [InputPrompt(name=name, content=content) for name, content in read.prompts]
-    return [_prompt(one, benign=True) for one in with_system(prompts, given.system)]
+    files = {"": read_benign(given.benign)}
+    files |= {name: read_benign(path) for name, path in slice_files(given.slices).items()}
+    if problems := [problem for file in files.values() for problem in file.problems]:
+        raise ConfigError("\n".join(problems))
+    found = [
+        Prompt(name=place, messages=content, benign=True, slice=name)
+        for name, file in files.items()
+        for place, content in prompts_of(file, given.system, own=bool(name))
+    ]
+    _check_apart(found)
+    return found
+
+
+def _check_apart(prompts: Sequence[Prompt]) -> None:
+    first: dict[str, Prompt] = {}
+    for one in prompts:
+        known = first.setdefault(str(one.messages), one)
+        if known.slice != one.slice:
+            raise ConfigError(f"slice `{one.slice}`: {one.name} is the same prompt as {known.name}")
 
 
 def _other(given: ComparedOptions) -> list[Prompt]:
@@ -257,10 +287,7 @@ def _print(found: Comparison, written: str | None) -> None:
 
 
 def _print_rates(title: str, rates: tuple[RateCheck, ...]) -> None:
-    rows = [
-        (r.policy or "all enforced", _stated(r.stated), _share(r.reference), _share(r.candidate), _kept(r))
-        for r in rates
-    ]
+    rows = [(r.name, _stated(r.stated), _share(r.reference), _share(r.candidate), _kept(r)) for r in rates]
     columns = ("policy", "stated (95 %)", "reference (95 %)", "candidate (95 %)", "")
     print_table(columns, rows, title=f"\n{title}")
 

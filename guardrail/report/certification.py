@@ -68,7 +68,7 @@ def _rates(rates: Sequence[RateCheck]) -> Table:
     rows = [
         [
             *(
-                Cell(r.policy or "all enforced"),
+                Cell(r.name),
                 _stated(r.stated),
                 percent(r.reference),
                 percent(r.candidate),
@@ -91,6 +91,6 @@ def _recalibrated(found: Comparison) -> list[Section]:
     if anew is None:
         return []
     text = anew.problem or (
-        f"Thresholds from {anew.calibrated} benign prompts, tested on the {anew.tested} others."
+        f"Thresholds from {anew.calibrated} benign prompts, tested on {anew.tested} others."
     )
     return [Section("With new thresholds", [Text(text), *([_rates(anew.rates)] if anew.rates else [])])]

@@ -133,6 +133,25 @@ def test_what_makes_no_sense_is_2_before_a_model_is_loaded(made, tmp_path, capsy
     assert "--recorded holds its prompts" in capsys.readouterr().err
 
 
+def test_slices_are_recorded_and_their_rates_compared_on_their_own(made, tmp_path, capsys):
+    rng = np.random.default_rng(8)
+    words = "".join(json.dumps(text) + "\n" for text in texts(rng, 30, "xyz "))
+    (made / "words.jsonl").write_text(words)
+    reference, slices = str(tmp_path / "slices.json"), ("--slice", f"words={made / 'words.jsonl'}")
+    assert certify(made, *MODEL, *slices, "--record", reference) == 0
+    capsys.readouterr()
+    files = ["--policies", str(made / "policy.yaml"), "--recorded", reference, "--against", reference]
+    assert run(["certify", *files, "--out", str(tmp_path / "out.json")]) == 0
+    assert "no-malice on the slice `words`" in capsys.readouterr().out
+    shared = ("--slice", f"again={made / 'fresh.jsonl'}", "--record", reference)
+    assert certify(made, *shared) == 2
+    said = capsys.readouterr().err
+    assert "slice `again`:" in said
+    assert "is the same prompt as" in said
+    assert run(["certify", "--model", str(made / "model"), *shared]) == 2
+    assert "--slice needs --benign FILE" in capsys.readouterr().err
+
+
 def test_a_model_of_ones_own_needs_benign_prompts(made, capsys):
     files = ["--model", str(made / "model"), "--policies", str(made / "policy.yaml")]
     assert run(["certify", *files, "--record", str(made / "x.json")]) == 2

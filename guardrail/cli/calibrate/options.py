@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -53,21 +54,26 @@ class SampleOptions(SystemOption):
         self.slice_files()
 
     def slice_files(self) -> dict[str, Path]:
-        """The files of --slice by name. Raises ConfigError for what names none, and for names given twice."""
-        from guardrail.calibration.slices import BENIGN
+        """The files of --slice by name. Raises ConfigError as `slice_files` does."""
+        return slice_files(self.slices)
 
-        found: dict[str, Path] = {}
-        for text in self.slices or []:
-            name, _, file = text.partition("=")
-            if not (SLICE_NAME.fullmatch(name) and file):
-                raise ConfigError(f"--slice {text}: write NAME=FILE, the name in letters, digits, _ . and -")
-            if name in found or name == BENIGN:
-                taken = "the name of --benign itself" if name == BENIGN else "given twice"
-                raise ConfigError(f"--slice {text}: `{name}` is {taken}; choose another name")
-            if file == "-":
-                raise ConfigError(f"--slice {text}: a slice needs a file; standard input is for --benign")
-            found[name] = Path(file)
-        return found
+
+def slice_files(given: Sequence[str] | None) -> dict[str, Path]:
+    """The files of --slice by name. Raises ConfigError for what names none, and for names given twice."""
+    from guardrail.calibration.slices import BENIGN
+
+    found: dict[str, Path] = {}
+    for text in given or []:
+        name, _, file = text.partition("=")
+        if not (SLICE_NAME.fullmatch(name) and file):
+            raise ConfigError(f"--slice {text}: write NAME=FILE, the name in letters, digits, _ . and -")
+        if name in found or name == BENIGN:
+            taken = "the name of --benign itself" if name == BENIGN else "given twice"
+            raise ConfigError(f"--slice {text}: `{name}` is {taken}; choose another name")
+        if file == "-":
+            raise ConfigError(f"--slice {text}: a slice needs a file; standard input is for --benign")
+        found[name] = Path(file)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
