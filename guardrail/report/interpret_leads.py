@@ -34,7 +34,7 @@ def patching(found: PatchResult) -> Lead:
         reason, count = next(iter(counted(about.rejects).items()), ("there was none", 0))
         return Lead(f"No pair could be patched: {reason} ({count} of {len(about.rejects)}).", "warn")
     way = about.directions[0]
-    told = [*_strongest(found, way), *_held(found, way)]
+    told = [*_strongest(found, way), *_held(found, way), *_head(found, way)]
     return Lead(" ".join(told or [f"{len(about.patches)} patches were made."]) + f" {ABOUT['patching']}")
 
 
@@ -65,6 +65,16 @@ def _held(found: PatchResult, way: str) -> Iterator[str]:
         yield f"The identity's own tokens carry more than half of the effect up to layer {max(most)}."
     elif curve:
         yield "After no layer is more than half of the effect shown to be held by the identity's own tokens."
+
+
+def _head(found: PatchResult, way: str) -> Iterator[str]:
+    effects = found.heads("all", way)
+    if shown := [(patch, effect) for patch, effect in effects.items() if effect.low > 0]:
+        patch, effect = shown[0]
+        name = f"{patch.layers[0]}.{patch.head}"
+        yield f"Of {len(effects)} heads, {name} alone moves answers most: {_percents(effect)} of the way."
+    elif effects:
+        yield f"No single head of {len(effects)} is shown to move answers."
 
 
 def heads(study: HeadStudy, found: AblationResult | None) -> Lead:

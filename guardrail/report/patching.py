@@ -66,7 +66,7 @@ def _pairs(found: PatchResult) -> list[Block]:
 def figures(found: PatchResult) -> Iterator[Named]:
     """Every figure of the page."""
     for way in found.about.directions if found.about.pairs else ():
-        yield from ((f"{way}: {title}", figure) for title, figure in _drawn(found, way))
+        yield from _drawn(found, way)
 
 
 def _effects(found: PatchResult, way: str) -> list[Block]:
@@ -79,15 +79,15 @@ def _drawn(found: PatchResult, way: str) -> Iterator[Named]:
     components: tuple[Component, ...] = ("resid", *PARTS)
     for component in components:
         curves = {where: found.layer(component, where, way) for where in SCOPES}
-        yield from _curves(f"{NAMES[component]}: effect by layer", curves)
+        yield from _curves(f"{NAMES[component]}: effect by layer ({way})", curves)
         yield from _heat(found, component, way)
     for part in PARTS:
         direct = found.layer(part, "last", way, direct=True)
         indirect = found.indirect(part, way)
-        title = f"{NAMES[part]}, all tokens: direct and indirect"
+        title = f"{NAMES[part]}, all tokens: direct and indirect ({way})"
         yield from _curves(title, {"direct": direct, "indirect": indirect})
         windows = {where: found.windows(part, where, way) for where in ("identity", "all")}
-        yield from _curves(f"{NAMES[part]}: {found.about.window} layers together, by the first", windows)
+        yield from _curves(f"{NAMES[part]}: {found.about.window} layers, by the first ({way})", windows)
     yield from _head_map(found, way)
 
 
@@ -113,7 +113,7 @@ def _heat(found: PatchResult, component: Component, way: str) -> Iterator[Named]
     if len(known) > 2:
         layers = list(next(iter(known.values())))
         values = [[curve[n].value if n in curve else np.nan for curve in known.values()] for n in layers]
-        title = f"{NAMES[component]}: effect by layer and token"
+        title = f"{NAMES[component]}: effect by layer and token ({way})"
         yield title, _map(title, layers, list(known), values, "token")
 
 
@@ -131,23 +131,17 @@ def _map(
 
 
 def _head_map(found: PatchResult, way: str) -> Iterator[Named]:
-    if effects := _head_effects(found, way):
+    if effects := found.heads("all", way):
         by_place = {(patch.layers[0], patch.head): effect.value for patch, effect in effects.items()}
         layers, heads = range(1, found.about.layers + 1), range(found.about.heads)
         values = [[by_place.get((layer, head), np.nan) for head in heads] for layer in layers]
-        title = "Heads: effect at all tokens"
+        title = f"heads: effect at all tokens ({way})"
         yield title, _map(title, layers, [str(head) for head in heads], values, "head")
 
 
-def _head_effects(found: PatchResult, way: str) -> dict[Patch, Estimate]:
-    made = (patch for patch in found.about.patches if patch.component == "heads" and patch.where == "all")
-    return {patch: effect for patch in made if (effect := found.mean(patch, way))}
-
-
 def _strongest(found: PatchResult, way: str) -> list[Block]:
-    effects = _head_effects(found, way)
-    strongest = sorted(effects, key=lambda patch: -abs(effects[patch].value))[:SHOWN]
-    rows = [_head_row(found, patch, effects[patch], way) for patch in strongest]
+    strongest = list(found.heads("all", way).items())[:SHOWN]
+    rows = [_head_row(found, patch, effect, way) for patch, effect in strongest]
     return [Table(("layer", "head", "all tokens", "last token"), rows)] if rows else []
 
 

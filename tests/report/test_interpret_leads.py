@@ -65,6 +65,9 @@ def test_patching_names_the_strongest_output_and_how_far_the_identity_holds_the_
     assert "over 6 pairs (denoising)" in lead.text
     assert "carry more than half of the effect up to layer 1." in lead.text
     assert lead.text.endswith(leads.ABOUT["patching"])
+    heads = {Patch((2,), "heads", "all", 3): 0.4, Patch((1,), "heads", "all", 0): -0.5}
+    alone = leads.patching(patched(heads)).text
+    assert alone.startswith("Of 2 heads, 2.3 alone moves answers most: 40.0 %")
     weak = leads.patching(patched(dict.fromkeys(EFFECTS, 0.0)))
     assert "No single output of a layer is shown to move answers, over 6 pairs." in weak.text
     assert "After no layer" in weak.text

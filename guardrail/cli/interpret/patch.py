@@ -31,6 +31,8 @@ HEAD = (
     "attention, all",
     "residual at identity",
 )
+SHOWN = 8
+"""Heads that are printed; the report and --json have all."""
 
 
 class Sweeps(StrEnum):
@@ -158,9 +160,18 @@ def _publish(found: PatchResult, reports: ReportOptions, as_json: bool) -> None:
     for line in about.notes:
         typer.echo(line)
     for direction in about.directions if about.pairs else ():
-        print_table(HEAD, _rows(found, direction), f"\n{direction}: mean effect")
+        _print_effects(found, direction)
     for path in written:
         typer.echo(f"\n{path}: written")
+
+
+def _print_effects(found: PatchResult, direction: str) -> None:
+    if rows := list(_rows(found, direction)):
+        print_table(HEAD, rows, f"\n{direction}: mean effect")
+    effects = list(found.heads("all", direction).items())[:SHOWN]
+    heads = [(f"{patch.layers[0]}.{patch.head}", _cell(effect)) for patch, effect in effects]
+    if heads:
+        print_table(("strongest heads", "effect"), heads, f"\n{direction}: heads")
 
 
 def _summary(found: PatchResult) -> list[dict[str, object]]:

@@ -111,6 +111,12 @@ class PatchResult:
     def _firsts(self) -> Iterator[int]:
         yield from range(1, self.about.layers - self.about.window + 2)
 
+    def heads(self, where: str, direction: str) -> dict[Patch, Estimate]:
+        """The mean effect of every single head, the largest first."""
+        made = (patch for patch in self.about.patches if patch.component == "heads" and patch.where == where)
+        found = {patch: effect for patch in made if (effect := self.mean(patch, direction))}
+        return dict(sorted(found.items(), key=lambda one: -abs(one[1].value)))
+
     def indirect(self, component: Component, direction: str) -> dict[int, Estimate]:
         """The total effect of all tokens less the direct one, by layer, pair by pair."""
         found: dict[int, Estimate] = {}
