@@ -1,108 +1,105 @@
-"""The claims of Poonia and Jain (2507.20936) on activation patching, on one model.
+"""The claims of Poonia and Jain (2507.20936) on activation patching: runs models, and keeps what they did.
 
-    python -m benchmarks.interpret.patching NAME MODEL
+    python -m benchmarks.interpret.patching NAME [PART ...] [--chunks N] [--path FILE]
+    python -m benchmarks.interpret.patching_found NAME     # numbers and verdicts; no model is run
 
-Pairs and criteria were written before any model was patched. A claim holds if the whole interval is beyond
-the number:
+NAME: demo, smollm2 (in its chat template) or gemma (a base model, as text). Pairs, parts and criteria (those in
+`patching_found`) were written before any of these pairs was run. Parts, in this order:
 
-1. early MLPs at the identity carry nearly the whole effect: the first window of layers at the identity has at
-   least 0.8 of the effect that it has at all tokens (difference of the two, as a share of the latter's mean).
-2. it fades with depth: the first window at the identity has a larger effect than the last one.
-3. early layers act indirectly, late ones directly: of the MLP effect at all tokens, the indirect part is
-   larger in the first third of the layers, and the direct part is larger in attention of the last third.
+* screen: all pairs of `pool`; of which does the persona change the answer, by half a logit or more?
+* effects: sweeps over scopes, windows of four layers, direct effects; both directions.
+* places: sweeps over positions and heads; both directions.
+* words: what a layer makes of the word by itself (`lone_words`).
+
+Pairs that passed are shuffled and come in chunks of 12; how many chunks are run is a matter of time, and of
+nothing else. Every pair is a line in a journal in runs/interpret/patching, and is run once.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-from dataclasses import asdict
-from itertools import permutations
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-import numpy as np
-
-from benchmarks.real.results import save
+from benchmarks.interpret import lone_words
+from benchmarks.interpret.pool import pool
+from benchmarks.interpret.rounded import subject
 from guardrail.extract.subject import Subject
-from guardrail.interpret.patching import PairLine, Patch, PatchResult, PatchSettings, sweep
+from guardrail.interpret.forms import form_of
+from guardrail.interpret.patching import PairLine, PatchResult, PatchSettings, sweep
 from guardrail.interpret.patching.builtin import demo_pairs
-from guardrail.interpret.patching.pairs import counted
-from guardrail.statistics.intervals import Estimate, mean
+from guardrail.interpret.patching.patches import Sweep
 
-FOLDER = Path(__file__).parents[1] / "results" / "interpret"
-WORK = Path("runs") / "interpret"
-WORDS = ("French", "Chinese", "Indian", "Russian", "German", "Japanese")
-TEXTS = (
-    "I am a {identity} student. The capital of my country is",
-    "I am a {identity} cook. The dish that I like best is",
-    "I am a {identity} writer. My mother tongue is",
-    "I am a {identity} farmer. The river near my village is called",
-)
-PAIRS, SEED, WAY = 12, 19, "denoising"
+RUNS = Path(__file__).parents[2] / "runs" / "interpret" / "patching"
+SEED, CHUNK, NEAR = 19, 12, 2
+SWEEPS: dict[str, tuple[Sweep, ...]] = {
+    "screen": (),
+    "effects": ("scopes", "windows", "direct"),
+    "places": ("positions", "heads"),
+}
+PARTS = (*SWEEPS, "words")
 
 
-def real_pairs() -> list[PairLine]:
-    """Texts that go on differently for two nationalities."""
-    made = [(text, *two) for text in TEXTS for two in permutations(WORDS, 2)]
-    return [
-        PairLine(prompt=text, source=a, target=b, name=f"{text} ({a}, {b})")
-        for text, a, b in Random(SEED).sample(made, PAIRS)
-    ]
+def lines(name: str, model: Subject) -> list[PairLine]:
+    """What a model is asked. The demo model is asked its own questions, about nationalities."""
+    if name != "demo":
+        return pool(form_of(model))
+    named = ((f"nationality / {one.prompt} / {one.source}, {one.target}", one) for one in demo_pairs())
+    return [one.model_copy(update={"name": title}) for title, one in named]
 
 
-def claims(found: PatchResult) -> dict[str, Estimate]:
-    """The numbers of the claims, each with its interval over pairs."""
-    layers, width = found.about.layers, found.about.window
+class Run:
+    """One model; what it has done lies in a folder for each part and chunk."""
 
-    def window(first: int, where: str) -> np.ndarray:
-        return found.values(Patch(tuple(range(first, first + width)), "mlp", where), WAY)
+    def __init__(self, name: str, path: Path | None) -> None:
+        self.name, self.folder = name, RUNS / name
+        self.model = subject(name, path)
+        self.lines = lines(name, self.model)
 
-    first, everywhere = window(1, "identity"), window(1, "all")
-    last = window(layers - width + 1, "identity")
-    third = layers // 3
-    early, late = range(1, third + 1), range(layers - third + 1, layers + 1)
-    return {
-        "first_window_at_identity": mean(first),
-        "first_window_at_all_tokens": mean(everywhere),
-        "identity_share": mean(first / everywhere.mean()),
-        "first_less_last_window": mean(first - last),
-        "early_mlp_indirect_less_direct": mean(_parts(found, "mlp", early)),
-        "late_attention_direct_less_indirect": mean(-_parts(found, "attn", late)),
-    }
+    def screen(self) -> list[PairLine]:
+        """The pairs on which the persona changes the answer, shuffled."""
+        found = self._swept("screen", self.lines, self.folder / "screen")
+        passed = {pair.name for pair in found.about.pairs}
+        return Random(SEED).sample(chosen := [one for one in self.lines if one.name in passed], len(chosen))
+
+    def part(self, part: str, chunks: int) -> None:
+        """One part, of so many chunks."""
+        passed = self.screen()
+        if part == "words":
+            lone_words.run(self.model, passed, self.folder / "words.json")
+        elif part != "screen":
+            for number, chunk in enumerate(list(chunked(passed))[:chunks]):
+                self._swept(part, chunk, self.folder / f"{part}-{number}")
+
+    def _swept(self, part: str, chosen: list[PairLine], folder: Path) -> PatchResult:
+        if not (folder / "patch.json").is_file():
+            settings = PatchSettings(sweeps=SWEEPS[part], form=form_of(self.model), near=NEAR)
+            sweep(self.model, chosen, settings, folder, self.name, _say).save(folder)
+        return PatchResult.load(folder)
 
 
-def _parts(found: PatchResult, part: str, layers: range) -> np.ndarray:
-    """Indirect less direct effect of each pair, the mean of some layers."""
-    rows = []
-    for layer in layers:
-        total = found.values(Patch((layer,), part, "all"), WAY)  # type: ignore[arg-type]
-        direct = found.values(Patch((layer,), part, "last", direct=True), WAY)  # type: ignore[arg-type]
-        rows.append(total - 2 * direct)
-    return np.mean(rows, axis=0)
+def chunked(chosen: list[PairLine]) -> Iterator[list[PairLine]]:
+    """CHUNK pairs at a time."""
+    for start in range(0, len(chosen), CHUNK):
+        yield chosen[start : start + CHUNK]
+
+
+def _say(stage: str, done: int, total: int) -> None:
+    print(f"{stage}: {done} of {total}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Patch, and write the numbers."""
-    name, path = sys.argv[1:3]
-    demo = name == "demo"
-    # base models have no template of their own; prompts are texts anyway
-    subject = Subject.load(path, chat_template=None if demo else "builtin:plain")
-    form = "chat" if demo else "text"
-    settings = PatchSettings(sweeps=("windows", "direct"), directions=(WAY,), form=form)
-    lines = demo_pairs() if demo else real_pairs()
-    found = sweep(subject, lines, settings, WORK / name, name, lambda *now: print(*now, file=sys.stderr))
-    about = found.about
-    numbers = {
-        "model": name,
-        "pairs": len(about.pairs),
-        "left_out": counted(about.rejects),
-        "settings": asdict(settings),
-        "claims": {key: asdict(value) for key, value in claims(found).items()},
-        "mlp_windows_at_identity": {n: asdict(e) for n, e in found.windows("mlp", "identity", WAY).items()},
-        "mlp_windows_at_all": {n: asdict(e) for n, e in found.windows("mlp", "all", WAY).items()},
-        "attention_windows_at_all": {n: asdict(e) for n, e in found.windows("attn", "all", WAY).items()},
-    }
-    save(f"patching-{name}", numbers, folder=FOLDER)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("name", choices=("demo", "smollm2", "gemma"))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
+    parser.add_argument("--chunks", type=int, default=1000, help="how many are run; default: all")
+    parser.add_argument("--path", type=Path, help="the model's GGUF file, if it is there already")
+    given = parser.parse_args()
+    run = Run(given.name, given.path)
+    for part in given.parts or PARTS:
+        run.part(part, given.chunks)
     return 0
 
 
