@@ -1,9 +1,9 @@
 """Is it a persona that early layers put at the identity's tokens, or are they only reading a word?
 
-The same word is read in a sentence that makes nobody anything ("The word is nurse"), and what a layer makes of
-it there is put at the identity's tokens. If that works as well as the values of the persona's own prompt,
-the layer does not depend on who is meant to be what. Beside it: early layers without the first, attention, and
-late layers at the last token, together.
+The same word is read in a sentence that makes nobody anything ("The word is nurse"), and what a layer makes
+of it there is put at the identity's tokens. If that works as well as the values of the persona's own prompt,
+the layer does not depend on who is meant to be what. Beside it: early layers without the first, attention,
+and late layers at the last token, together.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def trials(layers: int) -> dict[str, Trial]:
 
 
 def run(model: Subject, chosen: Sequence[PairLine], path: Path) -> None:
-    """All trials on all pairs, both ways, into a file: `{way: {trial: [effects]}}` beside the pairs' names."""
+    """All trials on all pairs, both ways, into a file: `{way: {trial: [effects]}}` and the pairs' names."""
     if path.is_file():
         return
     pairs = parted(model, aligned(model, chosen, form_of(model))[0])

@@ -3,7 +3,7 @@
     python -m benchmarks.interpret.patching NAME [PART ...] [--chunks N] [--path FILE]
     python -m benchmarks.interpret.patching_found NAME     # numbers and verdicts; no model is run
 
-NAME: demo, smollm2 (in its chat template) or gemma (a base model, as text). Pairs, parts and criteria (those in
+NAME: demo, smollm2 (in its chat template) or gemma (a base model, as text). Pairs, parts and criteria (in
 `patching_found`) were written before any of these pairs was run. Parts, in this order:
 
 * screen: all pairs of `pool`; of which does the persona change the answer, by half a logit or more?

@@ -2,20 +2,220 @@
 
     python -m benchmarks.interpret.patching_found NAME
 
-Intervals: 95 %, over questions and words (`crossed`); both directions. A claim agrees if the whole interval is
-beyond the number, disagrees if the whole interval is on the other side, else it is not shown.
+Intervals: 95 %, over questions and words (`crossed`); both directions. A claim agrees if the whole interval
+is beyond the number, disagrees if the whole interval is on the other side, else it is not shown.
 
 1. Early MLPs at the identity carry nearly the whole effect: the first window of layers at the identity has at
    least .8 of the effect that it has at all tokens.
 2. It fades with depth: the first window at the identity less the last one is above 0.
-3. Early layers act indirectly: of the MLPs in the first third of the layers, the indirect part less the direct
-   one is above 0. Late ones directly: of attention in the last third, the direct part less the indirect one is.
-   A direct part is that of the last token; indirect is the effect at all tokens less the direct part.
-4. It is a persona and not a word: at the identity, MLP 1 has more effect with the values of the persona's own
-   prompt than with those of the word alone; and more for personas than for topics. (Both differences above 0.)
+3. Early layers act indirectly: of the MLPs in the first third of the layers, the indirect part less the
+   direct one is above 0. Late ones directly: of attention in the last third, the direct part less the
+   indirect one is. A direct part is that of the last token; indirect: the effect at all tokens less that.
+4. It is a persona and not a word: at the identity, MLP 1 has more effect with the values of the persona's
+   own prompt than with those of the word alone; and more for personas than for topics. Both differences are
+   above 0.
 5. Few heads carry it: of the heads at the last token, the strongest twentieth on half of the questions has at
    least half of all positive effects on the other half (mean of both ways round).
 
 Only pairs with a persona count, except where topics are named. Beside them: every kind by itself, and without
 pairs that only echo the word (an answer is the beginning of the identity itself).
 """
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.interpret.crossed import crossed, mean
+from benchmarks.interpret.patching import RUNS
+from benchmarks.interpret.patching_heads import strongest
+from benchmarks.interpret.pool import parts
+from benchmarks.interpret.swept import Swept, echoes, kinds, persona
+from benchmarks.real.results import save
+from guardrail.interpret.patching import PatchResult
+from guardrail.interpret.patching.pairs import counted
+from guardrail.interpret.patching.patches import PARTS, positions
+from guardrail.interpret.patching.results import DIRECTIONS
+from guardrail.statistics.intervals import Estimate, Numbers, bootstrap
+
+FOLDER = Path(__file__).parents[1] / "results" / "interpret"
+SHARE = 0.8
+PERSONA, ALONE = "MLP 1", "MLP 1, word alone"
+Numbered = dict[str, Estimate]
+
+
+def verdict(found: Estimate, limit: float = 0.0) -> str:
+    """Whether a number is above its limit."""
+    return "agrees" if found.low > limit else "disagrees" if found.high < limit else "not shown"
+
+
+def screened(screen: PatchResult) -> dict[str, object]:
+    """How many pairs of each kind passed, and why the others did not."""
+    passed = Counter(parts(pair.name)[0] for pair in screen.about.pairs)
+    every = passed + Counter(parts(reject.name)[0] for reject in screen.about.rejects)
+    return {
+        "pairs": len(screen.about.pairs) + len(screen.about.rejects),
+        "passed": len(screen.about.pairs),
+        "left_out": counted(screen.about.rejects),
+        "by_kind": {kind: f"{passed[kind]} of {every[kind]}" for kind in sorted(every)},
+        "echoes": sum(map(echoes, screen.about.pairs)),
+        "gap": bootstrap(
+            lambda gaps: float(np.median(np.abs(gaps))), np.array([p.gap for p in screen.about.pairs])
+        ),
+    }
+
+
+def windows(found: Swept, way: str) -> Numbered:
+    """Claims 1 and 2."""
+    last = found.about.layers - found.about.window + 1
+    first, every, late = (
+        found.window("mlp", *where, way) for where in ((1, "identity"), (1, "all"), (last, "identity"))
+    )
+    return {
+        "first window at identity": found.estimate([first]),
+        "first window at all tokens": found.estimate([every]),
+        "share at identity": found.estimate([first, every], lambda means: means[..., 0] / means[..., 1]),
+        "first less last window at identity": found.estimate([first - late]),
+        "first less second window at identity": found.estimate(
+            [first - found.window("mlp", 2, "identity", way)]
+        ),
+    }
+
+
+def directness(found: Swept, way: str) -> Numbered:
+    """Claim 3, and how the direct effects of all layers are spread."""
+    third = found.about.layers // 3
+    early = range(1, third + 1)
+    middle = range(third + 1, found.about.layers - third + 1)
+    late = range(found.about.layers - third + 1, found.about.layers + 1)
+    made = {
+        "early MLPs: indirect less direct": _indirect(found, "mlp", early, way),
+        "late attention: direct less indirect": -_indirect(found, "attn", late, way),
+    }
+    for part, layers in (("mlp", "MLP"), ("attn", "attention")):
+        for name, third_ in (("early", early), ("middle", middle), ("late", late)):
+            direct = [found.layer(part, n, "last", way, direct=True) for n in third_]  # type: ignore[arg-type]
+            made[f"direct effects, {name} {layers}, sum"] = np.sum(direct, axis=0)
+    return {name: found.estimate([column]) for name, column in made.items()}
+
+
+def _indirect(found: Swept, part: str, layers: range, way: str) -> Numbers:
+    """Indirect less direct effect of each pair, the mean of some layers."""
+    rows = [
+        found.layer(part, n, "all", way) - 2 * found.layer(part, n, "last", way, direct=True)  # type: ignore[arg-type]
+        for n in layers
+    ]
+    return np.mean(rows, axis=0)
+
+
+def words(path: Path, chosen: set[str]) -> dict[str, object]:
+    """Claim 4. chosen: the names of pairs that count."""
+    kept = json.loads(path.read_text())
+    result: dict[str, object] = {}
+    for way, trials in kept["effects"].items():
+        columns = {name: np.array(values) for name, values in trials.items()}
+        people = [i for i, name in enumerate(kept["names"]) if name in chosen and not _topic(name)]
+        topics = [i for i, name in enumerate(kept["names"]) if name in chosen and _topic(name)]
+        result[way] = {
+            "personas": _means(kept["names"], columns, people),
+            "topics": _means(kept["names"], columns, topics) if topics else {},
+            "own prompt less word alone": _difference(kept["names"], columns, people),
+            "personas less topics": _apart(kept["names"], columns[PERSONA], people, topics)
+            if topics
+            else None,
+        }
+    return result
+
+
+def _topic(name: str) -> bool:
+    return parts(name)[0] == "topic"
+
+
+def _means(names: Sequence[str], columns: Mapping[str, Numbers], places: Sequence[int]) -> Numbered:
+    here = [names[i] for i in places]
+    return {name: mean(here, column[list(places)]) for name, column in columns.items()}
+
+
+def _difference(names: Sequence[str], columns: Mapping[str, Numbers], places: Sequence[int]) -> Estimate:
+    rows = list(places)
+    return mean([names[i] for i in places], columns[PERSONA][rows] - columns[ALONE][rows])
+
+
+def _apart(names: Sequence[str], column: Numbers, people: Sequence[int], topics: Sequence[int]) -> Estimate:
+    """The mean of personas less that of topics."""
+    places = [*people, *topics]
+    person = np.array([1.0] * len(people) + [0.0] * len(topics))
+    columns = [column[places] * person, person, column[places] * (1 - person), 1 - person]
+    return crossed(
+        [names[i] for i in places], columns, lambda m: m[..., 0] / m[..., 1] - m[..., 2] / m[..., 3]
+    )
+
+
+def effects(found: Swept) -> dict[str, object]:
+    """Claims 1 to 3 on all personas, every kind, and without echoes; curves over layers."""
+    people = found.of(persona)
+    groups = {"personas": people, "personas, no echoes": people.of(lambda pair: not echoes(pair))}
+    groups |= {
+        kind: found.of(lambda pair, kind=kind: parts(pair.name)[0] == kind) for kind in kinds(found.pairs)
+    }
+    return {
+        "pairs": {name: len(group.pairs) for name, group in groups.items()},
+        "windows": {
+            way: {name: windows(one, way) for name, one in groups.items() if one.pairs} for way in DIRECTIONS
+        },
+        "direct and indirect": {way: directness(people, way) for way in DIRECTIONS},
+        "curves": {way: _curves(people, way) for way in DIRECTIONS},
+    }
+
+
+def _curves(found: Swept, way: str) -> dict[str, dict[int, Estimate]]:
+    made = {
+        f"{part} at {where}": found.curve(part, where, way)
+        for part in ("resid", *PARTS)
+        for where in ("identity", "all", "others")
+    }
+    return made | {f"{part}, direct": found.curve(part, "last", way, direct=True) for part in PARTS}
+
+
+def places(found: Swept) -> dict[str, object]:
+    """Layers by positions, and claim 5."""
+    people = found.of(persona)
+    return {
+        "pairs": len(people.pairs),
+        "positions": {
+            way: {
+                f"{part} at {where}": people.curve(part, where, way)
+                for part in ("resid", *PARTS)
+                for where in positions(found.about.near)
+            }
+            for way in DIRECTIONS
+        },
+        "heads": {
+            way: {where: strongest(people, where, way) for where in ("last", "all")} for way in DIRECTIONS
+        },
+    }
+
+
+def main() -> int:
+    name = sys.argv[1]
+    folder = RUNS / name
+    screen = PatchResult.load(folder / "screen")
+    result: dict[str, object] = {"model": name, "form": screen.about.form, "screen": screened(screen)}
+    if found := Swept.load(folder, "effects"):
+        result["effects"] = effects(found)
+    if (path := folder / "words.json").is_file():
+        chosen = {pair.name for pair in screen.about.pairs}
+        result["words"] = words(path, chosen)
+    if found := Swept.load(folder, "places"):
+        result["places"] = places(found)
+    print(save(f"patching-{name}", result, folder=FOLDER))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
