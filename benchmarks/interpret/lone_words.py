@@ -49,6 +49,8 @@ def trials(layers: int) -> dict[str, Trial]:
         "embedding": made("resid", 0, 0),
         "MLP 1": made("mlp", 1, 1),
         "MLPs 1 to 4": made("mlp", 1, FIRST),
+        "MLPs 1 to 4 at all tokens": made("mlp", 1, FIRST, "all"),
+        "last four MLPs": made("mlp", layers - FIRST + 1, layers),
         "MLPs 2 to 4": made("mlp", 2, FIRST),
         "attention 1 to 4": made("attn", 1, FIRST),
         "MLP 1, word alone": made("mlp", 1, 1, lone=True),

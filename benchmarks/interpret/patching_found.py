@@ -23,15 +23,14 @@ pairs that only echo the word (an answer is the beginning of the identity itself
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.interpret.crossed import crossed, mean
+from benchmarks.interpret.lone_words_found import words
 from benchmarks.interpret.patching import RUNS
 from benchmarks.interpret.patching_heads import strongest
 from benchmarks.interpret.pool import parts
@@ -44,14 +43,40 @@ from guardrail.interpret.patching.results import DIRECTIONS
 from guardrail.statistics.intervals import Estimate, Numbers, bootstrap
 
 FOLDER = Path(__file__).parents[1] / "results" / "interpret"
-SHARE = 0.8
-PERSONA, ALONE = "MLP 1", "MLP 1, word alone"
+SHARE, HALF = 0.8, 0.5
 Numbered = dict[str, Estimate]
 
 
 def verdict(found: Estimate, limit: float = 0.0) -> str:
     """Whether a number is above its limit."""
     return "agrees" if found.low > limit else "disagrees" if found.high < limit else "not shown"
+
+
+def verdicts(
+    way: str, swept: Swept | None, tried: Mapping[str, object], heads: Swept | None
+) -> dict[str, str]:
+    """What the claims come to, one way."""
+    made: dict[str, str] = {}
+    if swept:
+        people = swept.of(persona)
+        first, direct = windows(people, way), directness(people, way)
+        made |= {
+            "1 early MLPs at the identity": verdict(first["share at identity"], SHARE),
+            "2 fades": verdict(first["first less last window at identity"]),
+            "3 early MLPs indirect": verdict(direct["early MLPs: indirect less direct"]),
+            "3 late attention direct": verdict(direct["late attention: direct less indirect"]),
+        }
+    differences = {
+        "4 not the word alone": "own prompt less word alone",
+        "4 not topics": "personas less topics",
+    }
+    for name, key in differences.items():
+        if isinstance(found := tried.get(key), Estimate):
+            made[name] = verdict(found)
+    if heads:
+        share = strongest(heads.of(persona), "last", way).share
+        made["5 few heads"] = "agrees" if share >= HALF else "disagrees"
+    return made
 
 
 def screened(screen: PatchResult) -> dict[str, object]:
@@ -113,49 +138,6 @@ def _indirect(found: Swept, part: str, layers: range, way: str) -> Numbers:
     return np.mean(rows, axis=0)
 
 
-def words(path: Path, chosen: set[str]) -> dict[str, object]:
-    """Claim 4. chosen: the names of pairs that count."""
-    kept = json.loads(path.read_text())
-    result: dict[str, object] = {}
-    for way, trials in kept["effects"].items():
-        columns = {name: np.array(values) for name, values in trials.items()}
-        people = [i for i, name in enumerate(kept["names"]) if name in chosen and not _topic(name)]
-        topics = [i for i, name in enumerate(kept["names"]) if name in chosen and _topic(name)]
-        result[way] = {
-            "personas": _means(kept["names"], columns, people),
-            "topics": _means(kept["names"], columns, topics) if topics else {},
-            "own prompt less word alone": _difference(kept["names"], columns, people),
-            "personas less topics": _apart(kept["names"], columns[PERSONA], people, topics)
-            if topics
-            else None,
-        }
-    return result
-
-
-def _topic(name: str) -> bool:
-    return parts(name)[0] == "topic"
-
-
-def _means(names: Sequence[str], columns: Mapping[str, Numbers], places: Sequence[int]) -> Numbered:
-    here = [names[i] for i in places]
-    return {name: mean(here, column[list(places)]) for name, column in columns.items()}
-
-
-def _difference(names: Sequence[str], columns: Mapping[str, Numbers], places: Sequence[int]) -> Estimate:
-    rows = list(places)
-    return mean([names[i] for i in places], columns[PERSONA][rows] - columns[ALONE][rows])
-
-
-def _apart(names: Sequence[str], column: Numbers, people: Sequence[int], topics: Sequence[int]) -> Estimate:
-    """The mean of personas less that of topics."""
-    places = [*people, *topics]
-    person = np.array([1.0] * len(people) + [0.0] * len(topics))
-    columns = [column[places] * person, person, column[places] * (1 - person), 1 - person]
-    return crossed(
-        [names[i] for i in places], columns, lambda m: m[..., 0] / m[..., 1] - m[..., 2] / m[..., 3]
-    )
-
-
 def effects(found: Swept) -> dict[str, object]:
     """Claims 1 to 3 on all personas, every kind, and without echoes; curves over layers."""
     people = found.of(persona)
@@ -205,14 +187,18 @@ def main() -> int:
     name = sys.argv[1]
     folder = RUNS / name
     screen = PatchResult.load(folder / "screen")
-    result: dict[str, object] = {"model": name, "form": screen.about.form, "screen": screened(screen)}
-    if found := Swept.load(folder, "effects"):
-        result["effects"] = effects(found)
-    if (path := folder / "words.json").is_file():
-        chosen = {pair.name for pair in screen.about.pairs}
-        result["words"] = words(path, chosen)
-    if found := Swept.load(folder, "places"):
-        result["places"] = places(found)
+    swept, heads = Swept.load(folder, "effects"), Swept.load(folder, "places")
+    path = folder / "words.json"
+    tried = words(path) if path.is_file() else {}
+    result = {
+        "model": name,
+        "form": screen.about.form,
+        "screen": screened(screen),
+        "verdicts": {way: verdicts(way, swept, tried.get(way, {}), heads) for way in DIRECTIONS},
+        "effects": effects(swept) if swept else None,
+        "words": tried,
+        "places": places(heads) if heads else None,
+    }
     print(save(f"patching-{name}", result, folder=FOLDER))
     return 0
 
