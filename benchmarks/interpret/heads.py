@@ -1,4 +1,7 @@
-"""`python -m benchmarks.interpret.heads [demo smollm2 gemma]`: do personas change answers, by which heads?
+"""`python -m benchmarks.interpret.heads [NAME ...]`: do personas change answers, by which heads?
+
+NAME: demo, smollm2 or gemma (letters), smollm2-text or gemma-text (the options' texts; added once both models
+were known to choose the same letter whatever is asked, and before these two were run).
 
 Fixed before any model was asked: the items and personas of `choices`, the words of
 `guardrail.interpret.heads.words`, the first two templates, HEADS heads scaled to 0 (the strongest that are
@@ -63,14 +66,16 @@ def _demo() -> Case:
     )
 
 
-def _real(load: Callable[[], Subject]) -> Case:
-    return Case(load, "letters", choices.items(), choices.personas(), WORDS, TEMPLATES[:2], CONTEXT_ITEMS)
+def _real(load: Callable[[], Subject], scoring: Scoring = "letters") -> Case:
+    return Case(load, scoring, choices.items(), choices.personas(), WORDS, TEMPLATES[:2], CONTEXT_ITEMS)
 
 
 CASES: dict[str, Callable[[], Case]] = {
     "demo": _demo,
     "smollm2": lambda: _real(lambda: subject(SMOLLM2)),
     "gemma": lambda: _real(lambda: subject(GEMMA_270M)),
+    "smollm2-text": lambda: _real(lambda: subject(SMOLLM2), "text"),
+    "gemma-text": lambda: _real(lambda: subject(GEMMA_270M), "text"),
 }
 
 
