@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.interpret.crossed import crossed, mean
 from benchmarks.interpret.pool import TOPIC, parts
+from guardrail.interpret.patching.results import DIRECTIONS
 from guardrail.statistics.intervals import Estimate
 from guardrail.types import Array
 
@@ -17,16 +18,20 @@ PERSONA, ALONE, WINDOW = "MLP 1", "MLP 1, word alone", "MLPs 1 to 4"
 Numbered = dict[str, Estimate]
 
 
-def words(path: Path) -> dict[str, dict[str, object]]:
-    """By direction, out of the file that `lone_words` wrote."""
-    kept = json.loads(path.read_text())
-    names: list[str] = kept["names"]
+def words(folder: Path) -> dict[str, dict[str, object]]:
+    """By direction, out of the files that `lone_words` wrote; empty without any."""
+    kept = [json.loads(path.read_text()) for path in sorted(folder.glob("words*.json"))]
+    names: list[str] = [name for one in kept for name in one["names"]]
     people = [i for i, name in enumerate(names) if not _topic(name)]
     topics = [i for i, name in enumerate(names) if _topic(name)]
     return {
-        way: _worded(names, {name: np.array(values) for name, values in trials.items()}, people, topics)
-        for way, trials in kept["effects"].items()
+        way: _worded(names, _joined([one["effects"][way] for one in kept]), people, topics)
+        for way in (DIRECTIONS if kept else ())
     }
+
+
+def _joined(chunks: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Array]:
+    return {name: np.concatenate([one[name] for one in chunks]) for name in chunks[0]}
 
 
 def _worded(

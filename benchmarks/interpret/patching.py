@@ -12,7 +12,7 @@ NAME: demo, smollm2 (in its chat template) or gemma (a base model, as text). Pai
 * words: what a layer makes of the word by itself (`lone_words`).
 
 Pairs that passed are shuffled and come in chunks of 12; how many chunks are run is a matter of time, and of
-nothing else. Every pair is a line in a journal in runs/interpret/patching, and is run once.
+nothing else. Runs go on where they were killed, from journals in runs/interpret/patching.
 """
 
 from __future__ import annotations
@@ -67,11 +67,15 @@ class Run:
     def part(self, part: str, chunks: int) -> None:
         """One part, of so many chunks."""
         passed = self.screen()
-        if part == "words":
-            lone_words.run(self.model, passed, self.folder / "words.json")
-        elif part != "screen":
-            for number, chunk in enumerate(list(chunked(passed))[:chunks]):
-                self._swept(part, chunk, self.folder / f"{part}-{number}")
+        if part == "screen":
+            return
+        for number, chunk in enumerate(list(chunked(passed))[:chunks]):
+            folder = self.folder / f"{part}-{number}"
+            if part == "words":
+                lone_words.run(self.model, chunk, folder.with_suffix(".json"))
+            else:
+                self._swept(part, chunk, folder)
+            _say(folder.name, len(chunk), len(passed))
 
     def _swept(self, part: str, chosen: list[PairLine], folder: Path) -> PatchResult:
         if not (folder / "patch.json").is_file():

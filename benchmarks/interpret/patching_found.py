@@ -188,8 +188,7 @@ def main() -> int:
     folder = RUNS / name
     screen = PatchResult.load(folder / "screen")
     swept, heads = Swept.load(folder, "effects"), Swept.load(folder, "places")
-    path = folder / "words.json"
-    tried = words(path) if path.is_file() else {}
+    tried = words(folder)
     result = {
         "model": name,
         "form": screen.about.form,
