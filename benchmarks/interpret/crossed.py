@@ -22,8 +22,10 @@ Statistic = Callable[[Array], Array]
 def crossed(names: Sequence[str], columns: Sequence[Array], statistic: Statistic) -> Estimate:
     """A statistic of the columns' means over pairs. columns: one value for each of the named pairs."""
     values, weights = np.stack(columns, axis=1).astype(float), _weights(tuple(names))
-    found = statistic(weights @ values / weights.sum(axis=1, keepdims=True))
-    low, high = np.percentile(found, (100 * TAIL, 100 * (1 - TAIL)))
+    with np.errstate(invalid="ignore"):
+        found = statistic(weights @ values / weights.sum(axis=1, keepdims=True))
+    # a draw may hold no pair of one side of a comparison
+    low, high = np.nanpercentile(found, (100 * TAIL, 100 * (1 - TAIL)))
     return Estimate(float(statistic(values.mean(axis=0))), float(low), float(high))
 
 

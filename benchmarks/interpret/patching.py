@@ -7,9 +7,10 @@ NAME: demo, smollm2 (in its chat template) or gemma (a base model, as text). Pai
 `patching_found`) were written before any of these pairs was run. Parts, in this order:
 
 * screen: all pairs of `pool`; of which does the persona change the answer, by half a logit or more?
-* effects: sweeps over scopes, windows of four layers, direct effects; both directions.
-* places: sweeps over positions and heads; both directions.
 * words: what a layer makes of the word by itself (`lone_words`).
+* effects: sweeps over scopes, windows of four layers, direct effects; both directions.
+* heads: every head, at the last token; both directions.
+* positions: token by token; both directions.
 
 Pairs that passed are shuffled and come in chunks of 12; how many chunks are run is a matter of time, and of
 nothing else. Runs go on where they were killed, from journals in runs/interpret/patching.
@@ -37,9 +38,10 @@ SEED, CHUNK, NEAR = 19, 12, 2
 SWEEPS: dict[str, tuple[Sweep, ...]] = {
     "screen": (),
     "effects": ("scopes", "windows", "direct"),
-    "places": ("positions", "heads"),
+    "heads": ("heads",),
+    "positions": ("positions",),
 }
-PARTS = (*SWEEPS, "words")
+PARTS = ("screen", "words", "effects", "heads", "positions")
 
 
 def lines(name: str, model: Subject) -> list[PairLine]:
@@ -79,7 +81,9 @@ class Run:
 
     def _swept(self, part: str, chosen: list[PairLine], folder: Path) -> PatchResult:
         if not (folder / "patch.json").is_file():
-            settings = PatchSettings(sweeps=SWEEPS[part], form=form_of(self.model), near=NEAR)
+            settings = PatchSettings(
+                sweeps=SWEEPS[part], form=form_of(self.model), near=NEAR, head_tokens=("last",)
+            )
             sweep(self.model, chosen, settings, folder, self.name, _say).save(folder)
         return PatchResult.load(folder)
 

@@ -164,21 +164,19 @@ def _curves(found: Swept, way: str) -> dict[str, dict[int, Estimate]]:
     return made | {f"{part}, direct": found.curve(part, "last", way, direct=True) for part in PARTS}
 
 
-def places(found: Swept) -> dict[str, object]:
-    """Layers by positions, and claim 5."""
-    people = found.of(persona)
+def headed(found: Swept) -> dict[str, object]:
+    """Claim 5."""
+    return {"pairs": len(found.pairs), **{way: strongest(found, "last", way) for way in DIRECTIONS}}
+
+
+def positioned(found: Swept) -> dict[str, object]:
+    """Layers by positions."""
+    grid = [(part, where) for part in ("resid", *PARTS) for where in positions(found.about.near)]
     return {
-        "pairs": len(people.pairs),
-        "positions": {
-            way: {
-                f"{part} at {where}": people.curve(part, where, way)
-                for part in ("resid", *PARTS)
-                for where in positions(found.about.near)
-            }
+        "pairs": len(found.pairs),
+        **{
+            way: {f"{part} at {where}": found.curve(part, where, way) for part, where in grid}
             for way in DIRECTIONS
-        },
-        "heads": {
-            way: {where: strongest(people, where, way) for where in ("last", "all")} for way in DIRECTIONS
         },
     }
 
@@ -187,7 +185,8 @@ def main() -> int:
     name = sys.argv[1]
     folder = RUNS / name
     screen = PatchResult.load(folder / "screen")
-    swept, heads = Swept.load(folder, "effects"), Swept.load(folder, "places")
+    swept, heads = Swept.load(folder, "effects"), Swept.load(folder, "heads")
+    placed = Swept.load(folder, "positions")
     tried = words(folder)
     result = {
         "model": name,
@@ -196,7 +195,8 @@ def main() -> int:
         "verdicts": {way: verdicts(way, swept, tried.get(way, {}), heads) for way in DIRECTIONS},
         "effects": effects(swept) if swept else None,
         "words": tried,
-        "places": places(heads) if heads else None,
+        "heads": headed(heads.of(persona)) if heads else None,
+        "positions": positioned(placed.of(persona)) if placed else None,
     }
     print(save(f"patching-{name}", result, folder=FOLDER))
     return 0

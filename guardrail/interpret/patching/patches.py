@@ -59,11 +59,15 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepSettings:
-    """Which sweeps are made. near: single tokens after the identity and before the end. window: layers."""
+    """Which sweeps are made. near: single tokens after the identity and before the end. window: layers.
+
+    head_tokens: where heads are patched; those at the last token cost much less than those at all.
+    """
 
     sweeps: tuple[Sweep, ...] = SWEEPS
     near: int = 3
     window: int = 4
+    head_tokens: tuple[str, ...] = ("last", "all")
 
 
 def columns(where: str, pair: Pair, near: int) -> list[int]:
@@ -107,7 +111,7 @@ def _sweep(sweep: Sweep, shape: Shape, settings: SweepSettings) -> Iterator[Patc
     elif sweep == "windows":
         yield from _windows(shape, settings.window)
     elif sweep == "heads":
-        yield from _heads(shape)
+        yield from _heads(shape, settings.head_tokens)
     else:
         yield from _direct(shape)
 
@@ -124,10 +128,10 @@ def _windows(shape: Shape, width: int) -> Iterator[Patch]:
         yield from (Patch(layers, part, where) for part in PARTS for where in ("identity", "all"))
 
 
-def _heads(shape: Shape) -> Iterator[Patch]:
+def _heads(shape: Shape, tokens: Collection[str]) -> Iterator[Patch]:
     for layer in range(1, shape.layers + 1):
         for head in range(shape.heads):
-            yield from (Patch((layer,), "heads", where, head) for where in ("last", "all"))
+            yield from (Patch((layer,), "heads", where, head) for where in tokens)
 
 
 def _direct(shape: Shape) -> Iterator[Patch]:
