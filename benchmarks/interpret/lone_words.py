@@ -81,7 +81,7 @@ def run(model: Subject, chosen: Sequence[PairLine], path: Path) -> None:
 def _effects(model: Subject, pair: Pair, made: Sequence[Trial]) -> tuple[list[float], list[float]]:
     """Effects of all trials, denoising and noising."""
     source, target = record(model, pair.source), record(model, pair.target)
-    found = answers(pair, source, target)
+    found = answers(pair.answers, source, target)
     own = found.target, found.source
     there = _tried(model, pair, made, target, source, pair.source, own)
     back = _tried(model, pair, made, source, target, pair.target, own[::-1])
@@ -103,7 +103,7 @@ def _tried(
         places = [i for i, trial in enumerate(made) if trial.lone == wanted]
         placed = [Placed(made[i].patch, columns(made[i].patch.where, pair, 0)) for i in places]
         for rows, logits in patched(model, base, given, placed):
-            part = moved(logits, base, donor, *own, pair).effects
+            part = moved(logits, base, donor, *own, pair.answers).effects
             for row, effect in zip(rows, part, strict=True):
                 effects[places[row]] = effect
     return effects

@@ -54,7 +54,7 @@ def sweep(
     asked, rejects = aligned(subject, lines, settings.form)
     pairs = parted(subject, asked)
     shape = shape_of(subject)
-    if not (made := patches(shape, settings)):
+    if not (made := patches(shape, settings)) and settings.sweeps:
         raise ConfigError(f"{HEADLESS}; choose another sweep")
     run = _Run(subject, pairs, made, settings)
     rows = Work(work, report).rows(JOURNAL, "patching", run.recipe, len(pairs), run.rows)
