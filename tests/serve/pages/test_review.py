@@ -14,6 +14,7 @@ from guardrail.files.records import utc_in
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve.app import create_app
 from guardrail.serve.pages.bars import bars
+from guardrail.serve.pages.earlier import MOST
 from guardrail.serve.refusals import UNKNOWN, Refusals
 from guardrail.serve.settings import ServerSettings
 from guardrail.testing import MemoryQueue, tiny_guard
@@ -122,6 +123,21 @@ async def test_a_ticket_shows_conversation_scores_policy_and_what_came_before(ap
     rows = page.partition("<tbody>")[2].partition("</tbody>")[0]
     assert rows.count("<tr>") >= 1
     assert "escalated" in rows
+
+
+async def test_a_long_conversation_shows_the_requests_right_before_the_ticket(app):
+    async with browser(app, "ann") as ann:
+        for number in range(MOST + 1):
+            own = {"x-guardrail-conversation": "c-long"}
+            await ask(ann, f"Number {number}", **own)
+            await ask(ann, "The same", **{"x-guardrail-conversation": f"c-{number}"})
+        ticket_id = await ask(ann, "The same", **own)
+        later = await ask(ann, "The same", **own)
+        await decide(ann, ticket_id, "deny")
+        for one in (ticket_id, later):
+            rows = (await ann.get(f"/review/{one}")).text.partition("Earlier in this conversation")[2]
+            assert rows.count("<tr>") == MOST + 1, "with the head"
+            assert "Older requests are not shown" in rows
 
 
 async def test_what_people_wrote_is_never_markup(app):
