@@ -43,9 +43,9 @@ class Agreement:
 def agreements(found: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Iterator[Agreement]:
     """Every trait that both know, and for which a layer is recommended."""
     for one in found["traits"]:
-        detection = evaluation["traits"].get(one["trait"], {}).get("detection")
-        if detection and one["layer"] is not None:
-            yield _agreement(one, {int(n): value for n, value in detection["auroc_by_layer"].items()})
+        auroc = evaluation["traits"].get(one["trait"], {}).get("auroc_by_layer")
+        if auroc and one["layer"] is not None:
+            yield _agreement(one, {int(n): value for n, value in auroc.items()})
 
 
 def _agreement(one: Mapping[str, Any], auroc: Mapping[int, float]) -> Agreement:

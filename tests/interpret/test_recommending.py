@@ -175,7 +175,7 @@ def test_the_layer_that_all_evidence_favours_is_recommended():
     found = recommended("evil", 2, caused(), swept())
     assert (found.layer, found.disagreeing, found.at.weakest) == (3, (), 1.0)
     assert set(found.best.values()) == {3}
-    assert found.correlations["causal, steering"] == pytest.approx(1)
+    assert found.correlations["causal and steering"] == pytest.approx(1)
     assert "layer 3 (`layer: auto` is 2)" in next(iter(sentences(found)))
 
 

@@ -193,5 +193,5 @@ def _correlations(speaking: Mapping[Evidence, _Measured]) -> dict[str, float]:
         common = sorted(a.keys() & b.keys())
         rank = spearman([a[n] for n in common], [b[n] for n in common])
         if rank is not None:
-            found[f"{first}, {second}"] = rank
+            found[f"{first} and {second}"] = rank
     return found

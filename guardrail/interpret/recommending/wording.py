@@ -20,7 +20,7 @@ def sentences(one: Recommendation) -> Iterator[str]:
     for name, reason in one.silent.items():
         yield f"{NAMES[name]} says nothing: {reason}"
     if one.correlations:
-        ranks = ", ".join(f"{pair}: {rank:.2f}" for pair, rank in one.correlations.items())
+        ranks = "; ".join(f"{pair} {rank:.2f}" for pair, rank in one.correlations.items())
         yield f"rank correlation over layers: {ranks}"
     yield _counted(one)
 
