@@ -10,6 +10,7 @@ from guardrail.interpret.lens.results import LensResult
 from guardrail.interpret.patching.pairs import counted
 from guardrail.interpret.patching.patches import PARTS, SCOPES
 from guardrail.interpret.patching.results import PatchResult
+from guardrail.interpret.recommending.results import Recommended
 from guardrail.report.leads import several
 from guardrail.report.page import Lead
 from guardrail.statistics.intervals import Estimate
@@ -23,6 +24,7 @@ ABOUT = {
     "heads": "Attending to a word does not show that the answer depends on it, nor that it is biased.",
     "lens": "S rewards answers that come early. It does not show that the model knows more with a persona.",
     "accuracy": "This holds for these items, asked in this way.",
+    "recommended": "Thresholds have to be calibrated again, and detection measured on your own prompts.",
 }
 """What each result does not show."""
 
@@ -141,6 +143,20 @@ def accuracy(found: AccuracyResult) -> Lead:
         f"{_points(moved[name].difference)} percentage points. {differ}",
         "warn",
     )
+
+
+def recommended(found: Recommended) -> Lead:
+    """Which layers are recommended, and for which traits the evidence disagrees."""
+    places = [f"layer {one.layer} for {one.trait}" for one in found.traits if one.layer is not None]
+    told = [f"Policies should read {several(places, len(places))}"] if places else []
+    apart = [one.trait for one in found.traits if one.layer is not None and one.disagreeing]
+    none = [one.trait for one in found.traits if one.layer is None]
+    uncaused = [one.trait for one in found.traits if "causal" in one.silent and one.layer is not None]
+    told += [f"The evidence disagrees for {several(apart)}"] if apart else []
+    told += [f"It is not shown that replies depend on the vector of {several(uncaused)}"] if uncaused else []
+    told += [f"No layer can be recommended for {several(none)}"] if none else []
+    told.append(ABOUT["recommended"].rstrip("."))
+    return Lead(". ".join(told) + ".", "bad" if none else "warn" if apart or uncaused else "good")
 
 
 def _percents(value: Estimate) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,14 +11,14 @@ from guardrail.interpret.recommending.ranking import EVIDENCE, Layer, Recommenda
 from guardrail.interpret.recommending.results import Recommended
 from guardrail.interpret.recommending.risks import Risk, strongest
 from guardrail.interpret.recommending.wording import NAMES, agreement, sentences
-from guardrail.report.drawing import CYCLE, GREY, INK, new, style, svg
-from guardrail.report.leads import few, several
+from guardrail.report import interpret_leads
+from guardrail.report.drawing import CYCLE, GREY, INK, Named, new, style, svg
+from guardrail.report.leads import few
 from guardrail.report.page import (
     Block,
     Cell,
     Drawn,
     Heading,
-    Lead,
     Page,
     Section,
     Table,
@@ -25,6 +26,9 @@ from guardrail.report.page import (
     estimate,
     number,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN = 20
 """Components in the table; the picture shows all."""
@@ -55,27 +59,14 @@ def recommendation_page(found: Recommended, diff: str) -> Page:
         subtitle=f"{len(found.traits)} traits, {sum(one.contrasts for one in found.traits)} pairs of prompts",
         sections=sections,
         notes=(*few((f"pairs of prompts for {one.trait}", one.contrasts) for one in found.traits), MEANING),
-        lead=lead(found),
+        lead=interpret_leads.recommended(found),
     )
-
-
-def lead(found: Recommended) -> Lead:
-    """Which layers are recommended, and for which traits the evidence disagrees."""
-    places = [f"layer {one.layer} for {one.trait}" for one in found.traits if one.layer is not None]
-    told = [f"Policies should read {several(places, len(places))}"] if places else []
-    apart = [one.trait for one in found.traits if one.layer is not None and one.disagreeing]
-    none = [one.trait for one in found.traits if one.layer is None]
-    uncaused = [one.trait for one in found.traits if "causal" in one.silent and one.layer is not None]
-    told += [f"The evidence disagrees for {several(apart)}"] if apart else []
-    told += [f"It is not shown that replies depend on the vector of {several(uncaused)}"] if uncaused else []
-    told += [f"No layer can be recommended for {several(none)}"] if none else []
-    return Lead(". ".join(told) + ".", "bad" if none else "warn" if apart or uncaused else "good")
 
 
 def _trait(one: Recommendation) -> list[Block]:
     head = ("layer", "causal effect", "taken away", "AUROC", "trait when steered", "weakest evidence")
     rows = [_row(one, layer) for layer in one.layers]
-    return [Drawn(_curves(one)), *(Text(text) for text in sentences(one)), Table(head, rows)]
+    return [*_drawn([_curves(one)]), *(Text(text) for text in sentences(one)), Table(head, rows)]
 
 
 def _row(one: Recommendation, layer: Layer) -> list[Cell]:
@@ -90,32 +81,42 @@ def _row(one: Recommendation, layer: Layer) -> list[Cell]:
     ]
 
 
-def _curves(one: Recommendation) -> str:
-    """Each evidence as a share of its best layer."""
+def figures(found: Recommended) -> Iterator[Named]:
+    """Every figure of the page."""
+    for one in found.traits:
+        yield _curves(one)
+    yield from _maps(found)
+
+
+def _drawn(made: Iterable[Named]) -> list[Block]:
     with style():
-        figure = new(9.2, 2.6)
-        axes = figure.subplots()
-        layers = [layer.layer for layer in one.layers]
-        for colour, name in zip(CYCLE, EVIDENCE, strict=False):
-            if name in one.best:
-                shares = [layer.shares[name] for layer in one.layers]
-                axes.plot(layers, shares, color=colour, label=NAMES[name], linewidth=1.6)
-        weakest = [layer.weakest for layer in one.layers]
-        axes.fill_between(layers, 0, weakest, color=GREY, alpha=0.25, linewidth=0, label="weakest")
-        if one.layer is not None:
-            axes.axvline(one.layer, color=INK, linewidth=0.8, linestyle=":")
-        axes.locator_params(axis="x", integer=True)
-        axes.set(
-            title=f"{one.trait}: {agreement(one)}", xlabel="layer", ylabel="share of the best", ylim=(0, 1.03)
-        )
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        return svg(figure, f"{one.trait}: evidence by layer, as a share of each one's best layer")
+        return [Drawn(svg(figure, title)) for title, figure in made]
+
+
+def _curves(one: Recommendation) -> Named:
+    """Each evidence as a share of its best layer."""
+    figure = new(9.2, 2.6)
+    axes = figure.subplots()
+    layers = [layer.layer for layer in one.layers]
+    for colour, name in zip(CYCLE, EVIDENCE, strict=False):
+        if name in one.best:
+            shares = [layer.shares[name] for layer in one.layers]
+            axes.plot(layers, shares, color=colour, label=NAMES[name], linewidth=1.6)
+    weakest = [layer.weakest for layer in one.layers]
+    axes.fill_between(layers, 0, weakest, color=GREY, alpha=0.25, linewidth=0, label="weakest")
+    if one.layer is not None:
+        axes.axvline(one.layer, color=INK, linewidth=0.8, linestyle=":")
+    axes.locator_params(axis="x", integer=True)
+    axes.set(
+        title=f"{one.trait}: {agreement(one)}", xlabel="layer", ylabel="share of the best", ylim=(0, 1.03)
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return f"{one.trait}: evidence by layer, as a share of each one's best layer", figure
 
 
 def _risks(found: Recommended) -> list[Block]:
     traits = list(found.risks[0].traits) if found.risks else []
-    blocks: list[Block] = [Text(RISKS)]
-    blocks += [Drawn(_map(found.risks, trait)) for trait in traits]
+    blocks: list[Block] = [Text(RISKS), *_drawn(_maps(found))]
     shown = strongest(found.risks, SHOWN)
     if not shown:
         return [*blocks, Text("No component is shown to carry a trait on its own.")]
@@ -128,23 +129,25 @@ def _effect(one: Risk, trait: str) -> Cell:
     return Cell(f"{found.effect:.2f}", f"adjusted p {found.q:.2g}", "warn" if found.risk else "")
 
 
-def _map(risks: Sequence[Risk], trait: str) -> str:
+def _maps(found: Recommended) -> Iterator[Named]:
+    for trait in found.risks[0].traits if found.risks else ():
+        yield f"{trait}: effect on replies by layer and component", _map(found.risks, trait)
+
+
+def _map(risks: Sequence[Risk], trait: str) -> Figure:
     """Effects by layer: MLP, attention, then every head."""
     names = list(dict.fromkeys(_column(one) for one in risks))
     layers = sorted({one.layer for one in risks})
     effects = {(one.layer, _column(one)): one.traits[trait].effect for one in risks}
     values = np.array([[effects.get((layer, name), np.nan) for name in names] for layer in layers])
-    with style():
-        figure = new(9.2, 1.6 + 0.14 * len(layers))
-        axes = figure.subplots()
-        image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", origin="lower")
-        axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
-        axes.set(
-            title=f"{trait}: effect of one component", xlabel="component (numbers: heads)", ylabel="layer"
-        )
-        figure.colorbar(image, ax=axes, label="effect")
-        return svg(figure, f"{trait}: effect on replies by layer and component")
+    figure = new(9.2, 1.6 + 0.14 * len(layers))
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", origin="lower")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
+    axes.set(title=f"{trait}: effect of one component", xlabel="component (numbers: heads)", ylabel="layer")
+    figure.colorbar(image, ax=axes, label="effect")
+    return figure
 
 
 def _column(one: Risk) -> str:

@@ -45,7 +45,8 @@ def test_the_demo_models_layer_goes_into_the_policy_file(tmp_path, policy, capsy
     assert f"Policies should read layer {evil['layer']} for evil" in text
     assert "<script" not in text
     # a second run reads what the first one kept, and changes the file
-    assert run([*arguments, "--write"]) == 0
+    assert run([*arguments, "--write", "--figures", str(tmp_path / "figures")]) == 0
+    assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".png", ".svg"}
     said = capsys.readouterr().out
     assert f"evil: layer {evil['layer']}" in said
     assert "guardrail calibrate" in said

@@ -12,8 +12,8 @@ import typer
 from typer import Option
 
 from guardrail.cli.definitions import definition_of
-from guardrail.cli.evaluate.options import PageOption
 from guardrail.cli.interpret.recommend_output import print_recommended
+from guardrail.cli.interpret.reporting import ReportOptions
 from guardrail.cli.models import load_subject, vectors_of
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
@@ -89,7 +89,7 @@ def recommend(
     sweep: SweepOptions,
     model: ModelOptions,
     judge: JudgeOptions,
-    page: PageOption,
+    reports: ReportOptions,
     output: OutputOptions,
 ) -> None:
     """Recommend the layer that policies should read for each trait, and say which layers and heads carry it.
@@ -98,7 +98,7 @@ def recommend(
     well it separates prompts, and what steering with it does (with a judge). Where they disagree, it is said.
     An interrupted run is resumed. Exit codes: 0 done; 1 no layer for some trait; 2 usage error.
     """
-    page.check()
+    reports.check()
     vectors, names = options.read(model.name)
     given = _Given(options, sweep, model, judge, cache(partial(load_subject, model)))
     sweeps = given.sweeps([vectors[name] for name in names])
@@ -106,11 +106,11 @@ def recommend(
     found = _joined(model.name, vectors, sweeps, causes)
     found.save(options.out)
     edit = _edit(options, vectors, found)
-    if page.html is not None:
-        from guardrail.report.recommendation import recommendation_page
+    from guardrail.report.recommendation import figures, recommendation_page
 
-        recommendation_page(found, edit.diff() if edit else "").write(page.html)
-    print_recommended(found, edit, output.as_json)
+    diff = edit.diff() if edit else ""
+    written = reports.write(lambda: recommendation_page(found, diff), lambda: figures(found))
+    print_recommended(found, edit, written, output.as_json)
     if len(found.layers) < len(names):
         raise typer.Exit(1)
 

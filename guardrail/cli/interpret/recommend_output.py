@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -21,7 +22,9 @@ SHOWN = 12
 """Components that are printed; the report and --json have all."""
 
 
-def print_recommended(found: Recommended, edit: PolicyEdit | None, as_json: bool) -> None:
+def print_recommended(
+    found: Recommended, edit: PolicyEdit | None, written: Sequence[Path], as_json: bool
+) -> None:
     """Print everything, or JSON with the diff."""
     diff = edit.diff() if edit else None
     if as_json:
@@ -34,6 +37,8 @@ def print_recommended(found: Recommended, edit: PolicyEdit | None, as_json: bool
         typer.echo(f"\n{diff or f'{edit.path}: nothing to change'}")
         if edit.changes:
             typer.echo("thresholds were found for the old layers: run `guardrail calibrate --apply` next")
+    for path in written:
+        typer.echo(f"\n{path}: written")
 
 
 def _print_trait(one: Recommendation) -> None:
