@@ -107,7 +107,7 @@ def main() -> int:
     arguments = _arguments()
     model = {model.name: model for model in MODELS}[arguments.model]
     found = sets(arguments.data)
-    table = _table(found)
+    table = tabled(found)
     states = _states(model, found)
     detectors: dict[str, Detector] = {
         "vectors fit, last token only": Probe(states, ("last",), 1),
@@ -134,7 +134,8 @@ def _states(model: RealModel, found: Mapping[str, Sequence[Prompt]]) -> Mapping[
     return {place: np.concatenate([part[place] for part in parts]) for place in parts[0]}
 
 
-def _table(found: Mapping[str, Sequence[Prompt]]) -> Table:
+def tabled(found: Mapping[str, Sequence[Prompt]]) -> Table:
+    """All prompts of the sets."""
     prompts = [prompt for own in found.values() for prompt in own]
     part = [name for name, own in found.items() for _ in own]
     groups = grouped([labelled(i, prompt) for i, prompt in enumerate(found["fit"])])

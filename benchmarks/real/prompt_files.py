@@ -40,19 +40,22 @@ def takes_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT, help="folder with prompts/ and xstest/")
 
 
-def read(path: Path) -> list[Prompt]:
-    """Distinct prompts of a JSON Lines file, in its order. Exits with a message if the file is not there."""
+def read(path: Path, label: str = "harm") -> list[Prompt]:
+    """Distinct prompts of a JSON Lines file, in its order; `harm` is what its label says.
+
+    Exits with a message if the file is not there.
+    """
     if not path.is_file():
         raise SystemExit(f"{path} is not here; name the folder of shared data with --data")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return list({prompt.messages: prompt for prompt in map(_prompt, rows)}.values())
+    return list({prompt.messages: prompt for prompt in (_prompt(row, label) for row in rows)}.values())
 
 
-def _prompt(row: Mapping[str, Any]) -> Prompt:
+def _prompt(row: Mapping[str, Any], label: str) -> Prompt:
     turns: list[Any] = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
     messages = tuple(Message(**turn) for turn in turns)
     named = (row.get("pair", ""), row.get("category", ""))
-    return Prompt(messages, row["source"], bool(row["labels"]["harm"]), *named)
+    return Prompt(messages, row["source"], bool(row["labels"][label]), *named)
 
 
 def shuffled(prompts: list[Prompt], longest: int = 300) -> list[Prompt]:

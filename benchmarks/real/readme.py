@@ -39,7 +39,8 @@ def _results(name: str) -> list[Result]:
 
 def _detection(found: Result) -> Iterator[str]:
     yield f"**{found['model']}**. {_origin(found)}"
-    detectors = found["detectors"]
+    # what sees no activations has the same numbers beside every model
+    detectors = [*found["detectors"], *(one for text in _results("text-guard") for one in text["detectors"])]
     for threshold in ("worst", "ordinary"):
         sets = dict.fromkeys(name for one in detectors for name in one[threshold])
         rows = [[name, *(_percent(one[threshold][name]) for one in detectors)] for name in sets]
@@ -153,22 +154,52 @@ def _refusal(found: Result) -> Iterator[str]:
 
 def _cost(found: Result) -> Iterator[str]:
     yield f"Processor time. {_origin(found)}"
+    yield _timed(found["rows"], verdict=True)
+
+
+def _guards_timed(found: Result) -> Iterator[str]:
+    yield f"Processor time. {_origin(found)}"
+    yield _timed(found["rows"], verdict=False)
+
+
+def _tool_results(found: Result) -> Iterator[str]:
+    yield f"**{found['model']}**. {_origin(found)}"
     rows = [
+        [
+            one["detector"],
+            _number(one["auroc"], 2),
+            _number(one["look_alikes"], 2),
+            _percent(one["pairs"]),
+        ]
+        for one in found["detectors"]
+    ]
+    heads = ["injections against", "all harmless results: AUROC", "look-alikes: AUROC"]
+    yield _table([*heads, "above the same result without one"], rows)
+
+
+def _timed(rows: Sequence[Result], verdict: bool) -> str:
+    heads = ["case", "guarded / bare", "added ms", "bare ms", "pairs"]
+    cells = [
         [
             one["name"],
             _between(one["ratio"], 3),
             _between(one["added_ms"], 2),
             f"{one['bare_ms']:.0f}",
             str(one["pairs"]),
-            one["verdict"],
         ]
-        for one in found["rows"]
+        for one in rows
     ]
-    yield _table(["case", "guarded / bare", "added ms", "bare ms", "pairs", "verdict (<= 1.005)"], rows)
+    if verdict:
+        heads.append("verdict (<= 1.005)")
+        for cell, one in zip(cells, rows, strict=True):
+            cell.append(one["verdict"])
+    return _table(heads, cells)
 
 
 SECTIONS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "detection": _detection,
+    "guards-timed": _guards_timed,
+    "tool-results": _tool_results,
     "personas": _personas,
     "judges": _judges,
     "refusal": _refusal,

@@ -18,30 +18,36 @@ BLOCK = 128
 
 
 def stored(
-    subject: Subject, name: str, prompts: Sequence[Sequence[Message]], folder: Path
+    subject: Subject,
+    name: str,
+    prompts: Sequence[Sequence[Message]],
+    folder: Path,
+    positions: tuple[Position, ...] = POSITIONS,
 ) -> dict[Place, Array]:
-    """[n, d_model] at each layer 1 to L and position."""
+    """[n, d_model] at each layer 1 to L and position. A folder is for one choice of positions."""
     blocks = [prompts[i : i + BLOCK] for i in range(0, len(prompts), BLOCK)]
     read: list[Array] = []
     for number, block in enumerate(blocks):
-        read.append(_block(subject, block, folder))
+        read.append(_block(subject, block, folder, positions))
         said(f"{name}: states", min((number + 1) * BLOCK, len(prompts)), len(prompts))
     every = np.concatenate(read)
     return {
         (layer, position): every[:, place, layer]
-        for place, position in enumerate(POSITIONS)
+        for place, position in enumerate(positions)
         for layer in range(1, subject.layers + 1)
     }
 
 
-def _block(subject: Subject, prompts: Sequence[Sequence[Message]], folder: Path) -> Array:
+def _block(
+    subject: Subject, prompts: Sequence[Sequence[Message]], folder: Path, positions: tuple[Position, ...]
+) -> Array:
     """[n, positions, L + 1, d_model]."""
     text = f"{subject.fingerprint.weights} {subject.model.dtype} {[m.as_dict() for p in prompts for m in p]}"
     file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.npy"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        rendered = [subject.local.renderer.render(messages, (), POSITIONS) for messages in prompts]
-        spans = [[one.spans[position][0] for position in POSITIONS] for one in rendered]
+        rendered = [subject.local.renderer.render(messages, (), positions) for messages in prompts]
+        spans = [[one.spans[position][0] for position in positions] for one in rendered]
         part = file.with_suffix(".part.npy")
         np.save(part, subject.means([one.ids for one in rendered], spans))
         part.replace(file)
