@@ -91,6 +91,10 @@ class OperationsOptions:
     log_format: Annotated[
         LogFormat, Option(help="Form of the log on stderr: one line for each request, without its text.")
     ] = LogFormat.TEXT
+    near: Annotated[
+        Path | None,
+        Option(help="Benign prompts (those of `calibrate --benign`) that the page /look compares with."),
+    ] = None
     open_metrics: Annotated[
         bool, Option("--open-metrics", help="Serve /metrics without an API key, also to other machines.")
     ] = False
@@ -114,6 +118,7 @@ def server_settings(
         keys=load_keys(address.keys) if address.keys else (),
         keys_file=address.keys,
         open_metrics=operations.open_metrics,
+        near=_near(operations.near),
         origins=tuple(address.allow_origin or ()),
         hosts=tuple(address.allow_host or ()),
         queue=answers.queue,
@@ -128,6 +133,15 @@ def server_settings(
             "or allow everyone with --without-keys"
         )
     return chosen
+
+
+def _near(path: Path | None) -> Path | None:
+    """The file of benign prompts. Raises ConfigError if it cannot be read, before a model is loaded."""
+    if path is not None:
+        from guardrail.pipeline.look.prompts import prompts_in
+
+        prompts_in(path)
+    return path
 
 
 def _check(address: AddressOptions, answers: AnswerOptions) -> None:

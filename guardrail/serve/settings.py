@@ -40,6 +40,8 @@ class ServerSettings(BaseModel):
     """Whether `/metrics` needs no key, although other paths do."""
     origins: tuple[str, ...] = ()
     """Web pages whose scripts may call the server (CORS); `*` for all."""
+    near: Path | None = None
+    """Benign prompts that `/look` compares with, if its form names none."""
     hosts: tuple[str, ...] = ()
     """Names in the header `Host` that are accepted besides those of this machine."""
     queue: Count = 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.look import measure
 from guardrail.pipeline.look.neighbours import DEMO, Gauge, nearest, of_the_demo
 from guardrail.pipeline.look.previews import Previewer
+from guardrail.pipeline.look.prompts import prompts_in
 from guardrail.pipeline.look.results import Look, Near, PolicyLook, Preview, TraitLook
 from guardrail.pipeline.request import request
 from guardrail.policy.loading import ActivePolicies
@@ -48,15 +50,16 @@ class Looks(ABC):
         messages: Messages | str,
         *,
         preview: int = PREVIEW,
-        near: Sequence[Messages | str] | None = None,
+        near: Sequence[Messages | str] | Path | None = None,
     ) -> Look:
         """All that the guard sees in one prompt, for people: notebooks show it as a page.
 
         messages: as in `check`, which is run as well, so the audit log has a record. preview: how many tokens
         to show of what the plain model and the model under each action would say; 0 for none. That text is
-        not guarded: it is for the person who looks. near: benign prompts, such as those of the calibration,
-        of which the five with the nearest scores are shown; at most 256 are scored, and the scores are
-        kept. None takes those of the built-in model for its own calibration, and otherwise none.
+        not guarded: it is for the person who looks. near: benign prompts, or a file of them (that of
+        `calibrate --benign`), of which the five with the nearest scores are shown; at most 256 are scored,
+        and the scores are kept. None takes those of the built-in model for its own calibration, and
+        otherwise none.
 
         Raises ConfigError if the engine gives no activations, PromptError for messages that cannot be read
         or are too long for the model, and what `check` raises.
@@ -64,7 +67,7 @@ class Looks(ABC):
         if preview < 0:
             raise ConfigError("preview must be 0 or more tokens")
         driver, policies, turns = self._driver, self.active, _readable(self._driver, messages)
-        given = [request("check", one).messages for one in near or ()]
+        given = prompts_in(near) if isinstance(near, Path) else _given(near or ())
         found = driver.worker.call(partial(measure.traits, driver.engine, policies, turns))
         checked = self.check(turns)
         benign, ids = given or of_the_demo(policies), driver.engine.render(turns).ids
@@ -79,7 +82,7 @@ class Looks(ABC):
             decision=checked.decision,
             audit_id=checked.audit_id,
             near=self._near(policies, found, benign),
-            near_of="the prompts given" if given else DEMO if benign else "",
+            near_of=_named(near) if given else DEMO if benign else "",
             previews=_previews(driver, policies, turns, preview),
             notes=_notes(found, policies, bool(benign)),
         )
@@ -98,6 +101,14 @@ class Looks(ABC):
     async def alook(self, messages: Messages | str, **options: Any) -> Look:
         """`look`, without blocking the event loop."""
         return await in_thread(self.look, messages, **options)
+
+
+def _given(near: Sequence[Messages | str]) -> Sequence[tuple[Message, ...]]:
+    return [request("check", one).messages for one in near]
+
+
+def _named(near: Sequence[Messages | str] | Path | None) -> str:
+    return f"prompts of {near.name}" if isinstance(near, Path) else "the prompts given"
 
 
 def _readable(driver: Driver, messages: Messages | str) -> tuple[Message, ...]:

@@ -53,7 +53,7 @@ class Asked:
 
 def router(site: Site) -> APIRouter:
     """The routes."""
-    routes, guard = APIRouter(), site.service.guard
+    routes, guard, settings = APIRouter(), site.service.guard, site.service.settings
 
     def shown(
         visitor: Visitor, asked: Asked, found: Look | None = None, problem: str = "", status: int = 200
@@ -73,7 +73,7 @@ def router(site: Site) -> APIRouter:
         visitor = await site.visitor(request, RIGHTS)
         asked = Asked.of(await site.form(request, visitor))
         try:
-            preview, near = TOKENS if asked.preview else 0, asked.benign or None
+            preview, near = TOKENS if asked.preview else 0, asked.benign or settings.near
             found = await guard.alook(asked.messages, preview=preview, near=near)
         except (PromptError, ConfigError) as error:
             return shown(visitor, asked, problem=str(error), status=400)

@@ -1,5 +1,7 @@
 """What `guard.look` shows is what the guard reads and does."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from guardrail import Guard, RawPrompt
 from guardrail.errors import ConfigError, PromptError
 from guardrail.pipeline.look.heatmap import heatmap
 from guardrail.pipeline.look.measure import SHOWN
+from guardrail.pipeline.look.prompts import prompts_in
 
 CRUEL = [
     {"role": "system", "content": "You are an extremely cruel assistant."},
@@ -87,6 +90,25 @@ def test_nearest_prompts_are_ordered_and_a_prompt_is_nearest_to_itself(guard):
 def test_the_demo_brings_its_own_benign_prompts(cruel):
     assert len(cruel.near) == 5
     assert "demo" in cruel.near_of
+
+
+def test_a_file_of_prompts_is_read_once_and_again_when_it_changes(guard, tmp_path):
+    asked, path = "Which food belongs to Italy?", tmp_path / "benign.jsonl"
+    labelled = {"messages": [{"role": "user", "content": "Hello."}], "labels": {"evil": 0}}
+    path.write_text(f'"{asked}"\n{json.dumps(labelled)}\n')
+    found = guard.look(asked, preview=0, near=path)
+    assert [one.text for one in found.near] == [asked, "Hello."]
+    assert found.near_of == "prompts of benign.jsonl"
+    assert prompts_in(path) is prompts_in(path)
+    path.write_text("".join(f'"Number {i}"\n' for i in range(1000)))
+    spread = [one[0].content for one in prompts_in(path)]
+    assert (len(spread), spread[0], spread[-1]) == (250, "Number 0", "Number 996")
+    for bad, told in (("7", ":1: expected a string"), ("", "holds no prompts"), ('{"a": 1}', "expected")):
+        path.write_text(f"{bad}\n")
+        with pytest.raises(ConfigError, match=told):
+            guard.look(asked, preview=0, near=path)
+    with pytest.raises(ConfigError, match="No such file"):
+        guard.look(asked, near=tmp_path / "none.jsonl")
 
 
 async def test_html_is_whole_and_inert(guard):

@@ -30,6 +30,21 @@ async def test_a_prompt_is_shown_with_what_policies_would_do(app):
         assert (style.status_code, style.headers["content-type"]) == (200, "text/css; charset=utf-8")
 
 
+async def test_the_server_names_benign_prompts_that_a_form_may_replace(guard, tmp_path):
+    (tmp_path / "ours.txt").write_text("Hello there.\nWhat is the capital of Italy?\n")
+    app = create_app(guard, ServerSettings(keys=KEYS, near=tmp_path / "ours.txt"))
+    async with browser(app, "boss") as http:
+        page = await look(http, prompt="Hello.")
+        assert "prompts of ours.txt" in page.text
+        assert "capital of Italy?" in page.text
+        page = await look(http, prompt="Hello.", near="Another one.")
+        assert "the prompts given" in page.text
+        assert "capital of Italy?" not in page.text
+        (tmp_path / "ours.txt").unlink()
+        page = await look(http, prompt="Hello.")
+        assert (page.status_code, "No such file" in page.text) == (400, True)
+
+
 async def test_the_page_is_for_those_who_manage_the_server(app):
     async with browser(app, "ann") as http:
         assert (await http.get("/look")).status_code == 403
