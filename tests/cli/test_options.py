@@ -17,7 +17,7 @@ from typer.main import get_command
 
 import guardrail
 from guardrail import cli
-from guardrail.cli import models, run
+from guardrail.cli import models, placement, run
 from guardrail.cli.bench import command as bench
 from guardrail.cli.options import DeviceMap, Dtype, ModelOptions, Quantize, takes_options
 from guardrail.cli.prompts import InputPrompt, with_system
@@ -172,9 +172,9 @@ def test_a_value_that_does_not_exist_is_refused(option, value, message, capsys):
 def test_a_device_that_this_machine_lacks_is_refused(count, device, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    assert models.device_of("auto") == ("cuda" if count else "cpu")
+    assert placement.device_of("auto") == ("cuda" if count else "cpu")
     with pytest.raises(ConfigError, match="there is no"):
-        models.device_of(device)
+        placement.device_of(device)
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_weights_are_spread_over_the_devices_that_there_are(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     TOKENIZER.save_pretrained(tmp_path)
     loaded = models.load(ModelOptions(name=str(tmp_path), device_map=DeviceMap.AUTO))[0]
-    assert models.device_map_argument(DeviceMap.BALANCED) == {"device_map": "balanced"}
+    assert placement.device_map_argument(DeviceMap.BALANCED) == {"device_map": "balanced"}
     assert {str(one.device) for one in loaded.parameters()} <= {"cpu", "cuda:0"}
 
 

@@ -13,8 +13,9 @@ import typer
 from typer import Option
 
 from guardrail.cli.bench.output import FileOptions, check_page, show
-from guardrail.cli.models import check_policies, device_of, dtype_argument, load, silence
+from guardrail.cli.models import check_policies, load, silence
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
+from guardrail.cli.placement import device_of, dtype_argument
 from guardrail.cli.progress import doing
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl

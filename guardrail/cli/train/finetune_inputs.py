@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from guardrail.cli.definitions import definition_of
 from guardrail.cli.judges import checked, chosen
-from guardrail.cli.models import device_of, load, load_vectors, loading, only_transformers
+from guardrail.cli.models import load, load_vectors, loading, only_transformers
 from guardrail.cli.options import DEMO, Dtype, JudgeOptions, ModelOptions, settings
+from guardrail.cli.placement import device_of
 from guardrail.cli.train.finetune_options import InterventionOptions, Kind, TrainingOptions, WatchOptions
 from guardrail.errors import ConfigError
 from guardrail.files.problems import suggest

@@ -11,17 +11,15 @@ from typer import Option
 
 from guardrail.cli.console import note
 from guardrail.cli.models import (
-    arguments_of,
-    device_of,
     load,
     load_vectors,
     loading,
     only_transformers,
-    placed,
     sleep_while_waiting,
     template_for,
 )
 from guardrail.cli.options import DEMO, Dtype, ModelOptions
+from guardrail.cli.placement import arguments_of, device_of, placed
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
