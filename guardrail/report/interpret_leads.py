@@ -9,7 +9,7 @@ from guardrail.interpret.heads.results import AblationResult, HeadStudy
 from guardrail.interpret.lens.results import LensResult
 from guardrail.interpret.patching.pairs import counted
 from guardrail.interpret.patching.patches import PARTS, SCOPES
-from guardrail.interpret.patching.results import PatchResult
+from guardrail.interpret.patching.results import HEAD_TOKENS, PatchResult
 from guardrail.interpret.recommending.results import Recommended
 from guardrail.report.leads import several
 from guardrail.report.page import Lead
@@ -70,11 +70,15 @@ def _held(found: PatchResult, way: str) -> Iterator[str]:
 
 
 def _head(found: PatchResult, way: str) -> Iterator[str]:
-    effects = found.heads("all", way)
+    where = next(iter(found.head_tokens), "")
+    effects = found.heads(where, way)
     if shown := [(patch, effect) for patch, effect in effects.items() if effect.low > 0]:
         patch, effect = shown[0]
         name = f"{patch.layers[0]}.{patch.head}"
-        yield f"Of {len(effects)} heads, {name} alone moves answers most: {_percents(effect)} of the way."
+        yield (
+            f"Of {len(effects)} heads, {name} alone, at {HEAD_TOKENS[where]}, moves answers most: "
+            f"{_percents(effect)} of the way."
+        )
     elif effects:
         yield f"No single head of {len(effects)} is shown to move answers."
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from guardrail.engines.transformers.activations import Component
 from guardrail.interpret.patching.patches import PARTS, SCOPES, Patch, positions
-from guardrail.interpret.patching.results import PatchResult
+from guardrail.interpret.patching.results import HEAD_TOKENS, PatchResult
 from guardrail.report import interpret_leads
 from guardrail.report.drawing import CYCLE, Named, new, style, svg
 from guardrail.report.leads import few
@@ -131,20 +131,24 @@ def _map(
 
 
 def _head_map(found: PatchResult, way: str) -> Iterator[Named]:
-    if effects := found.heads("all", way):
+    for where in found.head_tokens:
+        effects = found.heads(where, way)
         by_place = {(patch.layers[0], patch.head): effect.value for patch, effect in effects.items()}
         layers, heads = range(1, found.about.layers + 1), range(found.about.heads)
         values = [[by_place.get((layer, head), np.nan) for head in heads] for layer in layers]
-        title = f"heads: effect at all tokens ({way})"
+        title = f"heads: effect at {HEAD_TOKENS[where]} ({way})"
         yield title, _map(title, layers, [str(head) for head in heads], values, "head")
 
 
 def _strongest(found: PatchResult, way: str) -> list[Block]:
-    strongest = list(found.heads("all", way).items())[:SHOWN]
-    rows = [_head_row(found, patch, effect, way) for patch, effect in strongest]
-    return [Table(("layer", "head", "all tokens", "last token"), rows)] if rows else []
+    if not found.head_tokens:
+        return []
+    strongest = list(found.heads(found.head_tokens[0], way))[:SHOWN]
+    head = ("layer", "head", *(HEAD_TOKENS[where] for where in found.head_tokens))
+    return [Table(head, [_head_row(found, patch, way) for patch in strongest])]
 
 
-def _head_row(found: PatchResult, patch: Patch, effect: Estimate, way: str) -> list[Cell]:
-    last = found.mean(Patch(patch.layers, "heads", "last", patch.head), way)
-    return [Cell(str(patch.layers[0])), Cell(str(patch.head)), estimate(effect), estimate(last)]
+def _head_row(found: PatchResult, patch: Patch, way: str) -> list[Cell]:
+    each = (Patch(patch.layers, "heads", where, patch.head) for where in found.head_tokens)
+    effects = [estimate(found.mean(one, way)) for one in each]
+    return [Cell(str(patch.layers[0])), Cell(str(patch.head)), *effects]

@@ -20,7 +20,7 @@ from guardrail.interpret.patching import Patch, PatchResult
 from guardrail.interpret.patching.pairs import LENGTHS, Reject
 from guardrail.interpret.patching.results import Described, Kept
 from guardrail.report import interpret_leads as leads
-from guardrail.report.patching import patch_page
+from guardrail.report.patching import figures, patch_page
 from guardrail.statistics.intervals import Estimate
 from guardrail.testing import tiny_fingerprint
 
@@ -67,7 +67,10 @@ def test_patching_names_the_strongest_output_and_how_far_the_identity_holds_the_
     assert lead.text.endswith(leads.ABOUT["patching"])
     heads = {Patch((2,), "heads", "all", 3): 0.4, Patch((1,), "heads", "all", 0): -0.5}
     alone = leads.patching(patched(heads)).text
-    assert alone.startswith("Of 2 heads, 2.3 alone moves answers most: 40.0 %")
+    assert alone.startswith("Of 2 heads, 2.3 alone, at all tokens, moves answers most: 40.0 %")
+    last = patched({Patch((2,), "heads", "last", 3): 0.4})
+    assert "2.3 alone, at the last token, moves" in leads.patching(last).text
+    assert [name for name, _ in figures(last)] == ["heads: effect at the last token (denoising)"]
     weak = leads.patching(patched(dict.fromkeys(EFFECTS, 0.0)))
     assert "No single output of a layer is shown to move answers, over 6 pairs." in weak.text
     assert "After no layer" in weak.text

@@ -166,12 +166,14 @@ def _publish(found: PatchResult, reports: ReportOptions, as_json: bool) -> None:
 
 
 def _print_effects(found: PatchResult, direction: str) -> None:
+    from guardrail.interpret.patching.results import HEAD_TOKENS
+
     if rows := list(_rows(found, direction)):
         print_table(HEAD, rows, f"\n{direction}: mean effect")
-    effects = list(found.heads("all", direction).items())[:SHOWN]
-    heads = [(f"{patch.layers[0]}.{patch.head}", _cell(effect)) for patch, effect in effects]
-    if heads:
-        print_table(("strongest heads", "effect"), heads, f"\n{direction}: heads")
+    for where in found.head_tokens:
+        effects = list(found.heads(where, direction).items())[:SHOWN]
+        heads = [(f"{patch.layers[0]}.{patch.head}", _cell(effect)) for patch, effect in effects]
+        print_table((f"heads at {HEAD_TOKENS[where]}", "effect"), heads, f"\n{direction}: strongest heads")
 
 
 def _summary(found: PatchResult) -> list[dict[str, object]]:

@@ -21,6 +21,8 @@ from guardrail.types import Array, Fingerprint
 
 T = TypeVar("T")
 ARRAYS, DESCRIPTION = "patch.safetensors", "patch.json"
+HEAD_TOKENS = {"all": "all tokens", "last": "the last token"}
+"""Where heads are patched."""
 DIRECTIONS = ("denoising", "noising")
 """The source's values in the target's run (are they sufficient?), and the other way (are they necessary?)."""
 
@@ -110,6 +112,12 @@ class PatchResult:
 
     def _firsts(self) -> Iterator[int]:
         yield from range(1, self.about.layers - self.about.window + 2)
+
+    @property
+    def head_tokens(self) -> tuple[str, ...]:
+        """Where heads were patched, all tokens before the last one; nowhere without a sweep over heads."""
+        made = {patch.where for patch in self.about.patches if patch.component == "heads"}
+        return tuple(where for where in HEAD_TOKENS if where in made)
 
     def heads(self, where: str, direction: str) -> dict[Patch, Estimate]:
         """The mean effect of every single head, the largest first."""
