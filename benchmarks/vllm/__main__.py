@@ -31,7 +31,12 @@ def main() -> int:
 
         write(f"workers {model.name}", workers.measured(model, chosen.seconds))
     elif chosen.stage == "compare":
-        write(f"identity {model.name}", identity.compared(model))
+        for name, numbers in (
+            ("identity", identity.compared(model)),
+            ("nnsight", identity.against_nnsight(model)),
+        ):
+            if numbers:
+                write(f"{name} {model.name}", numbers)
     else:
         print(identity.run(model, chosen.stage, chosen.count, chosen.seconds), "prompts answered")
     return 0
@@ -53,7 +58,7 @@ def _plain(value: Any) -> Any:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.vllm", description=__doc__)
-    stages = ["prepare", "reference", "bare", *identity.SIDES, "compare", "throughput", "workers"]
+    stages = ["prepare", "reference", "bare", *identity.SIDES, "nnsight", "compare", "throughput", "workers"]
     made.add_argument("stage", choices=stages, help="what to do; the answers of a side are kept in runs/vllm")
     made.add_argument("--model", choices=sorted(MODELS), default="demo", help="the model")
     made.add_argument("--count", type=int, default=1000, help="prompts (default 1000)")

@@ -89,6 +89,11 @@ class _asking:
 
             self._open: Any = Bare(self._model, KV_BYTES)
             return lambda prompts: [Answer("allow", text) for text in self._open.ask(prompts)]
+        if self._side == "nnsight":
+            from benchmarks.vllm.traced import Traced
+
+            self._open = Traced(self._model, KV_BYTES)
+            return self._open.ask
         if self._side == "reference":
             engine = "transformers-hooks"
         else:
@@ -127,13 +132,17 @@ def compared(model: Model) -> dict[str, Any]:
     return {side: numbers for side, numbers in found.items() if numbers}
 
 
-def _side(ours: Sequence[Answer], reference: Sequence[Answer], bare: Sequence[Answer]) -> dict[str, Any]:
+def against_nnsight(model: Model) -> dict[str, Any]:
+    """Scores and decisions of nnsight's integration beside those of vLLM under guard."""
+    return _scores(read(model, "nnsight"), read(model, "default"))
+
+
+def _scores(ours: Sequence[Answer], reference: Sequence[Answer]) -> dict[str, Any]:
+    """What two sides read and decide on the prompts that both have answered."""
     pairs = list(zip(ours, reference, strict=False))
     if not pairs:
         return {}
     apart = np.array([_apart(one.scores, other.scores) for one, other in pairs])
-    steered = [(one, other) for one, other in pairs if one.action == other.action == "steer"]
-    allowed = [(one, other) for one, other in zip(ours, bare, strict=False) if one.action == "allow"]
     return {
         "prompts": len(pairs),
         "actions": {
@@ -142,6 +151,17 @@ def _side(ours: Sequence[Answer], reference: Sequence[Answer], bare: Sequence[An
         "score_difference_max": float(apart.max()),
         "score_difference_median": float(np.median(apart)),
         "decisions_equal": sum(one.action == other.action for one, other in pairs),
+    }
+
+
+def _side(ours: Sequence[Answer], reference: Sequence[Answer], bare: Sequence[Answer]) -> dict[str, Any]:
+    pairs = list(zip(ours, reference, strict=False))
+    if not pairs:
+        return {}
+    steered = [(one, other) for one, other in pairs if one.action == other.action == "steer"]
+    allowed = [(one, other) for one, other in zip(ours, bare, strict=False) if one.action == "allow"]
+    return {
+        **_scores(ours, reference),
         "allowed": len(allowed),
         "allowed_equal_bare_vllm": sum(one.text == other.text for one, other in allowed),
         "steered": len(steered),
