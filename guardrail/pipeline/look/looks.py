@@ -58,8 +58,8 @@ class Looks(ABC):
         to show of what the plain model and the model under each action would say; 0 for none. That text is
         not guarded: it is for the person who looks. near: benign prompts, or a file of them (that of
         `calibrate --benign`), of which the five with the nearest scores are shown; at most 256 are scored,
-        and the scores are kept. None takes those of the built-in model for its own calibration, and
-        otherwise none.
+        64 of a file, and the scores are kept. None takes those of the built-in model for its own
+        calibration, and otherwise none.
 
         Raises ConfigError if the engine gives no activations, PromptError for messages that cannot be read
         or are too long for the model, and what `check` raises.

@@ -9,12 +9,13 @@ from pathlib import Path
 from guardrail.errors import ConfigError, PromptError
 from guardrail.files.json_lines import raw_lines, refuse
 from guardrail.files.json_text import decoded
-from guardrail.pipeline.look.neighbours import MOST
 from guardrail.pipeline.request import request
 from guardrail.types import Message
 
 Turns = tuple[Message, ...]
 KEYS = ("messages", "prompt", "text")
+MOST = 64
+"""The first look waits while each is read."""
 
 
 def prompts_in(path: Path) -> Sequence[Turns]:
