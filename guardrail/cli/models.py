@@ -236,7 +236,7 @@ def vectors_of(model: str, name: str | None, file: PolicyFile | None) -> TraitVe
     from guardrail.vectors.values import TraitVectors
 
     if name is None and file is None and model != DEMO:
-        raise ConfigError("no vectors: name a file with --vectors, or a policy file with --policies")
+        raise ConfigError("no vectors: name a file with --vectors, or a policy file that names one")
     if name and file and file.policies.vectors == AUTO:
         return load_vectors(name)
     own = file.vectors if file else resolve_vectors(DEMO)

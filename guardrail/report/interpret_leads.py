@@ -139,11 +139,11 @@ def accuracy(found: AccuracyResult) -> Lead:
     moved = {name: effect for name, effect in effects.items() if effect.q < SURE}
     differ = f"Their answers differ on {len(found.changed)} of {len(found.items)} items. {ABOUT['accuracy']}"
     if not moved:
-        none = f"None of {len(effects)} personas is shown to change how many items are answered rightly"
+        none = f"None of {len(effects)} personas is shown to change how many items are answered correctly"
         return Lead(f"{none}. {differ}")
     name = max(moved, key=lambda one: abs(moved[one].difference.value))
     return Lead(
-        f"{len(moved)} of {len(effects)} personas change how many items are answered rightly, {name} most: "
+        f"{len(moved)} of {len(effects)} personas change how many items are answered correctly, {name} most: "
         f"{_points(moved[name].difference)} percentage points. {differ}",
         "warn",
     )

@@ -57,7 +57,7 @@ def tone_of(verdict: str) -> Tone:
 def few(counts: Iterable[tuple[str, int]], least: int = FEW) -> list[str]:
     """A warning about what there are few of: (what, how many)."""
     small = [f"{n} {what}" for what, n in counts if 0 < n < least]
-    return [f"The sample is small: {', '.join(small)}. Intervals are as wide as that."] if small else []
+    return [f"The sample is small: {', '.join(small)}, so the intervals are wide."] if small else []
 
 
 def busy(machine: Machine | None) -> list[str]:

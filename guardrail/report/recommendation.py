@@ -9,7 +9,7 @@ import numpy as np
 
 from guardrail.interpret.recommending.ranking import EVIDENCE, Layer, Recommendation
 from guardrail.interpret.recommending.results import Recommended
-from guardrail.interpret.recommending.risks import Risk, strongest
+from guardrail.interpret.recommending.risks import LEVEL, Risk, strongest
 from guardrail.interpret.recommending.wording import NAMES, agreement, sentences
 from guardrail.report import interpret_leads
 from guardrail.report.drawing import CYCLE, GREY, INK, Named, new, style, svg
@@ -36,8 +36,10 @@ MEANING = (
     "Causal effect: at the last prompt token and the reply's first ones, the run without the trait gets the "
     "other run's projection on the trait vector; 0: it answers as before, 1: as the other one. Taken away: "
     "the other way round. AUROC: how well the probe separates prompts. Trait when steered: the judge's mean, "
-    "0 to 100, with the vector added at this layer. Each is divided by its best layer's; a layer is as good "
-    "as its weakest evidence. Intervals: 95 %, over groups of prompts."
+    "0 to 100, with the vector added at this layer. Each is divided by what it reaches at its best layer "
+    "(AUROC above .5, the judge's mean above that without steering); a layer is as good as its weakest "
+    "evidence. The current layer stays unless another is clearly better. Intervals: 95 %, over groups of "
+    "prompts."
 )
 RISKS = (
     "Risk: the share of a trait's effect on the reply that comes with the values of one layer's attention, "
@@ -49,6 +51,7 @@ RISKS = (
 def recommendation_page(found: Recommended, diff: str) -> Page:
     """The whole report. diff: of the policy file; empty for none."""
     sections = [Section(one.trait, _trait(one)) for one in found.traits]
+    sections.append(Section("How to read this", [Text(MEANING)]))
     sections.append(Section("Risk by layer and head", _risks(found)))
     if diff:
         sections.append(
@@ -56,9 +59,9 @@ def recommendation_page(found: Recommended, diff: str) -> Page:
         )
     return Page(
         title=f"Layers to watch: {found.model}",
-        subtitle=f"{len(found.traits)} traits, {sum(one.contrasts for one in found.traits)} pairs of prompts",
+        subtitle=f"{sum(one.contrasts for one in found.traits)} pairs of prompts",
         sections=sections,
-        notes=(*few((f"pairs of prompts for {one.trait}", one.contrasts) for one in found.traits), MEANING),
+        notes=few((f"pairs of prompts for {one.trait}", one.contrasts) for one in found.traits),
         lead=interpret_leads.recommended(found),
     )
 
@@ -70,7 +73,7 @@ def _trait(one: Recommendation) -> list[Block]:
 
 
 def _row(one: Recommendation, layer: Layer) -> list[Cell]:
-    mark = "recommended" if layer.layer == one.layer else "now" if layer.layer == one.current else ""
+    mark = "recommended" if layer.layer == one.layer else "auto" if layer.layer == one.current else ""
     return [
         Cell(str(layer.layer), mark, "good" if layer.layer == one.layer else ""),
         estimate(layer.sufficient, 2),
@@ -138,14 +141,20 @@ def _map(risks: Sequence[Risk], trait: str) -> Figure:
     """Effects by layer: MLP, attention, then every head."""
     names = list(dict.fromkeys(_column(one) for one in risks))
     layers = sorted({one.layer for one in risks})
-    effects = {(one.layer, _column(one)): one.traits[trait].effect for one in risks}
+    effects = {
+        (one.layer, _column(one)): effect.effect for one in risks if (effect := one.traits[trait]).q < LEVEL
+    }
     values = np.array([[effects.get((layer, name), np.nan) for name in names] for layer in layers])
     figure = new(9.2, 1.6 + 0.14 * len(layers))
     axes = figure.subplots()
     image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", origin="lower")
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
-    axes.set(title=f"{trait}: effect of one component", xlabel="component (numbers: heads)", ylabel="layer")
+    axes.set(
+        title=f"{trait}: effect of one component (empty: no effect is shown)",
+        xlabel="component (numbers: heads)",
+        ylabel="layer",
+    )
     figure.colorbar(image, ax=axes, label="effect")
     return figure
 

@@ -71,7 +71,7 @@ def test_own_pairs_need_no_definition_and_no_judge(tmp_path, capsys):
         "--no-heads",
     ]
     assert run([*arguments, "--trait", "evil"]) in (0, 1)
-    assert "steering says nothing: not measured: it needs a judge" in capsys.readouterr().out
+    assert "steering says nothing: not measured: it needs --judge" in capsys.readouterr().out
     assert run(arguments) == 2
     assert "say --trait" in capsys.readouterr().err
 
@@ -83,6 +83,7 @@ def test_own_pairs_need_no_definition_and_no_judge(tmp_path, capsys):
         (["--trait", "evl"], "no trait `evl`"),
         (["--sweep", "sweep.json"], "--sweep is of one trait: say --trait"),
         (["--model", "some/model"], "no vectors"),
+        (["--out", "/proc/none"], "--out /proc/none: cannot be made"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_a_model_is_loaded(tmp_path, capsys, arguments, said):

@@ -85,7 +85,7 @@ def test_pairs_with_the_same_reply_are_left_out_and_counted(tmp_path):
     subject = subject_of()
     far = causes(subject, vector_of(), [contrast()], CauseSettings(least_gap=1e6), tmp_path)
     assert (len(far), far.sufficient.shape, far.heads.shape) == (0, (0, LAYERS), (0, LAYERS, 4))
-    assert far.rejects[0].reason.startswith("the persona changes the answer by too little")
+    assert far.rejects[0].reason.startswith("the answers differ by too little")
 
 
 def test_pairs_that_are_too_long_are_left_out_and_counted(tmp_path):
@@ -137,10 +137,15 @@ def test_contrasts_from_a_file_are_texts_or_messages(tmp_path):
         "second",
         said("a"),
     )
-    path.write_text('{"source": "a", "target": "a"}\n{"source": "", "target": "a"}\n{"from": "x"}')
+    bad = ['{"source": "a", "target": "a"}', '{"source": "", "target": "a"}', '{"from": "x"}']
+    path.write_text("\n".join([*bad, '{"source": "a", "target": 3}']))
     with pytest.raises(ConfigError) as caught:
         load_contrasts(path)
-    assert all(f":{n}: " in str(caught.value) for n in (1, 2, 3))
+    assert all(f":{n}: " in str(caught.value) for n in (1, 2, 3, 4))
+    assert "`target` must be a text or a list of messages" in str(caught.value)
+    path.write_text("\n")
+    with pytest.raises(ConfigError, match="contains no pair"):
+        load_contrasts(path)
 
 
 # --- evidence -----------------------------------------------------------------------------------------
@@ -192,6 +197,20 @@ def test_a_rise_in_incoherent_replies_is_no_evidence():
     assert (found.layer, found.best["steering"]) == (4, 4)
 
 
+def test_the_current_layer_stays_unless_another_is_clearly_better():
+    even = (caused((0.5,) * 4, noise=0), swept((0.9,) * 4, (50,) * 4))
+    assert recommended("evil", 3, *even).layer == 3
+    near = caused((0.5, 0.46, 0.5, 0.3), noise=0), swept((0.9,) * 4, (50,) * 4)
+    assert [recommended("evil", now, *near).layer for now in (2, 4)] == [2, 1]
+    assert "as now; no other is clearly better" in next(iter(sentences(recommended("evil", 2, *near))))
+
+
+def test_a_large_effect_that_may_be_none_is_no_evidence():
+    wild = np.tile([[0.3, 3.0, 0.3, 0.3], [0.3, -2.0, 0.3, 0.3]], (6, 1)).astype(np.float32)
+    found = recommended("evil", None, replace(caused(), sufficient=wild), swept((0.9,) * 4, (50,) * 4))
+    assert (found.layer, found.layers[1].shares["causal"]) == (1, 0.0)
+
+
 def test_of_equal_layers_the_earlier_one_is_recommended():
     found = recommended("evil", None, caused((0.5,) * 4, noise=0), swept((0.9,) * 4, (50,) * 4))
     assert found.layer == 1
@@ -202,7 +221,7 @@ def test_of_equal_layers_the_earlier_one_is_recommended():
     [
         ((caused((0, 0, 0, 0), noise=0.3), swept()), {"causal": "no layer is shown to change replies"}),
         ((caused(count=0), swept()), {"causal": "too few contrasts"}),
-        ((caused(), swept(trait=None, base=None)), {"steering": "needs a judge"}),
+        ((caused(), swept(trait=None, base=None)), {"steering": "not measured: it needs --judge"}),
         ((caused(), swept(trait=(9, 8, 10, 7))), {"steering": "no layer raises the trait by 5 points"}),
         ((caused(), swept(auroc=(0.4,) * 4)), {"separation": "no layer separates better than chance"}),
     ],

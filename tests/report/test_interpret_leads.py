@@ -82,7 +82,7 @@ def test_patching_without_pairs_says_why():
     assert lead.text == f"No pair could be patched: {LENGTHS} (2 of 3)."
     assert lead.tone == "warn"
     page = patch_page(patched(EFFECTS, 6, rejects)).html()
-    assert "The sample is small: 6 pairs." in page
+    assert "The sample is small: 6 pairs, so the intervals are wide." in page
     assert "3 and 4 tokens" in page
 
 

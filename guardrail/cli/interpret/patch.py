@@ -66,7 +66,7 @@ class PatchOptions:
     ] = None
     out: Annotated[
         Path,
-        Option(help="Folder for the result (patch.safetensors, patch.json) and what a rerun goes on from."),
+        Option(help="Folder for the result (patch.safetensors, patch.json) and the state needed to resume."),
     ]
     sweep: Annotated[
         list[Sweeps] | None,

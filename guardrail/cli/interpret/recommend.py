@@ -39,9 +39,11 @@ class RecommendOptions:
     """Which traits, on which prompts, and where results go."""
 
     out: Annotated[
-        Path, Option(help=f"Folder for recommendation.json, {DIFF} and what a rerun goes on from.")
+        Path, Option(help=f"Folder for recommendation.json, {DIFF} and the state needed to resume.")
     ]
-    vectors: Annotated[str | None, Option(help="Vector file. Default: that of --apply, or `demo`.")] = None
+    vectors: Annotated[
+        str | None, Option(help="Vector file. Default: that of --apply; for the model `demo`, its own.")
+    ] = None
     trait: Annotated[list[str] | None, Option(help="Trait to recommend a layer for. Default: all.")] = None
     pairs: Annotated[
         Path | None,
@@ -76,6 +78,13 @@ class RecommendOptions:
         loaded = vectors_of(model, self.vectors, file)
         return loaded, named(loaded, self.trait, alone=self.pairs is not None)
 
+    def make_folder(self) -> None:
+        """Raises ConfigError if --out cannot be made."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--out {self.out}: cannot be made: {error.strerror}") from error
+
     def settings(self) -> CauseSettings:
         """How contrasts are patched."""
         from guardrail.interpret.recommending.causes import CauseSettings
@@ -95,7 +104,7 @@ def recommend(
     """Recommend the layer that policies should read for each trait, and say which layers and heads carry it.
 
     Three kinds of evidence are joined: what the trait vector does to replies at each layer (patching), how
-    well it separates prompts, and what steering with it does (with a judge). Where they disagree, it is said.
+    well it separates prompts, and what steering with it does (with a judge). Disagreements are reported.
     An interrupted run is resumed. Exit codes: 0 done; 1 no layer for some trait; 2 usage error.
     """
     reports.check()
@@ -110,7 +119,7 @@ def recommend(
 
     diff = edit.diff() if edit else ""
     written = reports.write(lambda: recommendation_page(found, diff), lambda: figures(found))
-    print_recommended(found, edit, written, output.as_json)
+    print_recommended(found, edit, written, done=options.write, as_json=output.as_json)
     if len(found.layers) < len(names):
         raise typer.Exit(1)
 
@@ -127,9 +136,10 @@ class _Given:
 
     def sweeps(self, vectors: Sequence[TraitVector]) -> list[Sweep]:
         """Separation and, with a judge, steering; or what an earlier sweep found."""
+        if self.asked.sweep and len(vectors) != 1:
+            raise ConfigError("--sweep is of one trait: say --trait")
+        self.options.make_folder()
         if self.asked.sweep:
-            if len(vectors) != 1:
-                raise ConfigError("--sweep is of one trait: say --trait")
             return [read_sweep(self.asked.sweep, vectors[0])]
         if self.options.pairs:
             return [self._separation(vectors[0], self._contrasts(vectors[0].trait))]

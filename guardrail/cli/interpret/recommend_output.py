@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from guardrail.cli.console import print_json, print_table
+from guardrail.interpret.recommending.wording import LEGEND, sentences
 
 if TYPE_CHECKING:
     from guardrail.calibrate.policy_edit import PolicyEdit
@@ -23,27 +24,35 @@ SHOWN = 12
 
 
 def print_recommended(
-    found: Recommended, edit: PolicyEdit | None, written: Sequence[Path], as_json: bool
+    found: Recommended, edit: PolicyEdit | None, written: Sequence[Path], *, done: bool, as_json: bool
 ) -> None:
-    """Print everything, or JSON with the diff."""
+    """Print everything, or JSON with the diff. done: whether the policy file was changed."""
     diff = edit.diff() if edit else None
     if as_json:
         print_json({**found.as_json(), "diff": diff})
         return
     for one in found.traits:
         _print_trait(one)
+    typer.echo(f"\n{LEGEND}")
     _print_risks(found)
     if edit is not None:
         typer.echo(f"\n{diff or f'{edit.path}: nothing to change'}")
         if edit.changes:
-            typer.echo("thresholds were found for the old layers: run `guardrail calibrate --apply` next")
+            _print_next(edit, done)
     for path in written:
         typer.echo(f"\n{path}: written")
 
 
-def _print_trait(one: Recommendation) -> None:
-    from guardrail.interpret.recommending.wording import sentences
+def _print_next(edit: PolicyEdit, done: bool) -> None:
+    if not done:
+        typer.echo("nothing was written; --write changes the file")
+    typer.echo(
+        "thresholds were found for the old layers; calibrate again: "
+        f"guardrail calibrate --benign FILE --apply {edit.path} --write"
+    )
 
+
+def _print_trait(one: Recommendation) -> None:
     print_table(HEAD, [_row(one, layer) for layer in one.layers], f"\n{one.trait}")
     for sentence in sentences(one):
         typer.echo(sentence)
@@ -51,14 +60,14 @@ def _print_trait(one: Recommendation) -> None:
 
 def _row(one: Recommendation, layer: Layer) -> tuple[object, ...]:
     marks = ["recommended"] if layer.layer == one.layer else []
-    marks += ["now"] if layer.layer == one.current else []
+    marks += ["auto"] if layer.layer == one.current else []
     marks += [] if layer.coherent else ["incoherent when steered"]
     return (
         layer.layer,
         _effect(layer.sufficient),
         _effect(layer.needed),
-        layer.separation,
-        layer.steering,
+        "" if layer.separation is None else f"{layer.separation:.3f}",
+        "" if layer.steering is None else f"{layer.steering:.1f}",
         f"{layer.weakest:.2f}",
         ", ".join(marks),
     )

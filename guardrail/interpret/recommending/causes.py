@@ -25,12 +25,13 @@ from guardrail.interpret.patching.effects import answers, moved
 from guardrail.interpret.patching.pairs import Reject
 from guardrail.interpret.patching.patches import PARTS, Patch
 from guardrail.interpret.patching.runs import Placed, Recorded, patched, record, shape_of
-from guardrail.interpret.patching.sweep import CLOSE, UNCHANGED
 from guardrail.interpret.recommending.contrasts import Asked, Contrast, asked
 from guardrail.types import Array
 from guardrail.vectors.values import TraitVector, unit
 
 JOURNAL = "causes.jsonl"
+UNCHANGED = "both prompts get the same answer"
+CLOSE = "the answers differ by too little"
 WHERE = "last"
 
 
@@ -128,7 +129,7 @@ class _Run:
         if not found.differ:
             return {**name, "reason": UNCHANGED}
         if abs(found.gap) < self.settings.least_gap:
-            return {**name, "reason": f"{CLOSE} (less than {self.settings.least_gap:g} logits)"}
+            return {**name, "reason": f"{CLOSE} (less than --least-gap, {self.settings.least_gap:g} logits)"}
         into = _Way(one, target, source, found.target, found.source)
         out = _Way(one, source, target, found.source, found.target)
         states = self._states(self.layers)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+from guardrail.errors import ConfigError
 from guardrail.extract.layers.sweep import Questions
 from guardrail.extract.subject import Subject
 from guardrail.files.json_lines import parse_lines
@@ -19,6 +20,7 @@ from guardrail.traits import TraitDefinition
 from guardrail.types import Message
 
 Side: TypeAlias = "str | list[dict[str, Any]]"
+SIDES = ("source", "target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +37,28 @@ class ContrastLine(BaseModel):
     """One line of a file of contrasts: each side is a prompt, or a list of messages."""
 
     model_config = ConfigDict(extra="forbid")
-    source: Side
-    target: Side
+    source: Any
+    target: Any
     name: str = ""
     group: str = ""
 
 
 def load_contrasts(path: Path) -> list[Contrast]:
-    """The contrasts in a JSON Lines file. Raises ConfigError with every bad line."""
+    """The contrasts in a JSON Lines file. Raises ConfigError with every bad line, and if there is none."""
+    if not (lines := parse_lines(path, ContrastLine, _check)):
+        raise ConfigError(f"{path}: the file contains no pair")
     return [
         Contrast(
             line.name or place, line.group or place, _conversation(line.source), _conversation(line.target)
         )
-        for place, line in parse_lines(path, ContrastLine, _check)
+        for place, line in lines
     ]
 
 
 def _check(line: ContrastLine) -> None:
-    if not line.source or not line.target:
-        raise ValueError("`source` and `target` must not be empty")
+    for side in SIDES:
+        if not isinstance(value := getattr(line, side), str | list) or not value:
+            raise ValueError(f"`{side}` must be a text or a list of messages, and not be empty")
     if _conversation(line.source) == _conversation(line.target):
         raise ValueError("`source` and `target` are the same")
 

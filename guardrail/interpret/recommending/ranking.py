@@ -1,7 +1,8 @@
 """Joins what is known of each layer into a recommendation, and says where it disagrees.
 
 A layer is as good as its weakest evidence: each one is a share of what that evidence reaches at its best
-layer, so 1 is the best layer of all three. Ties go to the earlier layer, at which stopping costs less.
+layer, so 1 is the best layer of all three. The layer that `layer: auto` means stays unless another is clearly
+better. Ties go to the earlier layer, at which stopping costs less.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Evidence: TypeAlias = Literal["causal", "separation", "steering"]
 EVIDENCE: tuple[Evidence, ...] = ("causal", "separation", "steering")
 LEAST_RISE = 5.0
 """Points, of 100, by which the judged trait must rise for steering to say anything."""
+CLEARLY = 0.9
+"""The current layer stays if its weakest evidence has at least this share of the best layer's."""
 AGREES = 0.5
 """Evidence agrees to a layer that reaches at least this share of its best layer's value."""
 
@@ -55,8 +58,9 @@ class Layer:
 class Recommendation:
     """The layer for one trait; None if no evidence found anything.
 
-    best: each evidence's own best layer. silent: evidence that says nothing, and why. disagreeing: evidence
-    that reaches less than half of its best at the recommended layer. correlations: Spearman's, over layers.
+    best: each evidence's own best layer. unsteered: the judged trait score without the vector. silent:
+    evidence that says nothing, and why. disagreeing: evidence that reaches less than half of its best at the
+    recommended layer. correlations: Spearman's, over layers.
     """
 
     trait: str
@@ -65,6 +69,7 @@ class Recommendation:
     layers: tuple[Layer, ...]
     best: Mapping[Evidence, int]
     silent: Mapping[Evidence, str]
+    unsteered: float | None
     disagreeing: tuple[Evidence, ...]
     correlations: Mapping[str, float]
     contrasts: int
@@ -98,7 +103,7 @@ def recommended(trait: str, current: int | None, causes: Causes, sweep: Sweep) -
     }
     speaking: dict[Evidence, _Measured] = {name: one for name, one in found.items() if not one.silent}
     layers = _layers(effects, _effects(causes, causes.needed), sweep, speaking)
-    chosen = _chosen(layers) if speaking else None
+    chosen = _chosen(layers, current) if speaking else None
     return Recommendation(
         trait=trait,
         current=current,
@@ -107,6 +112,7 @@ def recommended(trait: str, current: int | None, causes: Causes, sweep: Sweep) -
         best={
             name: max(one.values, key=lambda n, v=one.values: (v[n], -n)) for name, one in speaking.items()
         },
+        unsteered=sweep.baseline.trait if sweep.baseline else None,
         silent={name: one.silent for name, one in found.items() if one.silent},
         disagreeing=tuple(n for n, share in chosen.shares.items() if share < AGREES) if chosen else (),
         correlations=_correlations(speaking),
@@ -115,13 +121,15 @@ def recommended(trait: str, current: int | None, causes: Causes, sweep: Sweep) -
     )
 
 
-def _chosen(layers: Sequence[Layer]) -> Layer | None:
+def _chosen(layers: Sequence[Layer], current: int | None) -> Layer | None:
     """The layer with the strongest weakest evidence; if none has a part of all, the largest mean."""
-    return max(
+    best = max(
         layers,
         key=lambda one: (one.weakest, np.mean(list(one.shares.values())), -one.layer),
         default=None,
     )
+    own = next((one for one in layers if one.layer == current), None)
+    return own if best and own and own.weakest >= CLEARLY * best.weakest > 0 else best
 
 
 def _effects(causes: Causes, values: np.ndarray) -> dict[int, Estimate]:
@@ -140,7 +148,8 @@ def _causal(effects: Mapping[int, Estimate]) -> _Measured:
         return _Measured({}, "too few contrasts in which the trait changes the reply")
     if all(one.low <= 0 for one in effects.values()):
         return _Measured({}, "no layer is shown to change replies along the trait vector")
-    return _Measured({layer: one.value for layer, one in effects.items()})
+    # an effect that may be none is no evidence for its layer, however large
+    return _Measured({layer: one.value if one.low > 0 else 0.0 for layer, one in effects.items()})
 
 
 def _separation(sweep: Sweep) -> _Measured:
@@ -154,7 +163,7 @@ def _separation(sweep: Sweep) -> _Measured:
 def _steering(sweep: Sweep) -> _Measured:
     base = sweep.baseline.trait if sweep.baseline else None
     if base is None or all(c.trait is None for c in sweep.candidates):
-        return _Measured({}, "not measured: it needs a judge")
+        return _Measured({}, "not measured: it needs --judge, or the --sweep of `vectors layers`")
     values = {c.layer: c.trait - base for c in sweep.candidates if c.trait is not None and _coherent(c)}
     if max(values.values(), default=0.0) < LEAST_RISE:
         return _Measured({}, f"no layer raises the trait by {LEAST_RISE:g} points in coherent replies")

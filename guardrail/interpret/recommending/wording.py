@@ -13,9 +13,19 @@ NAMES: Mapping[Evidence, str] = {
 }
 
 
+LEGEND = (
+    "causal effect: the run without the trait gets the other run's projection on the vector; taken away: the "
+    "other way round; 0: it answers as before, 1: as the other run. AUROC: of the probe. weakest: the "
+    "evidence that says least for a layer, as a share of what it reaches at its best layer (AUROC above .5, "
+    "the judged score above that without steering)."
+)
+
+
 def sentences(one: Recommendation) -> Iterator[str]:
     """The recommendation, then where evidence disagrees or is missing, then what was left out."""
     yield _chosen(one)
+    if one.unsteered is not None:
+        yield f"without steering, the judge's mean is {one.unsteered:.1f} of 100"
     yield from _disagreement(one)
     for name, reason in one.silent.items():
         yield f"{NAMES[name]} says nothing: {reason}"
@@ -28,6 +38,8 @@ def sentences(one: Recommendation) -> Iterator[str]:
 def _chosen(one: Recommendation) -> str:
     if one.layer is None:
         return f"{one.trait}: no layer can be recommended"
+    if one.layer == one.current:
+        return f"{one.trait}: layer {one.layer}, as now; no other is clearly better; {agreement(one)}"
     now = f" (`layer: auto` is {one.current})" if one.current is not None else ""
     return f"{one.trait}: layer {one.layer}{now}; {agreement(one)}"
 
@@ -38,7 +50,7 @@ def agreement(one: Recommendation) -> str:
     found = ", ".join(NAMES[name] for name in one.best)
     if one.disagreeing:
         return f"{asked - len(one.disagreeing)} of {asked} kinds of evidence agree"
-    return f"{found} agree{'s' if asked == 1 else ''}"
+    return f"{found} alone" if asked == 1 else f"{found} reach at least half of their best there"
 
 
 def _disagreement(one: Recommendation) -> Iterator[str]:
