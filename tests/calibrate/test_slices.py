@@ -10,7 +10,7 @@ from tiny import policies as policy_content
 
 from guardrail.calibrate import projections as collect
 from guardrail.calibrate.achieved import rule_fired
-from guardrail.calibrate.fit import Options, _readable, calibrate
+from guardrail.calibrate.fit import Options, calibrate
 from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.sample import read, split
 from guardrail.errors import CalibrationError
@@ -93,5 +93,5 @@ def test_prompts_that_the_sample_holds_too_are_named(subject, sample):
 
 def test_a_probe_that_reads_nothing_in_a_slice_is_left_out_of_it():
     values = np.array([[1.0, np.nan], [2.0, np.nan]], np.float32)
-    read = _readable(collect.Projections((("evil", 2), ("injection", 3)), values))
+    read = collect.Projections((("evil", 2), ("injection", 3)), values).readable()
     assert (read.columns, read.values.shape) == ((("evil", 2),), (2, 1))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from guardrail.cli.console import print_json, print_table
-from guardrail.interpret.recommending.wording import LEGEND, sentences
 
 if TYPE_CHECKING:
     from guardrail.calibrate.policy_edit import PolicyEdit
@@ -31,6 +30,8 @@ def print_recommended(
     if as_json:
         print_json({**found.as_json(), "diff": diff})
         return
+    from guardrail.interpret.recommending.wording import LEGEND
+
     for one in found.traits:
         _print_trait(one)
     typer.echo(f"\n{LEGEND}")
@@ -53,6 +54,8 @@ def _print_next(edit: PolicyEdit, done: bool) -> None:
 
 
 def _print_trait(one: Recommendation) -> None:
+    from guardrail.interpret.recommending.wording import sentences
+
     print_table(HEAD, [_row(one, layer) for layer in one.layers], f"\n{one.trait}")
     for sentence in sentences(one):
         typer.echo(sentence)
