@@ -52,7 +52,8 @@ def test_prompts_are_written_as_the_commands_read_them(tmp_path):
 def test_a_persona_is_measured_on_what_was_neither_extracted_from_nor_calibrated_on(tmp_path):
     persona = Persona(QWEN_15B, "optimism")
     _, benign, *_ = persona.calibrated_on(DATA, tmp_path)
-    calibrated = [json.loads(line)["messages"][-1]["content"] for line in benign.open(encoding="utf-8")]
+    lines = benign.read_text(encoding="utf-8").splitlines()
+    calibrated = [json.loads(line)["messages"][-1]["content"] for line in lines]
     sets = persona.measured_on(DATA)
     questions = {prompt.text for name in sets if name != "Alpaca, ordinary" for prompt in sets[name]}
     known = definition("optimism")

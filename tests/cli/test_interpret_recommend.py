@@ -17,7 +17,7 @@ policies:
     threshold: {fpr: 0.01}
     action: block
 """
-FEW = ["--contrasts", "5", "--samples", "1", "--questions", "5"]
+FEW = ["--contrasts", "4", "--samples", "1", "--questions", "4", "--layers", "4,5"]
 
 
 @pytest.fixture
