@@ -57,6 +57,8 @@ class Job(Generic[E, T]):
         self._started = threading.Event()
         self._cancelled, self._timed_out = threading.Event(), threading.Event()
         self._result: list[T] = []
+        self.over = False
+        """Whether the worker has run it to its end."""
         self.submitted = perf_counter()
         self.started = 0.0
         if cancellation is not None:
@@ -132,15 +134,20 @@ class Job(Generic[E, T]):
                 raise CancelledError
             with self._state.entered() if self._state else nullcontext():
                 self._result.append(self._context.run(self._run, self))
-            self._end(None)
+            self._conclude(None)
         except Exception as error:
-            self._end(error)
+            self._conclude(error)
         except BaseException as error:
             # the caller waits for an end, and the worker has to live on; and SystemExit, raised again in the
             # caller's thread, would end the caller's program
             failure = RuntimeError(f"{type(error).__name__} was raised on the guard's thread")
             failure.__cause__ = error
-            self._end(failure)
+            self._conclude(failure)
+
+    def _conclude(self, error: Exception | None) -> None:
+        # before the caller knows of it, who may fork the process at once
+        self.over = True
+        self._end(error)
 
     def refuse(self, error: Exception) -> None:
         """End for the caller, whether it runs or not."""
@@ -272,9 +279,10 @@ class Worker:
     def forked(self) -> None:
         """The threads are the parent's, and so is what waits. New threads start with new requests."""
         self._queue, self._pool, self._idle = queue.Queue(self.capacity), [], 0
-        if self._running:
+        if any(not job.over for job in self._running):
             # the model was copied in the middle of a pass, with what looks into it
             self._closed = FORKED
+        self._running.clear()
 
     def _start(self) -> None:
         if self._idle > 0 or len(self._pool) == self.threads:

@@ -1,3 +1,4 @@
+import os
 import threading
 from concurrent.futures import CancelledError
 
@@ -200,3 +201,29 @@ def test_a_job_cannot_wait_for_another_whichever_thread_would_run_it():
     with pytest.raises(EvaluationError, match="inside one of its own requests"):
         worker.submit(lambda job: worker.call(lambda: None)).result()
     worker.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("ended", [True, False])
+def test_after_a_fork_a_request_that_had_ended_does_not_close_the_guard(ended):
+    worker, held = Worker(), threading.Event()
+    job = worker.submit(lambda _: held.wait(10))
+    job.wait_until_started()
+    # its thread has not yet put the job away when the caller gets the result, or is in the middle of it
+    job.over = ended
+    if (child := os.fork()) == 0:
+        try:
+            os._exit(worker.call(lambda: 3))
+        except GuardClosed:
+            os._exit(4)
+    held.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (3 if ended else 4)
+    worker.close()
+
+
+def test_a_job_is_over_before_its_caller_knows(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Job, "_end", lambda job, error: seen.append(job.over))
+    Job(lambda _: None).execute()
+    assert seen == [True]
