@@ -15,6 +15,7 @@ def write(path, lines):
     return str(path)
 
 
+@pytest.mark.slow
 def test_the_demo_models_country_is_found_and_reported(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pairs, page = write(tmp_path / "pairs.jsonl", demo_pairs()[:1]), tmp_path / "page.html"

@@ -27,6 +27,7 @@ def policy(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_demo_models_layer_goes_into_the_policy_file(tmp_path, policy, capsys):
     pytest.importorskip("matplotlib")
     out, page = tmp_path / "out", tmp_path / "page.html"

@@ -146,6 +146,7 @@ def test_another_model_needs_a_judge(tmp_path, capsys):
     assert "no judge: give --judge" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_on_the_built_in_model_keeps_its_sweep(tmp_path, capsys):
     whole = load_definition(demo.TRAITS / f"{TRAIT}.yaml")
     few = replace(

@@ -275,6 +275,7 @@ def own_items(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_verb_puts_models_side_by_side_and_writes_pages_and_figures(own_items, tmp_path, capsys):
     page, figures = tmp_path / "lens.html", tmp_path / "figures"
     command = ["interpret", "lens", "--data", str(own_items), "--also", "demo"]
