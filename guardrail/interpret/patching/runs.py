@@ -76,13 +76,14 @@ def patched(
     for first, group in _by_first(placed, base.ids.shape[1]):
         prefix = _prefix(subject, base, first) if len(group) >= WORTH else None
         tokens = base.ids.shape[1] - (prefix.tokens if prefix else 0)
-        for batch in subject.batches([tokens] * len(group)):
-            rows = [group[i] for i in batch]
+        order = sorted(group, key=lambda i: placed[i].patch.layers[0])
+        for batch in subject.batches([tokens] * len(order)):
+            rows = [order[i] for i in batch]
             yield rows, runs.logits([placed[i] for i in rows], prefix)
 
 
 def _by_first(placed: Sequence[Placed], tokens: int) -> Iterator[tuple[int, list[int]]]:
-    """Patches that change nothing before a token, with that token; those of low layers first.
+    """Patches that change nothing before a token, with that token.
 
     Neighbouring tokens go together until there are enough patches.
     """
@@ -90,11 +91,11 @@ def _by_first(placed: Sequence[Placed], tokens: int) -> Iterator[tuple[int, list
     group: list[int] = []
     for i in sorted(range(len(placed)), key=lambda i: -firsts[i]):
         if len(group) >= TOGETHER and firsts[i] < firsts[group[-1]]:
-            yield firsts[group[-1]], sorted(group, key=lambda i: placed[i].patch.layers[0])
+            yield firsts[group[-1]], group
             group = []
         group.append(i)
     if group:
-        yield firsts[group[-1]], sorted(group, key=lambda i: placed[i].patch.layers[0])
+        yield firsts[group[-1]], group
 
 
 def _prefix(subject: Subject, base: Recorded, first: int) -> Prefix | None:
