@@ -14,15 +14,15 @@ from os import getloadavg
 
 from benchmarks.serving import hostile, kills, load, proxy, soak
 
-BATCHING = "transformers-batching"
+ALONE, BATCHING = "transformers", "transformers-batching"
 PARTS: Mapping[str, Callable[[], int]] = {
     "proxy": lambda: proxy.main([]),
-    "load": lambda: _load("transformers", "serving-load"),
+    "load": lambda: _load(ALONE, "serving-load"),
     "load-batching": lambda: _load(BATCHING, "serving-load-batching"),
     "hostile": lambda: hostile.main([]),
-    "kills": lambda: kills.main(["--engine", BATCHING]),
+    "kills": lambda: kills.main([]),
     "soak": lambda: soak.main([]),
-    "soak-batching": lambda: soak.main(["--engine", BATCHING, *_named("serving-soak-batching")]),
+    "soak-alone": lambda: soak.main(["--engine", ALONE, *_named("serving-soak-alone")]),
 }
 
 

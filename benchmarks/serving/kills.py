@@ -1,10 +1,10 @@
 """`python -m benchmarks.serving.kills`: kill -9 the server under load, many times, on the same files.
 
-A real server on the built-in model gets mixed requests, as in the soak, and is killed at any moment. Goals:
-every request whose answer a client has, or has seen begin, is in the audit log, with its outcome if the
-answer was whole; every ticket that a client was told of is in the review queue; `guardrail audit verify`
-finds nothing; the next server starts on the same files. The run can be interrupted: started again with the
-same `--work`, it goes on after the last kill.
+A real server on the built-in model, at the default settings of `guardrail serve`, gets mixed requests, as in
+the soak, and is killed at any moment. Goals: every request whose answer a client has, or has seen begin, is in
+the audit log, with its outcome if the answer was whole; every ticket that a client was told of is in the
+review queue; `guardrail audit verify` finds nothing; the next server starts on the same files. The run can be
+interrupted: started again with the same `--work`, it goes on after the last kill.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from benchmarks.serving.server import Running
 from benchmarks.serving.soak import FOLDER, Prepared, intact
 from guardrail.actions.review_queue import ReviewQueue
 from guardrail.audit.reading import read
+from guardrail.cli.serve_options import BATCHING
 
-QUEUE, CLIENTS = 16, 24
+CLIENTS = 96
+"""More than the server takes at once."""
 PLAN = 5_000
 """More requests than a server can answer before it is killed."""
 
@@ -73,7 +75,7 @@ async def killed(server: Running, http: httpx.AsyncClient, number: int, least: i
 
 async def started_and_killed(prepared: Prepared, number: int, least: int, engine: str) -> Kill:
     """One kill of a server that is started for it."""
-    with prepared.server("--queue", str(QUEUE), "--engine", engine) as server:
+    with prepared.server("--engine", engine) as server:
         async with prepared.client(server) as http:
             return await killed(server, http, number, least)
 
@@ -165,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.serving.kills", description=__doc__)
     made.add_argument("--kills", type=int, default=20)
     made.add_argument("--least", type=int, default=30, help="answers before each kill")
-    made.add_argument("--engine", default="transformers")
+    made.add_argument("--engine", default=BATCHING)
     made.add_argument("--seconds", type=float, default=1e9, help="begin no further kill after these")
     made.add_argument("--work", type=Path, default=Path("runs/serving-kills"))
     made.add_argument("--out", type=Path, default=FOLDER)

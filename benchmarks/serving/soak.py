@@ -1,10 +1,11 @@
 """`python -m benchmarks.serving.soak`: many mixed requests to a full server, with reloads.
 
-A real server on the built-in model gets requests that are allowed, blocked, steered, rephrased, escalated,
-malformed, without a right key, read slowly or left in the middle, streamed or not, more at once than it
-takes. Each has to give what it gives alone. Goals: no wrong answer, no lost or doubled audit record, memory
-flat after the warm-up, never more requests inside than the queue has places. The run consists of segments and
-can be interrupted: started again with the same `--work`, it goes on after the last whole segment.
+A real server on the built-in model, at the default settings of `guardrail serve`, gets requests that are
+allowed, blocked, steered, rephrased, escalated, malformed, without a right key, read slowly or left in the
+middle, streamed or not, more at once than it takes. Each has to give what it gives alone. Goals: no wrong
+answer, no lost or doubled audit record, memory flat after the warm-up, never more requests inside than the
+queue has places. The run consists of segments and can be interrupted: started again with the same `--work`,
+it goes on after the last whole segment.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from benchmarks.serving.server import Running
 from benchmarks.soak import slope
 from guardrail.actions.review_queue import ReviewQueue
 from guardrail.audit.reading import events, verify
+from guardrail.cli.serve_options import BATCHING
 from guardrail.errors import AuditError
 from guardrail.serve.keys import add_key
+from guardrail.serve.settings import ServerSettings
 
 FOLDER = Path(__file__).parents[1] / "results"
 SETTLE_S = 20.0
@@ -284,9 +287,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--requests", type=int, default=10_000)
     made.add_argument("--segment", type=int, default=250, help="requests in each segment")
     made.add_argument("--reloads", type=int, default=200)
-    made.add_argument("--places", type=int, default=48, help="requests in flight")
-    made.add_argument("--queue", type=int, default=32, help="requests that the server takes at once")
-    made.add_argument("--engine", default="transformers")
+    made.add_argument("--places", type=int, default=96, help="requests in flight")
+    made.add_argument("--queue", type=int, default=ServerSettings().queue, help="requests inside")
+    made.add_argument("--engine", default=BATCHING)
     made.add_argument("--seconds", type=float, default=1e9, help="begin no further segment after these")
     made.add_argument("--name", default="serving-soak", help="of the results file")
     made.add_argument("--work", type=Path, default=Path("runs/serving-soak"))
