@@ -1,8 +1,8 @@
 """`python -m benchmarks.serving.kills`: kill -9 the server under load, many times, on the same files.
 
 A real server on the built-in model, at the default settings of `guardrail serve`, gets mixed requests, as in
-the soak, and is killed at any moment. Goals: every request whose answer a client has, or has seen begin, is in
-the audit log, with its outcome if the answer was whole; every ticket that a client was told of is in the
+the soak, and is killed at any moment. Goals: every request whose answer a client has, or has seen begin, is
+in the audit log, with its outcome if the answer was whole; every ticket that a client was told of is in the
 review queue; `guardrail audit verify` finds nothing; the next server starts on the same files. The run can be
 interrupted: started again with the same `--work`, it goes on after the last kill.
 """

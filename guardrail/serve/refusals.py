@@ -15,35 +15,34 @@ from guardrail.serve.errors import ApiError
 
 log = logging.getLogger("guardrail.serve")
 
-UNKNOWN, WINDOW_S = 60, 60.0
-"""How many attempts of unknown people are recorded one by one in so many seconds; others are counted."""
+ONE_BY_ONE, WINDOW_S = 60, 60.0
+"""How many attempts of one key are recorded one by one in so many seconds; others are counted."""
 LONGEST = 64
 """The most characters of a ticket's id that a record keeps: it comes from whoever asks."""
 TICKETS = "/v1/guard/tickets"
 
 
 class Refusals:
-    """Refused reviews, in the audit log. Reasons are codes of errors.
+    """Refused looks and decisions, in the audit log. Reasons are codes of errors.
 
-    Nobody can fill the log without a key: beyond the `most` attempts of a window, the rest of it is one
-    record for each reason, which says how many there were.
+    Nobody can fill the log: beyond the `most` attempts of a key in a window (and of all who have none), the
+    rest of it is one record for each reason, which says how many there were.
     """
 
-    def __init__(self, tickets: Tickets, most: int = UNKNOWN, window_s: float = WINDOW_S) -> None:
+    def __init__(self, tickets: Tickets, most: int = ONE_BY_ONE, window_s: float = WINDOW_S) -> None:
         self._tickets, self._most, self._window_s = tickets, most, window_s
-        self._alone = 0
-        self._counted = Counter[str]()
+        self._alone = Counter[str]()
+        self._counted = Counter[tuple[str, str]]()
         self._window: asyncio.Task[None] | None = None
 
     async def note(self, ticket_id: str, reviewer: str, reason: str) -> None:
         """Record an attempt; `reviewer` is empty if nobody knows who it was. Raises AuditError."""
-        if not reviewer:
-            self._begin()
-            if self._alone >= self._most:
-                self._counted[reason] += 1
-                return
-            self._alone += 1
-        log.warning("a review by %s was refused: %s", reviewer or "somebody unknown", reason)
+        self._begin()
+        if self._alone[reviewer] >= self._most:
+            self._counted[reviewer, reason] += 1
+            return
+        self._alone[reviewer] += 1
+        log.warning("a review by %s was refused: %s", _named(reviewer), reason)
         await in_thread(self._tickets.refused, ticket_id[:LONGEST], reviewer, reason)
 
     async def unknown(self, scope: Scope, error: ApiError) -> None:
@@ -64,17 +63,21 @@ class Refusals:
 
     def _begin(self) -> None:
         if self._window is None or self._window.done():
-            self._alone, self._window = 0, asyncio.create_task(self._close())
+            self._alone, self._window = Counter(), asyncio.create_task(self._close())
 
     async def _close(self) -> None:
         await asyncio.sleep(self._window_s)
         await self._told()
 
     async def _told(self) -> None:
-        counted, self._counted = self._counted, Counter[str]()
-        for reason, times in counted.items():
-            log.warning("%d more reviews by somebody unknown were refused: %s", times, reason)
+        counted, self._counted = self._counted, Counter[tuple[str, str]]()
+        for (reviewer, reason), times in counted.items():
+            log.warning("%d more reviews by %s were refused: %s", times, _named(reviewer), reason)
             try:
-                await in_thread(self._tickets.refused, "", "", reason, times)
+                await in_thread(self._tickets.refused, "", reviewer, reason, times)
             except AuditError as failure:
                 log.error("refused reviews are not on record: %s", failure)
+
+
+def _named(reviewer: str) -> str:
+    return reviewer or "somebody unknown"

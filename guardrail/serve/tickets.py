@@ -6,6 +6,8 @@ A client sees its own tickets, without the conversation; keys with the right `re
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -135,7 +137,8 @@ def router(service: Service) -> APIRouter:
         state: Literal["pending"] = "pending",
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> TicketList:
-        service.check_right(request, "review")
+        async with _noting(service, request, ""):
+            service.check_right(request, "review")
         found = await in_thread(tickets.pending)
         return TicketList(data=[ReviewView.of(one) for one in found[:limit]], has_more=len(found) > limit)
 
@@ -143,7 +146,8 @@ def router(service: Service) -> APIRouter:
     async def show(
         request: Request, ticket_id: str, wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0
     ) -> ReviewView | TicketView:
-        ticket = await _visible(service, request, ticket_id)
+        async with _noting(service, request, ticket_id):
+            ticket = await _visible(service, request, ticket_id)
         return _view(request, await waits.settled(ticket, wait_s))
 
     @routes.post("/v1/guard/tickets/{ticket_id}/resolve")
@@ -158,18 +162,25 @@ async def _resolved(service: Service, request: Request, ticket_id: str, body: Re
     tickets = service.guard.tickets
     # empty only without keys, and then nobody has the right
     reviewer = _name(request) or ""
-    try:
+    async with _noting(service, request, ticket_id):
         service.check_right(request, "review")
         _check_free(await _visible(service, request, ticket_id), reviewer)
-    except ApiError as error:
-        await service.refusals.note(ticket_id, reviewer, error.code or "")
-        raise
     decide = partial(tickets.resolve, ticket_id, body.decision == "approve", reviewer, body.note, body.answer)
     try:
         return ReviewView.of(await in_thread(decide))
     except EscalationError:
         # somebody may have been faster
         _check_free(await _visible(service, request, ticket_id), reviewer)
+        raise
+
+
+@asynccontextmanager
+async def _noting(service: Service, request: Request, ticket_id: str) -> AsyncGenerator[None]:
+    """Record it if what is inside is refused. Raises ApiError."""
+    try:
+        yield
+    except ApiError as error:
+        await service.refusals.note(ticket_id, _name(request) or "", error.code or "")
         raise
 
 

@@ -206,11 +206,15 @@ async def test_nobody_sees_or_decides_what_is_not_theirs(guard, sinks):
             assert (await http.get(TICKETS)).status_code == 403
             assert (await resolve(http, ticket_id, "approve")).status_code == 403
         assert (await resolve(ann, "none", "approve")).status_code == 404
-        refused = [(r.ticket_id, r.reviewer, r.reason) for r in sinks.reviews if r.state == "refused"][-3:]
+        refused = [(r.ticket_id, r.reviewer, r.reason) for r in sinks.reviews if r.state == "refused"][-7:]
         (listed,) = (await ann.get(TICKETS, params={"state": "pending"})).json()["data"]
     assert (listed["id"], listed["client"], listed["state"]) == (ticket_id, "app", "pending")
     assert refused == [
+        (ticket_id, "other", "ticket_not_found"),
+        ("none", "app", "ticket_not_found"),
+        ("", "app", "insufficient_permissions"),
         (ticket_id, "app", "insufficient_permissions"),
+        ("", "other", "insufficient_permissions"),
         (ticket_id, "other", "insufficient_permissions"),
         ("none", "ann", "ticket_not_found"),
     ]

@@ -22,7 +22,7 @@ from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import Right
 from guardrail.serve.pages.bars import bars
 from guardrail.serve.pages.earlier import earlier
-from guardrail.serve.pages.site import HEADERS, Page, Site, Visitor
+from guardrail.serve.pages.site import HEADERS, LOGIN_NEEDED, Page, Site, Visitor
 from guardrail.types import Ticket
 
 PATH = "/review"
@@ -45,11 +45,11 @@ def router(site: Site) -> APIRouter:
 
     @routes.get(PATH)
     async def waiting(request: Request, done: str = "") -> Response:
-        return await desk.list(await site.visitor(request, RIGHTS), done)
+        return await desk.list(await desk.visitor(request, ""), done)
 
     @routes.get(PATH + "/{ticket_id}")
     async def show(request: Request, ticket_id: str) -> Response:
-        visitor = await site.visitor(request, RIGHTS)
+        visitor = await desk.visitor(request, ticket_id)
         ticket = await desk.pending(visitor, ticket_id)
         return await desk.show(visitor, ticket)
 
@@ -70,6 +70,16 @@ class Desk:
     def __init__(self, site: Site) -> None:
         self._site, self._guard = site, site.service.guard
         self._refusals = site.service.refusals
+
+    async def visitor(self, request: Request, ticket_id: str) -> Visitor:
+        """Who may look at tickets; it is recorded if a key may not. Raises ApiError."""
+        try:
+            return await self._site.visitor(request, RIGHTS)
+        except ApiError as error:
+            # who has not logged in is only sent to do so
+            if error.code != LOGIN_NEEDED:
+                await self._note(request, ticket_id, error)
+            raise
 
     async def list(self, visitor: Visitor, done: str) -> Response:
         """All tickets that wait, and what became of the last one."""
@@ -135,9 +145,12 @@ class Desk:
             fields = await self._site.form(request, visitor)
             return await act(visitor, fields, ticket_id)
         except ApiError as error:
-            who = await self._site.anyone(request)
-            await self._refusals.note(ticket_id, "" if who is None else who.name, error.code or "")
+            await self._note(request, ticket_id, error)
             raise
+
+    async def _note(self, request: Request, ticket_id: str, error: ApiError) -> None:
+        who = await self._site.anyone(request)
+        await self._refusals.note(ticket_id, "" if who is None else who.name, error.code or "")
 
     async def _resolve(
         self, visitor: Visitor, ticket_id: str, choice: Choice, note: str, answer: str

@@ -15,7 +15,7 @@ from guardrail.plugins.hookspecs import hookimpl
 from guardrail.serve.app import create_app
 from guardrail.serve.pages.bars import bars
 from guardrail.serve.pages.earlier import MOST
-from guardrail.serve.refusals import UNKNOWN, Refusals
+from guardrail.serve.refusals import ONE_BY_ONE, Refusals
 from guardrail.serve.settings import ServerSettings
 from guardrail.testing import MemoryQueue, tiny_guard
 from guardrail.types import Score
@@ -202,7 +202,7 @@ async def test_without_a_login_or_the_right_nobody_decides_and_it_is_on_record(a
         assert queue.queue.get(ticket_id).state == "pending"
         assert reviews(log, ticket_id) == [
             ("refused", "", "login_needed"),
-            ("refused", "app", "insufficient_permissions"),
+            *[("refused", "app", "insufficient_permissions")] * 2,
         ]
 
 
@@ -269,13 +269,13 @@ async def test_attempts_without_a_login_or_a_key_are_on_record_and_do_not_fill_t
         assert (await http.post(f"{API}/t-1/resolve", json={"decision": "approve"})).status_code == 401
         assert (await http.get(f"{API}/{'x' * 1000}", headers=wrong)).status_code == 401
         assert (await http.get("/v1/models", headers=wrong)).status_code == 401
-        for _ in range(UNKNOWN + 5):
+        for _ in range(ONE_BY_ONE + 5):
             assert (await http.get(API, headers=wrong)).status_code == 401
         assert (await http.post("/review/t-2", data={"decision": "approve"})).status_code == 401
     async with browser(app, "ann") as ann:
         assert (await ann.post("/review/t-3", data={"token": "x"})).status_code == 403
     alone = [(one.ticket_id, one.reviewer, one.reason, one.times) for one in list(history(log))[before:]]
-    assert len(alone) == UNKNOWN + 1
+    assert len(alone) == ONE_BY_ONE + 1
     assert alone[:3] == [
         ("t-1", "", "invalid_api_key", 1),
         ("x" * 64, "", "invalid_api_key", 1),
@@ -286,6 +286,31 @@ async def test_attempts_without_a_login_or_a_key_are_on_record_and_do_not_fill_t
     rest = [(one.reviewer, one.reason, one.times) for one in list(history(log))[before + len(alone) :]]
     assert rest == [("", "invalid_api_key", 7), ("", "login_needed", 1)]
     assert verify(log).ok
+
+
+async def test_a_key_that_may_not_look_at_tickets_is_on_record_and_does_not_fill_the_log(app, log):
+    refusals = app.state.service.refusals
+    await refusals.end()
+    before = len(list(history(log)))
+    async with browser(app, "app") as http:
+        for path in ("/review", "/review/t-1", API, f"{API}/t-1"):
+            assert (await http.get(path, headers={"x-api-key": "gr-app"})).status_code in (403, 404)
+        for _ in range(ONE_BY_ONE):
+            assert (await http.get(API, headers={"x-api-key": "gr-app"})).status_code == 403
+    async with browser(app, None) as nobody:
+        assert (await nobody.get("/review")).status_code == 303, "who only has to log in was refused nothing"
+    found = [(one.ticket_id, one.reviewer, one.reason, one.times) for one in list(history(log))[before:]]
+    assert len(found) == ONE_BY_ONE
+    assert found[:5] == [
+        ("", "app", "insufficient_permissions", 1),
+        ("t-1", "app", "insufficient_permissions", 1),
+        ("", "app", "insufficient_permissions", 1),
+        ("t-1", "app", "ticket_not_found", 1),
+        ("", "app", "insufficient_permissions", 1),
+    ]
+    await refusals.end()
+    (rest,) = list(history(log))[before + ONE_BY_ONE :]
+    assert (rest.reviewer, rest.times) == ("app", 4)
 
 
 async def test_the_number_of_further_attempts_is_on_record_once_the_minute_is_over(app, log):
