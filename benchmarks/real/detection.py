@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from benchmarks.real import prompt_files, results
-from benchmarks.real.detection_prompts import sets
+from benchmarks.real.detection_prompts import SAMPLE, SAMPLED_PAIRS, sampled, sets
 from benchmarks.real.detectors import Detector, Probe, Rows, labelled, text_scorer, tf_idf
-from benchmarks.real.models import MODELS, RealModel
+from benchmarks.real.models import MODELS, QWEN_15B, RealModel
+from benchmarks.real.prefixed_states import PrefixedStates
 from benchmarks.real.prompt_files import Prompt
 from benchmarks.real.states import stored
 from benchmarks.real.subjects import subject
@@ -30,6 +32,12 @@ from guardrail.types import Array, Place
 RATE, CALIBRATION, SEED = 0.01, 0.4, 0
 """The rate to keep, and the share of harmless prompts that are kept apart to set the threshold."""
 LOOK_ALIKES = "contrast-safe"
+SLOW_LAYERS = (9, 12, 15, 18)
+"""Of 28: what Qwen2.5-Coder-1.5B-Instruct is read at."""
+SLOW_NOTES = (
+    "Float32; layers 9, 12, 15 and 18 of 28. A sample of the prompts, chosen before anything was read: "
+    f"{SAMPLED_PAIRS} of the 520 pairs, " + ", ".join(f"{n} of {name}" for name, n in SAMPLE.items()) + ".",
+)
 FOLDS: Mapping[str, tuple[str, ...]] = {
     "nothing": (),
     "advbench/tdc2023": ("advbench/tdc2023",),
@@ -106,32 +114,47 @@ class Table:
 def main() -> int:
     arguments = _arguments()
     model = {model.name: model for model in MODELS}[arguments.model]
-    found = sets(arguments.data)
+    slow = model is QWEN_15B
+    found = sampled(sets(arguments.data)) if slow else sets(arguments.data)
     table = tabled(found)
-    states = _states(model, found)
+    states = _slow_states(model, found) if slow else _states(model, found)
+    layers = SLOW_LAYERS if slow else ()
     detectors: dict[str, Detector] = {
-        "vectors fit, last token only": Probe(states, ("last",), 1),
+        "vectors fit, last token only": Probe(states, ("last",), 1, layers),
         "TF-IDF": tf_idf,
         "text-scorer": text_scorer,
-        "vectors fit": Probe(states, ("last", "user_mean"), 2),
+        "vectors fit": Probe(states, ("last", "user_mean"), 2, layers),
     }
     sizes = {part: len(prompts) for part, prompts in found.items()}
+    dtype = "float32" if slow else "bfloat16"
     rows: list[Measured] = []
     for name, detector in detectors.items():
         rows.append(measured(name, detector, table))
-        saved = {"model": model.name, "dtype": "bfloat16", "sizes": sizes, "detectors": rows}
-        print(results.save(f"detection-{model.name}", saved), name, flush=True)
+        saved = {"model": model.name, "dtype": dtype, "sizes": sizes, "detectors": rows}
+        print(results.save(f"detection-{model.name}", saved, SLOW_NOTES if slow else ()), name, flush=True)
     return 0
 
 
 def _states(model: RealModel, found: Mapping[str, Sequence[Prompt]]) -> Mapping[Place, Array]:
     """Of all prompts, set after set; read unless an earlier run did."""
     read = subject(model)
-    parts = [
+    return _joined(
         stored(read, name, [prompt.messages for prompt in prompts], results.RUNS / "states")
         for name, prompts in found.items()
-    ]
-    return {place: np.concatenate([part[place] for part in parts]) for place in parts[0]}
+    )
+
+
+def _slow_states(model: RealModel, found: Mapping[str, Sequence[Prompt]]) -> Mapping[Place, Array]:
+    """The same at a few layers. Float32: without instructions for bfloat16 it is six times as fast."""
+    read = PrefixedStates(subject(model, torch.float32), SLOW_LAYERS, results.RUNS / "prefixed-states")
+    return _joined(
+        read.stored(name, [prompt.messages for prompt in prompts]) for name, prompts in found.items()
+    )
+
+
+def _joined(parts: Iterable[Mapping[Place, Array]]) -> dict[Place, Array]:
+    found = list(parts)
+    return {place: np.concatenate([part[place] for part in found]) for place in found[0]}
 
 
 def tabled(found: Mapping[str, Sequence[Prompt]]) -> Table:

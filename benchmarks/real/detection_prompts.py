@@ -7,7 +7,8 @@ fitted on: XSTest and Alpaca. Shifted sets hold the same prompts in a second tur
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.real import prompt_files
@@ -47,6 +48,40 @@ def sets(data: Path) -> dict[str, list[Prompt]]:
         found[f"{name}, second turn"] = [_after(FIRST_TURN, one) for one in sample]
         found[f"{name}, system prompt"] = [_after((Message("system", BANK),), one) for one in sample]
     return found
+
+
+SAMPLE: Mapping[str, int] = {
+    "advbench/tdc2023": 300,
+    "self-instruct/user-oriented": 100,
+    "self-instruct/seed": 70,
+    "vicuna_bench": 50,
+    "mt_bench": 35,
+    "everyday": 130,
+    "alpaca": 200,
+    "harmful, second turn": 50,
+    "harmful, system prompt": 50,
+    "alpaca, second turn": 50,
+    "alpaca, system prompt": 50,
+}
+"""The most prompts of each source or set, for a model that is slow to read. XSTest is read whole."""
+SAMPLED_PAIRS = 260
+"""Of the written look-alikes and their twins, which stay together."""
+
+
+def sampled(found: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Prompt]]:
+    """The first prompts of each source and set, in the order of `sets`, which is random."""
+    kept = set(list(dict.fromkeys(one.pair for one in found["fit"] if one.pair))[:SAMPLED_PAIRS])
+    fit = [one for one in _first(found["fit"]) if not one.pair or one.pair in kept]
+    rest = {name: list(own)[: SAMPLE.get(name)] for name, own in found.items()}
+    return {**rest, "fit": fit}
+
+
+def _first(prompts: Sequence[Prompt]) -> Iterator[Prompt]:
+    seen: Counter[str] = Counter()
+    for one in prompts:
+        seen[one.source] += 1
+        if seen[one.source] <= SAMPLE.get(one.source, len(prompts)):
+            yield one
 
 
 def _read(path: Path) -> list[Prompt]:

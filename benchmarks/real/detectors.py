@@ -34,12 +34,13 @@ Detector: TypeAlias = Callable[[Sequence[Prompt], Rows], Numbers]
 class Probe:
     """What `vectors fit` chooses and fits, from states that were read before; `chosen` says what.
 
-    It looks at every third layer of the upper two thirds, to save time.
+    It looks at every third layer of the upper two thirds, to save time, or at those named.
     """
 
     states: Mapping[Place, Array]
     positions: tuple[Position, ...]
     most_places: int
+    layers: tuple[int, ...] = ()
     chosen: list[str] = field(default_factory=list[str])
 
     def __call__(self, prompts: Sequence[Prompt], rows: Rows) -> Numbers:
@@ -59,7 +60,7 @@ class Probe:
         depth = max(layer for layer, _ in self.states)
         return FitSettings(
             methods=tuple(cast("LabelledMethod", methods[name]) for name in names),
-            layers=tuple(range(depth // 3, depth, 3)),
+            layers=self.layers or tuple(range(depth // 3, depth, 3)),
             positions=self.positions,
             most_places=self.most_places,
         )

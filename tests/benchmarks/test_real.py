@@ -13,7 +13,9 @@ from benchmarks.real import cost, detection, detection_prompts, prompt_files, re
 from benchmarks.real.coherence import distinct, perplexities
 from benchmarks.real.judges import OPTIMISM, politeness, refuses
 from benchmarks.real.mixed_steering import MixedSubject
+from benchmarks.real.prefixed_states import PrefixedStates
 from benchmarks.real.prompt_files import Prompt
+from benchmarks.real.states import stored
 from benchmarks.runner import swapped
 from guardrail.bench.cases import endless
 from guardrail.plugins.protocols import COHERENCE, JudgeRequest
@@ -126,6 +128,28 @@ def made_up_table():
         Prompt((Message("user", f"prompt {i}"),), sources[i % 3], harm=i // 2 % 2 == 0) for i in range(200)
     ]
     return detection.Table(prompts, ["fit"] * 180 + ["alpaca"] * 20, np.arange(180) // 2)
+
+
+def test_what_prompts_begin_with_is_read_once_and_changes_no_state(subject, tmp_path):
+    turns = [(Message("user", "x y"), Message("assistant", "z"), Message("user", text)) for text in "ab"]
+    prompts = [*PROMPTS, *turns]
+    positions = ("last", "user_mean")
+    whole = stored(subject, "whole", prompts, tmp_path / "whole", positions)
+    read = PrefixedStates(subject, (1, 2), tmp_path / "parts")
+    found = read.stored("parts", prompts)
+    assert list(found) == [(layer, position) for position in positions for layer in (1, 2)]
+    for place, states in found.items():
+        np.testing.assert_allclose(states, whole[place], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_takes_from_every_source_and_keeps_twins_together(monkeypatch):
+    monkeypatch.setattr(detection_prompts, "SAMPLE", {"a": 2, "shifted": 1})
+    monkeypatch.setattr(detection_prompts, "SAMPLED_PAIRS", 1)
+    plain = [Prompt((Message("user", f"{source} {i}"),), source, False) for i in range(3) for source in "ab"]
+    twins = [Prompt((Message("user", f"twin {i}"),), "c", i % 2 == 0, pair=f"p{i // 2}") for i in range(4)]
+    found = detection_prompts.sampled({"fit": [*plain, *twins], "shifted": plain})
+    assert [one.text for one in found["fit"]] == ["a 0", "b 0", "a 1", "b 1", "b 2", "twin 0", "twin 1"]
+    assert [one.text for one in found["shifted"]] == ["a 0"]
 
 
 def test_what_is_left_out_is_neither_fitted_on_nor_calibrated_with():

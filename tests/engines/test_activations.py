@@ -48,6 +48,22 @@ def test_last_is_each_rows_last_token_on_either_side_of_padding(side):
     assert torch.equal(chosen, found)
 
 
+def test_states_behind_a_kept_prefix_are_those_of_a_whole_pass():
+    inputs = batch(4, "right")
+    rows, mask = inputs["input_ids"].clone(), inputs["attention_mask"]
+    rows[:, :2] = rows[0, :2]
+    lengths = mask.sum(1).tolist()
+    assert max(lengths) > 2
+    with engine() as (made, _):
+        whole = made.activations.read(rows, mask, [Site(2), Site(3)], "all")
+        prefix = made.activations.prefix(rows[:1, :2])
+        assert prefix is not None
+        behind = made.activations.read(rows[:, 2:], None, [Site(2), Site(3)], "all", prefix=prefix)
+    for site, states in behind.items():
+        for row, length in enumerate(lengths):
+            assert torch.allclose(states[row, : max(length - 2, 0)], whole[site][row, 2:length], atol=1e-5)
+
+
 @pytest.mark.parametrize("component", ["attn", "mlp"])
 def test_parts_of_a_block_add_up_to_it(component):
     ids = TOKENIZER("some words here", return_tensors="pt")["input_ids"]

@@ -94,13 +94,21 @@ class TransformersActivations:
         return int(inputs) // self.heads
 
     def read(
-        self, ids: Tensor, mask: Tensor | None, sites: Sequence[Site], positions: Positions = "last"
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        sites: Sequence[Site],
+        positions: Positions = "last",
+        *,
+        prefix: Prefix | None = None,
     ) -> Mapping[Site, Tensor]:
         """Activations at each site: [rows, tokens, d_model] for `all`, else [rows, d_model].
 
         ids, mask: [rows, tokens], padded on either side. positions: `all`, `last` (each row's last token),
         a column for each row [rows], or weights [rows, k, tokens], which give weighted sums over tokens in
-        float32, [rows, k, d_model]. Site(0) is the embedding output. Raises ModelError for other layers.
+        float32, [rows, k, d_model]. Site(0) is the embedding output. prefix: what `ids` come behind, padded
+        on the right and without a mask. Nothing above the last site is computed. Raises ModelError for
+        layers that the model does not have.
         """
         take = _selection(positions, mask, ids.shape[1])
         found: dict[Place, Tensor] = {}
@@ -109,7 +117,7 @@ class TransformersActivations:
             found[place] = take(hidden)
             return len(found) == len(set(sites))
 
-        self._run(ids, mask, sites, visit)
+        self._run(ids, mask, sites, visit, prefix=prefix)
         return {site: found[_place(site)] for site in sites}
 
     def patch(self, ids: Tensor, mask: Tensor | None, edits: Sequence[Edit]) -> Tensor:
