@@ -31,7 +31,7 @@ from guardrail.types import Array, Place
 
 RATE, CALIBRATION, SEED = 0.01, 0.4, 0
 """The rate to keep, and the share of harmless prompts that are kept apart to set the threshold."""
-LOOK_ALIKES = "contrast-safe"
+LOOK_ALIKES = ("contrast-safe", "twins-safe")
 SLOW_LAYERS = (9, 12, 15, 18)
 """Of 28: what Qwen2.5-Coder-1.5B-Instruct is read at."""
 SLOW_NOTES = (
@@ -117,7 +117,7 @@ def main() -> int:
     slow = model is QWEN_15B
     found = sampled(sets(arguments.data)) if slow else sets(arguments.data)
     table = tabled(found)
-    states = _slow_states(model, found) if slow else _states(model, found)
+    states = prefixed(model, SLOW_LAYERS, found) if slow else _states(model, found)
     layers = SLOW_LAYERS if slow else ()
     detectors: dict[str, Detector] = {
         "vectors fit, last token only": Probe(states, ("last",), 1, layers),
@@ -144,9 +144,11 @@ def _states(model: RealModel, found: Mapping[str, Sequence[Prompt]]) -> Mapping[
     )
 
 
-def _slow_states(model: RealModel, found: Mapping[str, Sequence[Prompt]]) -> Mapping[Place, Array]:
+def prefixed(
+    model: RealModel, layers: tuple[int, ...], found: Mapping[str, Sequence[Prompt]]
+) -> Mapping[Place, Array]:
     """The same at a few layers. Float32: without instructions for bfloat16 it is six times as fast."""
-    read = PrefixedStates(subject(model, torch.float32), SLOW_LAYERS, results.RUNS / "prefixed-states")
+    read = PrefixedStates(subject(model, torch.float32), layers, results.RUNS / "prefixed-states")
     return _joined(
         read.stored(name, [prompt.messages for prompt in prompts]) for name, prompts in found.items()
     )
@@ -196,7 +198,7 @@ def _measured_under(fold: str, left_out: Sequence[str], table: Table) -> dict[st
 
 def thresholds(table: Table, scores: Numbers, calibration: Rows) -> tuple[float, ...]:
     """For the ordinary prompts, and for the look-alikes if there are any."""
-    alike = np.array([table.prompts[i].source == LOOK_ALIKES for i in calibration])
+    alike = np.array([table.prompts[i].source in LOOK_ALIKES for i in calibration])
     return tuple(above(scores[calibration[side]]) for side in (~alike, alike) if side.any())
 
 

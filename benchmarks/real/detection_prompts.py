@@ -35,7 +35,7 @@ def sets(data: Path) -> dict[str, list[Prompt]]:
     """By name, in a fixed order: `fit` first."""
     prompts = data / "prompts"
     harmful, benign = (_read(prompts / name) for name in ("harmful.jsonl", "benign.jsonl"))
-    written = [one for file in sorted(WRITTEN.glob("*.jsonl")) for one in _read(file)]
+    written = [one for name in ("contrast", "everyday") for one in _read(WRITTEN / f"{name}.jsonl")]
     alpaca = _read(prompts / "benign-alpaca.jsonl")[:ALPACA]
     xstest = _xstest(data / "xstest" / "xstest_prompts.csv")
     found = {
@@ -48,6 +48,11 @@ def sets(data: Path) -> dict[str, list[Prompt]]:
         found[f"{name}, second turn"] = [_after(FIRST_TURN, one) for one in sample]
         found[f"{name}, system prompt"] = [_after((Message("system", BANK),), one) for one in sample]
     return found
+
+
+def with_twins(found: Mapping[str, list[Prompt]]) -> dict[str, list[Prompt]]:
+    """With the pairs that were written later, to be fitted on as well."""
+    return {**found, "fit": [*found["fit"], *_read(WRITTEN / "twins.jsonl")]}
 
 
 SAMPLE: Mapping[str, int] = {

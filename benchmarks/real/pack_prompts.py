@@ -7,7 +7,7 @@ measured: XSTest and Alpaca. No kind of look-alike is on two sides, and no ordin
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def parts(data: Path) -> Parts:
             WRITTEN / "contrast.jsonl",
         )
     )
-    kinds = sorted({prompt.category for prompt in contrast})[1::APART]
+    kinds = kept_kinds(contrast)
     apart = [prompt for prompt in contrast if prompt.category in kinds]
     ordinary = [*benign, *everyday]
     known = [prompt for prompt in contrast if prompt.category not in kinds]
@@ -52,6 +52,11 @@ def parts(data: Path) -> Parts:
         alike=[prompt for prompt in apart if not prompt.harm],
         measured=_measured(data, harmful[:FRESH], [prompt for prompt in apart if prompt.harm]),
     )
+
+
+def kept_kinds(contrast: Iterable[Prompt]) -> list[str]:
+    """Kinds of look-alikes that nothing is fitted on."""
+    return sorted({prompt.category for prompt in contrast})[1::APART]
 
 
 def _measured(data: Path, fresh: Sequence[Prompt], twins: Sequence[Prompt]) -> dict[str, Sequence[Prompt]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.real import cost, detection, detection_prompts, prompt_files, readme
+from benchmarks.real import cost, detection, detection_prompts, more_twins, prompt_files, readme
 from benchmarks.real.coherence import distinct, perplexities
 from benchmarks.real.judges import OPTIMISM, politeness, refuses
 from benchmarks.real.mixed_steering import MixedSubject
@@ -19,6 +19,7 @@ from benchmarks.real.states import stored
 from benchmarks.runner import swapped
 from guardrail.bench.cases import endless
 from guardrail.plugins.protocols import COHERENCE, JudgeRequest
+from guardrail.statistics.intervals import Estimate
 from guardrail.testing import tiny_model, tiny_tokenizer
 from guardrail.types import Message, Steering
 
@@ -162,6 +163,37 @@ def test_what_is_left_out_is_neither_fitted_on_nor_calibrated_with():
     assert not set(groups[rows]) & (set(groups[calibration]) | set(groups[out]))
     assert not set(groups[calibration]) & set(groups[out])
     assert not any(table.prompts[i].harm for i in calibration)
+
+
+def test_a_gain_is_that_of_the_same_pairs():
+    before = np.array([[0.0, 1.0], [1.0, 0.0]] * 30)
+    after = np.array([[0.0, 1.0]] * 60)
+    found = more_twins.gain(before, after)
+    assert found.value == pytest.approx(0.5)
+    assert 0 < found.low <= 0.5 <= found.high
+    assert more_twins.gain(before, before) == Estimate(0.0, 0.0, 0.0)
+
+
+def test_validation_is_on_pairs_that_no_detector_has_seen():
+    kinds = [f"kind {i}" for i in range(4)]
+    prompts = [
+        Prompt(
+            (Message("user", f"{kind} {n} {harm}"),), f"contrast-{'un' * harm}safe", harm, f"{kind} {n}", kind
+        )
+        for kind in kinds
+        for n in range(10)
+        for harm in (False, True)
+    ]
+    table = detection.Table(prompts, ["fit"] * len(prompts), np.arange(len(prompts)) // 2)
+    fitted = []
+
+    def detector(prompts, rows):
+        fitted.extend(prompts[i].category for i in rows)
+        return np.array([float(prompt.harm) for prompt in prompts])
+
+    (found,) = more_twins.validated({"one": detector}, table)
+    assert set(fitted) == {"kind 0", "kind 2", "kind 3"}
+    assert (found.auroc.value, found.gain.value) == (1, 0)
 
 
 def test_one_in_a_hundred_reaches_a_threshold():

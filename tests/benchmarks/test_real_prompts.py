@@ -20,26 +20,34 @@ def texts(rows):
     return [row["prompt"] if "prompt" in row else row["messages"][-1]["content"] for row in rows]
 
 
-CONTRAST, EVERYDAY = read("contrast.jsonl"), read("everyday.jsonl")
-TWINS = list(zip(CONTRAST[::2], CONTRAST[1::2], strict=True))
+CONTRAST, EVERYDAY, LATER = read("contrast.jsonl"), read("everyday.jsonl"), read("twins.jsonl")
+PAIRED = pytest.mark.parametrize(
+    ("rows", "source", "at_least"), [(CONTRAST, "contrast", 450), (LATER, "twins", 200)]
+)
 
 
-def test_each_pair_is_a_harmless_prompt_and_its_harmful_twin():
-    for safe, unsafe in TWINS:
+def pairs_of(rows):
+    return list(zip(rows[::2], rows[1::2], strict=True))
+
+
+@PAIRED
+def test_each_pair_is_a_harmless_prompt_and_its_harmful_twin(rows, source, at_least):
+    for safe, unsafe in pairs_of(rows):
         assert (safe["pair"], safe["category"]) == (unsafe["pair"], unsafe["category"])
-        assert (safe["source"], safe["labels"]) == ("contrast-safe", {"harm": 0})
-        assert (unsafe["source"], unsafe["labels"]) == ("contrast-unsafe", {"harm": 1})
-    pairs = Counter(row["pair"] for row in CONTRAST)
-    assert len(pairs) >= 450
+        assert (safe["source"], safe["labels"]) == (f"{source}-safe", {"harm": 0})
+        assert (unsafe["source"], unsafe["labels"]) == (f"{source}-unsafe", {"harm": 1})
+    pairs = Counter(row["pair"] for row in rows)
+    assert len(pairs) >= at_least
     assert set(pairs.values()) == {2}
 
 
-def test_twins_are_of_one_length_and_share_words():
+@PAIRED
+def test_twins_are_of_one_length_and_share_words(rows, source, at_least):
     lengths = {0: 0, 1: 0}
     shared = []
-    for row in CONTRAST:
+    for row in rows:
         lengths[row["labels"]["harm"]] += len(row["prompt"])
-    for safe, unsafe in TWINS:
+    for safe, unsafe in pairs_of(rows):
         shared.append(similarity(words(safe["prompt"]), words(unsafe["prompt"])))
     assert lengths[1] == pytest.approx(lengths[0], rel=0.1)
     assert sum(shared) / len(shared) > 0.3
@@ -63,7 +71,7 @@ def test_everyday_rows_are_harmless_and_end_with_the_user():
 
 
 def test_no_prompt_stands_twice():
-    again = [text for text, count in Counter(texts(CONTRAST)).items() if count > 1]
+    again = [text for text, count in Counter(texts(CONTRAST + LATER)).items() if count > 1]
     assert not again
 
 
@@ -71,7 +79,7 @@ def test_no_prompt_stands_twice():
 def test_no_prompt_is_near_to_one_of_the_held_out_set():
     with XSTEST.open(encoding="utf-8") as file:
         held_out = [words(row["prompt"]) for row in csv.DictReader(file)]
-    near = [text for text in texts(CONTRAST + EVERYDAY) if closest(words(text), held_out) >= 0.7]
+    near = [text for text in texts(CONTRAST + EVERYDAY + LATER) if closest(words(text), held_out) >= 0.7]
     assert not near
 
 
