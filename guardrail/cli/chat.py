@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from io import TextIOWrapper
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from rich.cells import cell_len
@@ -19,6 +19,7 @@ from typer import Option
 from guardrail.cli.console import console, print_json
 from guardrail.cli.models import WATCH_S, open_guard
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, SystemOption, takes_options
+from guardrail.cli.panels import Panel
 from guardrail.cli.prompts import argument
 from guardrail.cli.verdicts import bars, is_finding, notes, plain, reason, verdict
 from guardrail.errors import RequestError
@@ -38,6 +39,8 @@ COMMANDS = "/quit ends, /reset forgets, /system TEXT sets the system prompt"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TalkOptions:
     """How the model answers, and what is shown."""
+
+    panel: ClassVar = Panel.REPLIES
 
     temperature: Annotated[
         float | None, Option(min=0.0, help="Sampling temperature. 0 is greedy. Default: the model's own.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from typer import Option
@@ -13,6 +13,7 @@ from typer import Option
 from guardrail.cli.console import print_json, print_table
 from guardrail.cli.judges import endpoint_of, find
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, add_group, takes_options
+from guardrail.cli.panels import Panel
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
 
@@ -43,6 +44,8 @@ class LabelOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheOption:
     """The scores that are kept."""
+
+    panel: ClassVar = Panel.JUDGE
 
     judge_cache: Annotated[Path | None, Option(help="File that keeps scores for later runs.")] = None
 

@@ -14,11 +14,12 @@ from enum import StrEnum
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
 import typer
 from typer import Argument, Option
 
+from guardrail.cli.panels import Panel, grouped
 from guardrail.errors import ConfigError
 
 T = TypeVar("T")
@@ -67,6 +68,8 @@ class DeviceMap(StrEnum):
 class ModelOptions:
     """Which model is loaded, where and how."""
 
+    panel: ClassVar = Panel.MODEL
+
     name: Annotated[
         str, Option("--model", help="Hub id, folder, GGUF file, or `demo`, the built-in model.")
     ] = DEMO
@@ -110,6 +113,8 @@ class Runners(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerOptions:
     """Where batches are computed. The results are the same."""
+
+    panel: ClassVar = Panel.MODEL
 
     runner: Annotated[
         Runners,
@@ -165,6 +170,8 @@ class EndpointOptions:
 class JudgeOptions(EndpointOptions):
     """Who scores replies."""
 
+    panel: ClassVar = Panel.JUDGE
+
     judge: Annotated[
         str | None,
         Option(
@@ -182,6 +189,8 @@ class JudgeOptions(EndpointOptions):
 class FingerprintOption:
     """What stands in for a model."""
 
+    panel: ClassVar = Panel.MODEL
+
     fingerprint: Annotated[
         Path | None, Option(help="JSON file with the model's fingerprint; no model is loaded then.")
     ] = None
@@ -191,7 +200,7 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take dataclasses of options. Other parameters stay as they are."""
     hints = get_type_hints(command, include_extras=True)
     parameters = list(signature(command).parameters.values())
-    shown = [shown for parameter in parameters for shown in _shown(parameter, hints[parameter.name])]
+    shown = grouped([one for parameter in parameters for one in _shown(parameter, hints[parameter.name])])
 
     @wraps(command)
     def flat(**values: Any) -> None:
@@ -219,16 +228,15 @@ def add_group(app: typer.Typer, name: str, help: str, **commands: Callable[..., 
     app.add_typer(group, name=name)
 
 
-def _shown(parameter: Parameter, hint: Any) -> Iterator[Parameter]:
-    """The parameters that typer sees in place of one parameter of a command."""
+def _shown(parameter: Parameter, hint: Any) -> Iterator[tuple[Parameter, Panel | None]]:
+    """The parameters that typer sees in place of one parameter of a command, and where help shows them."""
     if not is_dataclass(hint):
-        yield parameter.replace(annotation=hint, kind=Parameter.KEYWORD_ONLY)
+        yield parameter.replace(annotation=hint, kind=Parameter.KEYWORD_ONLY), None
         return
-    hints = get_type_hints(hint, include_extras=True)
+    hints, panel = get_type_hints(hint, include_extras=True), getattr(hint, "panel", None)
     for field in fields(hint):
-        yield Parameter(
-            field.name, Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]
-        )
+        default, kind = _default(field), Parameter.KEYWORD_ONLY
+        yield Parameter(field.name, kind, default=default, annotation=hints[field.name]), panel
 
 
 def _default(field: Field[Any]) -> Any:

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Option
 
 from guardrail.cli.options import ModelOptions
+from guardrail.cli.panels import Panel
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class LogFormat(StrEnum):
 class AddressOptions:
     """Where the server listens, and who may ask."""
 
+    panel: ClassVar = Panel.SERVER
+
     host: Annotated[str, Option(help="Address to listen on. 0.0.0.0: all of them.")] = "127.0.0.1"
     port: Annotated[int, Option(min=0, max=65535, help="Port to listen on. 0 chooses a free one.")] = 8000
     keys: Annotated[Path | None, Option(help="YAML file with the hashes of API keys.")] = None
@@ -70,6 +73,8 @@ class AddressOptions:
 class AnswerOptions:
     """What the server answers, and its limits."""
 
+    panel: ClassVar = Panel.SERVER
+
     names: Annotated[
         list[str] | None,
         Option("--name", help="Name of the model in requests. Repeatable."),
@@ -87,6 +92,8 @@ class AnswerOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationsOptions:
     """What operators see."""
+
+    panel: ClassVar = Panel.SERVER
 
     log_format: Annotated[
         LogFormat, Option(help="Form of the log on stderr: one line for each request, without its text.")

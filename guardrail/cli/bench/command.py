@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from typer import Option
@@ -15,6 +15,7 @@ from typer import Option
 from guardrail.cli.bench.output import FileOptions, check_page, show
 from guardrail.cli.models import check_policies, load, silence
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
+from guardrail.cli.panels import Panel
 from guardrail.cli.placement import device_of, dtype_argument
 from guardrail.cli.progress import doing
 from guardrail.errors import ConfigError
@@ -35,6 +36,8 @@ INTERRUPTED = "interrupted: this is what was measured"
 class WorkloadOptions:
     """What is measured."""
 
+    panel: ClassVar = Panel.METHOD
+
     prompts: Annotated[str, Option(help="Prompt lengths in tokens. The first is the base.")] = "128"
     batches: Annotated[str, Option(help="Batch sizes. The first is the base.")] = "1"
     policy_counts: Annotated[str, Option(help="Numbers of made-up policies to measure.")] = ""
@@ -52,6 +55,8 @@ class WorkloadOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuringOptions:
     """How it is measured, and what it may cost."""
+
+    panel: ClassVar = Panel.METHOD
 
     full: Annotated[bool, Option("--full", help="60 pairs and 5 warm-up calls, which take minutes.")] = False
     pairs: Annotated[int | None, Option(help="Pairs of guarded and bare calls per case. Default: 20.")] = None

@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from typer import Option
 
 from guardrail.cli.options import SystemOption
+from guardrail.cli.panels import Panel
 from guardrail.errors import CalibrationError, ConfigError
 
 SLICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -19,6 +20,8 @@ SLICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOptions(SystemOption):
     """The benign prompts, and how they are used."""
+
+    panel: ClassVar = Panel.DATA
 
     benign: Annotated[
         Path | None,
@@ -79,6 +82,8 @@ def slice_files(given: Sequence[str] | None) -> dict[str, Path]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateOptions:
     """What is calibrated, and the rates to aim at."""
+
+    panel: ClassVar = Panel.METHOD
 
     vectors: Annotated[
         str | None, Option(help="Vector file, or `demo`. Default: the file that the policies name.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Argument, Option
 
 from guardrail.cli.options import settings
+from guardrail.cli.panels import Panel
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Form(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
     """The data, and what becomes of it."""
+
+    panel: ClassVar = Panel.DATA
 
     data: Annotated[
         list[Path],
@@ -55,6 +58,8 @@ class DataOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureOptions:
     """What is measured, and how."""
+
+    panel: ClassVar = Panel.METHOD
 
     vectors: Annotated[str | None, Option(help="Vector file, or `demo`.")] = None
     trait: Annotated[list[str] | None, Option(help="Trait to screen for. May be repeated. Default: all.")] = (
@@ -86,6 +91,8 @@ class MeasureOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdOptions:
     """From which difference on rows are rejected."""
+
+    panel: ClassVar = Panel.CHECKS
 
     clean: Annotated[
         Path | None,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 from typer import Option
 
 from guardrail.cli.options import SystemOption
+from guardrail.cli.panels import Panel
 from guardrail.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions(SystemOption):
     """What is evaluated, and on which prompts."""
+
+    panel: ClassVar = Panel.DATA
 
     vectors: Annotated[
         str | None, Option(help="Vector file, or `demo`. Default: the file that the policies name.")
@@ -60,6 +63,8 @@ class DataOptions(SystemOption):
 class GateOptions:
     """What the results have to reach."""
 
+    panel: ClassVar = Panel.CHECKS
+
     min_auroc: Annotated[
         float | None, Option(min=0, max=1, help="Gate: minimum for the lower end of each AUROC's interval.")
     ] = None
@@ -72,6 +77,8 @@ class GateOptions:
 class SteeringOptions:
     """The sweep over ways of steering."""
 
+    panel: ClassVar = Panel.METHOD
+
     steering: Annotated[bool, Option("--steering", help="Also compare ways of steering.")] = False
     trait: Annotated[list[str] | None, Option(help="Steer only these traits.")] = None
     questions: Annotated[int, Option(min=1, help="Replies for each way of steering.")] = 20
@@ -83,6 +90,8 @@ class SteeringOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowOptions:
     """An audit log, evaluated in place of a model."""
+
+    panel: ClassVar = Panel.DATA
 
     shadow: Annotated[Path | None, Option(help="Audit log whose shadow policies are evaluated.")] = None
     labels: Annotated[Path | None, Option(help="Labels of audit records (JSON Lines), for --shadow.")] = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from typer import Argument, Option
 
+from guardrail.cli.panels import Panel
 from guardrail.errors import ConfigError
 
 
@@ -48,6 +49,8 @@ class Curve(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
     """What is trained on, and how."""
+
+    panel: ClassVar = Panel.TRAINING
 
     data: Annotated[
         Path,
@@ -96,6 +99,8 @@ class TrainingOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterventionOptions:
     """What is done to keep the model's character."""
+
+    panel: ClassVar = Panel.METHOD
 
     intervention: Annotated[
         Kind | None,
@@ -147,6 +152,8 @@ class InterventionOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOptions:
     """How the model is evaluated on the way."""
+
+    panel: ClassVar = Panel.CHECKS
 
     evaluate_every: Annotated[
         int | None, Option(min=1, help="Steps between evaluations. Default: before and after training.")

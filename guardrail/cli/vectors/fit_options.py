@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Option
 
 from guardrail.cli.options import SystemOption
+from guardrail.cli.panels import Panel
 from guardrail.cli.vectors.options import check_new
 from guardrail.errors import ConfigError
 from guardrail.files.problems import suggest
@@ -25,6 +26,8 @@ LAYERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledOptions(SystemOption):
     """The labelled prompts."""
+
+    panel: ClassVar = Panel.DATA
 
     data: Annotated[
         list[Path],
@@ -76,6 +79,8 @@ class LabelledOptions(SystemOption):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
     """What is tried."""
+
+    panel: ClassVar = Panel.METHOD
 
     method: Annotated[
         list[str] | None,

@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Option
 
 from guardrail.cli.options import settings
+from guardrail.cli.panels import Panel
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def check_new(out: Path, force: bool) -> None:
 class RolloutOptions:
     """The replies that vectors are made from."""
 
+    panel: ClassVar = Panel.REPLIES
+
     questions: Annotated[
         int | None, Option(min=2, help="Use only the first questions of each set. Default: all.")
     ] = None
@@ -110,6 +113,8 @@ class RolloutOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectionOptions:
     """How directions are found in the activations."""
+
+    panel: ClassVar = Panel.METHOD
 
     probe: Annotated[
         str,
@@ -156,6 +161,8 @@ def extraction_settings(rollouts: RolloutOptions, directions: DirectionOptions) 
 class ChoiceOptions:
     """Which layers are chosen, and by which rule."""
 
+    panel: ClassVar = Panel.METHOD
+
     vectors: Annotated[
         str | None, Option(help="Vector file. Default: `demo`; none for a --sweep without --out.")
     ] = None
@@ -173,6 +180,8 @@ class ChoiceOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
     """The sweep over the layers."""
+
+    panel: ClassVar = Panel.METHOD
 
     sweep: Annotated[
         Path | None, Option(help="Earlier sweep, or a direction_evaluations.json. No model is loaded.")
