@@ -80,7 +80,8 @@ def bars(decision: Decision) -> Table:
     """One bar per score, with a mark at the threshold. Fired bars are coloured."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("left", "left", "left", "right", "right", "left"):
-        table.add_column(justify=column, overflow="fold")  # pyright: ignore[reportArgumentType]
+        # rich takes the width of a column without any text from its neighbours, and bars would wrap
+        table.add_column(justify=column, overflow="fold", min_width=1)  # pyright: ignore[reportArgumentType]
     for score in decision.scores:
         table.add_row(*_cells(score))
     return table

@@ -72,7 +72,8 @@ def policies(tmp_path, rule="", top=""):
 def test_a_harmless_prompt_is_0_and_one_line_of_the_contracts_json(capsys):
     assert run(["check", HARMLESS, "--json"]) == 0
     captured = capsys.readouterr()
-    assert captured.err == ""
+    # on a busy machine loading takes more than the five seconds after which it is spoken of
+    assert all(line.startswith("loading demo") for line in captured.err.splitlines())
     (row,) = [json.loads(line) for line in captured.out.splitlines()]
     assert list(row) == KEYS
     assert all(list(score) == SCORE_KEYS for score in row["scores"])
@@ -256,6 +257,11 @@ def test_people_see_verdict_bars_and_reason_without_colour_codes_in_a_pipe(loade
     assert "no-malice: evil scored" in out
     assert "━┃━" in out
     assert "3 prompts: 1 passed, 1 did not, 1 could not be read" in out
+
+
+def test_bars_stay_on_their_lines_if_nothing_fired(loaded, capsys):
+    assert run(["check", "What is the capital of France?"]) == 0
+    assert all(set(line) != {" ", "─"} for line in capsys.readouterr().out.splitlines())
 
 
 def score(value, threshold=3.0, mode="enforce"):
