@@ -125,8 +125,9 @@ def verify(
 
 
 def _described(report: VerifyReport) -> Iterator[str]:
-    for fault in report.faults:
-        yield f"{report.path}:{fault.line}: {fault.message}"
+    from guardrail.files.json_lines import together
+
+    yield from together([f"{report.path}:{fault.line}: {fault.message}" for fault in report.faults])
     yield f"{'ok' if report.ok else 'DAMAGED'}: {report.lines} lines, {report.requests} requests"
     if report.removed:
         yield f"pruned: {report.removed} older lines"
@@ -190,14 +191,14 @@ def pending(queue: QueueFile = None, *, output: OutputOptions) -> None:
     """List the tickets that wait for a person, oldest first."""
     from guardrail.actions.review_queue import ticket_to_json
 
-    tickets = _queue(queue).pending()
+    tickets = (waiting := _queue(queue)).pending()
     if output.as_json:
         print_json([ticket_to_json(ticket) for ticket in tickets])
     elif tickets:
         columns = ("ticket", "created", "policy", "last message")
         print_table(columns, [(t.id, t.created, t.policy, _last(t)) for t in tickets])
     else:
-        typer.echo("no ticket is waiting")
+        typer.echo(f"no ticket is waiting in {waiting.path}")
 
 
 @takes_options
@@ -269,8 +270,11 @@ def _delivery_row(ticket: Ticket) -> tuple[object, ...]:
 
 
 def _queue(path: Path | None) -> ReviewQueue:
+    """The queue. Raises ConfigError for a named file that does not exist: nothing waits there for sure."""
     from guardrail.actions.review_queue import ReviewQueue
 
+    if path is not None and not path.is_file():
+        raise ConfigError(f"--queue {path}: there is no such file")
     return ReviewQueue(path)
 
 

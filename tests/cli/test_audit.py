@@ -81,6 +81,14 @@ def test_verify_finds_an_edit_and_exits_with_1(log, capsys):
     assert (report["ok"], report["faults"][0]["line"]) == (False, 2)
 
 
+def test_what_is_no_log_is_one_fault_and_not_one_a_line(tmp_path, capsys):
+    (path := tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n' * 50)
+    assert run(["audit", "verify", str(path)]) == 1
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == f"{path}:1: not an audit event: damaged, or cut off during writing (and 49 more lines)"
+    assert second.startswith("DAMAGED: 50 lines")
+
+
 def test_verify_with_the_head_that_was_kept_finds_a_cut_off_end(log, capsys):
     head = verify(log).head
     assert run(["audit", "verify", str(log), "--head", head]) == 0
@@ -171,7 +179,7 @@ def test_a_log_that_is_not_there_exits_with_2(verb, tmp_path, capsys):
 
 def test_pending_lists_what_waits(queue, capsys):
     assert run(["audit", "pending"]) == 0
-    assert "no ticket is waiting" in capsys.readouterr().out
+    assert f"no ticket is waiting in {queue.path}" in capsys.readouterr().out
     queue.open(ticket("t-1", "May I?"))
     assert run(["audit", "pending"]) == 0
     assert "May I?" in capsys.readouterr().out
@@ -238,8 +246,27 @@ def test_resolved_tickets_are_pruned_and_others_stay(queue, capsys, tmp_path):
     assert "name an audit log, or give --tickets" in capsys.readouterr().err
     assert run(["audit", "prune", "log.jsonl", "--queue", "q", "--keep", "90d"]) == 2
     assert "--queue belongs to --tickets" in capsys.readouterr().err
-    nothing = ["--queue", str(tmp_path / "none.sqlite"), "--json"]
-    assert run(["audit", "prune", "--tickets", "--keep", "90d", *nothing]) == 0
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["pending"],
+        ["deliveries"],
+        ["prune", "--tickets", "--keep", "90d"],
+        ["resolve", "t-1", "--deny", "--by", "ann"],
+    ],
+)
+def test_a_queue_that_is_named_has_to_exist(verb, tmp_path, monkeypatch, capsys):
+    missing = tmp_path / "none.sqlite"
+    assert run(["audit", *verb, "--queue", str(missing)]) == 2
+    assert capsys.readouterr().err == f"error: --queue {missing}: there is no such file\n"
+    assert not missing.exists()
+
+
+def test_a_queue_that_nothing_was_put_into_yet_is_empty(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", str(tmp_path / "none.sqlite"))
+    assert run(["audit", "prune", "--tickets", "--keep", "90d", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tickets"] == 0
 
 
