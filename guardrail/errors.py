@@ -185,6 +185,12 @@ class EscalationError(RequestError):
 class AuditError(RequestError):
     """The audit record could not be written, and the configuration forbids answering without it."""
 
+    @classmethod
+    def about(cls, log: object, error: Exception) -> Self:
+        """What an error of a file or a database says about a log, which is named once."""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return cls(f"audit log {log}: {reason}")
+
 
 def outline(error: BaseException, text: bool = False) -> str:
     """The class of an error, with its message if that is guardrail's own; with `text` any message.

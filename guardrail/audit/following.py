@@ -81,8 +81,7 @@ class Follower:
         try:
             yield
         except (OSError, ValueError, sqlite3.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise AuditError(f"audit log {self.path}: {reason}") from error
+            raise AuditError.about(self.path, error) from error
 
 
 class _Text:

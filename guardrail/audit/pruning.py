@@ -36,7 +36,7 @@ def prune(
         store = EventTable(log) if is_database(log) else LineFile(log)
         return _pruned(store, _Finder(until, key), anchor)
     except (OSError, ValueError, sqlite3.Error) as error:
-        raise AuditError(f"audit log {log}: {error}") from error
+        raise AuditError.about(log, error) from error
 
 
 def _pruned(store: Store, finder: _Finder, anchor: Anchor | None) -> Pruning | None:

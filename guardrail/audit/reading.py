@@ -90,4 +90,4 @@ def lines(path: Path) -> Iterator[tuple[bytes, bool]]:
         with path.open("rb") as file:
             yield from ((line.removesuffix(b"\n"), line.endswith(b"\n")) for line in file)
     except OSError as error:
-        raise AuditError(f"audit log {path}: {error}") from error
+        raise AuditError.about(path, error) from error

@@ -91,7 +91,7 @@ class ChainedSink:
         try:
             yield
         except (OSError, ValueError, sqlite3.Error) as error:
-            raise AuditError(f"audit log {self.path}: {error}") from error
+            raise AuditError.about(self.path, error) from error
 
 
 class JsonLines(ChainedSink):
@@ -113,5 +113,5 @@ def opened(path: Path, key: Key | None = None, anchor: Anchor | None = None) -> 
     try:
         kind = Sqlite if is_database(path) else JsonLines
     except OSError as error:
-        raise AuditError(f"audit log {path}: {error}") from error
+        raise AuditError.about(path, error) from error
     return kind(path, key=key, anchor=anchor)

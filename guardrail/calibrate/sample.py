@@ -122,7 +122,10 @@ def split(prompts: Sequence[BenignPrompt], held_out: float = 0.2, seed: int = 0)
     order = np.random.default_rng(seed).permutation(len(ordered))
     kept = len(ordered) - math.floor(held_out * len(ordered))
     if kept < 2:
-        raise CalibrationError(f"{len(ordered)} distinct prompts are too few to calibrate on")
+        raise CalibrationError(
+            f"too few to calibrate on: distinct prompts {len(ordered)}, and a rate of 1 % takes 99 besides "
+            "those held out"
+        )
     return Sample(
         calibration=tuple(ordered[i] for i in order[:kept]),
         held_out=tuple(ordered[i] for i in order[kept:]),

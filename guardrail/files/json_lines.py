@@ -73,7 +73,8 @@ def parsed(text: bytes, model: type[M]) -> M:
     """One line. Raises ValueError."""
     value = decoded(text)
     if not isinstance(value, dict):
-        raise ValueError(f"must be an object, not {'null' if value is None else type(value).__name__}")
+        found, keys = "null" if value is None else type(value).__name__, ", ".join(model.model_fields)
+        raise ValueError(f"must be an object, not {found}; its keys: {keys}")
     for key in value:
         if key not in model.model_fields:
             raise ValueError(f"unknown key `{key}`{suggest(key, model.model_fields)}")

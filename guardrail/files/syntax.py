@@ -11,6 +11,7 @@ from guardrail.errors import Problem
 _WORDS: Sequence[tuple[str, str]] = (
     (r"found character '\\t'", "a tab is not allowed here; indent with spaces"),
     (r"found character '(.)'", r"text that starts with `\1` needs quotes"),
+    (r"expected '<document start>'", "a second value; a file holds one mapping (lines such as `version: 1`)"),
     (r"expected <block end>, but found '<scalar>'", "text after the value; check quotes and indentation"),
     (r"expected <block end>", "wrong indentation: this line does not line up with those above"),
     (r"flow \w+, expected ',' or '(.)'", r"the list or mapping that begins {start} lacks a `,` or its `\1`"),

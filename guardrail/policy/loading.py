@@ -104,7 +104,10 @@ def resolve_calibration(name: str, base: Path | None = None) -> Path:
 def default_policies(name: str) -> Path:
     """The policies for the built-in model. Raises ConfigError for other models, which need their own."""
     if name != BUILT_IN:
-        raise ConfigError("no policies were given; pass a policy file (the shipped ones are for `demo`)")
+        raise ConfigError(
+            "no policies were given: name a file or a pack with --policies (the shipped ones "
+            "are for `demo`); `guardrail vectors fit` makes both vectors and policies"
+        )
     return shipped_policies()["chatbot"]
 
 

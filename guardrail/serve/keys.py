@@ -102,8 +102,11 @@ def add_key(path: Path, name: str, tags: Sequence[str] | None, rights: Sequence[
         _keys(parse_document(before + entry, str(path)))
     except PolicyError as error:
         raise DocumentError(error.problems, str(path)) from None
-    path.write_text(before + entry, encoding="utf-8")
-    path.chmod(0o600)
+    try:
+        path.write_text(before + entry, encoding="utf-8")
+        path.chmod(0o600)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return key
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from guardrail.audit import JsonLines, Sqlite, events, read, verify
+from guardrail.errors import AuditError
 from guardrail.testing import audit_record
 from guardrail.types import Message
 
@@ -57,3 +58,9 @@ def test_lines_that_are_not_events_are_passed_over(tmp_path):
 
 def test_a_report_names_the_file_it_is_about(sink):
     assert verify(sink.path).path == verify(str(sink.path)).path == str(sink.path)
+
+
+def test_a_log_that_is_missing_is_named_once(tmp_path):
+    with pytest.raises(AuditError) as caught:
+        list(events(tmp_path / "no.jsonl"))
+    assert str(caught.value) == f"audit log {tmp_path / 'no.jsonl'}: No such file or directory"

@@ -69,7 +69,7 @@ def test_messages_slices_conditions_and_expression_are_kept(file):
     ("row", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "must be an object, not list"),
+        ("[]", "must be an object, not list; its keys: prompt, messages,"),
         ({"prompt": "a", "trait": "evi"}, "no vector for the trait `evi`; did you mean `evil`?"),
         ({"prompt": "a", "labels": {"evil": 2}}, "`labels.evil`"),
         ({"prompt": "a", "trait": "evil", "labels": {"evil": 1}}, "give `trait` or `labels`, not both"),

@@ -26,6 +26,7 @@ from guardrail.files.yaml import parse_document
         ('a: "\\q"', "1:6: `\\q` means nothing in double quotes; use single quotes"),
         ("a: ]", "1:4: unexpected `]`"),
         ("a: 1\n---\nb: 2", "2:1: the file holds a second document; remove the line `---`"),
+        ("{a: 1}\nb: 2", "2:1: a second value; a file holds one mapping (lines such as `version: 1`)"),
     ],
 )
 def test_the_parser_is_translated(text, said):

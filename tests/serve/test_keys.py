@@ -39,6 +39,12 @@ def test_a_name_that_is_taken_or_no_name_changes_no_file(tmp_path, name):
     assert path.read_bytes() == before
 
 
+def test_a_file_that_cannot_be_written_is_an_error_with_its_path(tmp_path, capsys):
+    path = tmp_path / "no-folder" / "keys.yaml"
+    assert run(["keys", "new", "app", "--keys", str(path)]) == 2
+    assert capsys.readouterr().err == f"error: {path}: cannot be written: No such file or directory\n"
+
+
 def test_every_problem_of_a_file_has_its_place(tmp_path):
     path = tmp_path / "keys.yaml"
     text = "version: 1\nkeys:\n  a: {sha256: 12, right: [x]}\n  b: {}\nrights: []\n"
