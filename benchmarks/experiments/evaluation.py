@@ -104,18 +104,24 @@ def trait_score(verdict: Verdict, trait: str) -> float:
 
 def capability(model: Runner, steering: Sequence[Steering], answer: Answer) -> dict[str, list[int]]:
     """Which answers are right, by kind of task."""
-    facts, rng = _facts(), Random(f"experiments/{SEED}")
+    facts, (choices, clozes) = _facts(), closed()
     asked = [(Message("user", question.text),) for question in facts]
     found = model.subject.replies(
         asked, seeds=range(len(asked)), max_new_tokens=FACT_TOKENS, temperature=0, steering=steering
     )
-    choices = [tasks.choice(rng, "test") for _ in range(CLOSED)]
-    clozes = [tasks.cloze(rng, "test", chat=True) for _ in range(CLOSED)]
     return {
         "facts": [int(judge(q, r.text).correct is True) for q, r in zip(facts, found, strict=True)],
         "choices": _right(choices, answer(model, choices, steering)),
         "clozes": _right(clozes, by_writing(model, clozes, steering)),
     }
+
+
+@cache
+def closed() -> tuple[Sequence[Task], Sequence[Task]]:
+    """The multiple choices and the clozes."""
+    rng = Random(f"experiments/{SEED}")
+    choices = [tasks.choice(rng, "test") for _ in range(CLOSED)]
+    return choices, [tasks.cloze(rng, "test", chat=True) for _ in range(CLOSED)]
 
 
 def by_likelihood(model: Runner, asked: Sequence[Task], _steering: Sequence[Steering]) -> Sequence[str]:
