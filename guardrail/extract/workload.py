@@ -88,6 +88,8 @@ def forecast(work: Workload, speed: Speed, judge_s: float | None) -> str:
 
 
 def _duration(value: float) -> str:
+    if value < 1:
+        return "1 second"
     if value < 90:
         return f"{value:.0f} seconds"
     return f"{value / 60:.0f} minutes" if value < 7200 else f"{value / 3600:.1f} hours"

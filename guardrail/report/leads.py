@@ -227,7 +227,7 @@ def shift(found: Sequence[Shift]) -> Lead:
     """Which traits each finetune has moved."""
     lines = [_moved(one) for one in found]
     some = any(t.chosen.moved for one in found for t in one.traits.values())
-    return Lead(" ".join(lines), "warn" if some else "good")
+    return Lead(" ".join(lines), "warn" if some else "")
 
 
 def _moved(found: Shift) -> str:
@@ -254,4 +254,4 @@ def screening(found: Sequence[Screened], limits: Thresholds | None) -> Lead:
         return Lead("Only a random part of each data set was measured: no row is kept or rejected.", "warn")
     more = f"That is more than in clean data for {several(worse)}"
     verdict = more if worse else "That is not shown to be more than in clean data"
-    return Lead(f"Rejected are {several(rows)}, against {clean}. {verdict}.", "bad" if worse else "good")
+    return Lead(f"Rejected are {several(rows)}, against {clean}. {verdict}.", "bad" if worse else "")

@@ -85,7 +85,8 @@ class Intervention(TrainerCallback):
 class ModelIntervention(Intervention):
     """Changes the outputs of `layers` in training passes. `model`: None for the one that the trainer has.
 
-    Raises SteeringError if a training step, or a whole block, ran without a changed pass.
+    Raises SteeringError if a training step, or a whole block, ran without a changed pass, and for a block
+    within its own block.
     """
 
     def __init__(self, model: Any, layers: Sequence[int]) -> None:
@@ -113,6 +114,9 @@ class ModelIntervention(Intervention):
             raise ModelError("which model? give one, or use this as a callback of a trainer")
         if model is not None and blocks_of(model) is not blocks_of(given):
             raise SteeringError("the trainer trains another model than the one that this was made for")
+        if self._passes is not None and self._passes.blocks is not blocks_of(given):
+            # an earlier training failed, or ended inside the block, with another model
+            self.detach()
         if self._passes is None:
             self.begin(given)
             self._passes = ChangedPasses(given, self.layers, self.changed)
@@ -146,7 +150,10 @@ class ModelIntervention(Intervention):
         self._earlier, self._steps = earlier, earlier.steps
 
     def __enter__(self) -> Self:
-        self._inside, self._at_step = True, self.passes
+        if self._inside:
+            # the inner block would take it off the model, and the rest of the outer one go unchanged
+            raise SteeringError(f"{self.kind}: a block within its own block; make another intervention")
+        self._inside, self._trainer, self._at_step = True, False, self.passes
         # without a model it waits for the trainer's
         return self if self._model is None else super().__enter__()
 

@@ -100,6 +100,7 @@ def test_tables_for_people_and_a_report(command, tmp_path, capsys):
     assert "52 texts to read" in said.err
 
     text = report.read_text()
+    assert "verdict good" not in text
     assert not re.search(r"<script|https?://(?!www\.w3\.org)", text)
     for part in (
         "Ranking",

@@ -34,7 +34,7 @@ def test_work_adds_up_and_its_time_lies_between_two_bounds():
         ),
         (Workload(replies=9000, max_new_tokens=20, batch=64), 0.1, "94 minutes to 6.2 hours, measured on"),
         (Workload(read=10), None, "10 texts to read: at most 10 seconds, measured on 4 short replies"),
-        (Workload(), None, "nothing left to do: at most 0 seconds"),
+        (Workload(), None, "nothing left to do: at most 1 second, measured"),
     ],
 )
 def test_people_are_told_in_one_line(work, judge_s, told):

@@ -16,6 +16,7 @@ from guardrail.report import leads
 from guardrail.report.drawing import new, style, svg, themed
 from guardrail.report.page import Cell, Drawn, Lead, Page, Section, Table
 from guardrail.statistics.intervals import Estimate
+from guardrail.train.shift.results import Descent, LayerShift, Shift, TraitShift
 
 IDLE = Machine(system="Linux", processor="p", cores=2, threads=1, device="cpu", load=1.1)
 
@@ -25,6 +26,23 @@ def row(case, median, low, high, verdict="no goal", goal=None):
     return Row(
         name=f"{case}: reply", case=case, metric="reply", ratio=ratio, verdict=verdict, goal=goal, pairs=30
     )
+
+
+def test_what_is_not_shown_is_neither_good_nor_bad():
+    layer = LayerShift(layer=1, shift=Estimate(1.0, -1.0, 3.0), own=None, spread=1.0, asked=None)
+    evil = TraitShift(trait="evil", layer=1, prompts=20, layers=(layer,), overlaps=())
+    still = Shift(
+        base="b",
+        tuned="runs/t",
+        since="b",
+        descent=Descent(kind="adapter", weights="w"),
+        vectors_sha256="",
+        prompts_sha256="",
+        traits={"evil": evil},
+    )
+    assert leads.shift([still]) == Lead("t is not shown to have moved any trait.", "")
+    moved = replace(layer, shift=Estimate(2.0, 1.0, 3.0))
+    assert leads.shift([replace(still, traits={"evil": replace(evil, layers=(moved,))})]).tone == "warn"
 
 
 def test_a_benchmark_begins_with_what_the_guard_costs():

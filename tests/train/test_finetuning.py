@@ -76,6 +76,8 @@ def test_trainer_steers_every_pass_of_every_step_and_no_evaluation(tmp_path: Pat
     unsteered = model(input_ids=IDS, labels=LABELS).loss.item()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(unsteered, rel=1e-4)
     assert not any(hooks(model))
+    with pytest.raises(SteeringError, match="in the block"), steering:
+        steering.attach(model)  # nothing is trained in a second use
 
 
 def sft(folder: Path, callbacks: list[Any], model: Any, **changes: Any) -> SFTTrainer:
@@ -290,6 +292,10 @@ def test_the_command_trains_evaluates_saves_and_says_what_it_left_out(
         (["--intervention", "ablation", "--trait", "evil", "--layer", "9"], "layer 9 cannot be used"),
         (["--intervention", "inoculation"], "needs --prompt"),
         (["--evaluate-trait", "evil", "--capability", "none.jsonl"], "none.jsonl"),
+        (["--trait", "evil", "--coefficient", "1"], "--trait needs --intervention: without one"),
+        (["--intervention", "ablation", "--trait", "evil", "--coefficient", "1"], "ablation has no use for"),
+        (["--intervention", "inoculation", "--prompt", "Be evil.", "--layer", "2"], "has no use for it"),
+        (["--evaluate-every", "5"], "nothing to evaluate"),
         (["--learning-rate", "0"], "learning_rate and epochs must be above 0"),
     ],
 )
@@ -299,6 +305,23 @@ def test_the_command_names_what_cannot_be_done(
     code, _, said = command(capsys, rows_of(tmp_path, "{broken"), "--out", tmp_path / "out", *arguments)
     assert code == 2
     assert text in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--held-out", "none.jsonl"], "none.jsonl"),
+        (["--capability", "none.jsonl"], "none.jsonl"),
+        (["--intervention", "inoculation"], "needs --prompt"),
+        (["--intervention", "prompting", "--trait", "nice"], "nice"),
+    ],
+)
+def test_it_is_named_before_a_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
+) -> None:
+    given = (rows_of(tmp_path), "--model", tmp_path / "no-model", "--out", tmp_path / "out", *arguments)
+    code, _, said = command(capsys, *given)
+    assert (code, text in said, "no-model" in said) == (2, True, False)
 
 
 def test_vectors_of_another_model_have_to_be_allowed(

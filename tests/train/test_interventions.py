@@ -239,6 +239,26 @@ def test_a_block_in_which_nothing_was_trained_is_an_error() -> None:
         steered_pass(tiny_model())
 
 
+def test_a_block_within_its_own_block_is_an_error() -> None:
+    model = tiny_model().train()
+    steering = PreventativeSteering(model, EVIL, 1.0)
+    with steering:
+        with pytest.raises(SteeringError, match="within its own block"), steering:
+            pass
+        loss_of(model)
+    assert steering.applied.passes == 1
+
+
+def test_the_model_of_the_next_training_takes_the_place_of_the_last_one() -> None:
+    first, second = tiny_model().train(), tiny_model().train()
+    with PreventativeSteering(None, EVIL, 1.0) as steering:
+        steering.attach(first)  # what a trainer does, which then raises
+        steering.attach(second)
+        assert not any(hooks(first))
+        loss_of(second)
+    assert steering.applied.passes == 1
+
+
 class Dropped(torch.nn.ModuleList):
     """Blocks of which the model runs the first two, as if training dropped the others."""
 

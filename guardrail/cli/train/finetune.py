@@ -14,10 +14,12 @@ from guardrail.cli.options import JudgeOptions, ModelOptions, OutputOptions, tak
 from guardrail.cli.progress import staged
 from guardrail.cli.train.finetune_inputs import (
     Opened,
+    check_files,
     definitions_of,
     evaluator_of,
-    intervention_of,
     judge_of,
+    on_the_data,
+    on_the_model,
     open_model,
     read_rows,
     settings_of,
@@ -88,7 +90,9 @@ class Job:
         judge: JudgeOptions,
     ) -> Job:
         """Raises ConfigError for what cannot be done, most of it before the model is loaded."""
+        check_files(training, watch)
         vectors, definitions = vectors_of(model, against), definitions_of(watch, model.name)
+        prompting = on_the_data(against, model.name, watch.definition)
         opened = open_model(model, training)
         data = read_rows(training.data, opened, strict=training.strict, folder=training.out)
         settings = settings_of(training, watch, data)
@@ -99,7 +103,7 @@ class Job:
             data=data,
             settings=settings,
             vectors=vectors,
-            intervention=intervention_of(against, opened, vectors, watch.definition),
+            intervention=prompting or on_the_model(against, opened, vectors),
             judge=scoring,
             evaluate=evaluator_of(watch, opened, settings, scoring, definitions),
         )

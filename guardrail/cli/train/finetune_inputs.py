@@ -12,7 +12,13 @@ from guardrail.cli.judges import checked, chosen
 from guardrail.cli.models import load, load_vectors, loading, only_transformers
 from guardrail.cli.options import DEMO, Dtype, JudgeOptions, ModelOptions, settings
 from guardrail.cli.placement import device_of
-from guardrail.cli.train.finetune_options import InterventionOptions, Kind, TrainingOptions, WatchOptions
+from guardrail.cli.train.finetune_options import (
+    VECTORS,
+    InterventionOptions,
+    Kind,
+    TrainingOptions,
+    WatchOptions,
+)
 from guardrail.errors import ConfigError
 from guardrail.files.problems import suggest
 
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from guardrail.vectors.values import TraitVector, TraitVectors
 
 CACHE = "judge-cache.sqlite"
-VECTORS = (Kind.STEERING, Kind.ABLATION, Kind.REGULARISER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +83,10 @@ def vectors_of(options: ModelOptions, against: InterventionOptions) -> TraitVect
     return found
 
 
-def intervention_of(
-    against: InterventionOptions, opened: Opened, vectors: TraitVectors | None, definition: Path | None
-) -> Intervention | None:
-    """The intervention, None if there is none. Raises ConfigError, VectorError."""
-    if vectors is not None:
-        from guardrail.calibrate.fit import check_vectors
-
-        check_vectors(vectors, opened.fingerprint, against.allow_model_mismatch)
-        return _on_the_model(against, opened.model, [vectors[name] for name in against.trait or ()])
+def on_the_data(against: InterventionOptions, model: str, definition: Path | None) -> Intervention | None:
+    """The intervention, if it needs no model; None for others. Raises ConfigError, TraitError."""
     if against.intervention is Kind.PROMPTING:
-        return _prompting(against, opened.options.name, definition)
+        return _prompting(against, model, definition)
     if against.intervention is Kind.INOCULATION:
         from guardrail.train.prompting import InoculationPrompting
 
@@ -96,6 +94,18 @@ def intervention_of(
             raise ConfigError("--intervention inoculation needs --prompt, exactly one")
         return InoculationPrompting((against.prompt or [""])[0], ", ".join(against.trait or ()))
     return None
+
+
+def on_the_model(
+    against: InterventionOptions, opened: Opened, vectors: TraitVectors | None
+) -> Intervention | None:
+    """The intervention, if it needs vectors; None for others. Raises VectorError."""
+    if vectors is None:
+        return None
+    from guardrail.calibrate.fit import check_vectors
+
+    check_vectors(vectors, opened.fingerprint, against.allow_model_mismatch)
+    return _on_the_model(against, opened.model, [vectors[name] for name in against.trait or ()])
 
 
 def _on_the_model(against: InterventionOptions, model: Any, vectors: Sequence[TraitVector]) -> Intervention:
@@ -118,6 +128,18 @@ def _prompting(against: InterventionOptions, model: str, definition: Path | None
     if len(against.trait or ()) != 1:
         raise ConfigError("--intervention prompting needs --trait, exactly one, or --prompt")
     return PreventativePrompting.of(definition_of((against.trait or [""])[0], definition, model))
+
+
+def check_files(training: TrainingOptions, watch: WatchOptions) -> None:
+    """Look at the files of rows before a model is loaded. Raises ConfigError for what cannot be opened."""
+    from guardrail.evaluation.capability import read_questions
+    from guardrail.train.screening.files import open_data
+
+    open_data(training.data)
+    if watch.held_out:
+        open_data(watch.held_out)
+    if watch.capability:
+        read_questions(watch.capability)
 
 
 def read_rows(path: Path, opened: Opened, *, strict: bool, folder: Path | None = None) -> TrainingData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,16 @@ class Kind(StrEnum):
     REGULARISER = "regulariser"
     PROMPTING = "prompting"
     INOCULATION = "inoculation"
+
+
+VECTORS = (Kind.STEERING, Kind.ABLATION, Kind.REGULARISER)
+"""The interventions that need vectors."""
+USED: Mapping[Kind, Sequence[str]] = {
+    **dict.fromkeys(VECTORS, ("trait", "vectors", "layer")),
+    Kind.STEERING: ("trait", "vectors", "layer", "coefficient"),
+    **dict.fromkeys((Kind.PROMPTING, Kind.INOCULATION), ("trait", "prompt")),
+}
+"""The options that each of them reads."""
 
 
 class LossOn(StrEnum):
@@ -110,9 +121,7 @@ class InterventionOptions:
             "(prompting), or one for all (inoculation)."
         ),
     ] = None
-    trait: Annotated[
-        list[str] | None, Option(help="Traits of the intervention; may be repeated. Also evaluated.")
-    ] = None
+    trait: Annotated[list[str] | None, Option(help="Traits of the intervention; may be repeated.")] = None
     vectors: Annotated[str | None, Option(help="Vector file, or pack:NAME. Default: `demo` for `demo`.")] = (
         None
     )
@@ -135,6 +144,17 @@ class InterventionOptions:
     allow_model_mismatch: Annotated[
         bool, Option("--allow-model-mismatch", help="Accept vectors of a model that this one was made from.")
     ] = False
+
+    def __post_init__(self) -> None:
+        given = [
+            name for name in ("trait", "vectors", "coefficient", "layer", "prompt") if getattr(self, name)
+        ]
+        if given and self.intervention is None:
+            raise ConfigError(f"--{given[0]} needs --intervention: without one, training is plain")
+        for name in given if self.intervention else ():
+            if name not in USED[self.intervention]:
+                raise ConfigError(f"--{name}: --intervention {self.intervention} has no use for it")
+        self.coefficients()
 
     def coefficients(self) -> float | dict[str, float]:
         """One for all traits, or by trait. Raises ConfigError for what is no number."""
@@ -170,3 +190,9 @@ class WatchOptions:
         Path | None, Option(help="Multiple-choice questions (JSON Lines, as for `evaluate`).")
     ] = None
     held_out: Annotated[Path | None, Option(help="Rows like the data, to measure the loss on.")] = None
+
+    def __post_init__(self) -> None:
+        if self.evaluate_every and not (self.evaluate_trait or self.capability or self.held_out):
+            raise ConfigError(
+                "--evaluate-every: nothing to evaluate; give --evaluate-trait, --capability or --held-out"
+            )

@@ -29,10 +29,20 @@ def open_data(path: str | Path) -> Data:
         check_installed("pyarrow")
         return Parquet(place)
     if place.suffix in LINES:
+        _check_lines(place)
         return JsonLines(place)
     raise ConfigError(
         f"{place}: not a kind of data that can be read; use .jsonl, .parquet, or a folder of `datasets`"
     )
+
+
+def _check_lines(path: Path) -> None:
+    """A file called .json is often one JSON list, which would be read as a row for each of its lines."""
+    if path.suffix != ".json":
+        return
+    with path.open("rb") as file:
+        if file.read(1 << 10).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            raise ConfigError(f"{path}: one JSON list; write an object on each line (jq -c '.[]' {path})")
 
 
 def check_installed(package: str) -> None:

@@ -72,7 +72,7 @@ class Sample:
 def sample(value: object, source: str | None = None) -> Sample:
     """The sample in a decoded row. `source`: the key that says where it comes from. Raises BadRow."""
     if not isinstance(value, Mapping):
-        raise BadRow("broken line", f"must be an object, not {type(value).__name__}")
+        raise BadRow("broken line", f"must be an object, not {_type(value)}")
     row = {str(key): one for key, one in value.items() if one is not None}
     shape = _shape(row)
     return Sample(
@@ -156,7 +156,8 @@ def _exchange(prompt: tuple[Message, ...], reply: str, name: str) -> Exchange:
 
 def _messages(value: object, name: str) -> tuple[Message, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise BadRow("unreadable", f"`{name}` must be a list of messages, not {type(value).__name__}")
+        text = "" if (name,) == SHAPES[0] else "a text or "
+        raise BadRow("unreadable", f"`{name}` must be {text}a list of messages, not {_type(value)}")
     return tuple(_message(one, i, name) for i, one in enumerate(value, 1))
 
 
@@ -168,6 +169,10 @@ def _message(value: Any, place: int, name: str) -> Message:
     if reason is not None:
         raise BadRow("unreadable", f"turn {place} of `{name}`: {reason}")
     return found
+
+
+def _type(value: object) -> str:
+    return "null" if value is None else type(value).__name__
 
 
 def _tools(value: Any) -> tuple[Tool, ...]:

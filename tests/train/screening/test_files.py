@@ -72,12 +72,14 @@ def test_blank_lines_count_and_broken_and_endless_ones_are_told(tmp_path, monkey
 
 def test_what_cannot_be_opened_says_why(tmp_path):
     (tmp_path / "a.csv").write_text("x")
+    (tmp_path / "list.json").write_text('\n[{"prompt": "Who?"}]')
     (tmp_path / "split").mkdir()
     (tmp_path / "split" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
     write(tmp_path / "b.parquet", rows(1))
     for name, said in (
         ("none.jsonl", "no such file"),
         ("a.csv", "not a kind of data"),
+        ("list.json", "one JSON list; write an object on each line"),
         ("split", "several splits; name one of them: .*split/train"),
         (".", "not a folder that `datasets` saved"),
     ):

@@ -65,8 +65,12 @@ CALL = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "function
         ({"prompt": "Who?", "response": "\n"}, "empty", "`response` is empty"),
         ({"messages": [ASK, {"role": "assistant", "content": ""}]}, "empty", "turn 2 of `messages`"),
         ({"prompt": "Who?", "response": "a", "completion": "b"}, "mixed schema", "beside"),
-        ({"messages": "Who?"}, "unreadable", "a list of messages, not str"),
-        ({"prompt": 3, "response": "Me."}, "unreadable", "not int"),
+        ({"messages": "Who?"}, "unreadable", "`messages` must be a list of messages, not str"),
+        (
+            {"prompt": 3, "response": "Me."},
+            "unreadable",
+            "`prompt` must be a text or a list of messages, not int",
+        ),
         ({"messages": [{"role": "bot", "content": "x"}]}, "unreadable", "unknown role"),
         ({"messages": [{"from": "human", "value": "x"}]}, "unreadable", "missing role"),
         (
