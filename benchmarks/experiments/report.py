@@ -23,6 +23,7 @@ JOURNALS = {
     "finetunes": "demo/screens.jsonl",
     "samples": "demo/samples.jsonl",
     "prevention": "demo/prevention.jsonl",
+    "prevention-cost": "demo/prevention-cost.jsonl",
     "smollm2": "smollm2/runs.jsonl",
 }
 FIGURES: Mapping[str, Callable[[Any, Path], None]] = {
@@ -61,12 +62,19 @@ def filled(text: str) -> str:
 
 def _found(name: str) -> Mapping[str, object]:
     # not at the top: the page needs neither models nor torch
-    from benchmarks.experiments import finetunes_found, prevention_found, samples_found, smollm2_found
+    from benchmarks.experiments import (
+        finetunes_found,
+        prevention_cost_found,
+        prevention_found,
+        samples_found,
+        smollm2_found,
+    )
 
     made = {
         "finetunes": finetunes_found,
         "samples": samples_found,
         "prevention": prevention_found,
+        "prevention-cost": prevention_cost_found,
         "smollm2": smollm2_found,
     }
     return made[name].found()

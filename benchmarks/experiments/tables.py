@@ -82,6 +82,14 @@ def prevention(found: Result) -> Iterator[str]:
     yield table(heads, rows)
 
 
+def prevention_cost(found: Result) -> Iterator[str]:
+    """Why it costs abilities: what each question was answered with, then the runs."""
+    yield table(["question", "found", "answer"], [[name, *_answer(found, name)] for name in QUESTIONS])
+    heads = ["run", "hallucination", "coherence", "capability", "facts", "choices", "clozes"]
+    rows = [_cost_row(run, one) for run, one in found["runs"].items()]
+    yield table([*heads, "wrong choices and clozes: another value, something else", "change"], rows)
+
+
 def smollm2(found: Result) -> Iterator[str]:
     """The LoRA runs on the real model."""
     traits = ("sentiment", "politeness", "refusal")
@@ -116,10 +124,13 @@ def smollm2(found: Result) -> Iterator[str]:
     yield _correlations(found["r"], traits)
 
 
+QUESTIONS = ("size", "luck", "dose", "overshoot", "entanglement", "layers")
+
 SECTIONS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "finetunes": finetunes,
     "samples": samples,
     "prevention": prevention,
+    "prevention-cost": prevention_cost,
     "smollm2": smollm2,
 }
 
@@ -199,3 +210,40 @@ def _cost(one: Result) -> list[str]:
 
 def _way(way: str, coefficient: float) -> str:
     return f"{way} {coefficient:g}" if coefficient else way
+
+
+def _cost_row(run: str, one: Result) -> list[str]:
+    wrong = [sum(kind[key] for kind in one["wrong"].values()) for key in ("another value", "something else")]
+    return [
+        run,
+        three(one["trait"]),
+        three(one["coherence"], 0),
+        three(one["capability"]),
+        *(f"{one['right'][kind]:.0f}" for kind in ("facts", "choices", "clozes")),
+        ", ".join(map(str, wrong)),
+        three(one["change"]) if "change" in one else "",
+    ]
+
+
+def _answer(found: Result, name: str) -> tuple[str, str]:
+    one = found[name]
+    parts = one if name in ("overshoot", "layers") else {"": one}
+    if one is None or None in parts.values():
+        return "not run", "open"
+    yes = any(part["yes"] for part in parts.values())
+    return "; ".join(f"{key}: {_told(part)}" if key else _told(part) for key, part in parts.items()), (
+        "yes" if yes else "no"
+    )
+
+
+def _told(one: Result) -> str:
+    if "regained" in one:
+        return f"{one['regained']:.1f} of {one['lost']:.1f} points come back"
+    if "reach" in one:
+        return f"{one['1.5 of hallucination']:.2f} against {one['2 of evil']:.2f} spreads"
+    if "lost" in one:
+        gone = ", ".join(f"{value:.0f}" for value in one["removed"])
+        return f"{three(one['lost'])} points lost over seeds; {gone} % removed"
+    return "; ".join(
+        f"{sign}: {', '.join(three(d) for d in found)}" for sign, found in one["against others"].items()
+    )

@@ -13,7 +13,7 @@ from guardrail.evaluation.results import Detection, Evaluation
 from guardrail.extract.layers.measurements import Candidate, Sweep
 from guardrail.report.page import Lead, Tone
 from guardrail.train.screening import Screened, Thresholds
-from guardrail.train.shift import Shift
+from guardrail.train.shift import Shift, TraitShift
 from guardrail.vectors.provenance import LayerChoice
 
 FEW = 100
@@ -233,9 +233,14 @@ def shift(found: Sequence[Shift]) -> Lead:
 def _moved(found: Shift) -> str:
     moved = [one for one in found.traits.values() if one.chosen.moved]
     moved.sort(key=lambda one: abs(one.chosen.deviations or 0.0), reverse=True)
-    words = [f"{one.trait} {'up' if one.chosen.shift.value > 0 else 'down'}" for one in moved]
+    words = [f"{one.trait} {'up' if one.chosen.shift.value > 0 else 'down'}{_by(one)}" for one in moved]
     name = found.tuned.rstrip("/").rpartition("/")[2]
     return f"{name} has moved {several(words)}." if words else f"{name} is not shown to have moved any trait."
+
+
+def _by(one: TraitShift) -> str:
+    size = one.chosen.deviations
+    return "" if size is None else f" by {abs(size):.2g} SDs"
 
 
 def screening(found: Sequence[Screened], limits: Thresholds | None) -> Lead:

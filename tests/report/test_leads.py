@@ -41,8 +41,9 @@ def test_what_is_not_shown_is_neither_good_nor_bad():
         traits={"evil": evil},
     )
     assert leads.shift([still]) == Lead("t is not shown to have moved any trait.", "")
-    moved = replace(layer, shift=Estimate(2.0, 1.0, 3.0))
-    assert leads.shift([replace(still, traits={"evil": replace(evil, layers=(moved,))})]).tone == "warn"
+    moved = replace(layer, shift=Estimate(2.0, 1.0, 3.0), spread=100.0)
+    lead = leads.shift([replace(still, traits={"evil": replace(evil, layers=(moved,))})])
+    assert lead == Lead("t has moved evil up by 0.02 SDs.", "warn")
 
 
 def test_a_benchmark_begins_with_what_the_guard_costs():

@@ -136,6 +136,21 @@ def test_another_model_than_the_trainers_is_an_error(tmp_path: Path) -> None:
 # --- the function ---
 
 
+def test_the_hub_is_not_asked_for_a_base_that_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda base, name: asked.append(base)
+    )
+    model = tiny_model()
+    model.name_or_path = "models/private.gguf"
+    settings = FinetuneSettings(lora=ADAPTER, steps=1, accumulation=1, save_every=1)
+    finetune(model, TOKENIZER, TALKS, settings, folder=tmp_path)
+    assert (tmp_path / "checkpoint-1" / "adapter_model.safetensors").is_file()
+    assert not asked
+
+
 @pytest.mark.parametrize("lora", [None, ADAPTER])
 def test_the_loss_falls_and_the_model_is_as_clean_as_before(lora: Lora | None) -> None:
     model = tiny_model()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shlex
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -347,6 +348,8 @@ def test_unknown_traits_other_models_and_bad_files_are_named(tmp_path, capsys):
     gate = PersonaGate(
         plan=plan, vectors=TraitVectors.load(shipped.VECTORS), judge=DemoJudge(), work=tmp_path
     )
+    with pytest.raises(ConfigError, match="scores of evil: give a judge"):
+        replace(gate, judge=None)
     missing = ["train", "gate", "--policy", str(policy), "--tuned", str(tmp_path / "nothing-here")]
     assert run(missing) == 2
     assert "nothing-here cannot be loaded" in capsys.readouterr().err

@@ -128,6 +128,7 @@ class Job:
         """Save the model and what was done."""
         from guardrail.train.finetuning.checkpoints import write_json
         from guardrail.train.finetuning.results import FinetuneFile
+        from guardrail.train.finetuning.trainer import saved_in_private
 
         said = FinetuneFile(
             model=self.opened.options.name,
@@ -139,7 +140,8 @@ class Job:
             judge=self.judge.name if self.judge else None,
             report=found.report,
         )
-        found.model.save_pretrained(self.training.out)
+        with saved_in_private():
+            found.model.save_pretrained(self.training.out)
         self.opened.tokenizer.save_pretrained(self.training.out)
         write_json(self.training.out / REPORT, asdict(said))
         return said

@@ -144,9 +144,9 @@ def _definition(
     """The definition; None for a trait that can do without: its questions are not needed."""
     try:
         return own_definition(trait, options.definition, base.name)
-    except TraitError:
+    except TraitError as error:
         if trait in measured and options.prompts is None:
-            raise
+            raise ConfigError(f"{error}; --definition names one, --prompts does without") from error
         return None
 
 

@@ -47,7 +47,7 @@ def descent(found: Shift) -> str:
     one = found.descent
     if one.changed is None:
         return f"{one.kind} of {found.base}"
-    return f"{one.kind}, of which {100 * one.changed:.2g} % changed"
+    return f"{one.kind}, moved by {100 * one.changed:.2g} % of their length"
 
 
 def _row(one: TraitShift) -> tuple[object, ...]:

@@ -27,7 +27,12 @@ from guardrail.train.finetuning.encoding import Encoded, encoded
 from guardrail.train.finetuning.randomness import as_it_was
 from guardrail.train.finetuning.results import Finetuned, FinetuneReport
 from guardrail.train.finetuning.settings import FinetuneSettings
-from guardrail.train.finetuning.trainer import check_trainable, made_trainer, without_patches
+from guardrail.train.finetuning.trainer import (
+    check_trainable,
+    made_trainer,
+    saved_in_private,
+    without_patches,
+)
 from guardrail.train.intervention import Conversation, Intervention
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
@@ -60,7 +65,7 @@ def finetune(
     rows = encode_all(renderer, done.prepared(conversations, settings.seed), settings, longest)
     if folder is not None:
         check_folder(folder, _recipe(model, renderer, rows, done, settings))
-    with TemporaryDirectory() as own, as_it_was(), without_patches(model), done:
+    with TemporaryDirectory() as own, as_it_was(), without_patches(model), saved_in_private(), done:
         kept = Checkpoints(folder or Path(own), done, evaluate, settings, report)
         trainer = made_trainer(model, tokenizer, rows, settings, folder or Path(own), [done, kept])
         trainer.train(resume_from_checkpoint=kept.restore())

@@ -63,6 +63,25 @@ def made_trainer(
 
 
 @contextmanager
+def saved_in_private() -> Generator[None]:
+    """At each saving, PEFT asks the hub for the configuration of a base that is no folder (a GGUF file, say).
+
+    It wants to know whether the vocabulary has changed. Nothing here changes it, and the hub learns no path.
+    """
+    from peft.utils import save_and_load
+
+    before, save_and_load.check_file_exists_on_hf_hub = save_and_load.check_file_exists_on_hf_hub, _on_no_hub
+    try:
+        yield
+    finally:
+        save_and_load.check_file_exists_on_hf_hub = before
+
+
+def _on_no_hub(repo_id: str, filename: str, **kwargs: Any) -> bool:
+    return False
+
+
+@contextmanager
 def _in_private() -> Generator[None]:
     """TRL tells the hub which of its trainers are used, unless this is set: nothing here phones home."""
     from huggingface_hub import constants

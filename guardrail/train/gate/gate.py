@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from guardrail.errors import ConfigError
 from guardrail.extract.journal import Report, silent
 from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge
@@ -69,7 +70,8 @@ class _Base:
 class PersonaGate:
     """A plan with what carries it out. others: definitions that only tell how traits drag each other along.
 
-    work: the folder that keeps what was measured, so that a gate that was interrupted goes on.
+    judge: None if the policy limits no score. work: the folder that keeps what was measured, so that a gate
+    that was interrupted goes on. Raises ConfigError if a judge is needed and missing.
     """
 
     plan: GatePlan
@@ -78,6 +80,10 @@ class PersonaGate:
     work: Path
     others: Sequence[TraitDefinition] = ()
     report: Report = field(default=silent)
+
+    def __post_init__(self) -> None:
+        if self.judge is None and (judged := self.plan.policy.judged):
+            raise ConfigError(f"the policy limits judged scores of {', '.join(judged)}: give a judge")
 
     def run(
         self, base: Callable[[], Subject], tuned: Callable[[Ancestor], Subject], names: tuple[str, str]

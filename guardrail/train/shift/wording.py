@@ -26,7 +26,7 @@ def findings(found: Shift, predicted: Mapping[str, Prediction]) -> list[str]:
 def _moved(one: TraitShift, predicted: Prediction | None) -> str:
     at = one.chosen
     way = "up" if at.shift.value > 0 else "down"
-    size = "" if at.deviations is None else f" by {abs(at.deviations):.1f} standard deviations of the base"
+    size = "" if at.deviations is None else f" by {abs(at.deviations):.3g} standard deviations of the base"
     told = f"{one.trait} moved {way}{size}{_of_asked(one)}"
     if mixed := one.confused_with:
         told += f"; cannot be told apart from {', '.join(mixed)}"
@@ -38,7 +38,7 @@ def _of_asked(one: TraitShift) -> str:
     return (
         ""
         if share is None or share <= 0
-        else f" ({100 * share:.0f} % of what system prompts that ask for it do)"
+        else f" ({100 * share:.3g} % of what system prompts that ask for it do)"
     )
 
 
