@@ -8,7 +8,8 @@ topics) are drawn in a random order and asked, 12 at a time; those that change t
 patched. How many are asked, and in which order parts are run, was written before any was: 72 for SmolLM2, 48
 for Gemma. Should the time not suffice, the whole dozens that it sufficed for count.
 
-* parts: every head at the last token; every MLP and attention at all tokens, and its direct part.
+* heads: every head at the last token.
+* direct: every MLP and attention at all tokens, and its direct part.
 * windows: four layers together, at the identity and at all tokens. Of the first half of the dozens.
 * positions: layer by token. Of the first dozen.
 
@@ -38,7 +39,8 @@ from guardrail.interpret.patching.results import DIRECTIONS
 FOLDER = Path(__file__).parents[1] / "results" / "interpret"
 ASKED = {"smollm2": 72, "gemma": 48}
 SWEEPS: dict[str, tuple[Sweep, ...]] = {
-    "parts": ("heads", "direct"),
+    "heads": ("heads",),
+    "direct": ("direct",),
     "windows": ("windows",),
     "positions": ("positions",),
 }
@@ -53,7 +55,8 @@ def drawn(form: Form, count: int) -> list[PairLine]:
 
 def dozens(part: str, asked: int) -> int:
     """How many dozens of pairs a part is meant to be run on."""
-    return {"parts": asked // CHUNK, "windows": asked // CHUNK // 2, "positions": 1}[part]
+    every = asked // CHUNK
+    return {"heads": every, "direct": every, "windows": every // 2, "positions": 1}[part]
 
 
 def run(name: str, model: Subject, part: str) -> None:
@@ -82,24 +85,33 @@ def _numbers(part: str, swept: Swept) -> dict[str, object]:
     about: dict[str, object] = {"pairs": swept.names}
     if part == "positions":
         return about | positioned(swept)
-    return about | {way: _of(part, swept, way) for way in DIRECTIONS}
+    measured = {"heads": _heads, "direct": _direct, "windows": _window}[part]
+    return about | {way: measured(swept, way) for way in DIRECTIONS}
 
 
-def _of(part: str, swept: Swept, way: str) -> dict[str, object]:
-    if part == "windows":
-        numbers = windows(swept, way)
-        verdicts = {
-            "1 early MLPs at the identity": verdict(numbers["share at identity"], SHARE),
-            "2 fades": verdict(numbers["first less last window at identity"]),
-        }
-        return {"verdicts": verdicts, **numbers, "curves": _windows(swept, way)}
-    direct, heads = directness(swept, way), strongest(swept, "last", way)
-    verdicts = {
-        "3 early MLPs indirect": verdict(direct["early MLPs: indirect less direct"]),
-        "3 late attention direct": verdict(direct["late attention: direct less indirect"]),
-        "5 few heads": "agrees" if heads.share >= HALF else "disagrees",
+def _heads(swept: Swept, way: str) -> dict[str, object]:
+    found = strongest(swept, "last", way)
+    return {"5 few heads": "agrees" if found.share >= HALF else "disagrees", "heads": found}
+
+
+def _direct(swept: Swept, way: str) -> dict[str, object]:
+    numbers = directness(swept, way)
+    return {
+        "3 early MLPs indirect": verdict(numbers["early MLPs: indirect less direct"]),
+        "3 late attention direct": verdict(numbers["late attention: direct less indirect"]),
+        **numbers,
+        "curves": _layers(swept, way),
     }
-    return {"verdicts": verdicts, **direct, "heads": heads, "curves": _layers(swept, way)}
+
+
+def _window(swept: Swept, way: str) -> dict[str, object]:
+    numbers = windows(swept, way)
+    return {
+        "1 early MLPs at the identity": verdict(numbers["share at identity"], SHARE),
+        "2 fades": verdict(numbers["first less last window at identity"]),
+        **numbers,
+        "curves": _windows(swept, way),
+    }
 
 
 def _windows(swept: Swept, way: str) -> dict[str, object]:
