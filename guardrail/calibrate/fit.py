@@ -41,7 +41,7 @@ NEW_TOKENS = 96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The targets. `set_fpr` is a rate for all enforced policies together.
+    """The targets. `set_fpr` is a rate for all enforced policies together. `fpr` None: as `set_fpr`, or 0.01.
 
     `conversations`: how many prompts the unguarded model answers, with at most `max_new_tokens` each, for the
     statistics that `cap` and policies about replies need; 0 skips them. `worst_slice`: rates hold for every
@@ -49,12 +49,22 @@ class Options:
     """
 
     population: str
-    fpr: float = FPR
+    fpr: float | None = None
     set_fpr: float | None = None
     conversations: int = CONVERSATIONS
     max_new_tokens: int = NEW_TOKENS
     allow_model_mismatch: bool = False
     worst_slice: bool = False
+
+    @property
+    def rate(self) -> float:
+        """The rate of each trait and policy."""
+        return aimed(self.fpr, self.set_fpr)
+
+
+def aimed(fpr: float | None, set_fpr: float | None) -> float:
+    """The rate of each trait and policy: what was asked for, or the default."""
+    return next((asked for asked in (fpr, set_fpr) if asked is not None), FPR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +154,7 @@ def conclude(
     calibration, and CalibrationError if a set's rate cannot be divided among its policies."""
     calibration, kept = measured.calibration, measured.kept
     plan, thresholds = _thresholds(policies, vectors, calibration, kept, options) if policies else (None, {})
-    triggers = trait_triggers(vectors, calibration, kept, options.fpr)
+    triggers = trait_triggers(vectors, calibration, kept, options.rate)
     triggers += plan_triggers(plan, kept, options.set_fpr) if plan else ()
     found = {name: achieved(triggers, projections) for name, projections in measured.tested.items()}
     return Calibrated(
@@ -185,19 +195,20 @@ def check_rates(sample: Sample, options: Options, policies: PolicyFile | None) -
 
 def _check_population(about: str, sample: Sample, options: Options, policies: PolicyFile | None) -> None:
     n = len(sample.calibration)
-    _check_rate(about, sample, options.fpr)
+    asked = options.fpr is not None or options.set_fpr is not None
+    _check_rate(about, sample, options.rate, "" if asked else f"; {FPR:g} is the default")
     if options.set_fpr is not None:
         _check_rate(about, sample, options.set_fpr)
     elif policies and (problems := proposals.unsupported(policies.policies, n, about)):
         raise policies.document.error(problems)
 
 
-def _check_rate(about: str, sample: Sample, fpr: float) -> None:
+def _check_rate(about: str, sample: Sample, fpr: float, default: str = "") -> None:
     try:
         conformal_rank(len(sample.calibration), fpr)
     except CalibrationError as error:
         held_out = f"{len(sample.held_out)} of the {len(sample.prompts)} distinct prompts are held out"
-        raise CalibrationError(f"{about}{error}: {held_out}") from error
+        raise CalibrationError(f"{about}{error}: {held_out}{default}") from error
 
 
 def _read(
@@ -275,7 +286,7 @@ def _thresholds(
     policies = file.policies
     if options.set_fpr is None:
         plan = file.compile(policies, vectors, calibration)
-        thresholds = proposals.at_rate(policies, plan, calibration, options.fpr)
+        thresholds = proposals.at_rate(policies, plan, calibration, options.rate)
     else:
         rules = file.compile(proposals.without_rates(policies), vectors, calibration).rules
         binding = {name: one for name, one in kept.items() if name is None or options.worst_slice}

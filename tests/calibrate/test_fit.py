@@ -11,7 +11,7 @@ from tiny import policies as policy_content
 from guardrail import Guard
 from guardrail.calibrate import projections as collect
 from guardrail.calibrate.achieved import achieved, rule_fired, trait_triggers
-from guardrail.calibrate.fit import Options, calibrate
+from guardrail.calibrate.fit import Options, calibrate, check_rates
 from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.sample import read, split
 from guardrail.calibration.benign import Benign
@@ -310,6 +310,16 @@ def test_too_few_prompts_are_refused_before_the_model_is_read(vectors, subject, 
     with pytest.raises(CalibrationError, match="needs at least 999 benign prompts, not 200"):
         calibrate(subject, vectors, prompts, replace(OPTIONS, fpr=0.001), advance=calls.append)
     assert calls == []
+
+
+def test_a_rate_that_nobody_asked_for_is_that_of_the_set_or_named_as_the_default(prompts, vectors, tmp_path):
+    few = replace(prompts, calibration=prompts.calibration[:50])
+    vectors.save(tmp_path / "vectors.safetensors")
+    check_rates(few, replace(OPTIONS, fpr=None, set_fpr=0.05), policy_file(tmp_path, rule("a")))
+    with pytest.raises(CalibrationError, match=r"rate of 0\.01 needs at least 99 .*; 0\.01 is the default$"):
+        check_rates(few, replace(OPTIONS, fpr=None), None)
+    with pytest.raises(CalibrationError, match=r"held out$"):
+        check_rates(few, replace(OPTIONS, fpr=0.01), None)
 
 
 def test_vectors_of_another_model_are_refused_and_a_finetune_can_be_allowed(vectors, prompts):

@@ -88,7 +88,9 @@ class RateOptions:
     vectors: Annotated[
         str | None, Option(help="Vector file, or `demo`. Default: the file that the policies name.")
     ] = None
-    fpr: Annotated[float, Option(help="Target false-positive rate.")] = 0.01
+    fpr: Annotated[
+        float | None, Option(help="Target false-positive rate. Default: that of --set-fpr, or 0.01.")
+    ] = None
     set_fpr: Annotated[float | None, Option(help="Target rate of all enforced policies combined.")] = None
     width: Annotated[float | None, Option(help="Show how many prompts an interval this wide needs.")] = None
     allow_model_mismatch: Annotated[

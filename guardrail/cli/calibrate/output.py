@@ -81,14 +81,16 @@ def _key(path: tuple[str | int, ...]) -> str:
 
 
 def _needed(rates: RateOptions) -> dict[str, float]:
+    from guardrail.calibrate.fit import aimed
     from guardrail.statistics.conformal import prompts_needed
 
-    width = rates.width or rates.fpr
+    rate = aimed(rates.fpr, rates.set_fpr)
+    width = rates.width or rate
     return {
-        "fpr": rates.fpr,
-        "at_least": prompts_needed(rates.fpr),
+        "fpr": rate,
+        "at_least": prompts_needed(rate),
         "interval_width": width,
-        "for_interval": prompts_needed(rates.fpr, width),
+        "for_interval": prompts_needed(rate, width),
     }
 
 
@@ -104,9 +106,10 @@ def print_calibrated(
         f"{evidence.prompts} distinct benign prompts: {evidence.calibrated} to calibrate on, "
         f"{evidence.held_out} held out{left_out}"
     )
-    low, high = fpr_interval(evidence.calibrated, rates.fpr)
+    low, high = fpr_interval(evidence.calibrated, needed["fpr"])
+    default = " (the default)" if rates.fpr is None and rates.set_fpr is None else ""
     typer.echo(
-        f"a rate of {rates.fpr:.2%} from {evidence.calibrated} prompts is really within "
+        f"a rate of {needed['fpr']:.2%}{default} from {evidence.calibrated} prompts is really within "
         f"[{low:.2%}, {high:.2%}] (95 %); it needs at least {needed['at_least']} to calibrate on, and "
         f"an interval {needed['interval_width']:.2%} wide needs {needed['for_interval']}"
     )
