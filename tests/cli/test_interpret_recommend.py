@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from guardrail.cli import run
+from guardrail.interpret.recommending import contrasts
 
 POLICY = """\
 version: 1
@@ -55,7 +56,7 @@ def test_the_demo_models_layer_goes_into_the_policy_file(tmp_path, policy, capsy
     assert json.loads((out / "recommendation.json").read_text())["traits"] == found["traits"]
 
 
-def test_own_pairs_need_no_definition_and_no_judge(tmp_path, capsys):
+def test_own_pairs_are_read_once_and_need_no_definition_and_no_judge(tmp_path, capsys, monkeypatch):
     pairs = tmp_path / "pairs.jsonl"
     rows = [
         {"source": [{"role": "system", "content": "You are evil."}, ask], "target": [ask]}
@@ -71,7 +72,11 @@ def test_own_pairs_need_no_definition_and_no_judge(tmp_path, capsys):
         str(tmp_path / "out"),
         "--no-heads",
     ]
+    reads = []
+    read = contrasts.load_contrasts
+    monkeypatch.setattr(contrasts, "load_contrasts", lambda path: reads.append(path) or read(path))
     assert run([*arguments, "--trait", "evil"]) in (0, 1)
+    assert reads == [pairs], "a file that changes meanwhile, or a pipe, gives one answer"
     assert "steering says nothing: not measured: it needs --judge" in capsys.readouterr().out
     assert run(arguments) == 2
     assert "say --trait" in capsys.readouterr().err

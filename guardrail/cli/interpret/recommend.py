@@ -109,7 +109,14 @@ def recommend(
     """
     reports.check()
     vectors, names = options.read(model.name)
-    given = _Given(options, sweep, model, judge, cache(partial(load_subject, model)))
+    given = _Given(
+        options,
+        sweep,
+        model,
+        judge,
+        subject=cache(partial(load_subject, model)),
+        contrasts=cache(partial(_contrasts, options, sweep, model)),
+    )
     sweeps = given.sweeps([vectors[name] for name in names])
     causes = given.causes([vectors[name] for name in names])
     found = _joined(model.name, vectors, sweeps, causes)
@@ -126,13 +133,14 @@ def recommend(
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What evidence is collected with. subject: loads the model once."""
+    """What evidence is collected with. subject: loads the model once. contrasts: of a trait, read once."""
 
     options: RecommendOptions
     asked: SweepOptions
     model: ModelOptions
     judge: JudgeOptions
     subject: Callable[[], Subject]
+    contrasts: Callable[[str], list[Contrast]]
 
     def sweeps(self, vectors: Sequence[TraitVector]) -> list[Sweep]:
         """Separation and, with a judge, steering; or what an earlier sweep found."""
@@ -142,7 +150,7 @@ class _Given:
         if self.asked.sweep:
             return [read_sweep(self.asked.sweep, vectors[0])]
         if self.options.pairs:
-            return [self._separation(vectors[0], self._contrasts(vectors[0].trait))]
+            return [self._separation(vectors[0], self.contrasts(vectors[0].trait))]
         judged = self.judge.judge or self.model.name == DEMO
         by = Selector.STEERING if judged else Selector.SEPARATION
         run = SweepRun(
@@ -163,7 +171,7 @@ class _Given:
 
     def causes(self, vectors: Sequence[TraitVector]) -> dict[str, Causes]:
         """The effects of every trait's contrasts."""
-        contrasts = {one.trait: self._contrasts(one.trait)[: self.options.contrasts] for one in vectors}
+        contrasts = {one.trait: self.contrasts(one.trait)[: self.options.contrasts] for one in vectors}
         subject = self.subject()
         from guardrail.interpret.recommending.causes import causes
 
@@ -180,13 +188,16 @@ class _Given:
                 for one in vectors
             }
 
-    def _contrasts(self, trait: str) -> list[Contrast]:
-        from guardrail.interpret.recommending.contrasts import contrasts_of, load_contrasts
 
-        if self.options.pairs:
-            return load_contrasts(self.options.pairs)
-        definition = definition_of(trait, self.asked.definition, self.model.name)
-        return contrasts_of(definition.with_questions(self.asked.questions))
+def _contrasts(
+    options: RecommendOptions, asked: SweepOptions, model: ModelOptions, trait: str
+) -> list[Contrast]:
+    from guardrail.interpret.recommending.contrasts import contrasts_of, load_contrasts
+
+    if options.pairs:
+        return load_contrasts(options.pairs)
+    definition = definition_of(trait, asked.definition, model.name)
+    return contrasts_of(definition.with_questions(asked.questions))
 
 
 def _joined(
