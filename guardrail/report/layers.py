@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from guardrail.extract.layers.measurements import Candidate, Sweep
 from guardrail.report import leads
 from guardrail.report.drawing import BLUE, CYCLE, GREY, new, style, svg
-from guardrail.report.page import Block, Cell, Drawn, Page, Section, Table, Text, number
+from guardrail.report.page import Block, Cell, Drawn, Page, Section, Table, Text, spanned
 from guardrail.statistics.nulls import chance
 from guardrail.vectors.provenance import LayerChoice
 
@@ -55,7 +55,7 @@ def _few(sweeps: Sequence[Sweep]) -> list[str]:
     found = [sweep.separation for sweep in sweeps if sweep.separation]
     fewest = min((min(one.asking, one.forbidding) for one in found), default=0)
     replies = min((sweep.replies for sweep in sweeps if sweep.replies), default=0)
-    told = f"Judged scores are means of {replies} replies a layer, without intervals."
+    told = f"Judged scores are means of {replies} replies a layer; only the trait's has an interval."
     return [*leads.few([("prompts on a side", fewest)], FEW_PROMPTS), *([told] if replies else [])]
 
 
@@ -80,10 +80,7 @@ def _chosen(sweep: Sweep, choice: LayerChoice | None, failed: Mapping[str, str])
 
 
 def _area(one: Candidate | None) -> Cell:
-    if one is None or one.auroc is None:
-        return Cell("–")
-    span = one.auroc_interval
-    return Cell(f"{one.auroc:.3f}", f"[{span[0]:.3f}, {span[1]:.3f}]" if span else "")
+    return spanned(one.auroc, one.auroc_interval, 3) if one else Cell("–")
 
 
 # --- one trait ----------------------------------------------------------------------------------------
@@ -101,13 +98,17 @@ def _table(sweep: Sweep, choice: LayerChoice | None) -> Table:
     baseline = [sweep.baseline] if sweep.baseline else []
     rows = [
         [
-            *(_place(one), _area(one), number(one.d_prime)),
-            *(number(measure(one)) for _, measure in known),
+            *(_place(one), _area(one), spanned(one.d_prime, None)),
+            *(_judged(name, one, measure) for name, measure in known),
             _verdict(sweep, one, choice),
         ]
         for one in (*baseline, *sweep.candidates)
     ]
     return Table(("layer", "AUROC", "d'", *(name for name, _ in known), ""), rows)
+
+
+def _judged(name: str, one: Candidate, measure: Measure) -> Cell:
+    return spanned(measure(one), one.trait_interval if name == "trait" else None)
 
 
 def _has(sweep: Sweep, measure: Measure) -> bool:

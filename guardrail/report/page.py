@@ -59,8 +59,19 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
+    @property
+    def worded(self) -> list[bool]:
+        """Whether each column holds words, and not numbers: most of its filled cells begin as words do."""
+        columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.head)
+        return [i == 0 or _worded([cell.text for cell in column]) for i, column in enumerate(columns)]
+
 
 Block: TypeAlias = Text | Heading | Drawn | Table
+
+
+def _worded(texts: Sequence[str]) -> bool:
+    filled = [text for text in texts if text not in ("", "–")]
+    return 2 * sum(text[0].isalpha() or text[0] in "(`'\"" for text in filled) > len(filled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +150,21 @@ def percent(value: Estimate | None) -> Cell:
     if value is None:
         return Cell("–")
     return Cell(f"{100 * value.value:.1f} %", f"[{100 * value.low:.1f}, {100 * value.high:.1f}]")
+
+
+def points(value: Estimate | None) -> Cell:
+    """A difference of two rates, in percentage points."""
+    if value is None:
+        return Cell("–")
+    span = f"[{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+    return Cell(f"{100 * value.value:+.1f} points", span)
+
+
+def spanned(value: float | None, span: tuple[float, float] | None, digits: int = 2) -> Cell:
+    """A number with its interval, if there is one."""
+    if value is None or span is None:
+        return number(value, digits)
+    return estimate(Estimate(value, *span), digits)
 
 
 def number(value: float | None, digits: int = 2) -> Cell:

@@ -25,6 +25,7 @@ from guardrail.report.page import (
     Text,
     estimate,
     number,
+    spanned,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ MEANING = (
     "0 to 100, with the vector added at this layer. Each is divided by what it reaches at its best layer "
     "(AUROC above .5, the judge's mean above that without steering); a layer is as good as its weakest "
     "evidence. The current layer stays unless another is clearly better. Intervals: 95 %, over groups of "
-    "prompts."
+    "prompts; of the judge's mean, over questions."
 )
 RISKS = (
     "Risk: the share of a trait's effect on the reply that comes with the values of one layer's attention, "
@@ -79,7 +80,7 @@ def _row(one: Recommendation, layer: Layer) -> list[Cell]:
         estimate(layer.sufficient, 2),
         estimate(layer.needed, 2),
         number(layer.separation, 3),
-        number(layer.steering, 1),
+        spanned(layer.steering, layer.steering_interval, 1),
         number(layer.weakest),
     ]
 

@@ -184,6 +184,16 @@ def test_the_layer_that_all_evidence_favours_is_recommended():
     assert "layer 3 (`layer: auto` is 2)" in next(iter(sentences(found)))
 
 
+def test_the_judges_mean_comes_with_its_interval_where_it_was_measured():
+    sweep = swept()
+    spans = [replace(one, trait_interval=(one.trait - 5, one.trait + 5)) for one in sweep.candidates]
+    base = replace(sweep.baseline, trait_interval=(4.0, 12.0))
+    found = recommended("evil", 2, caused(), replace(sweep, candidates=tuple(spans), baseline=base))
+    assert found.at.steering_interval == (55.0, 65.0)
+    assert "the judge's mean is 8.0 [4.0, 12.0] of 100" in "\n".join(sentences(found))
+    assert "the judge's mean is 8.0 of 100" in "\n".join(sentences(recommended("evil", 2, caused(), sweep)))
+
+
 def test_a_layer_is_as_good_as_its_weakest_evidence_and_disagreement_is_said():
     found = recommended("evil", None, caused((0.9, 0.5, 0.05, 0.04)), swept())
     assert (found.layer, found.disagreeing) == (2, ("steering",))

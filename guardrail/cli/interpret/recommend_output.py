@@ -70,10 +70,17 @@ def _row(one: Recommendation, layer: Layer) -> tuple[object, ...]:
         _effect(layer.sufficient),
         _effect(layer.needed),
         "" if layer.separation is None else f"{layer.separation:.3f}",
-        "" if layer.steering is None else f"{layer.steering:.1f}",
+        _steered(layer),
         f"{layer.weakest:.2f}",
         ", ".join(marks),
     )
+
+
+def _steered(layer: Layer) -> str:
+    if layer.steering is None:
+        return ""
+    span = layer.steering_interval
+    return f"{layer.steering:.1f}" + (f" [{span[0]:.1f}, {span[1]:.1f}]" if span else "")
 
 
 def _effect(value: Estimate | None) -> str:

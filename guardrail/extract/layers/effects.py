@@ -20,6 +20,7 @@ from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.rollouts import row_seed
 from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge, JudgeRequest
+from guardrail.statistics.intervals import clustered_mean
 from guardrail.traits import TraitDefinition
 from guardrail.types import Steering
 from guardrail.vectors.values import TraitVector, unit
@@ -55,11 +56,15 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Mean judged scores; None if nothing was judged. `refused` counts replies without a trait score."""
+    """Mean judged scores; None if nothing was judged. `refused` counts replies without a trait score.
+
+    interval: 95 %, of the trait's mean; None if replies to fewer than two questions were judged.
+    """
 
     trait: float | None
     coherence: float | None
     refused: int
+    interval: tuple[float, float] | None
 
 
 def adding(vector: TraitVector, layer: int, coefficient: float) -> Steering:
@@ -87,7 +92,10 @@ def judged(trial: Trial, prompts: Sequence[RolloutPrompt], steering: Sequence[St
     coherent = _scores(trial.judge, [coherence_request(p.asked, r.text, ended=r.ended) for p, r in shown])
     empty = [0.0] * (len(replies) - len(shown))
     return Verdicts(
-        _mean(traits), _mean([*coherent, *empty]), len(replies) - sum(t is not None for t in traits)
+        trait=_mean(traits),
+        coherence=_mean([*coherent, *empty]),
+        refused=len(replies) - sum(t is not None for t in traits),
+        interval=_interval([p.question for p, _ in shown], traits),
     )
 
 
@@ -120,6 +128,13 @@ def _scores(judge: Judge, requests: Sequence[JudgeRequest]) -> Sequence[float | 
 def _mean(scores: Sequence[float | None]) -> float | None:
     known = [score for score in scores if score is not None]
     return sum(known) / len(known) if known else None
+
+
+def _interval(questions: Sequence[int], scores: Sequence[float | None]) -> tuple[float, float] | None:
+    """Student's over the means of questions, within 0 to 100."""
+    known = [(score, one) for score, one in zip(scores, questions, strict=True) if score is not None]
+    found = clustered_mean(*zip(*known, strict=True)) if known else None
+    return (max(found.low, 0.0), min(found.high, 100.0)) if found else None
 
 
 def next_token(

@@ -26,16 +26,18 @@ class Candidate:
     """The measurements for one layer's vector. None means not measured; it never means 0.
 
     trait, coherence: mean judged scores, 0 to 100, of replies to plain questions with the vector added at
-    this layer alone. induce: the log-odds of the trait in them. ablation: the log-odds of the trait in
-    replies to prompts that ask for it, with the direction removed at every layer. kl: nats, from the plain
-    to the ablated next-token distribution on plain questions. auroc, d_prime: how well the probe separates
-    prompts that ask for the trait from prompts that forbid it; auroc_interval: 95 %. `position`: the token,
-    counted from the prompt's end, at which the vector was read, if a sweep compares several.
+    this layer alone; trait_interval: 95 %, over questions. induce: the log-odds of the trait in them.
+    ablation: the log-odds of the trait in replies to prompts that ask for it, with the direction removed at
+    every layer. kl: nats, from the plain to the ablated next-token distribution on plain questions. auroc,
+    d_prime: how well the probe separates prompts that ask for the trait from prompts that forbid it;
+    auroc_interval: 95 %. `position`: the token, counted from the prompt's end, at which the vector was read,
+    if a sweep compares several.
     """
 
     layer: int
     position: int | None = None
     trait: float | None = None
+    trait_interval: tuple[float, float] | None = None
     coherence: float | None = None
     induce: float | None = None
     ablation: float | None = None
@@ -110,7 +112,8 @@ def _content(sweep: Sweep) -> dict[str, object]:
     """As JSON. What older sweeps do not know is left out, so that their hashes stay the same."""
     content = asdict(sweep)
     rows = [content["baseline"] or {}, *content["candidates"]]
-    for row, key in ((content, "separation"), *((row, "auroc_interval") for row in rows)):
+    newer = ((row, key) for row in rows for key in ("auroc_interval", "trait_interval"))
+    for row, key in ((content, "separation"), *newer):
         if row.get(key) is None:
             row.pop(key, None)
     return content

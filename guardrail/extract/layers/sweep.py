@@ -73,7 +73,13 @@ def sweep_steering(trial: Trial, vector: TraitVector, folder: Path, report: Repo
     def row(layer: int) -> Row:
         added = [adding(vector, layer, trial.settings.coefficient)] if layer else []
         found = judged(trial, plain, added)
-        return {"layer": layer, "trait": found.trait, "coherence": found.coherence, "refused": found.refused}
+        return {
+            "layer": layer,
+            "trait": found.trait,
+            "trait_interval": found.interval,
+            "coherence": found.coherence,
+            "refused": found.refused,
+        }
 
     rows = _rows("steering", trial, vector, folder, row, report)
     return _sweep(trial, vector, len(plain), [_steered(row) for row in rows])
@@ -250,9 +256,14 @@ def _sweep(trial: Trial, vector: TraitVector, questions: int, found: Sequence[Ca
 
 
 def _steered(row: Row) -> Candidate:
-    trait = row["trait"]
-    induce = None if trait is None else log_odds(trait)
-    return Candidate(layer=row["layer"], trait=trait, coherence=row["coherence"], induce=induce)
+    trait, span = row["trait"], row.get("trait_interval")  # older journals have none
+    return Candidate(
+        layer=row["layer"],
+        trait=trait,
+        trait_interval=(span[0], span[1]) if span else None,
+        coherence=row["coherence"],
+        induce=None if trait is None else log_odds(trait),
+    )
 
 
 def _ablated(row: Row) -> Candidate:

@@ -36,8 +36,9 @@ class Layer:
     """What is known of one layer. None: not measured.
 
     sufficient, needed: effects along the trait vector at the last prompt token and after. separation: AUROC.
-    steering: the judged trait score with the vector added; no evidence if replies are not coherent. shares:
-    by evidence, of its best layer, 0 to 1.
+    steering: the judged trait score with the vector added, and its 95 % interval over questions (sweeps of
+    older versions have none); no evidence if replies are not coherent. shares: by evidence, of its best
+    layer, 0 to 1.
     """
 
     layer: int
@@ -45,6 +46,7 @@ class Layer:
     needed: Estimate | None
     separation: float | None
     steering: float | None
+    steering_interval: tuple[float, float] | None
     coherent: bool
     shares: Mapping[Evidence, float]
 
@@ -70,6 +72,7 @@ class Recommendation:
     best: Mapping[Evidence, int]
     silent: Mapping[Evidence, str]
     unsteered: float | None
+    unsteered_interval: tuple[float, float] | None
     disagreeing: tuple[Evidence, ...]
     correlations: Mapping[str, float]
     contrasts: int
@@ -113,6 +116,7 @@ def recommended(trait: str, current: int | None, causes: Causes, sweep: Sweep) -
             name: max(one.values, key=lambda n, v=one.values: (v[n], -n)) for name, one in speaking.items()
         },
         unsteered=sweep.baseline.trait if sweep.baseline else None,
+        unsteered_interval=sweep.baseline.trait_interval if sweep.baseline else None,
         silent={name: one.silent for name, one in found.items() if one.silent},
         disagreeing=tuple(n for n, share in chosen.shares.items() if share < AGREES) if chosen else (),
         correlations=_correlations(speaking),
@@ -188,6 +192,7 @@ def _layers(
             needed=needed.get(c.layer),
             separation=c.auroc,
             steering=c.trait,
+            steering_interval=c.trait_interval,
             coherent=_coherent(c),
             shares={name: known.get(c.layer, 0.0) for name, known in shares.items()},
         )

@@ -25,7 +25,9 @@ def sentences(one: Recommendation) -> Iterator[str]:
     """The recommendation, then where evidence disagrees or is missing, then what was left out."""
     yield _chosen(one)
     if one.unsteered is not None:
-        yield f"without steering, the judge's mean is {one.unsteered:.1f} of 100"
+        span = one.unsteered_interval
+        interval = f" [{span[0]:.1f}, {span[1]:.1f}]" if span else ""
+        yield f"without steering, the judge's mean is {one.unsteered:.1f}{interval} of 100"
     yield from _disagreement(one)
     for name, reason in one.silent.items():
         yield f"{NAMES[name]} says nothing: {reason}"

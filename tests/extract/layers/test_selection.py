@@ -190,7 +190,7 @@ def test_a_sweep_from_before_intervals_keeps_its_hash(tmp_path):
     assert found.separation is None
     assert found.sha256 == "1b0c5a09fc29e936c408fa3540ead64f5e7126cb8c195e1ad75b7edc3037b668"
     found.save(path)
-    assert "auroc_interval" not in path.read_text()
+    assert "_interval" not in path.read_text()
 
 
 def test_a_sweep_has_only_layers_of_its_model():

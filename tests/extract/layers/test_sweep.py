@@ -108,8 +108,23 @@ def test_a_planted_direction_is_found_at_the_only_layer_where_it_works(tmp_path)
     ]
     assert (sweep.baseline.layer, sweep.baseline.trait, sweep.baseline.coherence) == (0, 0, 100)
     assert (sweep.replies, sweep.judge, sweep.coefficient) == (6, "letters", 1.0)
+    assert [c.trait_interval for c in sweep.candidates] == [(0, 0), (100, 100), (100, 100), (0, 0)]
     assert by_steering(sweep).layer == 2
     assert by_steering(replace(sweep, candidates=sweep.candidates[2:]), floor=None).layer == 3
+
+
+class QuestionJudge(LetterJudge):
+    """The trait depends on the question alone."""
+
+    def _score(self, request):
+        return {"three?": 40.0, "four?": 50.0, "five?": 60.0}[request.question]
+
+
+def test_replies_to_one_question_count_once_in_the_interval_of_the_trait(tmp_path):
+    first, *_ = sweep_steering(trial(QuestionJudge()), PLANTED, tmp_path).candidates
+    half = 4.3027 * 10 / np.sqrt(3)  # Student's t with 2 degrees of freedom; two replies to each question
+    assert first.trait == 50
+    assert first.trait_interval == (pytest.approx(50 - half, abs=1e-3), pytest.approx(50 + half, abs=1e-3))
 
 
 def test_the_coefficient_is_the_same_at_every_layer_and_matters(tmp_path):
