@@ -9,15 +9,16 @@ from guardrail.interpret.accuracy.results import AccuracyResult, PersonaResult
 from guardrail.report import interpret_leads
 from guardrail.report.drawing import BLUE, GREY, Named, new, style, svg
 from guardrail.report.leads import few
-from guardrail.report.page import Block, Cell, Drawn, Page, Section, Table, Text, number, percent
+from guardrail.report.page import Block, Cell, Drawn, Page, Section, Table, Text, number, percent, points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEANING = (
-    "Difference: accuracy with the persona less accuracy without, on the same items (Newcombe's interval). "
-    "Changed: items that are answered otherwise. Probability: mean change of the right option's "
-    "probability. p: McNemar's exact test; q: p adjusted for the number of personas (Benjamini-Hochberg)."
+    "Difference: accuracy with the persona less accuracy without, on the same items, in percentage points "
+    "(Newcombe's interval). Changed: items that are answered otherwise. Probability: mean change of the "
+    "right option's probability, in percentage points. p: McNemar's exact test; q: p adjusted for the number "
+    "of personas (Benjamini-Hochberg)."
 )
 
 
@@ -39,7 +40,7 @@ def page(found: AccuracyResult) -> Page:
 
 def figures(found: AccuracyResult) -> Iterator[Named]:
     """Every figure of the page."""
-    yield "Accuracy by persona", points(found)
+    yield "Accuracy by persona", dots(found)
 
 
 def _drawn(found: AccuracyResult) -> list[Block]:
@@ -47,7 +48,7 @@ def _drawn(found: AccuracyResult) -> list[Block]:
         return [Drawn(svg(figure, title)) for title, figure in figures(found)]
 
 
-def points(found: AccuracyResult) -> Figure:
+def dots(found: AccuracyResult) -> Figure:
     """Accuracy with its interval, a line for each persona; dotted: chance."""
     figure = new(9.2, 1.0 + 0.3 * len(found.personas))
     axes = figure.subplots()
@@ -76,8 +77,8 @@ def _row(one: PersonaResult) -> list[Cell]:
     if effect is None:
         return [Cell(one.name), percent(one.accuracy), *([Cell("–")] * 7)]
     return [
-        *(Cell(one.name), percent(one.accuracy), percent(effect.difference), percent(effect.changed)),
-        *(Cell(str(effect.gained)), Cell(str(effect.lost)), percent(effect.probability)),
+        *(Cell(one.name), percent(one.accuracy), points(effect.difference), percent(effect.changed)),
+        *(Cell(str(effect.gained)), Cell(str(effect.lost)), points(effect.probability)),
         *(number(effect.p, 4), number(effect.q, 4)),
     ]
 

@@ -9,7 +9,7 @@ from guardrail.interpret.heads.results import AblationResult, HeadResult, HeadSt
 from guardrail.report import interpret_leads
 from guardrail.report.drawing import INK, Named, new, style, svg
 from guardrail.report.leads import few
-from guardrail.report.page import Block, Cell, Drawn, Page, Section, Table, Text, number, percent
+from guardrail.report.page import Block, Cell, Drawn, Page, Section, Table, Text, number, percent, points
 from guardrail.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MEANING = (
 SCALED = (
     "Effect: how far answers' probabilities move with a word of the group (total variation from the mean "
     "over neutral words) less what neutral words move among themselves. Intervals: bootstrap over items. "
-    "Random: as many other heads of the same layers."
+    "Changes: percentage points. Random: as many other heads of the same layers."
 )
 
 
@@ -135,11 +135,12 @@ def _scaled(found: AblationResult) -> Table:
 
 
 def _measure(name: str, *values: Estimate) -> list[Cell]:
-    return [Cell(name), *map(percent, values)]
+    before, after, change = values
+    return [Cell(name), percent(before), percent(after), points(change)]
 
 
 def _random(changes: list[Estimate]) -> Cell:
-    return Cell(", ".join(f"{100 * one.value:.2f} %" for one in changes) or "–")
+    return Cell(", ".join(f"{100 * one.value:+.1f}" for one in changes) or "–")
 
 
 def _settings(study: HeadStudy) -> Table:

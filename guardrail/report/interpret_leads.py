@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from guardrail.interpret.accuracy.results import AccuracyResult
 from guardrail.interpret.heads.results import AblationResult, HeadStudy
+from guardrail.interpret.lens.notes import hardly_answered
 from guardrail.interpret.lens.results import LensResult
 from guardrail.interpret.patching.pairs import counted
 from guardrail.interpret.patching.patches import PARTS, SCOPES
@@ -118,7 +119,15 @@ def lens(found: Sequence[LensResult]) -> Lead:
     first = [one for one in found if one.lens == "logit"] or list(found)
     models = list(dict.fromkeys(one.model for one in first))
     told = [_model(name, [one for one in first if one.model == name]) for name in models]
-    return Lead(" ".join([*told, ABOUT["lens"]]))
+    cannot = [_cannot(name, [one for one in first if one.model == name]) for name in models]
+    return Lead(" ".join([*filter(None, cannot), *told, ABOUT["lens"]]), "warn" if any(cannot) else "")
+
+
+def _cannot(name: str, tasks: Sequence[LensResult]) -> str:
+    hardly = [
+        f"{one.task} ({_percents(one.accuracy['with'])} right)" for one in tasks if hardly_answered(one)
+    ]
+    return f"{name} cannot do {several(hardly)}: S says next to nothing there." if hardly else ""
 
 
 def _model(name: str, tasks: Sequence[LensResult]) -> str:

@@ -134,13 +134,17 @@ def test_heads_names_the_strongest_head_and_what_scaling_did():
     assert leads.heads(unread, scaled).text.endswith("What heads attend to was not read: it cannot be read.")
 
 
-def looked(task, change, other):
+MOST = Estimate(0.6, 0.5, 0.7)
+
+
+def looked(task, change, other, right=MOST):
     made = [
         Contrast(against=against, pairing="dataset", by_share=(value,), by_band=(value,), alone=None)
         for against, value in (("without", change), ("other", other))
     ]
     empty = dict.fromkeys(LensResult.__slots__)
-    return LensResult(**empty | {"model": "tiny", "lens": "logit", "task": task, "contrasts": tuple(made)})
+    known = {"model": "tiny", "lens": "logit", "task": task, "contrasts": tuple(made)}
+    return LensResult(**empty | known | {"accuracy": {"with": right}})
 
 
 def test_lens_says_where_a_persona_raises_s():
@@ -151,6 +155,14 @@ def test_lens_says_where_a_persona_raises_s():
     assert "tiny: a persona is not shown to change S; it is not shown to beat" in none.text
     lowers = Estimate(-0.3, -0.4, -0.2)
     assert "lowers S of cloze (-0.300" in leads.lens([looked("cloze", lowers, NONE)]).text
+    assert none.tone == ""
+
+
+def test_lens_begins_with_tasks_that_a_model_cannot_do():
+    hardly = looked("common sense", SOME, NONE, Estimate(0.05, 0.02, 0.09))
+    lead = leads.lens([looked("cloze", SOME, NONE), hardly])
+    assert lead.text.startswith("tiny cannot do common sense (5.0 % (95 %: 2.0 to 9.0) right): S says next")
+    assert lead.tone == "warn"
 
 
 @pytest.mark.parametrize(

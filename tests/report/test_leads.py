@@ -14,7 +14,7 @@ from guardrail.calibration.evidence import Achieved, Evidence
 from guardrail.evaluation.results import Detection
 from guardrail.report import leads
 from guardrail.report.drawing import new, style, svg, themed
-from guardrail.report.page import Cell, Drawn, Lead, Page, Section, Table
+from guardrail.report.page import Cell, Drawn, Lead, Page, Section, Table, percent, points
 from guardrail.statistics.intervals import Estimate
 from guardrail.train.shift.results import Descent, LayerShift, Shift, TraitShift
 
@@ -130,6 +130,24 @@ def test_a_page_begins_with_its_lead_and_follows_the_colours_of_the_reader():
     assert "var(--ink)" in body
     assert re.findall(r"fill: #(?:fff|22272e|000000)", body) == []
     assert themed(drawn) in html
+
+
+def test_columns_of_words_stand_to_the_left_and_numbers_to_the_right():
+    rows = [["7", "a nurse", "3.1 %", "passed", "–"], ["8", "(none)", "–", "–", "-0.2 points"]]
+    table = Table(("layer", "text", "share", "verdict", "change"), [[*map(Cell, row)] for row in rows])
+    html = Page(title="T", subtitle="", sections=[Section("One", [table])]).html()
+    left = re.findall(r'<th class="word">(\w+)</th>', html)
+    assert left == ["layer", "text", "verdict"]
+    assert re.findall(r'<td class="[^"]*word[^"]*">([^<]+)</td>', html) == [
+        *("7", "a nurse", "passed"),
+        *("8", "(none)", "–"),
+    ]
+
+
+def test_a_difference_of_rates_is_in_points_and_not_in_per_cent():
+    change = Estimate(-0.021, -0.05, 0.008)
+    assert points(change) == Cell("-2.1 points", "[-5.0, +0.8]")
+    assert percent(change).text == "-2.1 %"
 
 
 @pytest.mark.parametrize(

@@ -170,13 +170,13 @@ def _row(one: HeadResult) -> tuple[object, ...]:
 def print_scaled(found: AblationResult) -> None:
     """Print effect and accuracy before and after, and what random heads do."""
     typer.echo(f"\nheads {', '.join(map(str, found.heads))} times {found.factor:g}, {found.items} items:")
-    rows = [("accuracy (%)", found.accuracy, found.scaled.accuracy, found.scaled.accuracy_change)]
+    rows = [("accuracy", found.accuracy, found.scaled.accuracy, found.scaled.accuracy_change)]
     rows += [
-        (f"effect of {group} (%)", before, found.scaled.effect[group], found.scaled.effect_change[group])
+        (f"effect of {group}", before, found.scaled.effect[group], found.scaled.effect_change[group])
         for group, before in found.effect.items()
     ]
     random = [_random(found, group) for group in (None, *found.effect)]
-    head = ("", "before", "after", "change", "change by random heads")
+    head = ("", "before (%)", "after (%)", "change (points)", "by random heads (points)")
     print_table(
         head,
         [(name, *map(_percent, values), other) for (name, *values), other in zip(rows, random, strict=True)],

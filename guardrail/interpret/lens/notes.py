@@ -10,10 +10,15 @@ FEW = 0.1
 """Below this share of answered items, S says little about answers."""
 
 
+def hardly_answered(one: LensResult) -> bool:
+    """Whether a model cannot do a task, even with the persona."""
+    return one.accuracy["with"].value < FEW
+
+
 def notes(one: LensResult) -> Iterator[str]:
     """What a reader has to know before the numbers of a task."""
-    right = one.accuracy["with"].value
-    if right < FEW:
+    if hardly_answered(one):
+        right = one.accuracy["with"].value
         yield (
             f"{one.model} answers {100 * right:.1f} % of the items of {one.task} with their persona: what S "
             "says about the dataset's answers rests on these."
