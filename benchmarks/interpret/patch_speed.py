@@ -1,11 +1,12 @@
 """A sweep over layers and tokens: ours, one patch in each whole pass, and TransformerLens.
 
-    python -m benchmarks.interpret.patch_speed own FOLDER [GGUF]     # writes the model for the next one
-    PYTHON-WITH-TRANSFORMER-LENS benchmarks/interpret/patch_speed.py lens FOLDER
+    python -m benchmarks.interpret.patch_speed own MODEL
+    PYTHON-WITH-TRANSFORMER-LENS-AS-WELL -m benchmarks.interpret.patch_speed lens MODEL [EVERY]
 
-The first pair of the built-in ones (SmolLM2: of `patching`), every layer's residual stream, MLP and attention
-at every token. Equal numbers are part of the test: effects of all three have to agree within 1e-4. Rounds
-alternate, and ratios are of processor time within a round.
+MODEL: `demo`, a GGUF file or a folder. The first pair of the built-in ones (SmolLM2: one about dishes), every
+layer's residual stream, MLP and attention at every token; EVERY: of every so many layers, without the last.
+Equal numbers are part of the test: effects have to agree within 1e-4. Rounds alternate, and ratios are of
+processor time within a round. TransformerLens gets the weights from a folder that ours writes.
 """
 
 from __future__ import annotations
@@ -13,48 +14,78 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # TransformerLens has an environment of its own, without guardrail
+if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
     from guardrail.interpret.patching.pairs import Pair
     from guardrail.interpret.patching.runs import Placed, Recorded
 
 ROUNDS = 3
 PARTS = ("resid", "mlp", "attn")
+Sweep = Callable[[], list[float]]
 
 
-def own(folder: Path, gguf: str | None = None) -> None:
-    """Time the sweep both ways; write the model, the pair and the effects."""
+def own(model: str) -> None:
+    """The sweep, and one patch in each pass."""
+    subject, pair = loaded(model)
+    placed = everywhere(pair, range(1, subject.layers + 1))
+    print(json.dumps({"patches": len(placed), "tokens": pair.tokens, "layers": subject.layers}))
+    report(
+        lambda: together(subject, pair, placed),
+        lambda: alone(subject, pair, placed),
+    )
+
+
+def lens(model: str, every: str = "1") -> None:
+    """The sweep, and that of TransformerLens on the same weights."""
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+
+    subject, pair = loaded(model)
+    torch.set_grad_enabled(False)
+    layers = range(int(every), subject.layers, int(every))
+    placed = everywhere(pair, layers)
+    with TemporaryDirectory() as folder:
+        subject.model.float().save_pretrained(folder)
+        subject.tokenizer.save_pretrained(folder)
+        theirs = TransformerBridge.boot_transformers(folder, device="cpu")
+    # names as in HookedTransformer; weights stay as they are, so that values are the model's own
+    theirs.enable_compatibility_mode(no_processing=True)
+    answers = answer_tokens(subject, pair)
+    print(json.dumps({"patches": len(placed), "tokens": pair.tokens, "layers": list(layers)}))
+    report(
+        lambda: together(subject, pair, placed),
+        lambda: list(by_lens(theirs, pair, answers, layers)),
+    )
+
+
+def report(ours: Sweep, other: Sweep) -> None:
+    """Rounds of two sweeps, in turns; prints seconds, ratios and the largest difference of an effect."""
+    rounds = [(timed(ours), timed(other)) for _ in range(ROUNDS)]
+    ratios = [second[0] / first[0] for first, second in rounds]
+    found = {
+        "seconds": [first[0] for first, _ in rounds],
+        "seconds_other": [second[0] for _, second in rounds],
+        "times_faster": median(ratios),
+        "least_and_most": [min(ratios), max(ratios)],
+        "largest_difference": worst(rounds[0][0][1], rounds[0][1][1]),
+    }
+    print(json.dumps(found))
+
+
+def loaded(model: str) -> tuple[Subject, Pair]:
+    """A model on one thread, and its pair."""
     import torch
 
     from guardrail.extract.subject import Subject
 
     torch.set_num_threads(1)
-    subject = Subject.load(gguf or "demo", device="cpu")
-    pair = first_pair(subject, "text" if gguf else "chat")
-    placed = everywhere(pair, subject.layers)
-    rounds = [
-        (timed(lambda: together(subject, pair, placed)), timed(lambda: alone(subject, pair, placed)))
-        for _ in range(ROUNDS)
-    ]
-    (_, effects), (_, expected) = rounds[0]
-    subject.model.float().save_pretrained(folder)
-    subject.tokenizer.save_pretrained(folder)
-    found = {
-        "patches": len(placed),
-        "tokens": pair.tokens,
-        "seconds": [one[0] for one, _ in rounds],
-        "seconds_one_by_one": [one[0] for _, one in rounds],
-        "times_faster": median(two[0] / one[0] for one, two in rounds),
-        "largest_difference": worst(effects, expected),
-    }
-    print(json.dumps(found))
-    asked = {"source": pair.source, "target": pair.target, "answers": answer_tokens(subject, pair)}
-    (folder / "pair.json").write_text(json.dumps({**found, **asked, "effects": effects}))
+    subject = Subject.load(model, device="cpu")
+    return subject, first_pair(subject, "chat" if model == "demo" else "text")
 
 
 def first_pair(subject: Subject, form: Any) -> Pair:
@@ -71,12 +102,12 @@ def first_pair(subject: Subject, form: Any) -> Pair:
     return pair
 
 
-def everywhere(pair: Pair, layers: int) -> list[Placed]:
-    """Every layer's values, at one token each."""
+def everywhere(pair: Pair, layers: Sequence[int]) -> list[Placed]:
+    """Some layers' values, at one token each."""
     from guardrail.interpret.patching.patches import Patch
     from guardrail.interpret.patching.runs import Placed
 
-    places = [(part, n, at) for part in PARTS for n in range(1, layers + 1) for at in range(pair.tokens)]
+    places = [(part, n, at) for part in PARTS for n in layers for at in range(pair.tokens)]
     return [Placed(Patch((n,), part, "-"), [at]) for part, n, at in places]  # type: ignore[arg-type]
 
 
@@ -133,47 +164,36 @@ def putting(source: Recorded, placed: Placed) -> dict[Any, Callable[[Any], None]
     return {site: put}
 
 
-def lens(folder: Path) -> None:
-    """The same sweep by TransformerLens, on the same weights."""
-    import torch
-    from transformer_lens.model_bridge import TransformerBridge
-
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    model = TransformerBridge.boot_transformers(str(folder), device="cpu")
-    # names as in HookedTransformer; weights stay as they are, so that values are the model's own
-    model.enable_compatibility_mode(no_processing=True)
-    pair = json.loads((folder / "pair.json").read_text())
-    rounds = [timed(lambda: list(by_lens(model, pair))) for _ in range(ROUNDS)]
-    seconds = [one for one, _ in rounds]
-    found = {"seconds": seconds, "times_faster": median(seconds) / median(pair["seconds"])}
-    print(json.dumps({**found, "largest_difference": worst(rounds[0][1], pair["effects"])}))
-
-
-def by_lens(model: Any, pair: dict[str, Any]) -> Iterator[float]:
-    """Effects in the order of `everywhere`."""
+def by_lens(model: Any, pair: Pair, answers: tuple[int, int], layers: Sequence[int]) -> Iterator[float]:
+    """Effects in the order of `everywhere`. Not for the last layer, behind which theirs has no residual."""
+    import pandas as pd
     import torch
     from transformer_lens import patching
 
-    source, target = (torch.tensor([pair[name]]) for name in ("source", "target"))
+    source, target = (torch.tensor([ids]) for ids in (pair.source, pair.target))
     logits, cache = model.run_with_cache(source)
-    low, high = leading(model(target), pair), leading(logits, pair)
+    low, high = leading(model(target), answers), leading(logits, answers)
 
     def effect(logits: Any) -> Any:
-        return (leading(logits, pair) - low) / (high - low)
+        return (leading(logits, answers) - low) / (high - low)
 
-    # theirs patches in front of a layer, ours behind it: layers 2 to L, and after the last one by hand
-    residual = patching.get_act_patch_resid_pre(model, target, cache, effect)[1:].tolist()
-    mlp = patching.get_act_patch_mlp_out(model, target, cache, effect).tolist()
-    attention = patching.get_act_patch_attn_out(model, target, cache, effect).tolist()
-    last = [0.0] * (target.shape[1] - 1) + [1.0]
-    for row in (*residual, last, *mlp, *attention):
-        yield from row
+    # theirs counts layers from 0, and patches the residual in front of a layer, ours behind it
+    for name, offset in (("resid_pre", 0), ("mlp_out", -1), ("attn_out", -1)):
+        places = [(n + offset, at) for n in layers for at in range(target.shape[1])]
+        yield from patching.generic_activation_patch(
+            model,
+            target,
+            cache,
+            effect,
+            patching.layer_pos_patch_setter,
+            name,
+            index_df=pd.DataFrame(places, columns=["layer", "pos"]),
+        ).tolist()
 
 
-def leading(logits: Any, pair: dict[str, Any]) -> Any:
+def leading(logits: Any, answers: tuple[int, int]) -> Any:
     """The logit of the source's answer less that of the target's."""
-    a, b = pair["answers"]
+    a, b = answers
     return logits[0, -1, a] - logits[0, -1, b]
 
 
@@ -182,7 +202,7 @@ def worst(first: Sequence[float], second: Sequence[float]) -> float:
     return max(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
-def timed(run: Callable[[], list[float]]) -> tuple[float, list[float]]:
+def timed(run: Sweep) -> tuple[float, list[float]]:
     """Processor seconds, and the result."""
     begun = process_time()
     found = run()
@@ -190,4 +210,4 @@ def timed(run: Callable[[], list[float]]) -> tuple[float, list[float]]:
 
 
 if __name__ == "__main__":
-    (own if sys.argv[1] == "own" else lens)(Path(sys.argv[2]), *sys.argv[3:])
+    {"own": own, "lens": lens}[sys.argv[1]](*sys.argv[2:])
