@@ -3,8 +3,7 @@
 Guarded and bare calls alternate in one process, each on a copy of the model of its own; several couples of
 copies are measured, and every other one changes its roles. Allowed: messages to the first token. Blocked:
 messages to the refusal, against template and prefill. `last`: one probe at the last token. `combined`: the
-sum of one at the user's text, in the middle of the model, and of that one. Goes on where it was interrupted,
-after the last whole model.
+sum of one at the user's text, in the middle of the model, and of that one. Goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,12 +25,15 @@ import torch
 
 from benchmarks.real import results
 from benchmarks.real.models import QWEN_05B, SMOLLM2, RealModel, fetch
-from benchmarks.runner import pooled
+from benchmarks.runner import COUPLES, swapped, timed
 from guardrail import Guard
 from guardrail.bench.cases import Case, endless
 from guardrail.bench.clocks import cpu_clock
 from guardrail.bench.goals import Goal
+from guardrail.bench.pairs import total
 from guardrail.bench.plans import ALWAYS, NEVER
+from guardrail.bench.ratios import Timings
+from guardrail.bench.results import Row, measured
 from guardrail.engines.transformers.fingerprint import fingerprint
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.rendering import Renderer
@@ -45,6 +48,8 @@ PAIRS = 32
 GOAL = Goal(value=1.005)
 READOUTS = ("last", "combined")
 VERDICTS = {"allow": NEVER, "block": ALWAYS}
+NAMES = [f"{tokens} tokens, {r}, {v}" for tokens, r, v in product(LENGTHS, READOUTS, VERDICTS)]
+SIDES = (attrgetter("guarded"), attrgetter("bare"))
 GOALS = {f"512 tokens, {readout}, allow": GOAL for readout in READOUTS}
 
 
@@ -103,28 +108,65 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.parse_args()
     torch.set_num_threads(1)
-    path = results.RUNS / "cost.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    rows = [json.loads(line) for line in known]
+    journal = Recordings(results.RUNS / "cost-pairs.jsonl")
     for model, dtype in MODELS:
-        if any(row["name"].startswith(f"{model.name}, {dtype}: ") for row in rows):
-            continue
-        found = [asdict(row) for row in pooled(partial(Couple.load, model, dtype), cases, PAIRS, cpu_clock())]
-        rows += found
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in found)
-        results.save("cost", {"clock": "cpu", "rows": rows})
+        for number in range(COUPLES):
+            _measure_couple(journal, model, dtype, number)
+    results.save("cost", {"clock": "cpu", "rows": [asdict(row) for row in journal.rows()]})
     return 0
 
 
-def cases(couple: Couple) -> Iterator[Case]:
-    """Every length, read-out and verdict. A case holds until the next one is asked for."""
+def _measure_couple(journal: Recordings, model: RealModel, dtype: str, number: int) -> None:
+    """The cases of a couple that are missing; even couples change their roles."""
+    name = f"{model.name}, {dtype}"
+    missing = [case for case in NAMES if (name, case, number) not in journal.known]
+    if not missing:
+        return
+    loaded = Couple.load(model, dtype)
+    couple = loaded if number % 2 else swapped(loaded)
+    for case in cases(couple, missing):
+        print(f"{name}: {case.name} ({number + 1} of {COUPLES})", flush=True)
+        recorded = timed(couple, case, -(-PAIRS // COUPLES), cpu_clock())
+        journal.add((name, case.name, number), recorded.timings(total))
+
+
+class Recordings:
+    """The times of every case of every couple, in a file: an interrupted run loses at most one case."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self.known = dict(_recorded(**json.loads(line)) for line in lines)
+
+    def add(self, of: tuple[str, str, int], times: Timings) -> None:
+        """Keep what was measured."""
+        self.known[of] = times
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"of": of, "times": asdict(times)}) + "\n")
+
+    def rows(self) -> Iterator[Row]:
+        """A row for each case, with the pairs of all its couples."""
+        for name in dict.fromkeys(of[:2] for of in self.known):
+            parts = [times for of, times in self.known.items() if of[:2] == name]
+            guarded, bare = ([ms for part in parts for ms in side(part)] for side in SIDES)
+            yield measured(": ".join(name), Timings(tuple(guarded), tuple(bare)), GOALS.get(name[1]))
+
+
+def _recorded(of: Sequence[Any], times: Mapping[str, Sequence[float]]) -> tuple[Any, Timings]:
+    return tuple(of), Timings(**{side: tuple(row) for side, row in times.items()})
+
+
+def cases(couple: Couple, wanted: Collection[str] | None = None) -> Iterator[Case]:
+    """Every length, read-out and verdict, or those wanted. A case holds until the next one is asked for."""
     for tokens, readout, (verdict, threshold) in product(LENGTHS, READOUTS, VERDICTS.items()):
+        name = f"{tokens} tokens, {readout}, {verdict}"
+        if wanted is not None and name not in wanted:
+            continue
         messages = couple.asked(tokens)
         with TemporaryDirectory() as folder, guarded(couple, readout, threshold, Path(folder)) as guard:
             yield Case(
-                name=f"{tokens} tokens, {readout}, {verdict}",
+                name=name,
                 guarded=partial(guard.chat, messages, max_new_tokens=1, temperature=0),
                 bare=couple.first_token(messages) if verdict == "allow" else couple.prefill(messages),
                 holds=partial(as_expected, verdict),

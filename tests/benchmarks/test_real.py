@@ -18,6 +18,7 @@ from benchmarks.real.prompt_files import Prompt
 from benchmarks.real.states import stored
 from benchmarks.runner import swapped
 from guardrail.bench.cases import endless
+from guardrail.bench.ratios import Timings
 from guardrail.plugins.protocols import COHERENCE, JudgeRequest
 from guardrail.statistics.intervals import Estimate
 from guardrail.testing import tiny_model, tiny_tokenizer
@@ -224,3 +225,17 @@ def test_what_is_timed_on_real_models_is_checked_first(monkeypatch):
     found = cost.cases(swapped(replace(couple, model=other)))
     case = next(found)
     assert not case.holds(case.guarded(), case.bare()), "the words of another model"
+
+
+def test_what_was_timed_is_kept_and_pooled_over_couples(tmp_path):
+    path = tmp_path / "new" / "pairs.jsonl"
+    journal = cost.Recordings(path)
+    case = "512 tokens, last, allow"
+    journal.add(("tiny", case, 0), Timings((1.01,) * 8, (1.0,) * 8))
+    journal.add(("tiny", case, 1), Timings((0.99,) * 8, (1.0,) * 8))
+    again = cost.Recordings(path)
+    assert again.known == journal.known
+    (row,) = again.rows()
+    assert (row.name, row.pairs, row.bare_ms) == (f"tiny: {case}", 16, 1.0)
+    assert row.goal == cost.GOAL
+    assert row.ratio.median == pytest.approx(1.0, abs=0.011)
