@@ -48,7 +48,8 @@ def set_aside(given: Prepared, seed: int) -> Parted:
     if 2 * wanted > harmless.sum():
         raise ConfigError(
             f"--benign-out: {harmless.sum()} harmless prompts without tools are too few to set {FEWEST} "
-            f"aside; it takes {2 * FEWEST}"
+            f"aside; it takes {2 * FEWEST}. Add more, or fit on all without --benign-out, and give "
+            f"`guardrail calibrate --benign` {FEWEST} others, such as your own traffic"
         )
     order = np.random.default_rng(seed).permutation(np.flatnonzero(harmless))
     taken = order[:wanted]
