@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -167,12 +167,13 @@ def tabled(found: Mapping[str, Sequence[Prompt]]) -> Table:
     return Table(prompts, part, groups)
 
 
-def measured(name: str, detector: Detector, table: Table) -> Measured:
-    """One detector under every fold."""
+def measured(name: str, detector: Detector, table: Table, folds: Collection[str] = FOLDS) -> Measured:
+    """One detector under every fold, or under those named."""
     worst: dict[str, Estimate] = {}
     ordinary: dict[str, Estimate] = {}
     areas: dict[str, Estimate] = {}
-    for fold, left_out in FOLDS.items():
+    for fold in folds:
+        left_out = FOLDS[fold]
         rows, calibration = table.split(left_out)
         scores = detector(table.prompts, rows)
         parts = _measured_under(fold, left_out, table)
@@ -180,8 +181,9 @@ def measured(name: str, detector: Detector, table: Table) -> Measured:
         worst |= {part: rate(scores[own] >= max(limits)) for part, own in parts.items()}
         ordinary |= {part: rate(scores[own] >= limits[0]) for part, own in parts.items()}
         for harmful, harmless in PAIRS.get(fold, ()):
-            sides = (scores[table.named(part)] for part in (harmful, harmless))
-            areas[f"{harmful} against {harmless}"] = auroc(*sides)
+            high, low = (scores[table.named(part)] for part in (harmful, harmless))
+            if len(high) and len(low):
+                areas[f"{harmful} against {harmless}"] = auroc(high, low)
     chosen = detector.chosen if isinstance(detector, Probe) else ()
     return Measured(detector=name, worst=worst, ordinary=ordinary, auroc=areas, chosen=tuple(chosen))
 
