@@ -41,6 +41,22 @@ def _detection(found: Result) -> Iterator[str]:
     yield f"**{found['model']}**. {_origin(found)}"
     # what sees no activations has the same numbers beside every model
     detectors = [*found["detectors"], *(one for text in _results("text-guard") for one in text["detectors"])]
+    yield from _detectors(detectors)
+    for one in detectors:
+        if one["chosen"]:
+            yield f"`{one['detector']}` chose: {one['chosen'][0]}"
+
+
+def _more_twins(found: Result) -> Iterator[str]:
+    yield f"**{found['model']}**, {found['dtype']}. {_origin(found)}"
+    rows = [
+        [one["detector"], _number(one["auroc"], 3), _number(one["gain"], 3)] for one in found["validation"]
+    ]
+    yield _table(["validation: twins of unseen kinds", "AUROC", "gain"], rows)
+    yield from _detectors(found["detectors"])
+
+
+def _detectors(detectors: Sequence[Result]) -> Iterator[str]:
     for threshold in ("worst", "ordinary"):
         sets = dict.fromkeys(name for one in detectors for name in one[threshold])
         rows = [[name, *(_percent(one[threshold][name]) for one in detectors)] for name in sets]
@@ -48,9 +64,6 @@ def _detection(found: Result) -> Iterator[str]:
     pairs = dict.fromkeys(name for one in detectors for name in one["auroc"])
     rows = [[name, *(_number(one["auroc"].get(name), 3) for one in detectors)] for name in pairs]
     yield _table(["AUROC", *(one["detector"] for one in detectors)], rows)
-    for one in detectors:
-        if one["chosen"]:
-            yield f"`{one['detector']}` chose: {one['chosen'][0]}"
 
 
 def _personas(found: Result) -> Iterator[str]:
@@ -198,6 +211,7 @@ def _timed(rows: Sequence[Result], verdict: bool) -> str:
 
 SECTIONS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "detection": _detection,
+    "more-twins": _more_twins,
     "guards-timed": _guards_timed,
     "tool-results": _tool_results,
     "personas": _personas,
