@@ -35,8 +35,10 @@ LOOK_ALIKES = ("contrast-safe", "twins-safe")
 SLOW_LAYERS = (9, 12, 15, 18)
 """Of 28: what Qwen2.5-Coder-1.5B-Instruct is read at."""
 SLOW_NOTES = (
-    "Float32; layers 9, 12, 15 and 18 of 28. A sample of the prompts, chosen before anything was read: "
-    f"{SAMPLED_PAIRS} of the 520 pairs, " + ", ".join(f"{n} of {name}" for name, n in SAMPLE.items()) + ".",
+    "Float32; layers 9, 12, 15 and 18 of 28. A sample of the prompts, chosen before anything was read: every "
+    f"second of XSTest, {SAMPLED_PAIRS} of the 520 pairs, "
+    + ", ".join(f"{n} of {name}" for name, n in SAMPLE.items() if n)
+    + "; no second turns and no system prompts.",
 )
 FOLDS: Mapping[str, tuple[str, ...]] = {
     "nothing": (),

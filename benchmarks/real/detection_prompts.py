@@ -56,29 +56,32 @@ def with_twins(found: Mapping[str, list[Prompt]]) -> dict[str, list[Prompt]]:
 
 
 SAMPLE: Mapping[str, int] = {
-    "advbench/tdc2023": 300,
-    "self-instruct/user-oriented": 100,
-    "self-instruct/seed": 70,
-    "vicuna_bench": 50,
-    "mt_bench": 35,
-    "everyday": 130,
-    "alpaca": 200,
-    "harmful, second turn": 50,
-    "harmful, system prompt": 50,
-    "alpaca, second turn": 50,
-    "alpaca, system prompt": 50,
+    "advbench/tdc2023": 80,
+    "self-instruct/user-oriented": 20,
+    "self-instruct/seed": 15,
+    "vicuna_bench": 15,
+    "mt_bench": 5,
+    "everyday": 35,
+    "alpaca": 40,
+    "harmful, second turn": 0,
+    "harmful, system prompt": 0,
+    "alpaca, second turn": 0,
+    "alpaca, system prompt": 0,
 }
-"""The most prompts of each source or set, for a model that is slow to read. XSTest is read whole."""
-SAMPLED_PAIRS = 260
+"""The most prompts of each source or set, for a model that is slow to read."""
+SAMPLED_PAIRS = 60
 """Of the written look-alikes and their twins, which stay together."""
+EVERY = 2
+"""Every so many prompts of XSTest, whose kinds follow one another."""
 
 
 def sampled(found: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Prompt]]:
-    """The first prompts of each source and set, in the order of `sets`, which is random."""
+    """The first prompts of each source and set, in the order of `sets`, which is random but for XSTest's."""
     kept = set(list(dict.fromkeys(one.pair for one in found["fit"] if one.pair))[:SAMPLED_PAIRS])
     fit = [one for one in _first(found["fit"]) if not one.pair or one.pair in kept]
-    rest = {name: list(own)[: SAMPLE.get(name)] for name, own in found.items()}
-    return {**rest, "fit": fit}
+    rest = {name: list(own)[: SAMPLE.get(name)] for name, own in found.items() if SAMPLE.get(name) != 0}
+    xstest = {name: own[::EVERY] for name, own in rest.items() if name.startswith("xstest")}
+    return {**rest, **xstest, "fit": fit}
 
 
 def _first(prompts: Sequence[Prompt]) -> Iterator[Prompt]:
