@@ -9,6 +9,7 @@ sum of one at the user's text, in the middle of the model, and of that one. Goes
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.real import results
 from benchmarks.real.models import QWEN_05B, SMOLLM2, RealModel, fetch
@@ -35,13 +37,15 @@ from guardrail.bench.plans import ALWAYS, NEVER
 from guardrail.bench.ratios import Timings
 from guardrail.bench.results import Row, measured
 from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.gguf import alone
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.types import ProbeSite, Reply
 from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVector, TraitVectors
 
-MODELS = ((SMOLLM2, "float32"), (QWEN_05B, "bfloat16"))
+NARROW = 64
+"""The width of the narrow models, and of their MLPs."""
 LENGTHS = (64, 512)
 """Tokens of a prompt."""
 PAIRS = 32
@@ -70,6 +74,22 @@ class Couple:
         (guarded, tokenizer), (bare, _) = (load_pretrained(str(fetch(model)), arguments) for _ in range(2))
         copies = {"model": endless(guarded), "bare": endless(bare)}
         return cls(name=f"{model.name}, {dtype}", **copies, tokenizer=tokenizer, goals=GOALS)
+
+    @classmethod
+    def narrow(cls, model: RealModel) -> Couple:
+        """Random models with as many layers, and the same tokens and template, but few numbers in a state.
+
+        What the guard does is nearly the same, and the pass is so cheap that the added time stands out.
+        """
+        with alone(fetch(model)) as place:
+            config, tokenizer = (of.from_pretrained(**place) for of in (AutoConfig, AutoTokenizer))
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": NARROW // 2}
+        for name, value in {**heads, "hidden_size": NARROW, "intermediate_size": NARROW}.items():
+            setattr(config, name, value)
+        torch.manual_seed(0)
+        guarded = AutoModelForCausalLM.from_config(config).eval()
+        copies = {"model": endless(guarded), "bare": endless(copy.deepcopy(guarded))}
+        return cls(name=f"{model.name}, {NARROW} wide", **copies, tokenizer=tokenizer, goals={})
 
     def rendered(self, messages: list[dict[str, str]]) -> Mapping[str, torch.Tensor]:
         """The prompt's ids and mask."""
@@ -104,25 +124,31 @@ class Couple:
         return forward
 
 
+COUPLES_OF: Mapping[str, Callable[[], Couple]] = {
+    f"{SMOLLM2.name}, {NARROW} wide": partial(Couple.narrow, SMOLLM2),
+    f"{SMOLLM2.name}, float32": partial(Couple.load, SMOLLM2, "float32"),
+    f"{QWEN_05B.name}, bfloat16": partial(Couple.load, QWEN_05B, "bfloat16"),
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(COUPLES_OF)}")
+    names = parser.parse_args().names or COUPLES_OF
     torch.set_num_threads(1)
     journal = Recordings(results.RUNS / "cost-pairs.jsonl")
-    for model, dtype in MODELS:
-        for number in range(COUPLES):
-            _measure_couple(journal, model, dtype, number)
-    results.save("cost", {"clock": "cpu", "rows": [asdict(row) for row in journal.rows()]})
+    for name, number in product(names, range(COUPLES)):
+        _measure_couple(journal, name, number)
+        results.save("cost", {"clock": "cpu", "rows": [asdict(row) for row in journal.rows()]})
     return 0
 
 
-def _measure_couple(journal: Recordings, model: RealModel, dtype: str, number: int) -> None:
+def _measure_couple(journal: Recordings, name: str, number: int) -> None:
     """The cases of a couple that are missing; even couples change their roles."""
-    name = f"{model.name}, {dtype}"
     missing = [case for case in NAMES if (name, case, number) not in journal.known]
     if not missing:
         return
-    loaded = Couple.load(model, dtype)
+    loaded = COUPLES_OF[name]()
     couple = loaded if number % 2 else swapped(loaded)
     for case in cases(couple, missing):
         print(f"{name}: {case.name} ({number + 1} of {COUPLES})", flush=True)
@@ -150,7 +176,8 @@ class Recordings:
         for name in dict.fromkeys(of[:2] for of in self.known):
             parts = [times for of, times in self.known.items() if of[:2] == name]
             guarded, bare = ([ms for part in parts for ms in side(part)] for side in SIDES)
-            yield measured(": ".join(name), Timings(tuple(guarded), tuple(bare)), GOALS.get(name[1]))
+            goal = GOALS.get(name[1]) if str(NARROW) not in name[0] else None
+            yield measured(": ".join(name), Timings(tuple(guarded), tuple(bare)), goal)
 
 
 def _recorded(of: Sequence[Any], times: Mapping[str, Sequence[float]]) -> tuple[Any, Timings]:
