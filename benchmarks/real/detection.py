@@ -32,11 +32,11 @@ from guardrail.types import Array, Place
 RATE, CALIBRATION, SEED = 0.01, 0.4, 0
 """The rate to keep, and the share of harmless prompts that are kept apart to set the threshold."""
 LOOK_ALIKES = ("contrast-safe", "twins-safe")
-SLOW_LAYERS = (9, 12, 15, 18)
+SLOW_LAYERS = (9, 12, 15)
 """Of 28: what Qwen2.5-Coder-1.5B-Instruct is read at."""
 SLOW_NOTES = (
-    "Float32; layers 9, 12, 15 and 18 of 28. A sample of the prompts, chosen before anything was read: every "
-    f"second of XSTest, {SAMPLED_PAIRS} of the 520 pairs, "
+    "Float32; layers 9, 12 and 15 of 28. A sample of the prompts, chosen before anything was read: every "
+    f"third of XSTest, {SAMPLED_PAIRS} of the 520 pairs, "
     + ", ".join(f"{n} of {name}" for name, n in SAMPLE.items() if n)
     + "; no second turns and no system prompts.",
 )

@@ -56,22 +56,22 @@ def with_twins(found: Mapping[str, list[Prompt]]) -> dict[str, list[Prompt]]:
 
 
 SAMPLE: Mapping[str, int] = {
-    "advbench/tdc2023": 80,
-    "self-instruct/user-oriented": 20,
-    "self-instruct/seed": 15,
-    "vicuna_bench": 15,
-    "mt_bench": 5,
-    "everyday": 35,
-    "alpaca": 40,
+    "advbench/tdc2023": 60,
+    "self-instruct/user-oriented": 14,
+    "self-instruct/seed": 10,
+    "vicuna_bench": 10,
+    "mt_bench": 4,
+    "everyday": 28,
+    "alpaca": 30,
     "harmful, second turn": 0,
     "harmful, system prompt": 0,
     "alpaca, second turn": 0,
     "alpaca, system prompt": 0,
 }
 """The most prompts of each source or set, for a model that is slow to read."""
-SAMPLED_PAIRS = 60
+SAMPLED_PAIRS = 50
 """Of the written look-alikes and their twins, which stay together."""
-EVERY = 2
+EVERY = 3
 """Every so many prompts of XSTest, whose kinds follow one another."""
 
 
