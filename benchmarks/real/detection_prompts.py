@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.real import prompt_files
@@ -55,41 +56,49 @@ def with_twins(found: Mapping[str, list[Prompt]]) -> dict[str, list[Prompt]]:
     return {**found, "fit": [*found["fit"], *_read(WRITTEN / "twins.jsonl")]}
 
 
-SAMPLE: Mapping[str, int] = {
-    "advbench/tdc2023": 60,
-    "self-instruct/user-oriented": 14,
-    "self-instruct/seed": 10,
-    "vicuna_bench": 10,
-    "mt_bench": 4,
-    "everyday": 28,
-    "alpaca": 30,
-    "harmful, second turn": 0,
-    "harmful, system prompt": 0,
-    "alpaca, second turn": 0,
-    "alpaca, system prompt": 0,
-}
-"""The most prompts of each source or set, for a model that is slow to read."""
-SAMPLED_PAIRS = 50
-"""Of the written look-alikes and their twins, which stay together."""
-EVERY = 3
-"""Every so many prompts of XSTest, whose kinds follow one another."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How much of the prompts is read where reading is slow; sources and sets without a number are left out.
 
+    pairs: of the written look-alikes and their twins, which stay together. every: so many-th prompt of
+    XSTest, whose kinds follow one another.
+    """
 
-def sampled(found: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Prompt]]:
-    """The first prompts of each source and set, in the order of `sets`, which is random but for XSTest's."""
-    kept = set(list(dict.fromkeys(one.pair for one in found["fit"] if one.pair))[:SAMPLED_PAIRS])
-    fit = [one for one in _first(found["fit"]) if not one.pair or one.pair in kept]
-    rest = {name: list(own)[: SAMPLE.get(name)] for name, own in found.items() if SAMPLE.get(name) != 0}
-    xstest = {name: own[::EVERY] for name, own in rest.items() if name.startswith("xstest")}
-    return {**rest, **xstest, "fit": fit}
+    sizes: Mapping[str, int]
+    pairs: int
+    every: int
 
+    def of(self, found: Mapping[str, Sequence[Prompt]]) -> dict[str, list[Prompt]]:
+        """The first prompts of each source and set, in the order of `sets`, which is random."""
+        names = list(dict.fromkeys(one.pair for one in found["fit"] if one.pair))
+        seen: Counter[str] = Counter()
+        kept = {"fit": [one for one in found["fit"] if self._keeps(one, set(names[: self.pairs]), seen)]}
+        for name, own in found.items():
+            if name.startswith("xstest"):
+                kept[name] = list(own[:: self.every])
+            elif name in self.sizes:
+                kept[name] = list(own[: self.sizes[name]])
+        return kept
 
-def _first(prompts: Sequence[Prompt]) -> Iterator[Prompt]:
-    seen: Counter[str] = Counter()
-    for one in prompts:
+    def _keeps(self, one: Prompt, pairs: Collection[str], seen: Counter[str]) -> bool:
         seen[one.source] += 1
-        if seen[one.source] <= SAMPLE.get(one.source, len(prompts)):
-            yield one
+        return one.pair in pairs if one.pair else seen[one.source] <= self.sizes.get(one.source, 0)
+
+
+SLOW = Sample(
+    sizes={
+        "advbench/tdc2023": 60,
+        "self-instruct/user-oriented": 14,
+        "self-instruct/seed": 10,
+        "vicuna_bench": 10,
+        "mt_bench": 4,
+        "everyday": 28,
+        "alpaca": 30,
+    },
+    pairs=50,
+    every=3,
+)
+"""For Qwen2.5-Coder-1.5B-Instruct."""
 
 
 def _read(path: Path) -> list[Prompt]:

@@ -144,17 +144,16 @@ def test_what_prompts_begin_with_is_read_once_and_changes_no_state(subject, tmp_
         np.testing.assert_allclose(states, whole[place], rtol=1e-4, atol=1e-5)
 
 
-def test_a_sample_takes_from_every_source_and_keeps_twins_together(monkeypatch):
-    monkeypatch.setattr(detection_prompts, "SAMPLE", {"a": 2, "shifted": 1, "none": 0})
-    monkeypatch.setattr(detection_prompts, "SAMPLED_PAIRS", 1)
+def test_a_sample_takes_from_every_source_and_keeps_twins_together():
     plain = [Prompt((Message("user", f"{source} {i}"),), source, False) for i in range(3) for source in "ab"]
     twins = [Prompt((Message("user", f"twin {i}"),), "c", i % 2 == 0, pair=f"p{i // 2}") for i in range(4)]
     sets = {"fit": [*plain, *twins], "shifted": plain, "none": plain, "xstest-safe": plain}
-    found = detection_prompts.sampled(sets)
-    assert [one.text for one in found["fit"]] == ["a 0", "b 0", "a 1", "b 1", "b 2", "twin 0", "twin 1"]
-    assert [one.text for one in found["shifted"]] == ["a 0"]
-    assert [one.text for one in found["xstest-safe"]] == ["a 0", "b 1"]
-    assert list(found) == ["fit", "shifted", "xstest-safe"]
+    found = detection_prompts.Sample(sizes={"a": 2, "b": 3, "shifted": 1}, pairs=1, every=3).of(sets)
+    assert {name: [one.text for one in own] for name, own in found.items()} == {
+        "fit": ["a 0", "b 0", "a 1", "b 1", "b 2", "twin 0", "twin 1"],
+        "shifted": ["a 0"],
+        "xstest-safe": ["a 0", "b 1"],
+    }
 
 
 def test_what_is_left_out_is_neither_fitted_on_nor_calibrated_with():
