@@ -46,7 +46,7 @@ def test_the_slider_answers_while_it_moves(ann, board):
     knob = slider(ann)
     knob.send_keys(Keys.HOME)
     part = ann.driver.find_element(By.ID, "policy-to-a-person")
-    until(ann, lambda: "of the last" in part.text)
+    until(ann, lambda: "requests that it scored, " in part.text)
     lowest = float(knob.get_attribute("value"))
     assert f"At {lowest:.2f} it would have fired on" in part.text
     knob.send_keys(Keys.END)

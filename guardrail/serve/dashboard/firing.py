@@ -46,13 +46,15 @@ class Histogram:
 class Firing:
     """One policy at the thresholds in force, on `evaluated` requests.
 
-    `benign`: the share of benign prompts on which it fires, by the calibration; `explained`: the share of its
-    firings that as many benign prompts would explain. None if the policy has several conditions.
+    `outranked`: on how many of the requests on which it fired an enforced policy fired that does at least as
+    much. `benign`: the share of benign prompts on which it fires, by the calibration; `explained`: the share
+    of its firings that as many benign prompts would explain. None if the policy has several conditions.
     """
 
     rule: Rule
     evaluated: int
     fired: int
+    outranked: int
     rate: Estimate
     benign: Estimate | None
     explained: float | None
@@ -116,11 +118,11 @@ def comparable(records: Records, plan: Plan) -> Records:
 
 def firings(records: Records, plan: Plan, calibration: Calibration | None) -> list[Firing]:
     """Every policy about prompts that has scored some of these requests."""
-    found = [_firing(records, rule, calibration) for rule in plan.rules if rule.mode != "off"]
+    found = [_firing(records, plan, rule, calibration) for rule in plan.rules if rule.mode != "off"]
     return [one for one in found if one is not None]
 
 
-def _firing(records: Records, rule: Rule, calibration: Calibration | None) -> Firing | None:
+def _firing(records: Records, plan: Plan, rule: Rule, calibration: Calibration | None) -> Firing | None:
     evaluated, hits = fires(records, rule)
     if not (n := int(evaluated.sum())):
         return None
@@ -128,7 +130,8 @@ def _firing(records: Records, rule: Rule, calibration: Calibration | None) -> Fi
     benign = _benign_rate(rule, calibration)
     explained = None if benign is None or not fired else min(1.0, benign.value * n / fired)
     histograms = tuple(_histogram(records, rule, c, calibration) for c in rule.conditions if c.drift is None)
-    return Firing(rule, n, fired, share(fired, n), benign, explained, histograms)
+    outranked = int((hits & _outranked(records, plan, rule)).sum())
+    return Firing(rule, n, fired, outranked, share(fired, n), benign, explained, histograms)
 
 
 def fires(records: Records, rule: Rule, other: Mapping[int, float] | None = None) -> tuple[Bools, Bools]:

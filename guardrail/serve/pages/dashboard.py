@@ -104,8 +104,9 @@ def _number(text: str) -> float | None:
 
 
 def _headlines(found: Board) -> list[str]:
-    """The sentences that answer most visitors: what was blocked, is a policy too strict, the cost."""
-    return [_blocked(found), _strict(found), _costs(found)]
+    """The sentences that answer most visitors: what was blocked, is a policy too strict, drift, the cost."""
+    said = [_blocked(found), _unread(found), _strict(found), _drifted(found), _costs(found)]
+    return [line for line in said if line]
 
 
 def _blocked(found: Board) -> str:
@@ -122,24 +123,50 @@ def _why(policy: str, error: str) -> str:
     return f"by {policy}" if policy else f"because of an error ({error or 'other'})"
 
 
+def _unread(found: Board) -> str:
+    trouble = found.day.trouble
+    if not trouble.not_evaluated:
+        return ""
+    return (
+        f"{trouble.not_evaluated:,} of today's requests were not evaluated; "
+        f"{trouble.fail_open:,} of them were let through all the same."
+    )
+
+
 def _strict(found: Board) -> str:
     strict = [one.rule.id for one in found.firings if one.strictness == "too strict"]
     some = [one.rule.id for one in found.firings if one.strictness == "some false alarms"]
+    among = f"Among the newest {found.window:,} requests"
     if strict:
-        names = ", ".join(strict)
-        return f"Probably too strict: {names}. Harmless traffic explains at least half of what fires."
+        text = f"{among}, harmless traffic explains at least half of what fires."
+        return f"Probably too strict: {', '.join(strict)}. {text}"
     if some:
-        return f"None is plainly too strict; some false alarms are to be expected of {', '.join(some)}."
+        text = f"some false alarms are to be expected of {', '.join(some)}"
+        return f"{among}, no policy is plainly too strict; {text}."
     if any(one.strictness == "not too strict" for one in found.firings):
-        return "No policy looks too strict."
-    return "Too little fired to say whether a policy is too strict."
+        return f"{among}, no policy looks too strict."
+    return f"{among}, too little fired to say whether a policy is too strict."
+
+
+def _drifted(found: Board) -> str:
+    drift = found.drift
+    if drift is None:
+        return f"Whether scores still look like the calibration is unknown. {found.drift_problem}"
+    names = [f"scores of {one.trait}" for one in drift.scores if one.drifted]
+    names += [f"how often {one.policy} fires" for one in drift.rates if one.drifted]
+    if names:
+        text = "no longer as in the calibration, so thresholds may not hold what they promise"
+        return f"Drift: {', '.join(dict.fromkeys(names))}: {text}."
+    if drift.distance is None:
+        return f"Too few prompts ({drift.records:,}) to say whether scores still look like the calibration."
+    return f"Scores still look like the calibration ({drift.records:,} distinct prompts)."
 
 
 def _costs(found: Board) -> str:
     known = found.day.cost or found.cost
     if known is None:
         return "No request has reached the model yet, so the guard has cost nothing."
-    when = "Today" if found.day.cost else "Lately"
+    when = "Today" if found.day.cost else f"Among the newest {found.window:,} requests"
     return (
         f"{when} the guard took {known.guard.median:.2g} ms of a request (median; 95 % within "
         f"{known.guard.p95:.2g} ms): {100 * known.share:.1f} % of what guard and prompt took together."

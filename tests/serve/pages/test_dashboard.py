@@ -63,6 +63,32 @@ async def test_the_first_lines_answer_the_three_questions(http, day):
     assert re.search(r"the guard took 0\.\d+ ms of a request \(median", text)
 
 
+async def test_drift_is_among_the_first_lines(http, guard, log):
+    log(traffic(guard.active.plan, 600, harmful=0.2, every_s=0))
+    assert "Drift: " in words((await http.get("/")).text).partition("What was done")[0]
+    log(traffic(guard.active.plan, 30, harmful=0, every_s=0))
+    text = words((await http.get("/")).text)
+    assert "Too few prompts (30)" in text.partition("What was done")[0]
+    assert "Nothing has drifted" not in text
+
+
+async def test_numbers_of_different_sets_say_what_they_count(http, guard, log):
+    records = list(traffic(guard.active.plan, 600, harmful=0.2, broken=0, every_s=0))
+    failed = next(traffic(guard.active.plan, 1, broken=1, every_s=0))
+    log([*records, failed])
+    text = words((await http.get("/")).text)
+    assert re.search(r"\d+ of 601 requests were blocked", text)
+    assert "1 of today's requests were not evaluated; 0 of them were let through" in text
+    decided = sum(r.decision.policy == "to-a-person" for r in records)
+    fired = sum("to-a-person" in r.decision.fired for r in records)
+    assert fired > decided > 0
+    assert f"Fires on {fired} of the 600 requests that it scored" in text
+    stronger = f"For {fired - decided} of these, an enforced policy that does as much or more fired too"
+    assert stronger in text
+    shadow = sum("careful-facts" in r.decision.fired for r in records)
+    assert f"Would fire on {shadow} of the 600 requests that it scored" in text
+
+
 async def test_why_something_was_blocked_is_said(http, day):
     text = words((await http.get("/")).text)
     assert re.search(r"block \d+ [\d.]+ % no-malice evil at layer \d: [\d.]+ ≥ [\d.]+", text)
@@ -71,7 +97,9 @@ async def test_why_something_was_blocked_is_said(http, day):
 async def test_another_threshold_is_tried_without_a_script(http, day):
     page = await http.get("/", params={"policy": "to-a-person", "condition": 0, "threshold": "0.50"})
     text = words(page.text)
-    found = re.search(r"At 0\.50 it would have fired on (\d+) of the last (\d+) requests, ([\d.]+) %", text)
+    found = re.search(
+        r"At 0\.50 it would have fired on (\d+) of the (\d+) requests that it scored, ([\d.]+) %", text
+    )
     assert found
     assert float(found[3]) == pytest.approx(100 * int(found[1]) / int(found[2]), abs=0.01)
     assert 'value="0.50"' in page.text
@@ -132,7 +160,7 @@ async def test_a_calibration_that_does_not_fit_is_said(http, guard, log):
     ]
     log(other)
     text = words((await http.get("/")).text)
-    assert "40 of 40 requests are left out: other vectors or another calibration scored them" in text
+    assert "newest 40 requests, but 40 of them are left out: other vectors or another calibration" in text
     assert "No request was scored with the vectors and the calibration in force (40 with others" in text
     assert "of 40 requests were blocked" in text
 
