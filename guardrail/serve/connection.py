@@ -36,7 +36,9 @@ class Connection(H11Protocol):
             return
         super().data_received(data)
         self._watch()
-        if self._end is not None and self.conn.their_state is not h11.SEND_BODY:
+        if self._refused or self._end is None:
+            return
+        if self.conn.their_state is not h11.SEND_BODY:
             # all of it has come, so that the connection is as good as before
             self._end.cancel()
             self._end = None

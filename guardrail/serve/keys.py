@@ -23,6 +23,7 @@ from guardrail.errors import ConfigError, DocumentError, PolicyError, Problem
 from guardrail.files.problems import KeyPath, validation_problems
 from guardrail.files.yaml import Document, parse_document, read_document
 from guardrail.serve.errors import Answer, ApiError
+from guardrail.serve.headers import single
 
 Right: TypeAlias = Literal["ask", "review", "admin", "metrics"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -164,8 +165,8 @@ class Keys:
 
 
 def _known(keys: Sequence[Key], headers: Headers) -> Key:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    scheme, _, token = (single(headers, "authorization") or "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else single(headers, "x-api-key") or ""
     asks = {"www-authenticate": "Bearer"}
     if not given:
         text = "You didn't provide an API key. Send it as `Authorization: Bearer YOUR_KEY`."

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from guardrail.files.json_text import decoded
 from guardrail.serve.errors import Answer, ApiError, explained
+from guardrail.serve.headers import listed, single
 from guardrail.serve.settings import LOOPBACK, ServerSettings
 
 MAX_VALUES = 200_000
@@ -64,9 +65,10 @@ class Limits:
         Paths to which `forms` go take other bodies, which they look at themselves.
         """
         headers, limit = Headers(scope=scope), self._settings.max_body
-        if (coding := headers.get("content-encoding", "identity")).lower() != "identity":
-            text = f"Unsupported content encoding: {coding[:40]}. Send the body uncompressed."
-            raise ApiError(415, text, code="unsupported_content_encoding")
+        for coding in listed(headers, "content-encoding"):
+            if coding.lower() != "identity":
+                text = f"Unsupported content encoding: {coding[:40]}. Send the body uncompressed."
+                raise ApiError(415, text, code="unsupported_content_encoding")
         if _length(headers) > limit:
             raise _too_large(limit)
         try:
@@ -161,7 +163,7 @@ def _check_json(headers: Headers, body: bytes) -> None:
     """
     if not body:
         return
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = (single(headers, "content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         shown = kind or "none"
         text = f"Unsupported content type: {shown}. Send JSON with `content-type: application/json`."

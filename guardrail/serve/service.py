@@ -15,6 +15,7 @@ from guardrail.actions.escalate import EscalateConfig
 from guardrail.pipeline.options import RequestOptions
 from guardrail.serve.delivery import Delivery
 from guardrail.serve.errors import ApiError
+from guardrail.serve.headers import listed, single
 from guardrail.serve.key_ring import KeyRing
 from guardrail.serve.keys import Right, caller
 from guardrail.serve.refusals import Refusals
@@ -133,12 +134,13 @@ class Service:
     def about(self, request: Request, metadata: Mapping[str, str] | None = None) -> RequestOptions:
         """Tags, conversation, ticket. Headers, which gateways set, win over the metadata of the body.
 
-        Raises ApiError for tags in a request whose key has its own: policies may depend on them.
+        Raises ApiError for tags in a request whose key has its own: policies may depend on them. And for a
+        header that came with several values.
         """
-        given = metadata or {}
-        conversation = request.headers.get("x-guardrail-conversation") or given.get("conversation")
-        written = request.headers.get("x-guardrail-tags") or given.get("tags", "")
-        tags = [tag.strip() for tag in written.split(",") if tag.strip()]
+        given, headers = metadata or {}, request.headers
+        conversation = single(headers, "x-guardrail-conversation") or given.get("conversation")
+        own = [tag.strip() for tag in given.get("tags", "").split(",") if tag.strip()]
+        tags = listed(headers, "x-guardrail-tags") or own
         key = caller(request.scope)
         if key is not None and key.tags is not None:
             if not set(tags) <= set(key.tags):
@@ -149,7 +151,7 @@ class Service:
             tags=tags,
             conversation=conversation or None,
             client=None if key is None else key.name,
-            ticket=request.headers.get("x-guardrail-ticket") or given.get("ticket") or None,
+            ticket=single(headers, "x-guardrail-ticket") or given.get("ticket") or None,
         )
 
     def check_right(self, request: Request, right: Right) -> None:
@@ -175,7 +177,7 @@ def wants_decision(request: Request, wishes: Wishes | None) -> bool:
 
     Raises ApiError for a header that says neither yes nor no.
     """
-    header = request.headers.get("x-guardrail-decision", "").lower()
+    header = (single(request.headers, "x-guardrail-decision") or "").lower()
     if header not in ("", "true", "1", "false", "0"):
         text = "Invalid value for the header 'x-guardrail-decision': it is true or false."
         raise ApiError(400, text, code="invalid_value", param="x-guardrail-decision")

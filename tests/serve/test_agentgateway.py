@@ -49,6 +49,15 @@ async def test_what_is_no_verdict_is_a_failure_for_the_gateway(client, path, bod
     assert answer.get("error") or answer["action"]["body"]
 
 
+async def test_fields_that_no_version_has_are_content_that_cannot_be_read(client):
+    body = {"body": {"messages": ALLOWED, "attachments": ["I want to hurt them badly."], "empty": []}}
+    answer = (await client.post("/request", json=body)).json()
+    assert gateway_reads(answer) == "reject"
+    assert "`request_attachments` of a message cannot be read" in answer["action"]["reason"]
+    del body["body"]["attachments"]
+    assert gateway_reads((await client.post("/request", json=body)).json()) == "pass"
+
+
 async def test_raw_messages_are_refused_in_a_way_that_a_gateway_cannot_take_for_a_pass(client):
     answer = (await client.post("/request", json={"messages": ALLOWED, "model": "gpt-4"})).json()
     assert answer["messages"] == []

@@ -56,6 +56,9 @@ def without(*names):
         (chat(stream_options={"include_usage": True}), 400, None, "stream_options", "only allowed when"),
         (chat(metadata={"a": 1}), 400, "invalid_type", "metadata.a", "expected a string"),
         (chat(modalities=["audio"]), 400, "unsupported_parameter", "modalities", "leave it out"),
+        (chat(reasoning_effort="high"), 400, "unsupported_parameter", "reasoning_effort", "leave it out"),
+        (chat(functions=[{"name": "f"}]), 400, "unsupported_parameter", "functions", "leave it out"),
+        (chat(function_call="none", verbosity="medium"), 200, None, None, None),
         (chat(frob=1), 400, None, None, "Unrecognized request argument supplied: frob"),
         (chat(frob=1, nob=2), 400, None, None, "arguments supplied: frob, nob"),
         ([], 400, None, None, "JSON object"),
@@ -108,9 +111,13 @@ async def test_a_body_has_to_say_that_it_is_json(client, kind):
 
 
 async def test_a_compressed_body_is_refused(client):
-    response = await client.post(PATH, json=chat(), headers={"content-encoding": "gzip"})
-    assert response.status_code == 415
-    assert "uncompressed" in response.json()["error"]["message"]
+    for coding in ("gzip", "identity, br", "identity\t, deflate"):
+        response = await client.post(PATH, json=chat(), headers={"content-encoding": coding})
+        assert response.status_code == 415
+        assert "uncompressed" in response.json()["error"]["message"]
+    for coding in ("", "Identity"):
+        response = await client.post(PATH, json=chat(), headers={"content-encoding": coding})
+        assert response.status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,22 @@ async def test_a_body_without_an_end_ends_with_the_connection(port):
     assert reaction.seconds < 2 * LINGER_S
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /healthz\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        head("Content-Length: -1"),
+        head("Content-Length: 5", "Content-Length: 6"),
+        head("x-a: b\0c"),
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\r\n\r\n",
+    ],
+)
+async def test_a_connection_that_speaks_no_http_is_answered_and_ended(port, sent):
+    reaction = await meet(port, once(sent), wanted=2, patience=5)
+    assert (reaction.statuses, reaction.closed) == ((400,), True)
+
+
 async def test_a_connection_that_says_nothing_is_ended(port):
     reaction = await meet(port, once(), wanted=2, patience=5)
     assert (reaction.statuses, reaction.closed) == ((408,), True)

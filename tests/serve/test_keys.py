@@ -1,6 +1,7 @@
 """API keys: files of hashes, who is let in, and which tags a request has."""
 
 import asyncio
+import json
 import time
 
 import httpx
@@ -103,6 +104,30 @@ async def test_headers_win_over_metadata(client, records, headers, metadata, tag
     await client.post(PATH, json=chat(metadata=metadata), headers=headers)
     assert records.ended[-1].tags == tags
     assert conversation in (None, records.ended[-1].conversation)
+
+
+async def test_tags_in_several_lines_all_count(client, records):
+    lines = [("x-guardrail-tags", "a, ,b"), ("x-guardrail-tags", "c")]
+    await client.post(PATH, json=chat(metadata={"tags": "d"}), headers=lines)
+    assert records.ended[-1].tags == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x-guardrail-conversation", "x-guardrail-ticket", "x-guardrail-decision"),
+        *("authorization", "x-api-key", "content-type"),
+    ],
+)
+async def test_a_header_with_two_values_is_refused_and_the_same_twice_is_not(serving, name):
+    good = {"content-type": "application/json", "x-guardrail-decision": "true"}
+    good |= {"authorization": "Bearer gr-app"} if name == "authorization" else {"x-api-key": "gr-app"}
+    async with serving(keys=(ASK,)) as http:
+        for other, status in (("Bearer gr-other", 400), (good.get(name, "x"), 200)):
+            headers = [*good.items(), (name, other), *([] if name in good else [(name, "x")])]
+            response = await http.post(PATH, content=json.dumps(chat()), headers=headers)
+            assert response.status_code == status
+            assert status == 200 or response.json()["error"]["param"] == name
 
 
 async def test_a_key_can_fix_the_tags(serving, records):

@@ -39,9 +39,17 @@ class Turn(BaseModel):
 
 
 class PromptMessages(BaseModel):
-    """The messages of a request."""
+    """The messages of a request. Fields of later versions are content that cannot be read, unless empty."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
 
     messages: list[Turn]
+
+    def turns(self) -> list[dict[str, Any]]:
+        """For the guard: what no known version has is in the last message, where policies decide on it."""
+        turns = [turn.message() for turn in self.messages]
+        unread = {f"request_{name}": value for name, value in (self.model_extra or {}).items() if value}
+        return [*turns[:-1], {**turns[-1], **unread}] if turns else []
 
 
 class Choice(BaseModel):
@@ -101,7 +109,7 @@ def router(service: Service) -> APIRouter:
         if body.messages is not None:
             # an answer with no messages at all is the only one that the gateway refuses then
             return JSONResponse({**ApiError(400, RAW).body, "messages": []}, 400)
-        turns = [turn.message() for turn in body.body.messages] if body.body else []
+        turns = body.body.turns() if body.body else []
         service.check_messages(len(turns))
         try:
             ruling = await rule(service, [turns], service.about(request))

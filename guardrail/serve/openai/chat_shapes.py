@@ -16,7 +16,16 @@ from guardrail.types import TokenLogprob, ToolCall
 class ChatBody(GenerationBody):
     """The body of a request."""
 
-    idle: ClassVar = {"modalities": (["text"],)}
+    idle: ClassVar = {
+        "modalities": (["text"],),
+        "audio": (),
+        "function_call": ("none", "auto"),
+        "functions": ([],),
+        "prediction": (),
+        "reasoning_effort": ("none",),
+        "verbosity": ("medium",),
+        "web_search_options": (),
+    }
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -27,6 +36,13 @@ class ChatBody(GenerationBody):
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    function_call: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    prediction: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    web_search_options: dict[str, Any] | None = None
 
 
 class FunctionCall(BaseModel):

@@ -84,7 +84,13 @@ class _Response:
 
 
 def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    """Several lines of one name are a list: a gateway may add its own tags to those of its client."""
+    found = dict[str, str]()
+    for name, value in (
+        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]
+    ):
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 async def _refuse(scope: Mapping[str, Any], send: Send) -> None:
