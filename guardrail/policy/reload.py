@@ -18,6 +18,8 @@ from typing import Self
 
 from guardrail.errors import ConfigError
 from guardrail.files.forks import freed, renewed
+from guardrail.files.regular import check_regular
+from guardrail.files.regular import digest as content_digest
 from guardrail.files.yaml import parse_document
 from guardrail.plugins.manager import Plugins
 from guardrail.plugins.packs import is_reference
@@ -180,6 +182,7 @@ class PolicyWatcher:
         for _ in range(ATTEMPTS):
             time.sleep(unrest_s(self._files()))
             self._seen = self._digest()
+            check_regular(self._files())
             try:
                 candidate = self._candidate()
             except Exception:
@@ -202,7 +205,7 @@ class PolicyWatcher:
     def _digest(self) -> str:
         digest = hashlib.sha256()
         for path in self._files():
-            digest.update(_content(path))
+            digest.update(content_digest(path))
         return digest.hexdigest()
 
     def _files(self) -> list[Path]:
@@ -218,7 +221,7 @@ def _tell(warnings: Iterable[str]) -> None:
 def _files(path: Path) -> list[Path]:
     """The policy file and, if it can be read, the vector and calibration files that it refers to."""
     try:
-        return [path, *_named(path, path.read_bytes())]
+        return [path, *_named(path, path.read_bytes())] if path.is_file() else [path]
     except Exception:
         # what is wrong is for the reload to say; until it is mended, the file itself is all there is to watch
         return [path]
@@ -238,13 +241,6 @@ def _named(path: Path, content: bytes) -> tuple[Path, ...]:
         for name, resolve in given
         if isinstance(name, str) and not is_reference(name)
     )
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
-        return b"unreadable"
 
 
 def unrest_s(paths: Iterable[Path]) -> float:

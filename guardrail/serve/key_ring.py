@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from guardrail.files.regular import check_regular, digest
 from guardrail.policy.reload import unrest_s
 from guardrail.serve.keys import Key, load_keys
 
@@ -41,15 +41,16 @@ class KeyRing:
     def look(self) -> None:
         """Read the file if it has changed."""
         with self._lock:
-            if self._path is not None and _content(self._path) != self._seen:
+            if self._path is not None and digest(self._path) != self._seen:
                 self._reload()
 
     def _reload(self) -> Exception | None:
         assert self._path is not None
         # whoever writes the file may not be done
         time.sleep(unrest_s([self._path]))
-        self._seen = _content(self._path)
+        self._seen = digest(self._path)
         try:
+            check_regular([self._path])
             keys = load_keys(self._path)
         except Exception as error:
             self.error = error
@@ -59,10 +60,3 @@ class KeyRing:
             log.info("API keys were reloaded: %s", ", ".join(key.name for key in keys))
         self.active, self.error = keys, None
         return None
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError:
-        return b"unreadable"

@@ -1,6 +1,7 @@
 """Reloading survives whatever a policy file holds, and goes on with the next good one."""
 
 import json
+import os
 import threading
 import time
 
@@ -69,6 +70,21 @@ def test_no_file_ends_the_watching(watched, text):
     assert wait_for(lambda: watcher.failures == 1)
     write(path.parent, "next")
     assert wait_for(lambda: active(watcher) == ["next"])
+
+
+@pytest.mark.parametrize("name", ["policies.json", "*.safetensors"])
+def test_a_pipe_in_place_of_a_file_holds_nothing_up(watched, name):
+    watcher, path = watched
+    other = next(path.parent.glob(name))
+    kept = other.read_bytes()
+    other.unlink()
+    os.mkfifo(other)
+    watcher.watch(0.01)
+    assert wait_for(lambda: watcher.failures > 0)
+    assert "is a pipe or a device" in str(watcher.error)
+    other.unlink()
+    other.write_bytes(kept)
+    assert wait_for(lambda: watcher.error is None)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), MemoryError()], ids=repr)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 
 import httpx
@@ -166,6 +167,10 @@ async def test_keys_are_reloaded_as_a_whole_and_the_last_good_ones_stay(guard, t
         path.unlink()
         ring.look()
         assert (await models(ann), await models("gr-wrong")) == (200, 401)
+        os.mkfifo(path)
+        assert "is a pipe or a device" in str(ring.reload())
+        assert (await models(ann), await models("gr-wrong")) == (200, 401)
+        path.unlink()
         path.write_text("".join(kept), encoding="utf-8")
         bob = add_key(path, "bob", None, ["ask"])
         answer = await http.post("/admin/reload", headers={"x-api-key": ann})
