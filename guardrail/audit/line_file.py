@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -108,6 +110,8 @@ class LineFile:
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
+                if stat.S_ISFIFO(os.fstat(file).st_mode):
+                    raise OSError(errno.EINVAL, "it is a pipe, which keeps no records", str(self.path))
                 self._wait(file)
                 if os.fstat(file).st_ino == self.path.stat().st_ino:
                     return file

@@ -12,6 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -101,14 +102,24 @@ def add_key(path: Path, name: str, tags: Sequence[str] | None, rights: Sequence[
     before = path.read_text(encoding="utf-8").rstrip() + "\n" if path.exists() else HEAD
     try:
         _keys(parse_document(before + entry, str(path)))
+        _write(path.resolve(), before + entry)
     except PolicyError as error:
         raise DocumentError(error.problems, str(path)) from None
-    try:
-        path.write_text(before + entry, encoding="utf-8")
-        path.chmod(0o600)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return key
+
+
+def _write(path: Path, text: str) -> None:
+    """At once, so that no failure leaves half of the keys; for nobody else to read."""
+    descriptor, beside = mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink()
+        raise
 
 
 def sha256(key: str) -> str:

@@ -90,6 +90,12 @@ def test_a_folder_in_which_anyone_may_write_is_warned_of(tmp_path, caplog):
     assert not caplog.text
 
 
+def test_a_pipe_is_no_log(tmp_path):
+    os.mkfifo(tmp_path / "audit.jsonl")
+    with pytest.raises(AuditError, match="a pipe, which keeps no records"):
+        JsonLines(tmp_path / "audit.jsonl")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_device_keeps_its_mode():
     before = os.stat("/dev/full").st_mode

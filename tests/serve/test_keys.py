@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import time
 
 import httpx
@@ -45,6 +46,21 @@ def test_a_file_that_cannot_be_written_is_an_error_with_its_path(tmp_path, capsy
     path = tmp_path / "no-folder" / "keys.yaml"
     assert run(["keys", "new", "app", "--keys", str(path)]) == 2
     assert capsys.readouterr().err == f"error: {path}: cannot be written: No such file or directory\n"
+
+
+def test_a_file_is_written_whole_or_stays_as_it_is(tmp_path, capsys):
+    path = tmp_path / "keys.yaml"
+    add_key(path, "app", None, ["ask"])
+    with path.open("a") as file:
+        file.write("#" * 240_000 + "\n")
+    before, (least, most) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, most))
+    try:
+        assert run(["keys", "new", "other", "--keys", str(path)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    assert f"{path}: cannot be written: File too large" in capsys.readouterr().err
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (before, [path])
 
 
 def test_every_problem_of_a_file_has_its_place(tmp_path):

@@ -56,8 +56,16 @@ def words(html):
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", html)))
 
 
+async def whole(http):
+    """What the page says once all of the log is read, which takes a busy machine more than one look."""
+    for _ in range(100):
+        if "still being read" not in (text := words((await http.get("/")).text)):
+            return text
+    raise TimeoutError(text)
+
+
 async def test_the_first_lines_answer_the_three_questions(http, day):
-    text = words((await http.get("/")).text)
+    text = await whole(http)
     assert re.search(r"Today \(UTC\) \d+ of 600 requests were blocked \([\d.]+ %\): \d+ by no-malice", text)
     assert "too strict" in text
     assert re.search(r"the guard took 0\.\d+ ms of a request \(median", text)
@@ -65,9 +73,9 @@ async def test_the_first_lines_answer_the_three_questions(http, day):
 
 async def test_drift_is_among_the_first_lines(http, guard, log):
     log(traffic(guard.active.plan, 600, harmful=0.2, every_s=0))
-    assert "Drift: " in words((await http.get("/")).text).partition("What was done")[0]
+    assert "Drift: " in (await whole(http)).partition("What was done")[0]
     log(traffic(guard.active.plan, 30, harmful=0, every_s=0))
-    text = words((await http.get("/")).text)
+    text = await whole(http)
     assert "Too few prompts (30)" in text.partition("What was done")[0]
     assert "Nothing has drifted" not in text
 
@@ -76,7 +84,7 @@ async def test_numbers_of_different_sets_say_what_they_count(http, guard, log):
     records = list(traffic(guard.active.plan, 600, harmful=0.2, broken=0, every_s=0))
     failed = next(traffic(guard.active.plan, 1, broken=1, every_s=0))
     log([*records, failed])
-    text = words((await http.get("/")).text)
+    text = await whole(http)
     assert re.search(r"\d+ of 601 requests were blocked", text)
     assert "1 of today's requests were not evaluated; 0 of them were let through" in text
     decided = sum(r.decision.policy == "to-a-person" for r in records)
