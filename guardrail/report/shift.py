@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from guardrail.report import leads
 from guardrail.report.drawing import BLUE, CYCLE, GREY, ORANGE, matrix, new, style, svg
-from guardrail.report.page import Block, Cell, Drawn, Heading, Page, Section, Table, Text, estimate, number
+from guardrail.report.page import Block, Cell, Drawn, Heading, Page, Section, Table, Text, estimate
 from guardrail.statistics.intervals import Estimate
 from guardrail.train.shift import Prediction, Shift, TraitShift
 from guardrail.train.shift.wording import findings
@@ -66,6 +66,11 @@ def _lines(found: Sequence[Shift]) -> str:
         return svg(figure, "shift of every trait by finetune")
 
 
+def _short(value: float | None) -> Cell:
+    """To two digits, however small: a shift that was shown is not 0."""
+    return Cell("–" if value is None else f"{value:.2g}" if abs(value) < 1 else f"{value:.1f}")
+
+
 def _deviations(one: TraitShift) -> Estimate:
     """The shift in standard deviations; unscaled if the base does not vary."""
     at = one.chosen
@@ -94,7 +99,7 @@ def _row(one: TraitShift, predicted: Prediction | None) -> list[Cell]:
     share = None if at.of_asked is None else 100 * at.of_asked
     return [
         *(Cell(one.trait), Cell(str(one.layer)), Cell(str(one.prompts)), estimate(at.shift, 2)),
-        *(number(at.deviations, 1), number(share, 0), estimate(at.own, 2)),
+        *(_short(at.deviations), _short(share), estimate(at.own, 2)),
         *(Cell(mixed, tone="bad" if mixed else ""), estimate(predicted.score if predicted else None, 0)),
     ]
 

@@ -27,7 +27,7 @@ from guardrail.train.gate.loading import SCHEMA, schema
 from guardrail.train.gate.policy import Change, DataLimits
 from guardrail.train.gate.screening import screened
 from guardrail.train.gate.triggers import data_triggers, read_triggers
-from guardrail.train.gate.verdicts import score_change, unseen, verdicts
+from guardrail.train.gate.verdicts import at_most, score_change, unseen, verdicts
 from guardrail.train.gate.wording import conclusion, exceeded
 from guardrail.traits import dump_definition, load_definition
 from guardrail.vectors.values import TraitVectors
@@ -217,7 +217,7 @@ held_out_loss: {conversations: held-out.jsonl, max_rise: 0.1}
     assert result["head"] in text
     assert text.count("<svg") == 3
     seen = {one["what"]: one["outcome"] for one in result["verdicts"]}
-    assert seen == {"evil: shift": "failed", "capability": "passed", "held-out loss": "failed"}
+    assert seen == {"evil: own shift": "failed", "capability": "passed", "held-out loss": "failed"}
     assert run(["audit", "verify", str(told), "--head", result["head"]]) == 0
 
 
@@ -239,6 +239,9 @@ def test_intervals_decide_and_what_is_unknown_never_passes():
     assert fall.of_limit == Estimate(2, 1, 3)
     (up, down) = verdicts("x", "plain", change, None, "points")
     assert (up.outcome, down.outcome, up.passed) == ("not measured", "not measured", False)
+    # limit and change in the same unit
+    share = at_most("rows", "data", 0.1, Estimate(0.05, 0.01, 0.09))
+    assert (share.limit, share.outcome) == ("at most 0.1 of 1", "passed")
 
 
 def test_a_sentence_says_whether_the_finetune_may_ship():

@@ -49,10 +49,11 @@ def _print_json(found: GateResult, sealed: Sealed) -> None:
 def _print(found: GateResult, sealed: Sealed) -> None:
     from guardrail.train.gate.wording import conclusion, exceeded, shown
 
-    rows = [
-        (one.outcome, one.what, one.condition, one.limit, shown(one.found), one.why) for one in found.verdicts
-    ]
-    print_table(("verdict", "what", "under", "limit", "change", ""), rows)
+    rows = [(one.outcome, one.what, one.condition, one.limit, shown(one.found)) for one in found.verdicts]
+    print_table(("verdict", "what", "under", "limit", "change"), rows)
+    for one in found.verdicts:
+        if one.why:
+            note(f"{one.outcome}: {one.what} ({one.condition}): {one.why}")
     for text in found.notes:
         note(f"note: {text}")
     typer.echo(f"\n{conclusion(found.verdicts)}")

@@ -163,7 +163,7 @@ class PersonaGate:
     def _limits(self) -> Iterator[tuple[str, Change, str]]:
         for trait, limits in self.plan.policy.traits.items():
             if limits.shift:
-                yield f"{trait}: shift", limits.shift, "SDs"
+                yield _named(trait, limits.shift), limits.shift, "SDs"
             if limits.score:
                 yield f"{trait}: score", limits.score, "points"
 
@@ -180,7 +180,7 @@ class PersonaGate:
             for trait, limits in self.plan.policy.traits.items():
                 if limits.shift:
                     found, why = _deviations(shift.traits[trait], limits.shift)
-                    yield from verdicts(f"{trait}: shift", name, limits.shift, found, "SDs", why)
+                    yield from verdicts(_named(trait, limits.shift), name, limits.shift, found, "SDs", why)
 
     def _of_replies(self, before: Observation, after: Observation) -> Iterator[Verdict]:
         judge = self.judge
@@ -250,6 +250,10 @@ def _of_weights(descent: Descent) -> Iterator[Verdict]:
             outcome="not measured",
             why=descent.notes[-1],
         )
+
+
+def _named(trait: str, limit: ShiftChange) -> str:
+    return f"{trait}: own shift" if limit.part == "own" else f"{trait}: shift"
 
 
 def _deviations(one: TraitShift, limit: ShiftChange) -> tuple[Estimate | None, str]:

@@ -62,7 +62,7 @@ def verdicts(
 
 def at_most(what: str, condition: str, limit: float, found: Estimate | None, why: str = "") -> Verdict:
     """A verdict on a share that has a limit of its own."""
-    return _verdict(what, condition, f"at most {100 * limit:g} %", limit, found, why)
+    return _verdict(what, condition, f"at most {limit:g} of 1", limit, found, why)
 
 
 def _verdict(
