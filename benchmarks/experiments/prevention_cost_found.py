@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from benchmarks.experiments.prevention_found import GOAL_LOST, GOAL_REMOVED, ite
 from benchmarks.experiments.runs import Found, Runs
 from guardrail.statistics.intervals import Estimate, clustered_mean, mean
 
+Known: TypeAlias = "Runs | Mapping[str, Found]"
 OFF = "elsewhere"
 
 
@@ -23,15 +25,15 @@ def found() -> dict[str, object]:
     return {
         "runs": {run: _row(run, runs) for run in runs if run != "lengths"},
         "size": _size(runs),
-        "luck": _over_seeds(runs, ASKED, SEEDS),
-        "dose": _goal(_over_seeds(runs, FINER[0], SEEDS)),
-        "overshoot": {str(back): _given_back(runs, back) for back in BACK},
-        "entanglement": _entangled(runs),
-        "layers": {str(one): _goal(_over_seeds(runs, one, FEWER, "layer")) for one in SINGLE},
+        "luck": over_seeds(runs, ASKED, SEEDS),
+        "dose": goal(over_seeds(runs, FINER[0], SEEDS)),
+        "overshoot": {str(back): given_back(runs, back) for back in BACK},
+        "entanglement": entangled(runs),
+        "layers": {str(one): goal(over_seeds(runs, one, FEWER, "layer")) for one in SINGLE},
     }
 
 
-def _row(run: str, runs: Runs) -> dict[str, object]:
+def _row(run: str, runs: Known) -> dict[str, object]:
     one, reference = runs[run], _reference(run)
     known = {
         "trait": asdict(mean(one["traits"][cost.TRAIT])),
@@ -51,7 +53,7 @@ def _reference(run: str) -> str:
     return "base/none/0" if kind.startswith("base/") else f"trained/0.0/{seed}"
 
 
-def _size(runs: Runs) -> dict[str, object] | None:
+def _size(runs: Known) -> dict[str, object] | None:
     if "lengths" not in runs:
         return None
     reach = {trait: one["vector"] / one["spread"] for trait, one in runs["lengths"].items()}
@@ -59,7 +61,7 @@ def _size(runs: Runs) -> dict[str, object] | None:
     return {"reach": reach, "1.5 of hallucination": ours, "2 of evil": other, "yes": ours > other}
 
 
-def _over_seeds(runs: Runs, coefficient: float, seeds: Sequence[int], kind: str = "trained") -> Found | None:
+def over_seeds(runs: Known, coefficient: float, seeds: Sequence[int], kind: str = "trained") -> Found | None:
     """What is lost and removed against the plain finetune, in the mean of these seeds."""
     names = [f"{kind}/{coefficient}/{seed}" for seed in seeds]
     if not all(name in runs and _reference(name) in runs for name in names) or "base/none/0" not in runs:
@@ -78,14 +80,15 @@ def _over_seeds(runs: Runs, coefficient: float, seeds: Sequence[int], kind: str 
     }
 
 
-def _goal(found: Found | None) -> Found | None:
+def goal(found: Found | None) -> Found | None:
+    """The same, with whether the goal of `prevention` is met."""
     if found is None:
         return None
     met = np.mean(found["removed"]) >= GOAL_REMOVED and found["lost"]["value"] <= GOAL_LOST
     return {**found, "yes": bool(met)}
 
 
-def _given_back(runs: Runs, back: float) -> Found | None:
+def given_back(runs: Known, back: float) -> Found | None:
     """The share of the lost points that comes back with so much of the vector, in the mean of seeds."""
     names = [(f"trained/0.0/{s}", f"trained/{ASKED}/{s}", f"back/{back}/{s}") for s in FEWER]
     if not all(one in runs for name in names for one in name):
@@ -97,7 +100,7 @@ def _given_back(runs: Runs, back: float) -> Found | None:
     return {"lost": float(lost), "regained": float(regained), "yes": bool(lost > 0 and regained >= lost / 2)}
 
 
-def _entangled(runs: Runs) -> Found | None:
+def entangled(runs: Known) -> Found | None:
     """By sign: the paired difference of capability against each other direction of the same length."""
     signs = (-ASKED, ASKED)
     ours = {sign: f"base/{cost.TRAIT}/{sign}" for sign in signs}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.experiments import report, samples, samples_found, written
+from benchmarks.experiments import prevention_cost_found, report, samples, samples_found, written
 from benchmarks.experiments.correlations import over_runs, shared_share, without_shared
 from benchmarks.experiments.families import EXPERIMENT, FAMILIES, STRENGTHS, drawn
 from benchmarks.experiments.prevention_found import removed
@@ -153,3 +153,28 @@ def test_the_page_holds_the_saved_results():
 
 def test_families_name_only_traits_of_the_demo():
     assert {trait for one in FAMILIES.values() for trait in one.traits} <= set(CHARACTERS)
+
+
+def _answers(right: int, hallucination: float = 0.0) -> dict[str, object]:
+    hits = [1] * right + [0] * (40 - right)
+    return {"right": {"facts": hits}, "traits": {"hallucination": [hallucination] * 8}, "coherence": [90.0]}
+
+
+def test_why_prevention_costs_abilities_is_decided_by_rules_and_open_without_a_run():
+    runs = {f"base/elsewhere {draw}/{sign}": _answers(40) for draw in range(3) for sign in (-1.5, 1.5)}
+    runs |= {"base/none/0": _answers(40), "base/hallucination/-1.5": _answers(20)}
+    assert prevention_cost_found.entangled(runs) is None
+    runs["base/hallucination/1.5"] = _answers(39)
+    assert prevention_cost_found.entangled(runs)["yes"]
+    runs["base/elsewhere 2/-1.5"] = _answers(20)
+    assert not prevention_cost_found.entangled(runs)["yes"]
+    for seed, lost in ((1, 4), (2, 6)):
+        runs |= {
+            f"trained/0.0/{seed}": _answers(40, 80.0),
+            f"trained/1.5/{seed}": _answers(40 - lost, 8.0),
+            f"back/0.25/{seed}": _answers(40 - lost // 2, 12.0),
+        }
+    found = prevention_cost_found.over_seeds(runs, 1.5, (1, 2))
+    assert (found["lost"]["value"], found["removed"], found["yes"]) == (12.5, [90.0, 90.0], True)
+    assert not prevention_cost_found.goal(found)["yes"]
+    assert prevention_cost_found.given_back(runs, 0.25) == {"lost": 12.5, "regained": 6.25, "yes": True}
