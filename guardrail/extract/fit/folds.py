@@ -88,7 +88,14 @@ def checks(
     known = Check(name=KNOWN, folds=_folds([[], []], strata, given, strata, groups, rng))
     if not any(whole):
         return (known,)
-    return Check(name=UNSEEN, folds=_folds(whole, spread, given, strata, groups, rng)), known
+    return Check(name=_unseen(whole), folds=_folds(whole, spread, given, strata, groups, rng)), known
+
+
+def _unseen(whole: Sequence[Sequence[Stratum]]) -> str:
+    """What is held out whole: of both classes, or of the one that has more than one source."""
+    if all(whole):
+        return UNSEEN
+    return UNSEEN.replace("sources", f"sources {'with' if whole[0] else 'without'} it")
 
 
 def _folds(
