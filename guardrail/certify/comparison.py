@@ -136,10 +136,7 @@ def _reasons(found: Comparison) -> Iterator[str]:
         )
     for one in found.rates:
         if not one.kept:
-            yield (
-                f"{one.name}: fires on {one.candidate.value:.2%} "
-                f"[{one.candidate.low:.2%}, {one.candidate.high:.2%}] of benign prompts, above what is stated"
-            )
+            yield (f"{one.name}: fires on {one.candidate:.2%} of benign prompts, above what is stated")
 
 
 def _ranks(found: Comparison) -> Iterator[str]:
@@ -148,7 +145,7 @@ def _ranks(found: Comparison) -> Iterator[str]:
         if not alike(one.rank):
             yield (
                 f"{one.trait} at layer {one.layer} ranks prompts otherwise: a correlation of "
-                f"{one.rank.value:.3f} [{one.rank.low:.3f}, {one.rank.high:.3f}], below {RANK:g}"
+                f"{one.rank:.3f}, below {RANK:g}"
             )
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from guardrail.statistics.intervals import Estimate
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as in shells."""
 WIDTH = 140
@@ -140,3 +142,13 @@ def _least(cell: str) -> int:
 def number(value: object) -> str:
     """A cell's text: numbers with four digits, nothing for None."""
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def interval(value: Estimate | None, form: str = ".3f") -> str:
+    """A cell's text: a number with its interval, nothing for None."""
+    return "" if value is None else f"{value:{form}}"
+
+
+def percent(value: Estimate | None, digits: int = 1) -> str:
+    """A cell's text: a share with its interval, for a column in per cent."""
+    return "" if value is None else interval(value.times(100), f".{digits}f")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 from typer import Option
 
-from guardrail.cli.console import print_json, print_table
+from guardrail.cli.console import interval, print_json, print_table
 from guardrail.cli.judges import endpoint_of, find
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, add_group, takes_options
 from guardrail.cli.panels import Panel
@@ -18,7 +18,7 @@ from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from guardrail.extract.judges.agreement import Agreement, Estimate
+    from guardrail.extract.judges.agreement import Agreement
     from guardrail.extract.judges.check import JudgeChecks
     from guardrail.extract.judges.labels import Compared, Label
     from guardrail.plugins.protocols import Judge
@@ -158,9 +158,5 @@ def _print(compared: Compared) -> None:
 
 
 def _row(a: Agreement) -> tuple[object, ...]:
-    numbers = (_interval(a.agreement), _interval(a.kappa), _interval(a.correlation))
+    numbers = (interval(a.agreement), interval(a.kappa), interval(a.correlation))
     return (a.trait, a.n, a.refused, *numbers, a.both, a.judge_only, a.people_only, a.neither)
-
-
-def _interval(estimate: Estimate | None) -> str:
-    return "" if estimate is None else f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 from typer import Argument
 
-from guardrail.cli.console import number, print_json, print_table
+from guardrail.cli.console import interval, number, print_json, print_table
 from guardrail.cli.options import (
     POLICIES,
     FingerprintOption,
@@ -289,6 +289,4 @@ def _rows(rule: Rule, loaded: ActivePolicies) -> list[tuple[object, ...]]:
 
 
 def _rate(rate: Rate | None) -> str:
-    if rate is None:
-        return "unknown"
-    return f"{rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}]"
+    return interval(rate, ".2%") or "unknown"

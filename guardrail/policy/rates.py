@@ -11,18 +11,16 @@ from guardrail.policy.model import Monitor
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.statistics.conformal import fpr_interval, observed_fpr
+from guardrail.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Estimate):
     """A false-positive rate with its 95 % interval, from `n` benign prompts (or replies).
 
     `bound` marks an upper bound: the rates of several conditions or policies, added up.
     """
 
-    value: float
-    low: float
-    high: float
     n: int
     bound: bool = False
 

@@ -91,7 +91,7 @@ def _on_slices(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
     for name in calibration.slices if calibration and usual else ():
         found = rule_rate(rule, calibration, name)
         if usual and found and found.value > TIMES * usual.value and found.low > usual.high:
-            there = f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}] of the slice `{name}`"
+            there = f"{found:.1%} of the slice `{name}`"
             yield (
                 f"{rule.id}: fires on {there}, more than {TIMES} times its rate of {usual.value:.2%}; "
                 "`guardrail calibrate --worst-slice` keeps the rate on every slice"

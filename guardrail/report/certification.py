@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from guardrail.certify.results import Comparison, RateCheck
-from guardrail.policy.rates import Rate
 from guardrail.report import leads
 from guardrail.report.page import Block, Cell, Page, Section, Table, Text, estimate, number, percent
 
@@ -67,23 +66,13 @@ def _changes(found: Comparison) -> Table:
 def _rates(rates: Sequence[RateCheck]) -> Table:
     rows = [
         [
-            *(
-                Cell(r.name),
-                _stated(r.stated),
-                percent(r.reference),
-                percent(r.candidate),
-            ),
+            *(Cell(r.name), percent(r.stated) if r.stated else Cell("unknown")),
+            *(percent(r.reference), percent(r.candidate)),
             Cell("kept" if r.kept else "exceeded", tone="good" if r.kept else "bad"),
         ]
         for r in rates
     ]
     return Table(("policy", "stated", "reference", "candidate", ""), rows)
-
-
-def _stated(value: Rate | None) -> Cell:
-    if value is None:
-        return Cell("unknown")
-    return Cell(f"{100 * value.value:.1f} %", f"[{100 * value.low:.1f}, {100 * value.high:.1f}]")
 
 
 def _recalibrated(found: Comparison) -> list[Section]:

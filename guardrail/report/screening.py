@@ -90,8 +90,8 @@ def _limits(limits: Thresholds) -> Section:
     judged = any(one.judge is not None for one in limits.traits.values())
     text = (
         f"By the rule `{limits.rule}` on the {limits.clean_rows:,} rows of {limits.clean}: a share of "
-        f"{limits.rate.value:.3g} [{limits.rate.low:.3g}, {limits.rate.high:.3g}] of clean rows is above a "
-        f"trait's threshold. All traits together reject {100 * limits.joint.value:.1f} % of them."
+        f"{limits.rate:.3g} of clean rows is above a trait's threshold. "
+        f"All traits together reject {100 * limits.joint.value:.1f} % of them."
     )
     rows = [
         [Cell(trait), number(one.difference, 3), number(one.judge, 1)] for trait, one in limits.traits.items()

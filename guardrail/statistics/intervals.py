@@ -31,6 +31,14 @@ class Estimate:
     low: float
     high: float
 
+    def __format__(self, form: str) -> str:
+        """`0.912 [0.880, 0.940]` for `.3f`: all three numbers in one form."""
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]" if form else str(self)
+
+    def times(self, factor: float) -> Estimate:
+        """In another unit. The factor is above 0."""
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
 
 def numbers(values: ArrayLike) -> Numbers:
     """Float64."""

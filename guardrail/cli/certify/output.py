@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import print_json, print_table
+from guardrail.cli.console import interval, print_json, print_table
 
 if TYPE_CHECKING:
     from guardrail.certify.comparison import Certified
     from guardrail.certify.recording import Recording
     from guardrail.certify.results import Changes, Comparison, RateCheck
-    from guardrail.policy.rates import Rate
-    from guardrail.statistics.intervals import Estimate
 
 
 def print_recorded(found: Recording, path: Path, as_json: bool) -> None:
@@ -45,7 +43,7 @@ def _print(found: Comparison, written: str | None) -> None:
     typer.echo(f"reference: {found.reference}\ncandidate: {found.candidate}")
     columns = ("trait", "layer", "n", "slope", "offset", "rank correlation", "largest difference")
     rows = [
-        (a.trait, a.layer, a.n, _number(a.slope), _number(a.offset), _number(a.rank, 4), a.largest)
+        (a.trait, a.layer, a.n, interval(a.slope), interval(a.offset), interval(a.rank, ".4f"), a.largest)
         for a in found.agreement
     ]
     print_table(columns, rows, title="\nscores: candidate = slope * reference + offset (95 %)")
@@ -60,7 +58,10 @@ def _print(found: Comparison, written: str | None) -> None:
 
 
 def _print_rates(title: str, rates: tuple[RateCheck, ...]) -> None:
-    rows = [(r.name, _stated(r.stated), _share(r.reference), _share(r.candidate), _kept(r)) for r in rates]
+    rows = [
+        (r.name, interval(r.stated, ".2%") or "unknown", f"{r.reference:.2%}", f"{r.candidate:.2%}", _kept(r))
+        for r in rates
+    ]
     columns = ("policy", "stated (95 %)", "reference (95 %)", "candidate (95 %)", "")
     print_table(columns, rows, title=f"\n{title}")
 
@@ -78,20 +79,8 @@ def _print_verdict(found: Comparison, written: str | None) -> None:
         typer.echo(f"{written}: calibration written, {how}")
 
 
-def _number(value: Estimate, digits: int = 3) -> str:
-    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-
-
-def _share(value: Estimate) -> str:
-    return f"{value.value:.2%} [{value.low:.2%}, {value.high:.2%}]"
-
-
-def _stated(value: Rate | None) -> str:
-    return "unknown" if value is None else f"{value.value:.2%} [{value.low:.2%}, {value.high:.2%}]"
-
-
 def _changes(one: Changes) -> tuple[int, int, str]:
-    return one.n, one.changed, _share(one.share)
+    return one.n, one.changed, f"{one.share:.2%}"
 
 
 def _kept(one: RateCheck) -> str:

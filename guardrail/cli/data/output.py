@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from guardrail.cli.console import note, print_table, warn
+from guardrail.cli.console import interval, note, print_table, warn
 from guardrail.statistics.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def _print_traits(found: Sequence[Screened], limits: Thresholds | None) -> None:
             trait,
             one.name,
             one.rows,
-            _interval(one.mean),
+            interval(one.mean, ".3g"),
             _percent(one.above),
-            _r(agreements[one.name].get(trait)),
+            interval(agreements[one.name].get(trait), ".2f"),
         )
         for trait, places in ranking(found, limits).items()
         for one in places
@@ -100,15 +100,7 @@ def _print_rows(one: Screened, written: Written) -> None:
     typer.echo(f"  {', '.join(map(str, written.files.values()))}")
 
 
-def _interval(value: Estimate | None) -> str:
-    return "" if value is None else f"{value.value:.3g} [{value.low:.3g}, {value.high:.3g}]"
-
-
 def _percent(value: Estimate | None) -> str:
     if value is None:
         return ""
     return f"{100 * value.value:.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]"
-
-
-def _r(value: Estimate | None) -> str:
-    return "" if value is None else f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"

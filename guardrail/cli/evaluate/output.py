@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import print_table
+from guardrail.cli.console import interval, print_table
 
 if TYPE_CHECKING:
     from guardrail.evaluation.results import Evaluation, TraitResult
@@ -33,15 +33,19 @@ def print_evaluation(found: Evaluation) -> None:
     for note in found.notes:
         typer.echo(f"note: {note}")
     for gate in found.gates:
-        typer.echo(f"{gate.verdict}: {gate.name} {gate.demand:g} of {gate.of}: {_shown(gate.found)}")
+        typer.echo(f"{gate.verdict}: {gate.name} {gate.demand:g} of {gate.of}: {interval(gate.found)}")
 
 
 def _detection(trait: TraitResult) -> tuple[object, ...]:
     one = trait.detection
     assert one is not None
     return (
-        *(trait.layer, f"{one.positives} / {one.negatives}", _shown(one.auroc)),
-        *(_shown(one.auroc_vs_other_traits), _shown(one.tpr_at_1pct_fpr), _shown(one.text_baseline_auroc)),
+        *(trait.layer, f"{one.positives} / {one.negatives}", interval(one.auroc)),
+        *(
+            interval(one.auroc_vs_other_traits),
+            interval(one.tpr_at_1pct_fpr),
+            interval(one.text_baseline_auroc),
+        ),
     )
 
 
@@ -52,7 +56,7 @@ def _print_slices(found: Evaluation) -> None:
         for name, parts in result.detection.slices.items() if result.detection else ():
             value, one = min(parts.items(), key=lambda part: part[1].auroc.value)
             prompts = f"{one.positives} / {one.negatives}"
-            rates = (_shown(one.auroc), _shown(one.fpr), _shown(one.tpr))
+            rates = (interval(one.auroc), interval(one.fpr), interval(one.tpr))
             rows.append((trait, f"{name}: {value}", prompts, one.against, *rates))
     if rows:
         head = ("trait", "slice", "prompts", "against", "AUROC", "FPR at threshold", "TPR at threshold")
@@ -62,8 +66,8 @@ def _print_slices(found: Evaluation) -> None:
 def _print_monitoring(found: Evaluation) -> None:
     rows = [
         (
-            *(name, one.prompts, _shown(one.r_overall), _shown(one.r_within)),
-            *(_shown(one.references.label_alone), _shown(one.references.propensity_within)),
+            *(name, one.prompts, interval(one.r_overall), interval(one.r_within)),
+            *(interval(one.references.label_alone), interval(one.references.propensity_within)),
             *((sure.one, sure.mean, sure.within_mean) if (sure := one.references.reliability) else NONE),
         )
         for name, trait in found.traits.items()
@@ -101,14 +105,14 @@ def _null(found: Null | None) -> str:
 def _print_detectors(found: Evaluation) -> None:
     columns = list(dict.fromkeys(c for one in found.detectors.values() for c in one.fires_on))
     rows = [
-        (name, _shown(one.fpr), _shown(one.tpr), *(_percent(one.fires_on.get(c)) for c in columns))
+        (name, interval(one.fpr), interval(one.tpr), *(_percent(one.fires_on.get(c)) for c in columns))
         for name, one in found.detectors.items()
     ]
     if rows:
         head = ("", "FPR", "TPR", *columns)
         print_table(head, rows, title="\nfires on prompts that show ... (%)")
     if found.set_fpr:
-        typer.echo(f"any enforced policy on prompts that show no trait: {_shown(found.set_fpr)}")
+        typer.echo(f"any enforced policy on prompts that show no trait: {interval(found.set_fpr)}")
 
 
 def print_sweep(found: SteeringSweep) -> None:
@@ -117,7 +121,7 @@ def print_sweep(found: SteeringSweep) -> None:
         (
             *(p.trait, p.prompts, p.operator or "none", p.span or ""),
             f"{p.coefficient:g}" if p.operator else "",
-            *(_shown(p.expression, 0), _shown(p.coherence, 0), _shown(p.capability)),
+            *(interval(p.expression, ".0f"), interval(p.coherence, ".0f"), interval(p.capability)),
         )
         for p in found.points
     ]
@@ -131,11 +135,11 @@ def print_shadow(found: Shadow) -> None:
     """Print one line for each policy."""
     typer.echo(
         f"{found.records} records, {found.evaluated} evaluated; with shadows enforced, the action changes in "
-        f"{_shown(found.changed)} of them"
+        f"{interval(found.changed)} of them"
     )
     rows = [
         (
-            *(name, ", ".join(one.traits), str(one.evaluated), _shown(one.fired), str(one.fired_as_shadow)),
+            *(name, ", ".join(one.traits), str(one.evaluated), interval(one.fired), str(one.fired_as_shadow)),
             *(_counts(one.would), str(one.alone), _counts(one.beside)),
         )
         for name, one in found.policies.items()
@@ -143,7 +147,7 @@ def print_shadow(found: Shadow) -> None:
     counts = ("records", "fired", "as a shadow", "would have done", "alone", "beside enforced")
     print_table(("policy", "traits", *counts), rows)
     told = [
-        (name, str(a.labelled), _shown(a.precision), _shown(a.tpr), _shown(a.fpr))
+        (name, str(a.labelled), interval(a.precision), interval(a.tpr), interval(a.fpr))
         for name, one in found.policies.items()
         if (a := one.agreement)
     ]
@@ -155,12 +159,6 @@ def print_shadow(found: Shadow) -> None:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _shown(value: Estimate | None, digits: int = 3) -> str:
-    if value is None:
-        return ""
-    return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def _percent(value: Estimate | None) -> str:

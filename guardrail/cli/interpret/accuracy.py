@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from guardrail.cli.console import print_json, print_table
+from guardrail.cli.console import percent, print_json, print_table
 from guardrail.cli.definitions import definition_of
 from guardrail.cli.interpret.asking import AskingOptions
 from guardrail.cli.interpret.reporting import ReportOptions, WorkOption
@@ -21,7 +21,6 @@ from guardrail.errors import ConfigError
 if TYPE_CHECKING:
     from guardrail.interpret.accuracy.personas import Persona
     from guardrail.interpret.accuracy.results import AccuracyResult, PersonaResult
-    from guardrail.statistics.intervals import Estimate
 
 HEAD = ("persona", "accuracy (%)", "difference (points)", "changed", "gained", "lost", "p", "adjusted p")
 
@@ -137,15 +136,11 @@ def print_accuracy(found: AccuracyResult) -> None:
 
 def _row(one: PersonaResult) -> tuple[object, ...]:
     if one.effect is None:
-        return (one.name, _percent(one.accuracy), *([""] * 6))
+        return (one.name, percent(one.accuracy), *([""] * 6))
     effect = one.effect
-    changed = _percent(effect.changed)
+    changed = percent(effect.changed)
     tests = (f"{effect.p:.3g}", f"{effect.q:.3g}")
     return (
-        *(one.name, _percent(one.accuracy), _percent(effect.difference), changed),
+        *(one.name, percent(one.accuracy), percent(effect.difference), changed),
         *(str(effect.gained), str(effect.lost), *tests),
     )
-
-
-def _percent(value: Estimate) -> str:
-    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"

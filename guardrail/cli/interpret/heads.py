@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from guardrail.cli.console import print_json, print_table
+from guardrail.cli.console import percent, print_json, print_table
 from guardrail.cli.interpret.asking import AskingOptions
 from guardrail.cli.interpret.reporting import ReportOptions, WorkOption
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from guardrail.interpret.heads.contexts import Contexts
     from guardrail.interpret.heads.results import AblationResult, Head, HeadResult, HeadStudy
     from guardrail.interpret.heads.words import Groups
-    from guardrail.statistics.intervals import Estimate
 
 HEAD = ("head", "group", "on word (%)", "neutral (%)", "elsewhere (%)", "g", "adjusted p")
 SHOWN = 15
@@ -179,14 +178,13 @@ def print_scaled(found: AblationResult) -> None:
     head = ("", "before (%)", "after (%)", "change (points)", "by random heads (points)")
     print_table(
         head,
-        [(name, *map(_percent, values), other) for (name, *values), other in zip(rows, random, strict=True)],
+        [
+            (name, *(percent(one, 2) for one in values), other)
+            for (name, *values), other in zip(rows, random, strict=True)
+        ],
     )
 
 
 def _random(found: AblationResult, group: str | None) -> str:
     changes = [one.accuracy_change if group is None else one.effect_change[group] for one in found.random]
     return ", ".join(f"{100 * one.value:.2f}" for one in changes) or "(layers have too few other heads)"
-
-
-def _percent(value: Estimate) -> str:
-    return f"{100 * value.value:.2f} [{100 * value.low:.2f}, {100 * value.high:.2f}]"

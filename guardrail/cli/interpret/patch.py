@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from guardrail.cli.console import note, print_json, print_table
+from guardrail.cli.console import interval, note, print_json, print_table
 from guardrail.cli.interpret.asking import Forms
 from guardrail.cli.interpret.reporting import ReportOptions
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
@@ -21,7 +21,6 @@ from guardrail.errors import ConfigError
 if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
     from guardrail.interpret.patching import PairLine, PatchResult, PatchSettings
-    from guardrail.statistics.intervals import Estimate
 
 HEAD = (
     "layer",
@@ -172,7 +171,7 @@ def _print_effects(found: PatchResult, direction: str) -> None:
         print_table(HEAD, rows, f"\n{direction}: mean effect")
     for where in found.head_tokens:
         effects = list(found.heads(where, direction).items())[:SHOWN]
-        heads = [(f"{patch.layers[0]}.{patch.head}", _cell(effect)) for patch, effect in effects]
+        heads = [(f"{patch.layers[0]}.{patch.head}", interval(effect, ".2f")) for patch, effect in effects]
         print_table((f"heads at {HEAD_TOKENS[where]}", "effect"), heads, f"\n{direction}: strongest heads")
 
 
@@ -197,10 +196,6 @@ def _rows(found: PatchResult, direction: str) -> Iterator[list[object]]:
     columns = [found.layer(part, where, direction) for where in ("identity", "all") for part in PARTS]
     columns.append(found.layer("resid", "identity", direction))
     for layer in range(found.about.layers + 1):
-        cells = [_cell(column.get(layer)) for column in columns]
+        cells = [interval(column.get(layer), ".2f") for column in columns]
         if any(cells):
             yield [layer, *cells]
-
-
-def _cell(value: Estimate | None) -> str:
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]" if value else ""

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import print_json, print_table
+from guardrail.cli.console import interval, print_json, print_table
 
 if TYPE_CHECKING:
     from guardrail.calibrate.policy_edit import PolicyEdit
     from guardrail.interpret.recommending.ranking import Layer, Recommendation
     from guardrail.interpret.recommending.results import Recommended
     from guardrail.interpret.recommending.risks import Risk
-    from guardrail.statistics.intervals import Estimate
 
 HEAD = ("layer", "causal effect", "taken away", "AUROC", "trait when steered", "weakest", "")
 SHOWN = 12
@@ -67,8 +66,8 @@ def _row(one: Recommendation, layer: Layer) -> tuple[object, ...]:
     marks += [] if layer.coherent else ["incoherent when steered"]
     return (
         layer.layer,
-        _effect(layer.sufficient),
-        _effect(layer.needed),
+        interval(layer.sufficient, ".2f"),
+        interval(layer.needed, ".2f"),
         "" if layer.separation is None else f"{layer.separation:.3f}",
         _steered(layer),
         f"{layer.weakest:.2f}",
@@ -81,10 +80,6 @@ def _steered(layer: Layer) -> str:
         return ""
     span = layer.steering_interval
     return f"{layer.steering:.1f}" + (f" [{span[0]:.1f}, {span[1]:.1f}]" if span else "")
-
-
-def _effect(value: Estimate | None) -> str:
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]" if value else ""
 
 
 def _print_risks(found: Recommended) -> None:

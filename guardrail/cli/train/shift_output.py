@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import print_table, print_wide
+from guardrail.cli.console import interval, print_table, print_wide
 
 if TYPE_CHECKING:
-    from guardrail.statistics.intervals import Estimate
     from guardrail.train.shift import Prediction, Shift, TraitShift
 
 HEAD = ("trait", "layer", "prompts", "shift", "in SDs", "of asked (%)", "own", "not told from")
@@ -53,11 +52,7 @@ def descent(found: Shift) -> str:
 def _row(one: TraitShift) -> tuple[object, ...]:
     at = one.chosen
     return (
-        *(one.trait, one.layer, one.prompts, _shown(at.shift)),
+        *(one.trait, one.layer, one.prompts, interval(at.shift, ".3g")),
         *(at.deviations, None if at.of_asked is None else 100 * at.of_asked),
-        *(_shown(at.own), ", ".join(one.confused_with)),
+        *(interval(at.own, ".3g"), ", ".join(one.confused_with)),
     )
-
-
-def _shown(value: Estimate | None) -> str:
-    return "" if value is None else f"{value.value:.3g} [{value.low:.3g}, {value.high:.3g}]"

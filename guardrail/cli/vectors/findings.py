@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from guardrail.cli.console import errors, print_json, print_wide, warn
+from guardrail.cli.console import errors, interval, print_json, print_wide, warn
 from guardrail.errors import ExtractionError
 
 if TYPE_CHECKING:
     from guardrail.extract.extraction import Extraction
-    from guardrail.vectors.provenance import Induction, TraitSource
+    from guardrail.vectors.provenance import TraitSource
     from guardrail.vectors.values import TraitVectors
 
 
@@ -72,14 +72,14 @@ def _row(source: TraitSource) -> tuple[object, ...]:
     areas = (part[best - 1] if part else None for part in (source.detection_auroc, source.others_auroc))
     return (
         *(source.positive, source.rollouts, shown.chance_high if shown else None),
-        *(source.positive_mean, source.negative_mean, source.baseline, _difference(shown)),
+        *(
+            source.positive_mean,
+            source.negative_mean,
+            source.baseline,
+            interval(shown.difference if shown else None, ".0f"),
+        ),
         *(halves, *areas, best, source.numeric_mass),
     )
-
-
-def _difference(found: Induction | None) -> str:
-    one = found.difference if found else None
-    return "" if one is None else f"{one.value:.0f} [{one.low:.0f}, {one.high:.0f}]"
 
 
 def _best(source: TraitSource) -> int:

@@ -10,7 +10,6 @@ import typer
 from guardrail.cli.console import print_table
 
 if TYPE_CHECKING:
-    from guardrail.statistics.intervals import Estimate
     from guardrail.vectors.provenance import FitCandidate, FitSource, LabelledFit
 
 SOURCES = ("source", "label", "prompts", "above the threshold", "95 % interval")
@@ -24,8 +23,8 @@ def print_fit(trait: str, fit: LabelledFit) -> None:
     typer.echo(f"\n{trait}: {_places(chosen)}; {_way(chosen)}\n  {fit.reason}")
     for check in fit.checks:
         typer.echo(
-            f"\n{trait}: {check.name}, held out of the fit: AUROC {_estimate(check.auroc)}, recall "
-            f"{_estimate(check.recall)} at the threshold that no harmless source exceeds at more than 1 %"
+            f"\n{trait}: {check.name}, held out of the fit: AUROC {check.auroc:.3f}, recall "
+            f"{check.recall:.3f} at the threshold that no harmless source exceeds at more than 1 %"
         )
         print_table(SOURCES, [_source(one) for one in check.sources])
     if single := _of_one_class(fit):
@@ -65,7 +64,3 @@ def _places(one: FitCandidate) -> str:
 def _way(one: FitCandidate) -> str:
     penalty = "" if one.penalty is None else f" {one.penalty:g}"
     return f"{one.method}{penalty}{', unit norm' if one.normalised else ''}"
-
-
-def _estimate(one: Estimate) -> str:
-    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"

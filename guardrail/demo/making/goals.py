@@ -172,9 +172,9 @@ def _highest(estimates: Iterable[Estimate]) -> Estimate:
 
 
 def _percent(estimate: Estimate) -> Estimate:
-    return Estimate(100 * estimate.value, 100 * estimate.low, 100 * estimate.high)
+    return estimate.times(100)
 
 
 def shown(estimate: Estimate, digits: int = 0) -> str:
     """A number with its interval."""
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return f"{estimate:.{digits}f}"

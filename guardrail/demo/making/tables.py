@@ -2,7 +2,6 @@
 """The model card's tables, in Markdown."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from guardrail.demo import world
 from guardrail.demo.making.evaluation.behaviour import CELL
@@ -155,4 +154,4 @@ def _facts(cell: Cell) -> str:
 
 
 def _percent(estimate: Estimate) -> str:
-    return shown(Estimate(*(100 * part for part in asdict(estimate).values())), 1)
+    return shown(estimate.times(100), 1)

@@ -50,7 +50,7 @@ def rows_aside(what: str, kinds: Mapping[str, int], first: int) -> list[str]:
 
 def shown(value: Estimate | None) -> str:
     """A change with its interval; empty if there is none."""
-    return "" if value is None else f"{value.value:+.3g} [{value.low:+.3g}, {value.high:+.3g}]"
+    return "" if value is None else f"{value:+.3g}"
 
 
 def _limits(count: int) -> str:

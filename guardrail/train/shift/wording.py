@@ -44,7 +44,4 @@ def _of_asked(one: TraitShift) -> str:
 
 def _predicted(one: Prediction) -> str:
     extended = ", extended beyond them" if one.outside else ""
-    return (
-        f"predicted score {one.score.value:.0f} [{one.score.low:.0f}, {one.score.high:.0f}] "
-        f"(from {one.runs} runs, r {one.r:.2f}{extended})"
-    )
+    return f"predicted score {one.score:.0f} (from {one.runs} runs, r {one.r:.2f}{extended})"
