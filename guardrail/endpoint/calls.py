@@ -13,7 +13,6 @@ import threading
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx
@@ -44,12 +43,7 @@ class Connections:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def post(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from torch import Tensor
@@ -73,12 +72,7 @@ class Intervention(TrainerCallback):
         self.attach()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.detach()
 
 
@@ -157,12 +151,7 @@ class ModelIntervention(Intervention):
         # without a model it waits for the trainer's
         return self if self._model is None else super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._inside = False
         self.detach()
         # a trainer that resumed at its last step has nothing left to do; each of its steps was looked at
