@@ -37,9 +37,12 @@ from guardrail.demo import tasks as demo_tasks
 from guardrail.demo.identities import NATIONALITIES
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.extract.subject import Subject
-from guardrail.interpret.lens import TASKS, Item, LensStudy, Training, TunedLens, Unembedding, train
 from guardrail.interpret.lens.results import Contrast, LensResult
-from guardrail.interpret.lens.tasks import shipped
+from guardrail.interpret.lens.study import LensStudy
+from guardrail.interpret.lens.tasks import TASKS, Item, shipped
+from guardrail.interpret.lens.training import Training, train
+from guardrail.interpret.lens.tuned import TunedLens
+from guardrail.interpret.lens.unembedding import Unembedding
 from guardrail.statistics.intervals import Estimate
 
 FOLDER = Path(__file__).parents[1] / "results" / "interpret"

@@ -15,8 +15,8 @@ from guardrail.interpret.accuracy.personas import NOBODY, Persona
 from guardrail.interpret.accuracy.prompts import Asker
 from guardrail.interpret.forms import IN_FRONT, UNTEMPLATED, chat_ids, notes
 from guardrail.interpret.heads.words import NEUTRAL
-from guardrail.interpret.lens import Item
 from guardrail.interpret.lens.prompts import ask
+from guardrail.interpret.lens.tasks import Item
 from guardrail.interpret.patching.pairs import PairLine, aligned
 from guardrail.testing import tiny_model, tiny_tokenizer
 

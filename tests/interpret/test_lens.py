@@ -6,28 +6,22 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from self_bleu import self_bleu
 from tiny import TOKENIZER
 
 from guardrail.cli import run
 from guardrail.errors import ConfigError, ModelError
 from guardrail.extract.subject import Subject
-from guardrail.interpret.lens import (
-    TASKS,
-    Item,
-    LensStudy,
-    Training,
-    TunedLens,
-    Unembedding,
-    self_bleu,
-    train,
-)
 from guardrail.interpret.lens import consistency as s
 from guardrail.interpret.lens.picture import look
 from guardrail.interpret.lens.prompts import ask, exchanged, first_tokens
 from guardrail.interpret.lens.reading import Reading, last_states, read
-from guardrail.interpret.lens.study import contrast, score
+from guardrail.interpret.lens.study import LensStudy, contrast, score
+from guardrail.interpret.lens.tasks import TASKS, Item, shipped
 from guardrail.interpret.lens.tasks import read as read_items
-from guardrail.interpret.lens.tasks import shipped
+from guardrail.interpret.lens.training import Training, train
+from guardrail.interpret.lens.tuned import TunedLens
+from guardrail.interpret.lens.unembedding import Unembedding
 from guardrail.testing import ARCHITECTURES, tiny_model
 
 ITEMS = [

@@ -16,8 +16,9 @@ from guardrail.interpret.heads.contexts import contexts
 from guardrail.interpret.heads.results import Head
 from guardrail.interpret.heads.scaling import ablation
 from guardrail.interpret.heads.words import NEUTRAL
-from guardrail.interpret.lens import Item as Question
-from guardrail.interpret.lens import LensStudy, study
+from guardrail.interpret.lens import study
+from guardrail.interpret.lens.study import LensStudy
+from guardrail.interpret.lens.tasks import Item as Question
 from guardrail.interpret.resuming import packed, unpacked
 from guardrail.testing import tiny_model
 

@@ -22,7 +22,11 @@ from guardrail.errors import ConfigError
 if TYPE_CHECKING:
     from guardrail.extract.journal import Report
     from guardrail.extract.subject import Subject
-    from guardrail.interpret.lens import Item, LensResult, LensStudy, Picture, TunedLens
+    from guardrail.interpret.lens.picture import Picture
+    from guardrail.interpret.lens.results import LensResult
+    from guardrail.interpret.lens.study import LensStudy
+    from guardrail.interpret.lens.tasks import Item
+    from guardrail.interpret.lens.tuned import TunedLens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +65,7 @@ class LensOptions:
 
     def tasks(self) -> dict[str, list[Item]]:
         """Items by task. Raises ConfigError for unknown tasks and bad files."""
-        from guardrail.interpret.lens import TASKS
-        from guardrail.interpret.lens.tasks import read, shipped
+        from guardrail.interpret.lens.tasks import TASKS, read, shipped
 
         names = self.task or (() if self.data else TASKS)
         return {name: shipped(name) for name in names} | {path.stem: read(path) for path in self.data or ()}
@@ -114,7 +117,7 @@ def _studies(
     options: LensOptions, model: ModelOptions, others: list[str], report: Report, work: Path | None
 ) -> Iterator[LensStudy]:
     """The model, then those beside it, one in memory at a time."""
-    from guardrail.interpret.lens import LensStudy
+    from guardrail.interpret.lens.study import LensStudy
 
     subject, form = options.form.load(model), options.form
     ancestor = None
@@ -133,7 +136,9 @@ def _studies(
 
 def _tuned(path: Path | None, subject: Subject, report: Report) -> TunedLens | None:
     """The lens in a file, or a new one, which is written there."""
-    from guardrail.interpret.lens import TunedLens, Unembedding, train
+    from guardrail.interpret.lens.training import train
+    from guardrail.interpret.lens.tuned import TunedLens
+    from guardrail.interpret.lens.unembedding import Unembedding
 
     if path is None or path.exists():
         return TunedLens.load(path) if path else None

@@ -10,7 +10,7 @@ import typer
 from guardrail.cli.console import interval, percent, print_table
 
 if TYPE_CHECKING:
-    from guardrail.interpret.lens import LensResult
+    from guardrail.interpret.lens.results import LensResult
 
 HEAD = ("task", "model", "lens", "answered (%)", "without persona", "of another item", "changed (%)")
 SCORES = ("task", "model", "lens", "layers", "S with, dataset", "without, own", "without, dataset", "bound")
