@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from guardrail.engines import Continuation
 from guardrail.evaluation.capability import MultipleChoice, right
 from guardrail.evaluation.sweep import Prompts, Spoken
-from guardrail.extract.judges import coherence_request, trait_request
-from guardrail.extract.judges.opinions import opinions
+from guardrail.extract.judges.scores import coherence_scores, trait_scores
 from guardrail.extract.layers.sweep import Questions
-from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge
 from guardrail.traits import TraitDefinition
@@ -39,20 +36,9 @@ class DefinitionSpeaker:
             max_new_tokens=self.max_new_tokens,
             steering=steering,
         )
-        pairs = [pair for pair in zip(asked, replies, strict=True) if pair[1].text.strip()]
-        empty = len(asked) - len(pairs)
+        said = list(zip(asked, replies, strict=True))
         return Spoken(
-            [*self._traits(pairs), *[None] * empty],
-            [*self._coherence(pairs), *[0.0] * empty],
+            trait_scores(self.judge, self.definition, said),
+            coherence_scores(self.judge, said),
             right(self.subject, self.choices, steering) if self.choices else (),
         )
-
-    def _traits(self, pairs: Sequence[tuple[RolloutPrompt, Continuation]]) -> Sequence[float | None]:
-        requests = [
-            trait_request(self.definition, p.asked, r.text, ended=r.ended, role=p.role) for p, r in pairs
-        ]
-        return [one.score for one in opinions(self.judge, requests)]
-
-    def _coherence(self, pairs: Sequence[tuple[RolloutPrompt, Continuation]]) -> Sequence[float | None]:
-        requests = [coherence_request(p.asked, r.text, ended=r.ended) for p, r in pairs]
-        return [one.score for one in opinions(self.judge, requests)]

@@ -14,12 +14,11 @@ from guardrail.engines import Continuation
 from guardrail.engines.transformers.batches import padded
 from guardrail.engines.transformers.blocks import unwrapped
 from guardrail.engines.transformers.steering import steered
-from guardrail.extract.judges import coherence_request, trait_request
-from guardrail.extract.judges.opinions import opinions
+from guardrail.extract.judges.scores import coherence_scores, trait_scores
 from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.rollouts import row_seed
 from guardrail.extract.subject import Subject
-from guardrail.plugins.protocols import Judge, JudgeRequest
+from guardrail.plugins.protocols import Judge
 from guardrail.statistics.intervals import clustered_mean
 from guardrail.traits import TraitDefinition
 from guardrail.types import Steering
@@ -81,21 +80,15 @@ def ablating(vector: TraitVector, layer: int) -> Steering:
 
 
 def judged(trial: Trial, prompts: Sequence[RolloutPrompt], steering: Sequence[Steering]) -> Verdicts:
-    """Generate replies to every prompt under this steering and have them judged.
-
-    The judge does not see empty replies: they have no trait score, and coherence 0.
-    """
+    """Generate replies to every prompt under this steering and have them judged."""
     asked = [prompt for prompt in prompts for _ in range(trial.settings.samples)]
-    replies = _replies(trial, prompts, asked, steering)
-    shown = [(p, r) for p, r in zip(asked, replies, strict=True) if r.text.strip()]
-    traits = _scores(trial.judge, [_trait_request(trial.definition, p, r) for p, r in shown])
-    coherent = _scores(trial.judge, [coherence_request(p.asked, r.text, ended=r.ended) for p, r in shown])
-    empty = [0.0] * (len(replies) - len(shown))
+    said = list(zip(asked, _replies(trial, prompts, asked, steering), strict=True))
+    traits = trait_scores(trial.judge, trial.definition, said)
     return Verdicts(
         trait=_mean(traits),
-        coherence=_mean([*coherent, *empty]),
-        refused=len(replies) - sum(t is not None for t in traits),
-        interval=_interval([p.question for p, _ in shown], traits),
+        coherence=_mean(coherence_scores(trial.judge, said)),
+        refused=traits.count(None),
+        interval=_interval([prompt.question for prompt in asked], traits),
     )
 
 
@@ -115,14 +108,6 @@ def _replies(
         top_p=settings.top_p,
         steering=steering,
     )
-
-
-def _trait_request(definition: TraitDefinition, prompt: RolloutPrompt, reply: Continuation) -> JudgeRequest:
-    return trait_request(definition, prompt.asked, reply.text, ended=reply.ended, role=prompt.role)
-
-
-def _scores(judge: Judge, requests: Sequence[JudgeRequest]) -> Sequence[float | None]:
-    return [one.score for one in opinions(judge, requests)]
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from guardrail.errors import ConfigError
 from guardrail.extract.journal import Report, silent
+from guardrail.extract.judges.scores import coherence_scores, trait_scores
 from guardrail.extract.subject import Subject
 from guardrail.plugins.protocols import Judge
 from guardrail.statistics.intervals import Estimate, mean, paired_difference
 from guardrail.train.gate.conditions import PLAIN
 from guardrail.train.gate.measured import Measured
-from guardrail.train.gate.observing import Observation, coherence_scores, trait_scores
+from guardrail.train.gate.observing import Observation, scored
 from guardrail.train.gate.plan import NO_DATA, GatePlan
 from guardrail.train.gate.policy import Change, ShiftChange
 from guardrail.train.gate.screening import DataFindings, screened
@@ -190,10 +192,9 @@ class PersonaGate:
                 trait, limits = definition.name, self.plan.policy.traits[definition.name]
                 if limits.score is None:
                     continue
-                asked = condition.prompts[trait]
+                asked, score = condition.prompts[trait], partial(trait_scores, judge, definition)
                 pair = [
-                    trait_scores(judge, definition, asked, one.replies[condition.name][trait])
-                    for one in (before, after)
+                    scored(asked, one.replies[condition.name][trait], score) for one in (before, after)
                 ]
                 found = score_change(*pair)
                 why = "" if found else "too few replies could be judged"
@@ -205,12 +206,12 @@ class PersonaGate:
         limit, plain = self.plan.policy.coherence, self.plan.conditions[0]
         if limit is None:
             return
-        traits = self.plan.policy.judged
+        traits, score = self.plan.policy.judged, partial(coherence_scores, judge)
         pair = [
             [
                 row
                 for trait in traits
-                for row in coherence_scores(judge, plain.prompts[trait], one.replies[PLAIN][trait])
+                for row in scored(plain.prompts[trait], one.replies[PLAIN][trait], score)
             ]
             for one in (before, after)
         ]

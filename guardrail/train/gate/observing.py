@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +12,10 @@ from guardrail.engines import Continuation
 from guardrail.errors import ConfigError
 from guardrail.evaluation.capability import MultipleChoice, right
 from guardrail.evaluation.losses import Told, reply_losses
-from guardrail.extract.judges import coherence_request, trait_request
-from guardrail.extract.judges.opinions import opinions
+from guardrail.extract.judges import scores as judged
 from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.rollouts import row_seed
 from guardrail.extract.subject import Subject
-from guardrail.plugins.protocols import Judge, JudgeRequest
 from guardrail.statistics.intervals import Numbers
 from guardrail.train.gate.conditions import Condition
 from guardrail.train.gate.measured import Measured
@@ -25,7 +23,6 @@ from guardrail.train.gate.policy import Replies
 from guardrail.train.screening.encoding import Encoder
 from guardrail.train.screening.files import open_data
 from guardrail.train.screening.rows import BadRow, sample
-from guardrail.traits import TraitDefinition
 
 Said = Sequence[Sequence[Continuation]]
 """[questions][samples]"""
@@ -106,42 +103,9 @@ def told(subject: Subject, path: Path) -> list[Told]:
     return found
 
 
-def trait_scores(
-    judge: Judge, definition: TraitDefinition, asked: Sequence[RolloutPrompt], said: Said
+def scored(
+    asked: Sequence[RolloutPrompt], said: Said, score: Callable[[judged.Said], list[float | None]]
 ) -> Scores:
-    """A judge's scores of replies for a trait; None for empty replies, and where the judge refuses."""
-    return _scored(
-        judge,
-        [
-            [
-                trait_request(definition, one.asked, reply.text, ended=reply.ended, role=one.role)
-                if reply.text.strip()
-                else None
-                for reply in replies
-            ]
-            for one, replies in zip(asked, said, strict=True)
-        ],
-        None,
-    )
-
-
-def coherence_scores(judge: Judge, asked: Sequence[RolloutPrompt], said: Said) -> Scores:
-    """A judge's scores of replies for coherence; 0 for empty replies."""
-    return _scored(
-        judge,
-        [
-            [
-                coherence_request(one.asked, reply.text, ended=reply.ended) if reply.text.strip() else None
-                for reply in replies
-            ]
-            for one, replies in zip(asked, said, strict=True)
-        ],
-        0.0,
-    )
-
-
-def _scored(judge: Judge, rows: Sequence[Sequence[JudgeRequest | None]], empty: float | None) -> Scores:
-    """The judge is asked for all at once; what it is not asked about scores `empty`."""
-    requests = [one for row in rows for one in row if one is not None]
-    found = iter(opinions(judge, requests))
-    return [[empty if one is None else next(found).score for one in row] for row in rows]
+    """[questions][samples]: what `score` says of all replies at once."""
+    found = iter(score([(one, reply) for one, row in zip(asked, said, strict=True) for reply in row]))
+    return [[next(found) for _ in row] for row in said]
