@@ -103,18 +103,23 @@ def load_subject(
     if spread and spread.runner is Runners.RAY:
         return _spread(model, rows, spread)
     with loading(model):
-        from guardrail.extract.subject import ROWS, Subject
-
-        on_cpu = device_of(model.device) == "cpu"
-        loaded, tokenizer = load(model, Dtype.FLOAT32 if on_cpu else Dtype.AUTO)
-        template = template_for(model, tokenizer, untemplated)
-        return Subject(loaded, tokenizer, chat_template=template, rows=rows or ROWS)
+        return subject_of(*load(model, exact(model)), model, rows, untemplated)
 
 
-def template_for(model: ModelOptions, tokenizer: Any, untemplated: str | None) -> str | None:
-    """The template of --chat-template, or None for the tokenizer's own, or `untemplated` if it has none."""
+def exact(model: ModelOptions) -> Dtype:
+    """What the dtype `auto` means for verbs that measure: float32 on a CPU."""
+    return Dtype.FLOAT32 if device_of(model.device) == "cpu" else Dtype.AUTO
+
+
+def subject_of(
+    loaded: Any, tokenizer: Any, model: ModelOptions, rows: int | None, untemplated: str | None
+) -> Subject:
+    """With the template of --chat-template, or the tokenizer's own, or `untemplated` if it has none."""
+    from guardrail.extract.subject import ROWS, Subject
+
     own = getattr(tokenizer, "chat_template", None)
-    return model.chat_template or (None if own else untemplated)
+    template = model.chat_template or (None if own else untemplated)
+    return Subject(loaded, tokenizer, chat_template=template, rows=rows or ROWS)
 
 
 def _spread(model: ModelOptions, rows: int | None, spread: RunnerOptions) -> Subject:

@@ -87,7 +87,7 @@ def test_a_second_fit_reads_nothing_again(tmp_path, capsys, data):
         (["--method", "pca"], "`pca` does not fit labelled prompts"),
         (["--positions", "lsat"], "no position `lsat`; did you mean `last`?"),
         (["--layers", "4-99"], "--layers 4-99: the model has the layers 1 to"),
-        (["--layers", "all"], "--layers is such as 8-24 or 4,8,12, not `all`"),
+        (["--layers", "all"], "--layers: `all` is not a list of layers such as 8,12,16-20"),
         (["--trait", "hram"], "no prompt is labelled for `hram`"),
         (["--fpr", "2"], "--fpr must be between 0 and 1"),
     ],

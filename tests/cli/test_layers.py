@@ -192,9 +192,9 @@ def test_a_run_on_the_built_in_model_keeps_its_sweep(tmp_path, capsys):
     ("layers", "said"),
     [
         ("99", f"layer 99 cannot be tried; layers are 1 to {LAYERS}"),
-        ("two", "--layers: `two` is no list of layers such as 8,12,16-20"),
-        ("5-2", "`5-2` is no list of layers"),
-        ("1,,2", "`1,,2` is no list of layers"),
+        ("two", "--layers: `two` is not a list of layers such as 8,12,16-20"),
+        ("5-2", "`5-2` is not a list of layers"),
+        ("1,,2", "`1,,2` is not a list of layers"),
     ],
 )
 def test_layers_that_do_not_exist_are_refused(tmp_path, capsys, layers, said):

@@ -11,15 +11,16 @@ from typer import Option
 
 from guardrail.cli.console import note
 from guardrail.cli.models import (
+    exact,
     load,
     load_vectors,
     loading,
     only_transformers,
     sleep_while_waiting,
-    template_for,
+    subject_of,
 )
-from guardrail.cli.options import DEMO, Dtype, ModelOptions
-from guardrail.cli.placement import arguments_of, device_of, placed
+from guardrail.cli.options import DEMO, ModelOptions
+from guardrail.cli.placement import arguments_of, placed
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,11 +87,8 @@ def _adapted(
     if said := adapter.check_base(base.name, ancestor.fingerprint.weights):
         note(said)
     with loading(replace(base, name=str(adapter.folder))):
-        from guardrail.extract.subject import ROWS, Subject
-
-        model, tokenizer = load(base, _auto(base))
-        template = template_for(base, tokenizer, untemplated)
-        return Subject(adapter.on(model), tokenizer, chat_template=template, rows=rows or ROWS)
+        model, tokenizer = load(base, exact(base))
+        return subject_of(adapter.on(model), tokenizer, base, rows, untemplated)
 
 
 def _whole(tuned: ModelOptions, ancestor: Ancestor, rows: int | None, untemplated: str | None) -> Subject:
@@ -98,14 +96,8 @@ def _whole(tuned: ModelOptions, ancestor: Ancestor, rows: int | None, untemplate
 
     with loading(tuned):
         from guardrail.engines.transformers.pretrained import load_pretrained
-        from guardrail.extract.subject import ROWS, Subject
 
         # the Trainer saves none with its checkpoints unless it is told to
         borrowed = None if has_tokenizer(tuned.name) else ancestor.tokenizer
-        model, tokenizer = load_pretrained(tuned.name, arguments_of(tuned, _auto(tuned)), borrowed)
-        template = template_for(tuned, tokenizer, untemplated)
-        return Subject(placed(model, tuned), tokenizer, chat_template=template, rows=rows or ROWS)
-
-
-def _auto(model: ModelOptions) -> Dtype:
-    return Dtype.FLOAT32 if device_of(model.device) == "cpu" else Dtype.AUTO
+        model, tokenizer = load_pretrained(tuned.name, arguments_of(tuned, exact(tuned)), borrowed)
+        return subject_of(placed(model, tuned), tokenizer, tuned, rows, untemplated)

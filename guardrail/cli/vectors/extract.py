@@ -81,7 +81,7 @@ def extract(
         definitions=_definitions(traits.trait or [], traits.every, model.name, rollouts.questions),
         mixed=conversations(directions.mixed) if directions.mixed else [],
         settings=extraction_settings(rollouts, directions),
-        work=files.folder("work"),
+        work=files.folder(files.out, "work"),
     )
     try:
         found = _extracted(inputs, model, judge, spread)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -11,7 +10,7 @@ from typer import Option
 
 from guardrail.cli.options import SystemOption
 from guardrail.cli.panels import Panel
-from guardrail.cli.vectors.options import check_new
+from guardrail.cli.vectors.options import check_new, layer_list
 from guardrail.errors import ConfigError
 from guardrail.files.problems import suggest
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from guardrail.types import Position
 
 METHODS = ("difference", "lda", "logistic")
-LAYERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +94,17 @@ class SearchOptions:
     batch: Annotated[int, Option("--batch-size", min=1, help="Batch size for reading prompts.")] = 64
 
     def __post_init__(self) -> None:
-        if self.layers is not None and not LAYERS.fullmatch(self.layers.replace(" ", "")):
-            raise ConfigError(f"--layers is such as 8-24 or 4,8,12, not `{self.layers}`")
         self.chosen_positions()
+        self.chosen_layers(None)
 
-    def chosen_layers(self, count: int) -> tuple[int, ...] | None:
+    def chosen_layers(self, count: int | None) -> tuple[int, ...] | None:
         """None for all. Raises ConfigError for layers that a model of `count` layers does not have."""
         if self.layers is None:
             return None
-        ranges = [part.partition("-") for part in self.layers.replace(" ", "").split(",")]
-        found = sorted({n for first, _, last in ranges for n in range(int(first), int(last or first) + 1)})
-        if not found or found[0] < 1 or found[-1] > count:
+        found = layer_list(self.layers)
+        if count is not None and (found[0] < 1 or found[-1] > count):
             raise ConfigError(f"--layers {self.layers}: the model has the layers 1 to {count}")
-        return tuple(found)
+        return found
 
     def chosen_positions(self) -> tuple[Position, ...]:
         """Raises ConfigError for a position that does not exist."""

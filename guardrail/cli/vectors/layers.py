@@ -51,13 +51,12 @@ def layers(
     if sweep.sweep:
         sweeps = [read_sweep(sweep.sweep, loaded[names[0]])]
     else:
-        work = files.work or out.with_name(f"{out.name}.layers")
         run = SweepRun(
             model=model,
             judge=judge,
             selector=choice.by,
             asked=sweep,
-            work=work,
+            work=files.folder(out, "layers"),
             subject=partial(load_subject, model),
         )
         sweeps = run.sweeps([loaded[name] for name in names])

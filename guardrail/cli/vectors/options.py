@@ -30,37 +30,38 @@ class Selector(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewFileOptions:
-    """The vector file that is written, and where work is kept until then."""
+class WorkOptions:
+    """Where work is kept until a file is written, and whether it may replace another one."""
 
-    out: Annotated[Path, Option(help="Vector file to write (.safetensors).")]
     work: Annotated[
         Path | None,
         Option(help="Folder for intermediate results, to resume from. Default: next to --out."),
     ] = None
     force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False
 
-    def __post_init__(self) -> None:
-        check_new(self.out, self.force)
-
-    def folder(self, suffix: str) -> Path:
+    def folder(self, out: Path, suffix: str) -> Path:
         """The folder that keeps results."""
-        return self.work or self.out.with_name(f"{self.out.name}.{suffix}")
+        return self.work or out.with_name(f"{out.name}.{suffix}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChosenFileOptions:
-    """The vector file that is written with the chosen layers, and where work is kept until then."""
+class NewFileOptions(WorkOptions):
+    """The vector file that is written."""
+
+    out: Annotated[Path, Option(help="Vector file to write (.safetensors).")]
+
+    def __post_init__(self) -> None:
+        check_new(self.out, self.force)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenFileOptions(WorkOptions):
+    """The vector file that is written with the chosen layers."""
 
     out: Annotated[
         Path | None,
         Option(help="Vector file to write (.safetensors). Without it --sweep only prints the choice."),
     ] = None
-    work: Annotated[
-        Path | None,
-        Option(help="Folder for intermediate results, to resume from. Default: next to --out."),
-    ] = None
-    force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False
 
     def __post_init__(self) -> None:
         if self.out is not None:
@@ -71,6 +72,15 @@ class ChosenFileOptions:
         if self.out is None:
             raise ConfigError("--out is missing: name the vector file to write")
         return self.out
+
+
+def layer_list(text: str) -> tuple[int, ...]:
+    """The layers that --layers names, in order. Raises ConfigError."""
+    ends = [RANGE.fullmatch(part.strip()) for part in text.split(",")]
+    found = {layer for one in ends if one for layer in range(int(one[1]), int(one[2] or one[1]) + 1)}
+    if not all(ends) or not found:
+        raise ConfigError(f"--layers: `{text}` is not a list of layers such as 8,12,16-20")
+    return tuple(sorted(found))
 
 
 def check_new(out: Path, force: bool) -> None:
@@ -203,10 +213,4 @@ class SweepOptions:
 
     def tried(self) -> tuple[int, ...] | None:
         """The layers that are named, in order; None for all. Raises ConfigError."""
-        if self.layers is None:
-            return None
-        ends = [RANGE.fullmatch(part.strip()) for part in self.layers.split(",")]
-        found = {layer for one in ends if one for layer in range(int(one[1]), int(one[2] or one[1]) + 1)}
-        if not all(ends) or not found:
-            raise ConfigError(f"--layers: `{self.layers}` is no list of layers such as 8,12,16-20")
-        return tuple(sorted(found))
+        return None if self.layers is None else layer_list(self.layers)

@@ -193,9 +193,7 @@ class PersonaGate:
                 if limits.score is None:
                     continue
                 asked, score = condition.prompts[trait], partial(trait_scores, judge, definition)
-                pair = [
-                    scored(asked, one.replies[condition.name][trait], score) for one in (before, after)
-                ]
+                pair = [scored(asked, one.replies[condition.name][trait], score) for one in (before, after)]
                 found = score_change(*pair)
                 why = "" if found else "too few replies could be judged"
                 yield from verdicts(f"{trait}: score", condition.name, limits.score, found, "points", why)
