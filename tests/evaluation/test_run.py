@@ -71,7 +71,9 @@ def material(**changes):
 
 def run(made=None, **changes):
     return evaluate(
-        Setup(model="tiny", vectors=VECTORS, data="made up", **changes), Reader(), made or material()
+        Setup(model="tiny", vectors=VECTORS, data="made up", draws=200, **changes),
+        Reader(),
+        made or material(),
     )
 
 

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny import LAYERS, TOKENIZER
 
 from guardrail.errors import ConfigError
+from guardrail.extract.fit import validation
 from guardrail.extract.fit.fit import FitSettings, fit, fit_trait, usable_positions
 from guardrail.extract.fit.folds import Stratum
 from guardrail.extract.fit.prepared import prepare
@@ -27,6 +28,11 @@ from guardrail.vectors.values import TraitVectors
 
 METHODS = (Difference(), Lda(), Logistic())
 WIDTH = 8
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    monkeypatch.setattr(validation, "RESAMPLES", 20)
 
 
 def planted(given, places, seed=0):

@@ -255,25 +255,23 @@ def local():
 
 
 def slow_opinion(judge, request):
-    """The same numbers from one forward pass for each of the 101 answers, without a cache."""
+    """The same numbers from the 101 answers written out in full, without a cache and without padding."""
     prompt = judge._prompt(request.rubric.format(question=request.question, answer=request.answer))
-
-    def probability(text):
-        ids = [*prompt, *judge.renderer.encode(text)]
+    answers = {n: judge.renderer.encode(str(n)) for n in range(101)}
+    digits = [i for token, i in judge.renderer.tokenizer.get_vocab().items() if token[0] in "0123456789"]
+    numbers = {}
+    for length in {len(ids) for ids in answers.values()}:
+        group = [n for n, ids in answers.items() if len(ids) == length]
         with torch.no_grad():
-            steps = torch.log_softmax(judge.model(torch.tensor([ids])).logits[0].double(), -1)
-        spoken = sum(steps[i - 1, ids[i]].item() for i in range(len(prompt), len(ids)))
-        digits = [i for token, i in judge.renderer.tokenizer.get_vocab().items() if token[0] in "0123456789"]
-        following = steps[-1, digits].exp().sum().item()
-        return math.exp(spoken), following
-
-    numbers = []
-    for n in range(101):
-        spoken, following = probability(str(n))
-        extends = any(str(m).startswith(str(n)) for m in range(n + 1, 101))
-        numbers.append(spoken * (1 - following) if extends else spoken)
-    mass = sum(numbers)
-    return sum(n * p for n, p in enumerate(numbers)) / mass, mass
+            logits = judge.model(torch.tensor([[*prompt, *answers[n]] for n in group])).logits
+        steps = torch.log_softmax(logits[:, len(prompt) - 1 :].double(), -1)
+        for n, row in zip(group, steps, strict=True):
+            spoken = math.exp(sum(row[i, token].item() for i, token in enumerate(answers[n])))
+            extends = any(str(m).startswith(str(n)) for m in range(n + 1, 101))
+            following = row[-1, digits].exp().sum().item() if extends else 0.0
+            numbers[n] = spoken * (1 - following)
+    mass = sum(numbers.values())
+    return sum(n * p for n, p in numbers.items()) / mass, mass
 
 
 def loving_digits(judge, logit=6.0):
