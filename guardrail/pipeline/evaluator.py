@@ -23,8 +23,9 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.messages import Tool
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.worker import Job
+from guardrail.plugins.manager import Review
 from guardrail.plugins.results import checked_score
-from guardrail.policy.decide import changed_model, decide, failure, recheck, stale, tighten
+from guardrail.policy.decide import changed_model, decide, failure, recheck, stale, tighten, unreviewed
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, reply_failure, watch
 from guardrail.policy.model import Defaults
 from guardrail.policy.plan import Plan
@@ -182,14 +183,7 @@ class BatchEvaluator:
             decision = stale(self._plan, self._facts[row], decision)
         if self._change:
             decision = changed_model(self._plan, self._facts[row], decision, self._change)
-        try:
-            return self._reviewed(row, decision)
-        except TimeoutError as error:
-            return failure(self._plan, self._facts[row], str(error), timeout=True)
-        except BaseException as error:
-            # a plugin that fails to review may have been about to block
-            text = str(error) if isinstance(error, EvaluationError) else outline(error)
-            return failure(self._plan, self._facts[row], text)
+        return self._reviewed(row, decision)
 
     def _plan_of(self, row: int) -> Plan:
         """The plan; for rules whose scorer was too slow, a failure is what `on_timeout` says."""
@@ -198,16 +192,32 @@ class BatchEvaluator:
         return replace(self._plan, rules=tuple(_hurried(rule, self._slow[row]) for rule in self._plan.rules))
 
     def _reviewed(self, row: int, decision: Decision) -> Decision:
-        plugins = self._policies.plugins
+        """The decision with what plugins ask for. One that fails silences neither policies nor others."""
+        plugins, reviewed = self._policies.plugins, decision
         if not plugins.reviews:
             return decision
-        call = partial(self._review, self._end(self._plan.live(self._facts[row])))
-        for name, action in plugins.review(decision, self._rows[row].messages, call):
-            note = f"plugin `{name}` asked for {action}"
-            decision = tighten(self._plan, decision, action, note, name in plugins.named)
-        return decision
+        failures: list[BaseException] = []
+        end = self._end(self._plan.live(self._facts[row]))
+        for name, review in plugins.reviewers(decision, self._rows[row].messages):
+            try:
+                action = self._review(end, name, review)
+            except BaseException as error:
+                failures.append(error)
+                continue
+            if action is not None:
+                note = f"plugin `{name}` asked for {action}"
+                reviewed = tighten(self._plan, reviewed, action, note, name in plugins.named)
+        for error in failures:
+            reviewed = self._unreviewed(row, reviewed, error)
+        return reviewed
 
-    def _review(self, end: float, plugin: str, review: Callable[[], Any]) -> Any:
+    def _unreviewed(self, row: int, decision: Decision, error: BaseException) -> Decision:
+        """The decision if a plugin failed that may have been about to block."""
+        plain = isinstance(error, TimeoutError | EvaluationError)
+        text = str(error) if plain else outline(error)
+        return unreviewed(self._plan, self._facts[row], decision, text, isinstance(error, TimeoutError))
+
+    def _review(self, end: float, plugin: str, review: Review) -> str | None:
         """A plugin's review. Raises TimeoutError: it runs in the forward pass, for which others wait."""
         try:
             return self._calls.call(f"review-{plugin}", review, end - perf_counter())

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from guardrail.guard import Guard
 
 
-Caller: TypeAlias = Callable[[str, Callable[[], Any]], Any]
+Review: TypeAlias = Callable[[], str | None]
+"""Returns the action that a plugin asks for, None if it asks for none. Raises EvaluationError."""
 
 
 class Plugins:
@@ -173,19 +174,14 @@ class Plugins:
         """Whether any plugin reviews decisions."""
         return self._registry.answers("guardrail_review")
 
-    def review(
-        self, decision: Decision, messages: Sequence[Message], call: Caller = lambda name, review: review()
-    ) -> list[tuple[str, str]]:
-        """(plugin, action) for every plugin that asks for another action. `call` calls one, given its name.
-
-        Raises EvaluationError if a plugin fails or asks for an action that does not exist, and what `call`
-        raises.
-        """
+    def reviewers(self, decision: Decision, messages: Sequence[Message]) -> list[tuple[str, Review]]:
+        """(plugin, its review) for every plugin that reviews decisions, to be called by somebody else."""
         reviews = self._registry.callables("guardrail_review", decision=decision, messages=tuple(messages))
+        return [(plugin, partial(self._review, plugin, review)) for plugin, review in reviews]
+
+    def _review(self, plugin: str, review: Callable[[], Any]) -> str | None:
         try:
-            found = [(plugin, call(plugin, review)) for plugin, review in reviews]
-            asked = [(plugin, checked_review(plugin, action, self.actions)) for plugin, action in found]
-            return [(plugin, action) for plugin, action in asked if action is not None]
+            return checked_review(plugin, review(), self.actions)
         except PluginError as error:
             # the message may hold the prompt, and decisions are written to logs
             text = f"{str(error).split(' failed: ')[0]} failed: {type(error.__cause__).__name__}"

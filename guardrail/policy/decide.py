@@ -172,9 +172,18 @@ def _passed(condition: CompiledCondition, readings: Sequence[float]) -> bool:
 
 def failure(plan: Plan, facts: Facts, error: str, timeout: bool = False) -> Decision:
     """The decision if nothing could be evaluated: the strongest `on_error` or `on_timeout`."""
+    return _unevaluated(plan, _on_failure(plan, facts, timeout), "error", error)
+
+
+def _on_failure(plan: Plan, facts: Facts, timeout: bool) -> dict[str, str]:
     rules = [rule for rule, mode in plan.live(facts).rules if mode == "enforce"]
-    picks = {rule.on_timeout if timeout else rule.settings.on_error: rule.id for rule in reversed(rules)}
-    return _unevaluated(plan, picks, "error", error)
+    return {rule.on_timeout if timeout else rule.settings.on_error: rule.id for rule in reversed(rules)}
+
+
+def unreviewed(plan: Plan, facts: Facts, decision: Decision, error: str, timeout: bool = False) -> Decision:
+    """The decision if a plugin could not review it: as `failure`, or a stronger action that is known."""
+    text = f"{decision.error}; {error}" if decision.error else error
+    return _overruled(plan, _on_failure(plan, facts, timeout), decision, text)
 
 
 def unsupported(plan: Plan, facts: Facts, reason: str) -> Decision:

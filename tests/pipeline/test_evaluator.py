@@ -43,7 +43,7 @@ class Lengths:
 
     @hookimpl
     def guardrail_review(self, decision, messages):
-        if isinstance(self.asks, Exception):
+        if isinstance(self.asks, BaseException):
             raise self.asks
         return self.asks
 
@@ -54,7 +54,8 @@ def made(tmp_path):
     calls = PluginCalls()
 
     def make(*rules, texts=("Hello",), plugin=None, job=None, timeout_s=1e6, late=None, names=(), facts=None):
-        active = load(policies(world(tmp_path), *rules), FINGERPRINT, Plugins([plugin] if plugin else []))
+        several = plugin if isinstance(plugin, list) else [plugin] if plugin else []
+        active = load(policies(world(tmp_path), *rules), FINGERPRINT, Plugins(several))
         rows = [
             Row((Message("user", text),), facts or Facts(), dict(enumerate(names)).get(i))
             for i, text in enumerate(texts)
@@ -178,6 +179,28 @@ def test_a_plugin_that_fails_to_review_is_an_error_with_its_name(made):
     decision = evaluator.decide(0, LOW)
     assert (decision.action, decision.status) == ("escalate", "error")
     assert decision.error == "plugin `Lengths`: guardrail_review failed: ValueError"
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), SystemExit(1), TimeoutError()])
+def test_a_plugin_that_fails_to_review_does_not_lift_what_fired(made, error):
+    evaluator = made(rule(threshold=RAW, on_error="allow"), plugin=Lengths(asks=error))
+    fired, passed = evaluator.decide(0, HIGH), evaluator.decide(0, LOW)
+    assert (fired.action, fired.policy, fired.status, fired.fired) == ("block", "p", "error", ("p",))
+    assert (passed.action, passed.status) == ("allow", "error")
+    assert [len(one.scores) for one in (fired, passed)] == [1, 1]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_plugin_that_fails_to_review_does_not_silence_another(made, first):
+    class Other:
+        @hookimpl(tryfirst=first)
+        def guardrail_review(self, decision):
+            return "block"
+
+    evaluator = made(rule(threshold=RAW, on_error="allow"), plugin=[Lengths(asks=ValueError()), Other()])
+    decision = evaluator.decide(0, LOW)
+    assert (decision.action, decision.status) == ("block", "error")
+    assert "plugin `Other` asked for block" in decision.warnings
 
 
 @pytest.mark.parametrize(

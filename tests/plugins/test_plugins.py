@@ -491,6 +491,10 @@ def reviewer(answer):
     return plugin(guardrail_review=lambda decision: answer)
 
 
+def reviewed(one):
+    return [(name, review()) for name, review in Plugins([one]).reviewers(decision("allow"), USER)]
+
+
 def test_hook_guardrail_review():
     seen = []
 
@@ -498,23 +502,23 @@ def test_hook_guardrail_review():
         seen.append((decision.action, messages))
         return "block"
 
-    assert Plugins([plugin(guardrail_review=review)]).review(decision("allow"), USER) == [("Sample", "block")]
+    assert reviewed(plugin(guardrail_review=review)) == [("Sample", "block")]
     assert seen == [("allow", USER)]
 
 
-def test_a_reviewer_without_an_opinion_is_not_in_the_list():
-    assert Plugins([reviewer(None)]).review(decision("allow"), USER) == []
+def test_a_reviewer_without_an_opinion_asks_for_nothing():
+    assert reviewed(reviewer(None)) == [("Sample", None)]
 
 
 @pytest.mark.parametrize("answer", ["blok", "", 3, "steer"])
 def test_an_action_that_a_reviewer_cannot_ask_for_is_an_error_of_the_plugin(answer):
     with pytest.raises(EvaluationError, match="`Sample` asked"):
-        Plugins([reviewer(answer)]).review(decision("allow"), USER)
+        reviewed(reviewer(answer))
 
 
 def test_a_reviewer_that_raises_is_an_error_of_the_plugin():
     with pytest.raises(EvaluationError, match="guardrail_review failed: KeyError"):
-        Plugins([plugin(guardrail_review=lambda: {}["x"])]).review(decision("allow"), USER)
+        reviewed(plugin(guardrail_review=lambda: {}["x"]))
 
 
 def test_a_reviewer_tightens_and_loosens_only_where_the_policy_file_names_it(install):
