@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 RAW = "the prompt is raw text, and thresholds are made for what the chat template renders"
-
+TURNS = "the prompt's turns are unknown: `min_turns` and `last_role` of policies count as met"
 UNUSED = (
     "the ticket that came with the request made no difference: no policy asked for it, it was used before, "
     "or it is not for this client, policy and prompt"
@@ -70,6 +70,8 @@ class Exchange:
         begun = cls(request=request, policies=policies, messages=request.messages, facts=request.facts)
         if request.raw is not None:
             begun.warn(RAW)
+        if request.facts.last_role is None and policies.plan.asks_about_turns:
+            begun.warn(TURNS)
         return begun
 
     @property

@@ -62,11 +62,12 @@ def request(
     if raw is not None and kind != "check":
         # nothing can be rephrased, as in `generate`
         kind = "generate"
-    turns, reasons = _read(messages, whole=kind == "generate" or raw is not None)
+    whole = kind == "generate" or raw is not None
+    turns, reasons = _read(messages, whole)
     return Request(
         kind=kind,
         messages=turns,
-        facts=_facts(turns, tags, conversation),
+        facts=_facts(turns, tags, conversation, whole),
         tools=checked_tools(tools),
         unreadable="; ".join(dict.fromkeys(reasons)) or None,
         named=bool(conversation),
@@ -98,11 +99,13 @@ def _listed(messages: Sequence[MessageLike] | str | RawPrompt) -> list[MessageLi
     return list(messages)
 
 
-def _facts(turns: Sequence[Message], tags: Iterable[str] | str, conversation: str | None) -> Facts:
+def _facts(
+    turns: Sequence[Message], tags: Iterable[str] | str, conversation: str | None, whole: bool
+) -> Facts:
     return Facts(
         tags=tags_of(tags),
-        user_turns=sum(turn.role == "user" for turn in turns),
-        last_role=turns[-1].role,
+        user_turns=None if whole else sum(turn.role == "user" for turn in turns),
+        last_role=None if whole else turns[-1].role,
         conversation=_given(conversation, "a conversation's id") or _conversation(turns),
     )
 

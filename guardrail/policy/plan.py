@@ -114,6 +114,12 @@ class Plan:
         return {rule.id: c.drift for rule in self.rules for c in rule.conditions if c.drift}
 
     @cached_property
+    def asks_about_turns(self) -> bool:
+        """Whether some rule applies only to conversations of a certain form."""
+        every = (*self.rules, *self.reply_rules)
+        return any(rule.when.min_turns > 1 or rule.when.last_role is not None for rule in every)
+
+    @cached_property
     def fail_open(self) -> bool:
         """Whether any enforced rule lets prompts or replies pass on errors."""
         return any(rule.fails_open for rule in (*self.rules, *self.reply_rules))

@@ -73,14 +73,14 @@ class Rule:
         return self.mode == "enforce" and ("allow" in choices or own.on_stale == "shadow")
 
     def applies(self, facts: Facts) -> bool:
-        """Whether the rule is on, its `when` holds, and no person has waived it."""
+        """Whether the rule is on, its `when` holds, and no person has waived it. What is unknown holds."""
         when = self.when
         return (
             self.mode != "off"
             and self.id not in facts.waived
             and (not when.tags or bool(facts.tags & set(when.tags)))
-            and max(facts.user_turns, 1) >= when.min_turns
-            and (when.last_role is None or when.last_role == facts.last_role)
+            and (facts.user_turns is None or max(facts.user_turns, 1) >= when.min_turns)
+            and (when.last_role is None or facts.last_role in (None, when.last_role))
         )
 
     def effective_mode(self, facts: Facts) -> Mode:

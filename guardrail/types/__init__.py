@@ -188,8 +188,9 @@ class Facts:
     """What a policy may check about a request in addition to its activations."""
 
     tags: frozenset[str] = frozenset()
-    user_turns: int = 1
-    last_role: str = "user"
+    user_turns: int | None = 1
+    last_role: str | None = "user"
+    """None, as `user_turns`: unknown, because the prompt came as text or ids."""
     conversation: str = ""
     waived: frozenset[str] = frozenset()
     extra: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -8,7 +8,7 @@ import torch
 from tiny import CACHE, FIRES, NEVER, TOKENIZER, batch, guard, policies, policy, rewatch, write_vectors
 from transformers import DynamicCache, GenerationConfig
 
-from guardrail import Guard
+from guardrail import Guard, RawPrompt
 from guardrail.audit import read
 from guardrail.errors import EvaluationError, PolicyError, PromptError, UnsupportedGeneration
 from guardrail.plugins.hookspecs import hookimpl
@@ -340,3 +340,14 @@ def test_the_record_of_a_generate_holds_its_prompt_as_one_message(tmp_path):
         made.generate(**TOKENIZER("Hello there", return_tensors="pt"), max_new_tokens=4, pad_token_id=0)
     (record,) = read(log)
     assert (record.messages, record.prompt_tokens) == ((Message("user", "Hello there"),), 11)
+
+
+@pytest.mark.parametrize("when", [{"min_turns": 2}, {"last_role": "tool"}])
+def test_a_policy_about_turns_applies_where_nobody_can_count_them(tmp_path, when):
+    with guard(tmp_path, policy(when=when)) as made:
+        assert made.chat("one turn", **GREEDY).decision.status == "not_evaluated"
+        raw = made.check(RawPrompt("one text")).decision
+        made.generate(**batch(1), max_new_tokens=2, pad_token_id=0)
+        for decision in (raw, made.last_decisions[0]):
+            assert (decision.action, decision.policy) == ("block", "test")
+            assert any("turns are unknown" in warning for warning in decision.warnings)

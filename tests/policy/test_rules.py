@@ -22,6 +22,12 @@ def test_a_first_turn_is_turn_one_even_if_no_user_spoke():
     assert not rule(when=When(min_turns=2)).applies(Facts(user_turns=1))
 
 
+def test_turns_that_nobody_can_count_are_enough():
+    about = rule(when=When(min_turns=9, last_role="tool"))
+    assert about.applies(Facts(user_turns=None, last_role=None))
+    assert not about.applies(Facts(user_turns=9, last_role="user"))
+
+
 def test_no_tags_and_no_role_are_any():
     assert rule().applies(Facts(tags=frozenset({"x"}), last_role="tool"))
 
