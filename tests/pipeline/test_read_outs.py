@@ -133,6 +133,21 @@ def test_a_prompt_whose_read_text_would_be_cut_is_refused_although_policies_allo
         guard.check(long)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_without_a_mask_has_no_part_in_a_mean(folder, made, side):
+    texts = [made.engine.decode(made.engine.render(talk).ids) for talk in (TALK, OTHER)]
+    ids = TOKENIZER(texts, return_tensors="pt", padding=True, padding_side=side, add_special_tokens=False)
+    made.generate(input_ids=ids["input_ids"], max_new_tokens=2, pad_token_id=0)
+    wanted = [expected(folder, talk) for talk in (TALK, OTHER)]
+    assert [score(one) for one in made.last_decisions] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_mask_that_is_narrower_than_the_prompts_is_refused(made):
+    ids = rendered(made, TALK)["input_ids"]
+    with pytest.raises(PromptError, match="`attention_mask` has 3 columns"):
+        made.generate(input_ids=ids, attention_mask=torch.ones(1, 3), max_new_tokens=2)
+
+
 def test_ids_in_which_the_users_text_cannot_be_found_are_refused(made):
     ids = torch.tensor([TOKENIZER("no turns at all", add_special_tokens=False)["input_ids"]])
     with pytest.raises(PromptError, match="cannot be found in these token ids"):

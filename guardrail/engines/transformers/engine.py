@@ -37,6 +37,7 @@ from guardrail.engines.transformers.unsupported import (
     check_generation,
     check_rows,
     check_steering,
+    held_columns,
     prompt_ids,
     read_ids,
     unread,
@@ -203,11 +204,10 @@ class TransformersEngine:
         self.turn.refuse_reentry()
         ids = read_ids(arguments, self.local.vocabulary)
         check_rows(arguments, len(ids), self.unread(arguments))
-        mask = arguments.get("attention_mask")
-        if mask is None:
+        held = held_columns(ids, arguments, self.inner.generation_config)
+        if held is None:
             rows = ids.tolist()
         else:
-            held = mask.cpu()[:, -ids.shape[1] :].bool()
             rows = [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]
         if not all(rows):
             raise PromptError(EMPTY)
@@ -228,8 +228,8 @@ class TransformersEngine:
         """`model.generate(**arguments)` under guard. Raises UnsupportedGeneration and PromptError."""
         batch = None
         if plan.positions - {"last"}:
-            mask = arguments.get("attention_mask")
-            batch = Batch.masked(self.prompts(arguments, plan.positions), mask)
+            held = held_columns(prompt_ids(arguments), arguments, self.inner.generation_config)
+            batch = Batch.masked(self.prompts(arguments, plan.positions), held)
         return self._generated(plan, evaluator, emit, arguments, batch)
 
     def _generated(

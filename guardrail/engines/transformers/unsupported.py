@@ -107,11 +107,14 @@ def check_rows(kwargs: Mapping[str, Any], prompts: int, unread: tuple[str, ...])
     Raises UnsupportedGeneration for `unread` arguments beside several prompts: nobody knows which part of
     them belongs to a row, and a row that is stopped leaves the batch.
     """
+    mask, ids = kwargs.get("attention_mask"), prompt_ids(kwargs)
     for name in ROWS:
         value = kwargs.get(name)
         if value is not None and not _is_rows(value, prompts, shared=name == "position_ids"):
             shape = list(value.shape) if hasattr(value, "shape") else type(value).__name__
             raise PromptError(f"`{name}` has to be a dense tensor [{prompts} prompts, tokens], not {shape}")
+    if mask is not None and mask.shape[1] < ids.shape[1]:
+        raise PromptError(f"`attention_mask` has {mask.shape[1]} columns, and the prompts {ids.shape[1]}")
     if unread and prompts > 1:
         raise UnsupportedGeneration(
             f"rows of a batch may be stopped, and `{unread[0]}` cannot be split; give one prompt at a time"
@@ -137,14 +140,17 @@ def _is_rows(value: Any, prompts: int, shared: bool) -> bool:
 
 def end_ids(kwargs: Mapping[str, Any], default_config: Any) -> list[int]:
     """The ids of tokens that are not part of a reply: ends of sequence and padding."""
-    import torch
-
     found: list[int] = []
     for name in ("eos_token_id", "pad_token_id"):
-        value = setting(name, kwargs, default_config)
-        value = value.tolist() if isinstance(value, torch.Tensor) else value
-        found += value if isinstance(value, list) else [] if value is None else [value]
+        found += _listed(setting(name, kwargs, default_config))
     return found
+
+
+def _listed(value: Any) -> list[int]:
+    import torch
+
+    value = value.tolist() if isinstance(value, torch.Tensor) else value
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def setting(name: str, kwargs: Mapping[str, Any], default_config: Any) -> Any:
@@ -163,6 +169,18 @@ def prompt_ids(kwargs: Mapping[str, Any]) -> Any:
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or ids.numel() == 0:
         raise PromptError("give `input_ids` of shape [prompts, tokens], with at least one token")
     return ids
+
+
+def held_columns(ids: Any, kwargs: Mapping[str, Any], default_config: Any) -> Any:
+    """Which of the ids [prompts, tokens] the model attends to, as a mask on the host; None for all.
+
+    Without a mask `generate` leaves out padding, unless its token also ends replies.
+    """
+    if (mask := kwargs.get("attention_mask")) is not None:
+        return mask.cpu()[:, -ids.shape[1] :].bool()
+    ends = _listed(setting("eos_token_id", kwargs, default_config))
+    pads = _listed(setting("pad_token_id", kwargs, default_config))
+    return None if not pads or pads[0] in ends else ids.cpu() != pads[0]
 
 
 def read_ids(kwargs: Mapping[str, Any], vocabulary: int) -> Any:
