@@ -66,13 +66,15 @@ class LineFile:
 
     def cut(self, find: Callable[[Iterable[bytes]], Cut | None]) -> None:
         """Cut off what `find` says. Another file takes this one's place, so that a kill loses nothing."""
-        with self._lock, self._opened(), self.path.open("rb") as file:
+        # where a link leads: the link itself has no old lines
+        path = self.path.resolve()
+        with self._lock, self._opened(), path.open("rb") as file:
             if (cut := find(_lines(file))) is None:
                 return
             file.seek(0)
-            new = self.path.with_name(f"{self.path.name}.pruning")
+            new = path.with_name(f"{path.name}.pruning")
             _write_rest(new, cut, islice(_lines(file), cut.count, None))
-            new.replace(self.path)
+            new.replace(path)
 
     def close(self) -> None:
         """Does nothing, because no file is kept open."""

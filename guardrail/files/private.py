@@ -19,6 +19,8 @@ def make_private(path: Path) -> None:
     """Take away the rights that others have to an existing file, and say so; warn of what stays open."""
     if os.name == "nt":
         return
+    # SQLite keeps its files beside the one that a link leads to
+    path = path.resolve()
     for file in (path.with_name(path.name + kind) for kind in KINDS):
         # whoever closes a database last removes the files beside it, at any moment
         with suppress(FileNotFoundError):

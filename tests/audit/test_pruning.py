@@ -215,3 +215,19 @@ def test_how_long_to_keep_is_a_time_of_the_calendar(keep, date):
 def test_what_is_not_a_time_is_said(keep):
     with pytest.raises(ConfigError, match="6m"):
         cutoff(keep, NOW)
+
+
+def test_a_log_behind_a_link_is_pruned_where_it_is(kind, log, tmp_path):
+    real = tmp_path / "disk" / "log"
+    real.parent.mkdir()
+    log.symlink_to(real)
+    sink = kind(log)
+    write(sink, OLD, "r-1")
+    write(sink, NEW, "r-2")
+    sink.close()
+    assert prune(log, UNTIL).removed == 2
+    assert log.is_symlink()
+    assert b"what r-1 said" not in real.read_bytes()
+    write(sink, NEW, "r-3")
+    assert [record.id for record in read(real)] == ["r-2", "r-3"]
+    assert verify(log).ok
