@@ -94,9 +94,15 @@ def _result(plan: Plan, i: int, rule: Rule, mode: Mode, observed: Observed) -> R
     )
     if bad := [c for c, value in pairs if not math.isfinite(value)]:
         where = f"{bad[0].trait} at layer {bad[0].layer}"
-        return failed_with(plan, rule, mode, f"{rule.id}: score of {where} is not finite", scores)
+        error = f"{rule.id}: score of {where} is not finite"
+        return failed_with(plan, rule, mode, error, scores, _fired_all_the_same(rule, scores))
     fired = observed.fired[i] is not None
     return Result(rule, mode, scores, fired, rule.action if fired else None)
+
+
+def _fired_all_the_same(rule: Rule, scores: tuple[Score, ...]) -> bool:
+    """Whether one of the conditions that can be compared is enough."""
+    return not rule.require_all and any(score.fired for score in scores)
 
 
 def reply_failure(plan: Plan, facts: Facts, error: str) -> Decision:

@@ -121,6 +121,14 @@ def test_a_reply_without_tokens_was_not_evaluated(plan_of):
     )
 
 
+@pytest.mark.parametrize(("kind", "action"), [("any_of", "block"), ("all_of", "allow")])
+def test_a_value_that_is_not_finite_hides_no_condition_that_fired_and_is_enough(plan_of, kind, action):
+    conditions = [{"trait": t, "layer": 2, "threshold": {"raw": 1.0}} for t in ("evil", "sycophancy")]
+    plan = plan_of({"id": "r", kind: conditions, "action": "block", "stage": "response", "on_error": "allow"})
+    decision = decide_reply(plan, Observed(tokens=9, fired=(3,), values=(1.5, math.nan)), NOBODY)
+    assert (decision.status, decision.action) == ("error", action)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_that_is_not_finite_is_an_error_of_its_rule(plan_of, value):
     conditions = [{"trait": t, "layer": 2, "threshold": {"raw": 1.0}} for t in ("evil", "sycophancy")]
