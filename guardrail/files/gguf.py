@@ -59,7 +59,7 @@ def read_header(path: Path) -> GgufHeader:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             header = _header(_Cursor(data))
-        except struct.error as error:
+        except (struct.error, RecursionError) as error:
             raise ValueError(f"{CUT_SHORT}: its header has no end") from error
         for tensor in header.tensors:
             if tensor.start + tensor.size > len(data):
@@ -84,7 +84,8 @@ class _Cursor:
 
     def text(self) -> str:
         length = self.count()
-        start, self.at = self.at, self.at + length
+        start = self.at
+        self._pass(length)
         return self.data[start : self.at].decode("utf-8", "replace")
 
     def value(self, kind: int) -> Scalar | None:
@@ -99,10 +100,15 @@ class _Cursor:
 
     def _pass_over(self, kind: int, count: int) -> None:
         if kind in NUMBERS:
-            self.at += count * struct.calcsize(f"<{NUMBERS[kind]}")
+            self._pass(count * struct.calcsize(f"<{NUMBERS[kind]}"))
             return
         for _ in range(count):
             self.value(kind)
+
+    def _pass(self, size: int) -> None:
+        self.at += size
+        if self.at > len(self.data):
+            raise struct.error("beyond the end")
 
 
 def _header(cursor: _Cursor) -> GgufHeader:
@@ -113,7 +119,9 @@ def _header(cursor: _Cursor) -> GgufHeader:
     values = {cursor.text(): cursor.value(cursor.count("I")) for _ in range(entries)}
     metadata = {key: value for key, value in values.items() if value is not None}
     named = [_named(cursor) for _ in range(tensors)]
-    step = int(metadata.get("general.alignment", 32)) or 1
+    step = metadata.get("general.alignment", 32)
+    if not isinstance(step, int) or step < 1:
+        raise ValueError(f"{CUT_SHORT}: its tensors are aligned to {step!r}")
     start = -(-cursor.at // step) * step
     return GgufHeader(
         metadata, tuple(GgufTensor(n, s, k, start + offset, _size(n, s, k)) for n, s, k, offset in named)

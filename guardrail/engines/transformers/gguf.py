@@ -81,7 +81,8 @@ def _header(file: Path) -> GgufHeader:
         header = read_header(file)
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be loaded: {error}") from error
-    if int(header.metadata.get("split.count", 0)) > 1:
+    parts = header.metadata.get("split.count", 0)
+    if isinstance(parts, int) and parts > 1:
         raise ModelError(f"{file} is one part of several; join them first: llama-gguf-split --merge")
     return header
 
