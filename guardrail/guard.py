@@ -256,17 +256,14 @@ class Guard(AsyncRequests, Rulings, Looks):
 
         Without it, `model.generate` is unguarded: it warns, or raises with `unguarded_calls: error`.
         """
-        self._installation.installed = True
+        self._installation.install()
         return self
 
     @contextmanager
     def installed(self) -> Generator[Self]:
-        """`install`, for a `with` block."""
-        before = self._installation.installed
-        try:
-            yield self.install()
-        finally:
-            self._installation.installed = before
+        """`install`, for a `with` block. Blocks of several threads may overlap."""
+        with self._installation.installed():
+            yield self
 
     @property
     def last_decisions(self) -> tuple[Decision, ...]:

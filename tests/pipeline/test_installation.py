@@ -3,6 +3,7 @@
 import copy
 import threading
 import warnings
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -110,6 +111,17 @@ def test_installing_ends_with_its_block_and_with_the_guard(tmp_path):
         assert text(model.generate(**batch(1), **GREEDY)) == "No."
     assert not {"generate", "init_continuous_batching"} & set(vars(model))
     model.generate(**batch(1), **GREEDY)
+
+
+def test_a_block_that_ends_takes_nothing_from_another_that_goes_on(tmp_path):
+    with guard(tmp_path, REFUSAL) as made, ExitStack() as first, ExitStack() as second:
+        first.enter_context(made.installed())
+        second.enter_context(made.installed())
+        first.close()
+        assert text(made.model.generate(**batch(1), **GREEDY)) == "No."
+        made.install()
+        second.close()
+        assert text(made.model.generate(**batch(1), **GREEDY)) == "No."
 
 
 def test_a_guards_generate_put_on_the_model_by_hand_works_and_leaves_with_the_guard(tmp_path):
