@@ -79,6 +79,18 @@ def test_stopping_criteria_stay_with_their_rows():
     assert said == [[11, 11, 0, 0], [13, 13, 13, 13]]
 
 
+def test_stopping_criteria_stay_with_the_beams_of_their_rows():
+    width = batch(4)["input_ids"].shape[1]
+
+    def ended(ids, scores, **_):
+        # of all candidates, of which there are more than beams
+        return ids.shape[1] - width >= torch.tensor([1, 2, 3, 4]).repeat_interleave(len(ids) // 4)
+
+    asked = {"num_beams": 2, "stopping_criteria": [ended]}
+    (output, _), (plain, _) = guarded(**asked), guarded(("allow",), **asked)
+    assert output[KEPT, width : width + 4].tolist() == plain[KEPT, width:].tolist()
+
+
 def test_a_tensor_as_long_as_the_batch_that_is_not_about_rows_is_left_alone():
     ends = torch.tensor([10, 11, 12, 99])
     output, width = guarded(eos_token_id=ends, logits_processor=[Bias(4)])

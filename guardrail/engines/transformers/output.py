@@ -41,7 +41,9 @@ class GuardedOutput:
         samples, followed = len(sequences) // len(self.kept), self.replies.get(row, Followed())
         first = self.kept.index(row) * samples
         rows = sequences[first : first + samples, self.width :].tolist()
-        return [_until_end(ids, ends)[: followed.kept] for ids in rows]
+        # beam search fills rows up with -1 if no token ends them and padding is token 0
+        said = [[token for token in ids if token >= 0] for ids in rows]
+        return [_until_end(ids, ends)[: followed.kept] for ids in said]
 
     def completion(self, row: int, ids: list[int]) -> Completion:
         """How a reply to a prompt ended that has these tokens."""

@@ -7,7 +7,7 @@ whole batch: a row that was stopped looks to them like one that ended at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,13 +52,17 @@ class WholeBatch:
     """Shows a logits processor or a stopping criterion of the caller's all rows of the batch."""
 
     def __init__(self, called: Any, kept: Kept, prompts: Tensor, pad: int) -> None:
-        self._called, self._kept, self._pad = called, kept, pad
-        self._prompts = prompts.repeat_interleave(kept.expand, 0)
+        self._called, self._kept, self._prompts, self._pad = called, kept, prompts, pad
+
+    def _rows(self, ids: Tensor) -> Kept:
+        # beam search shows criteria more candidates for each prompt than it has beams
+        return replace(self._kept, expand=len(ids) // len(self._kept.prompts))
 
     def _ids(self, ids: Tensor) -> Tensor:
-        ended = ids.new_full((self._kept.size, ids.shape[1]), self._pad)
-        ended[:, : self._prompts.shape[1]] = self._prompts
-        return self._kept.whole(ids, ended)
+        rows = self._rows(ids)
+        ended = ids.new_full((rows.size, ids.shape[1]), self._pad)
+        ended[:, : self._prompts.shape[1]] = self._prompts.repeat_interleave(rows.expand, 0)
+        return rows.whole(ids, ended)
 
 
 class WholeBatchProcessor(WholeBatch):
@@ -66,7 +70,8 @@ class WholeBatchProcessor(WholeBatch):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The scores of the rows that go on."""
-        return self._kept.of(self._called(self._ids(input_ids), self._kept.whole(scores, scores[0])))
+        rows = self._rows(input_ids)
+        return rows.of(self._called(self._ids(input_ids), rows.whole(scores, scores[0])))
 
 
 class WholeBatchCriterion(WholeBatch):
@@ -75,8 +80,8 @@ class WholeBatchCriterion(WholeBatch):
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         """What is said of the rows that go on."""
         if isinstance(scores, tuple):
-            scores = tuple(self._kept.whole(step, step[0]) for step in scores)
-        return self._kept.of(self._called(self._ids(input_ids), scores, **kwargs))
+            scores = tuple(self._rows(step).whole(step, step[0]) for step in scores)
+        return self._rows(input_ids).of(self._called(self._ids(input_ids), scores, **kwargs))
 
 
 class LaterStreamer:
