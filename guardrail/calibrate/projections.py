@@ -208,7 +208,7 @@ def token_projections(
     reservoir = _Reservoir(KEPT_TOKENS, len(steering.columns), seed)
     found: dict[int, NDArray[np.float32]] = {}
     both = steering.beside(followed)
-    for batch in bucketed([len(one.ids) for one in spoken], subject.rows, TOKENS_AT_ONCE):
+    for batch in subject.batches([len(one.ids) for one in spoken], TOKENS_AT_ONCE):
         rows = [spoken[i].ids for i in batch]
         steered, detected = np.split(_token_values(subject, rows, both), [len(steering.columns)], axis=1)
         reservoir.add(steered)

@@ -165,6 +165,15 @@ class ConcurrentEngine(Engine, Protocol):
 
 
 @runtime_checkable
+class SharingEngine(Protocol):
+    """An engine that may not have every prompt in one batch: some would change how others are read."""
+
+    def together(self, lengths: Sequence[int], room: int) -> Sequence[Sequence[int]]:
+        """Places of prompts of these lengths that may be in one batch, with `room` tokens for each reply."""
+        ...
+
+
+@runtime_checkable
 class ChangingEngine(Engine, Protocol):
     """An engine around a model that others can change while it is guarded.
 

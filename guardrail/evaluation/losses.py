@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from guardrail.engines.transformers.activations import Change, Site
-from guardrail.engines.transformers.batches import bucketed
 from guardrail.extract.subject import Subject
 from guardrail.statistics.intervals import Numbers
 
@@ -25,7 +24,7 @@ def reply_losses(
 ) -> Numbers:
     """[n]: the mean of -log p over each reply's tokens, in nats. `changes`: to activations, meanwhile."""
     found = np.zeros(len(rows))
-    for batch in bucketed([len(prompt) + len(reply) for prompt, reply in rows], subject.rows, TOKENS):
+    for batch in subject.batches([len(prompt) + len(reply) for prompt, reply in rows], TOKENS):
         found[batch] = _losses(subject, [rows[i] for i in batch], changes)
     return found
 

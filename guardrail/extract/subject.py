@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from guardrail.engines import Continuation, Prompt, Span
-from guardrail.engines.transformers.batches import bucketed
+from guardrail.engines.transformers.lengths import batched
 from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.errors import PromptError
@@ -132,7 +132,7 @@ class Subject:
     ) -> list[Continuation]:
         """As `replies`, to prompts that are token ids already. Greedy by default, and then without seeds."""
         drawn = seeds or [0] * len(rows)
-        batches = list(bucketed([len(ids) for ids in rows], self.rows))
+        batches = list(self.batches([len(ids) for ids in rows], math.inf, max_new_tokens))
         jobs = [
             Generation(
                 rows=[rows[i] for i in batch],
@@ -178,9 +178,16 @@ class Subject:
         found = self.states([self.render(messages, positions) for messages in prompts], positions)
         return {position: found[:, i] for i, position in enumerate(positions)}
 
-    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Indices of rows of these lengths, in batches to read at once."""
-        return bucketed(lengths, self.rows, CPU_TOKENS if self.device.type == "cpu" else math.inf)
+    def batches(
+        self, lengths: Sequence[int], tokens: float | None = None, room: int = 0
+    ) -> Iterator[list[int]]:
+        """Indices of rows of these lengths, in batches to compute at once, of so many `tokens` at most.
+
+        room: how many tokens may be added to each row.
+        """
+        if tokens is None:
+            tokens = CPU_TOKENS if self.device.type == "cpu" else math.inf
+        return batched(lengths, self.rows, tokens, self.local.switches, room)
 
     def means(self, rows: Sequence[Sequence[int]], spans: Sequence[Sequence[Span]]) -> Array:
         """[n, spans, L + 1, d_model] float32: mean states over each row's spans [start, end) of tokens.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from guardrail.engines import Engine, Prompt, RawEngine
+from guardrail.engines import Engine, Prompt, RawEngine, SharingEngine
 from guardrail.errors import EvaluationError, PromptError, RequestError, UnsupportedGeneration, outline
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.request import BEGUN, Request
@@ -33,6 +33,17 @@ class Admission:
         """The exchanges that have a prompt."""
         pairs = zip(self.batch, self.outcomes, strict=True)
         return [exchange for exchange, outcome in pairs if isinstance(outcome, Prompt)]
+
+    def sharing(self, engine: Engine) -> Admission:
+        """The exchanges that may be in one batch with the first prompt. Those left out keep their turn."""
+        if not isinstance(engine, SharingEngine) or len(self.prompts) < 2:
+            return self
+        places = [i for i, outcome in enumerate(self.outcomes) if isinstance(outcome, Prompt)]
+        room = max(exchange.room for exchange in self.batch)
+        first = engine.together([len(prompt.ids) for prompt in self.prompts], room)[0]
+        left_out = set(places) - {places[i] for i in first}
+        kept = [i for i in range(len(self.batch)) if i not in left_out]
+        return Admission([self.batch[i] for i in kept], [self.outcomes[i] for i in kept])
 
     def merged(self, decided: Sequence[Decision]) -> list[Decision]:
         """A decision for every exchange, given those on `admitted`."""

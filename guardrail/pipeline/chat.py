@@ -37,15 +37,15 @@ def _settled(driver: Driver, todo: Sequence[Exchange], sampling: Sampling) -> di
     round = driver.decide(admission, driver.replying(sampling))
     names = [exchange.id for exchange in admission.admitted]
     completions = dict(zip(names, round.result() or [None] * len(names), strict=True))
-    answers = {exchange.id: driver.answer(exchange, completions.get(exchange.id)) for exchange in todo}
+    batch = admission.batch
+    answers = {exchange.id: driver.answer(exchange, completions.get(exchange.id)) for exchange in batch}
     return {name: answer for name, answer in answers.items() if answer is not None}
 
 
 def check(driver: Driver, batch: Sequence[Exchange]) -> list[Check]:
     """A decision on every exchange; nothing is generated."""
-    parts = [batch[i : i + BATCH] for i in range(0, len(batch), BATCH)]
     with driver.recorder.closing(batch):
         admissible(driver, batch, room=1)
-        for part in parts:
-            driver.decide(driver.admit(part, room=1), driver.engine.check)
+        while todo := [exchange for exchange in batch if not exchange.decisions][:BATCH]:
+            driver.decide(driver.admit(todo, room=1), driver.engine.check)
         return [driver.recorder.checked(exchange) for exchange in batch]

@@ -99,8 +99,11 @@ class Driver:
     # --- decisions ------------------------------------------------------------------------------------
 
     def admit(self, batch: Sequence[Exchange], room: int) -> Admission:
-        """Render a batch, with `room` tokens left for each reply. Raises PromptError."""
-        return admit(self.engine, batch, room)
+        """Render a batch, with `room` tokens left for each reply; those that may share a pass are admitted.
+
+        Raises PromptError, also for those that are left out.
+        """
+        return admit(self.engine, batch, room).sharing(self.engine)
 
     def decide(self, admission: Admission, ask: Ask[G]) -> Round[G]:
         """Ask the engine, wait for the decisions, and write them down.

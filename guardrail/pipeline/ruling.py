@@ -85,8 +85,9 @@ def rulings(driver: Driver, batch: Sequence[Exchange]) -> list[Ruling]:
     with driver.recorder.closing(batch):
         admissible(driver, batch, room=1)
         while todo := [exchange for exchange in batch if exchange.id not in answers][:BATCH]:
-            driver.decide(driver.admit(todo, room=1), driver.engine.check)
-            answers |= _settled(driver, todo)
+            admission = driver.admit(todo, room=1)
+            driver.decide(admission, driver.engine.check)
+            answers |= _settled(driver, admission.batch)
         return [_ruling(driver, exchange, answers[exchange.id]) for exchange in batch]
 
 

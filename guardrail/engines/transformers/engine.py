@@ -23,6 +23,7 @@ from guardrail.engines.transformers.generation import Generation
 from guardrail.engines.transformers.hooks import Hooked
 from guardrail.engines.transformers.identity import Identity
 from guardrail.engines.transformers.instruments import ExecutorType, Instruments
+from guardrail.engines.transformers.lengths import apart, check_alike
 from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.nnsight import Traced
@@ -148,6 +149,10 @@ class TransformersEngine:
         self.turn.refuse_reentry()
         return self.local.renderer.raw(prompt, self.local.vocabulary, positions)
 
+    def together(self, lengths: Sequence[int], room: int) -> list[list[int]]:
+        """Places of prompts of these lengths that may be in one batch, with `room` tokens for each reply."""
+        return apart(lengths, room, self.local.switches)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""
         return self.local.renderer.encode(text)
@@ -211,6 +216,7 @@ class TransformersEngine:
             rows = [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]
         if not all(rows):
             raise PromptError(EMPTY)
+        check_alike([len(row) for row in rows], self.local.switches)
         found = self.local.renderer.spans_in
         return [Prompt(tuple(row), spans=found(row, positions)) for row in rows]
 

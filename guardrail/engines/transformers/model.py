@@ -15,6 +15,7 @@ from guardrail.engines.transformers.activations import Site, TransformersActivat
 from guardrail.engines.transformers.batches import averaging, padded
 from guardrail.engines.transformers.blocks import check_supported, decoder_blocks, text_config, unwrapped
 from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.lengths import switches
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.engines.transformers.self_test import LONG, SelfTest
 from guardrail.engines.transformers.turn import turn_of
@@ -66,6 +67,11 @@ class LocalModel:
     def max_tokens(self) -> int:
         """The longest sequence that the model takes."""
         return int(getattr(text_config(self.inner), "max_position_embeddings", None) or 1 << 30)
+
+    @property
+    def switches(self) -> tuple[int, ...]:
+        """The lengths beyond which a row changes how its batch is read; empty for most models."""
+        return switches(self.inner)
 
     @property
     def vocabulary(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
@@ -15,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guardrail.engines.transformers.batches import bucketed, padded
+from guardrail.engines.transformers.batches import padded
 from guardrail.engines.transformers.blocks import text_config, unwrapped
 from guardrail.engines.transformers.caches import cache_name
 from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.lengths import batched, switches
 from guardrail.engines.transformers.modes import evaluating
 from guardrail.engines.transformers.pretrained import load_pretrained
 from guardrail.engines.transformers.rendering import Renderer
@@ -74,7 +76,8 @@ class LocalJudge:
     def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Opinions]:
         """Scores batch by batch, prompts of similar length together."""
         prompts = [self._prompt(fill(r.rubric, r.question, r.answer)) for r in requests]
-        for batch in bucketed([len(prompt) for prompt in prompts], self.batch_size):
+        lengths, ends = [len(prompt) for prompt in prompts], switches(unwrapped(self.model))
+        for batch in batched(lengths, self.batch_size, math.inf, ends):
             yield list(zip(batch, self._judged([prompts[i] for i in batch]), strict=True))
 
     def _prompt(self, text: str) -> tuple[int, ...]:

@@ -64,6 +64,11 @@ class BatchingEngine(TransformersEngine):
 
     def _try(self) -> None:
         """Raises ModelError for a model that is read differently in a batch."""
+        if self.local.switches and self.max_tokens > self.local.switches[0]:
+            raise ModelError(
+                f"{type(self.inner).__name__} reads all that is in a pass in another way if one text in it "
+                f"has more than {self.local.switches[0]} tokens (longrope)"
+            )
         ids, config = self.local.trial, text_config(self.inner)
         prompts = [Prompt(tuple(ids)), Prompt(tuple(ids[:SHORT]))]
         sizes = int(config.num_hidden_layers), int(config.hidden_size)
