@@ -56,6 +56,7 @@ class LocalJudge:
         mark = fingerprint(model, tokenizer, self.renderer.template, TEMPLATE_ARGUMENTS)
         self.identity = f"local:{hashlib.sha256(f'{RULE} {mark!r}'.encode()).hexdigest()}"
         self.max_tokens = int(getattr(text_config(unwrapped(model)), "max_position_embeddings", 1 << 30))
+        self._switches = switches(unwrapped(model))
         self._pad = tokenizer.pad_token_id or 0
         self._accepted = frozenset(inspect.signature(unwrapped(model).forward).parameters)
 
@@ -76,8 +77,8 @@ class LocalJudge:
     def stream(self, requests: Sequence[JudgeRequest]) -> Iterator[Opinions]:
         """Scores batch by batch, prompts of similar length together."""
         prompts = [self._prompt(fill(r.rubric, r.question, r.answer)) for r in requests]
-        lengths, ends = [len(prompt) for prompt in prompts], switches(unwrapped(self.model))
-        for batch in batched(lengths, self.batch_size, math.inf, ends):
+        lengths = [len(prompt) for prompt in prompts]
+        for batch in batched(lengths, self.batch_size, math.inf, self._switches):
             yield list(zip(batch, self._judged([prompts[i] for i in batch]), strict=True))
 
     def _prompt(self, text: str) -> tuple[int, ...]:
