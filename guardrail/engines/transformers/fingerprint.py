@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from guardrail.engines.transformers.additions import additions, settings, unfiled_tensors
 from guardrail.engines.transformers.blocks import text_config, unwrapped
+from guardrail.engines.transformers.held import packed
 from guardrail.engines.transformers.origin import Origin
 from guardrail.engines.transformers.weights import sampled, source_of, unexplained
 from guardrail.types import Fingerprint
@@ -83,7 +85,8 @@ def _stored(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _memory_digest(model: Any) -> str:
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
+    held = [*model.named_parameters(), *packed(model)]
+    for name, parameter in sorted(held, key=itemgetter(0)):
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.device.type != "meta":
             digest.update(sampled(parameter).numpy().tobytes())

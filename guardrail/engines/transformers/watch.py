@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 from guardrail.engines.transformers.additions import additions, is_setting, loose_tensors, rewrites_buffers
+from guardrail.engines.transformers.held import is_wrapper, packs, plain
 from guardrail.engines.transformers.standin import StandIn
 
 Check: TypeAlias = Callable[[], bool]
@@ -48,7 +49,8 @@ class Watch:
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         modules = tuple(model.modules())
         added = list(additions(model).values())
-        tensors = _tensors(modules) + [t for m in added for t in loose_tensors(m).values()]
+        whole = _tensors(modules) + [t for m in added for t in loose_tensors(m).values()]
+        tensors = [part for tensor in whole for part in plain(tensor)]
         self._beyond: dict[str, Check] = {
             "forward hooks": _same_hooks([t for m in modules for t in _hooks(m)] + EVERYWHERE),
             "a module's forward method": _same_forwards(modules),
@@ -59,6 +61,7 @@ class Watch:
             "values of weights": _same_versions(tensors),
             "the memory of weights": _same_addresses(tensors),
             "bytes of weights": _same_bytes(tensors),
+            **_same_parts(modules, whole),
             "settings of adapters": _same_settings(added),
             "the tokenizer's tokens or chat template": _same_tokenizer(tokenizer),
         }
@@ -153,6 +156,24 @@ def _own_forward(table: Mapping[str, Any]) -> Any:
     """The `forward` on a module, without what a guard has put in front of it."""
     found = table.get("forward")
     return found.own if isinstance(found, StandIn) else found
+
+
+def _same_parts(modules: Sequence[nn.Module], tensors: Sequence[Tensor]) -> dict[str, Check]:
+    """Compares what quantised weights are made of; nothing for models that have none."""
+    packing = [module for module in modules if packs(module)]
+    wrappers = [tensor for tensor in tensors if is_wrapper(tensor)]
+    # kept, so that nothing else gets their identity
+    before = list(map(packs, packing)), list(map(plain, wrappers))
+
+    def same() -> bool:
+        now = list(map(packs, packing)), list(map(plain, wrappers))
+        return _identities_of(now) == _identities_of(before)
+
+    return {"parts of quantised weights": same} if packing or wrappers else {}
+
+
+def _identities_of(parts: tuple[list[list[Any]], list[list[Tensor]]]) -> list[int]:
+    return [id(one) for kind in parts for owned in kind for one in owned]
 
 
 def _same_versions(tensors: Sequence[Tensor]) -> Check:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from guardrail.engines.transformers.held import is_wrapper, packed, plain
 from guardrail.errors import ModelError
 
 BLOCK = 4096
@@ -88,7 +90,7 @@ def origins(name: str, stored: frozenset[str]) -> Iterator[str]:
 
 def _equal(stored: Any, tensor: Tensor) -> bool:
     """Whether a few rows are those of the file; a tensor that is quantised or elsewhere is not compared."""
-    if tensor.device.type == "meta" or not tensor.is_floating_point():
+    if is_wrapper(tensor) or tensor.device.type == "meta" or not tensor.is_floating_point():
         return True
     if list(stored.get_shape()) != list(tensor.shape):
         return False
@@ -106,16 +108,25 @@ def digest(model: Any) -> str:
     Raises ModelError if some of it is not in memory.
     """
     found = hashlib.sha256()
-    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+    held = [(name, part) for name, tensor in _tensors(model) for part in plain(tensor)]
+    for name, tensor in sorted(held, key=itemgetter(0)):
         if tensor.device.type == "meta":
             raise ModelError(f"the weight {name} is not in memory, so the model cannot be told from others")
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
+def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+    yield from packed(model)
+
+
 def sampled(tensor: Tensor) -> Tensor:
-    """[up to 64] float32 on the CPU: values from the whole tensor."""
+    """[up to 64] float32 on the CPU: values from the whole tensor, or from each that a wrapper is made of."""
+    if is_wrapper(tensor):
+        return torch.cat([sampled(part) for part in plain(tensor)])
     flat = tensor.detach().reshape(-1)
     step = max(1, flat.numel() // SAMPLE)
     return flat[::step][:SAMPLE].float().cpu()
