@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from guardrail.engines import Engine
+from guardrail.engines import Completion, Engine, ReadingEngine
 from guardrail.files.forks import freed
 from guardrail.pipeline.turns import turn_projections
 from guardrail.policy.alarms import DriftState
@@ -24,6 +24,8 @@ States = Mapping[str, DriftState]
 class _Entry:
     plan: Plan
     states: States
+    owed: tuple[tuple[Message, ...], ...] = ()
+    """Conversations whose last turn is a reply that is still to be read."""
 
 
 class Conversations:
@@ -46,9 +48,13 @@ class Conversations:
 
         `name` is the conversation's id, None if it has none.
         """
-        states = self._known(plan, name)
-        if states is None:
-            states = self._from_messages(plan, messages)
+        entry = self._known(plan, name)
+        states = self._from_messages(plan, messages) if entry is None else entry.states
+        if entry is None or entry.owed:
+            # before they are read: one that cannot be is an error of this prompt, and not of all that follow
+            self._keep(plan, name, states)
+            for told in entry.owed if entry else ():
+                states = _after(plan, states, self._turns(plan, told)[-1:])
             self._keep(plan, name, states)
         return {policy: drift.value(states[policy]) for policy, drift in plan.drifts.items()}
 
@@ -58,31 +64,57 @@ class Conversations:
             return
         with self._lock:
             entry = self._entries.get(name)
-            before = entry.states if entry and entry.plan is plan else {}
-            self._store(plan, name, _after(plan, before, [turn]))
+            known = entry if entry and entry.plan is plan else _Entry(plan, {})
+            self._store(name, replace(known, states=_after(plan, known.states, [turn])))
 
-    def _known(self, plan: Plan, name: str | None) -> States | None:
+    def remember(self, plan: Plan, names: Sequence[str | None], found: object) -> None:
+        """Add the replies that an engine returned for a batch of these conversations (worker's thread).
+
+        Not once they were handed out: whoever does not read a reply to its end must not evade an alarm.
+        """
+        completions = getattr(found, "completions", found) if plan.drifts else ()
+        if not isinstance(completions, Mapping | list | tuple):
+            return
+        pairs = completions.items() if isinstance(completions, Mapping) else enumerate(completions)
+        for row, one in pairs:
+            if isinstance(one, Completion) and not one.decision.stops and one.stopped is None:
+                self.add(plan, names[row], one.turn)
+
+    def owe(self, plan: Plan, name: str | None, told: tuple[Message, ...]) -> None:
+        """The last turn of `told` was handed out and not read. It will be, before the next prompt."""
+        if name is None or not plan.drifts or not isinstance(self._engine, ReadingEngine):
+            return
+        with self._lock:
+            entry = self._entries.get(name)
+            # one that is not known is worked out from the messages anyway, which hold the turn
+            if entry is not None and entry.plan is plan:
+                self._entries[name] = replace(entry, owed=(*entry.owed, told))
+
+    def _known(self, plan: Plan, name: str | None) -> _Entry | None:
         with self._lock:
             entry = self._entries.get(name) if name is not None else None
             if name is None or entry is None or entry.plan is not plan:
                 return None
             self._entries.move_to_end(name)
-            return entry.states
+            return entry
 
     def _keep(self, plan: Plan, name: str | None, states: States) -> None:
         if name is not None:
             with self._lock:
-                self._store(plan, name, states)
+                self._store(name, _Entry(plan, states))
 
-    def _store(self, plan: Plan, name: str, states: States) -> None:
-        self._entries[name] = _Entry(plan, states)
+    def _store(self, name: str, entry: _Entry) -> None:
+        self._entries[name] = entry
         self._entries.move_to_end(name)
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 
     def _from_messages(self, plan: Plan, messages: Sequence[Message]) -> States:
+        return _after(plan, {}, self._turns(plan, messages))
+
+    def _turns(self, plan: Plan, messages: Sequence[Message]) -> list[list[float]]:
         turns = turn_projections(self._engine, messages, plan.reply_probes)
-        return _after(plan, {}, [[float(row.mean()) for row in turn] for turn in turns])
+        return [[float(row.mean()) for row in turn] for turn in turns]
 
 
 def _after(plan: Plan, states: States, turns: Iterable[Sequence[float]]) -> States:

@@ -152,7 +152,9 @@ class Driver:
             self._noticed(change := self._change())
             talks = self.conversations
             evaluator = BatchEvaluator(policies, rows, job, limit, late, talks, self._calls, change)
-            return ask(prompts, policies.plan, evaluator, job.emit)
+            found = ask(prompts, policies.plan, evaluator, job.emit)
+            talks.remember(policies.plan, [row.conversation for row in rows], found)
+            return found
 
         return self.worker.submit(run, admitted[0].cancellation)
 
@@ -217,10 +219,6 @@ class Driver:
         exchange.cancellation.check()
         exchange.take(answer.ticket)
         exchange.answered_by = answer.by
-        completion = exchange.completion
-        if completion is not None and not exchange.final.stops:
-            plan, name = exchange.policies.plan, exchange.request.conversation
-            self.conversations.add(plan, name, completion.turn)
         pending = answer.ticket is not None and answer.ticket.state == "pending"
         return self.recorder.replied(exchange, answer.text, pending)
 

@@ -19,7 +19,7 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.tool_calls import ToolReader
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.protocols import Answer
-from guardrail.types import Choice, Decision, Piece, Reply, Sampling, Timing, TokenLogprob
+from guardrail.types import Choice, Decision, Message, Piece, Reply, Sampling, Timing, TokenLogprob
 
 BREAK = "\n\n"
 """Between what was sent of a reply that was stopped and the action's answer."""
@@ -128,10 +128,15 @@ class ReplyStream(Iterator[Piece]):
 
     def _generated(self, job: Job[Event, Sequence[Completion]]) -> Generator[Piece, None, None]:
         parts = defaultdict[int, _Part](partial(_Part, self._exchange.reader))
-        for event in job.events():
-            if isinstance(event, Token) and (piece := parts[event.number].taken(event)) is not None:
-                yield piece
-        completion, first = job.result()[0], parts[0]
+        try:
+            for event in job.events():
+                if isinstance(event, Token) and (piece := parts[event.number].taken(event)) is not None:
+                    yield piece
+            completion, first = job.result()[0], parts[0]
+        except BaseException:
+            if not job.succeeded:
+                self._left_off(parts[0].sent)
+            raise
         self._exchange.completion = completion
         if completion.stopped is not None:
             yield Piece(self._stopped(completion.stopped, first.sent))
@@ -141,6 +146,13 @@ class ReplyStream(Iterator[Piece]):
             for number, choice in enumerate(self._exchange.choices(text)):
                 yield from parts[number].rest(number, choice)
         self.reply = self._driver.finish(self._exchange, Answer(text))
+
+    def _left_off(self, said: str) -> None:
+        """The reply ended in the middle. What was handed out of it is a turn of the conversation as well."""
+        exchange = self._exchange
+        if said.strip():
+            told = (*exchange.messages, Message("assistant", said))
+            self._driver.conversations.owe(exchange.policies.plan, exchange.request.conversation, told)
 
     def _stopped(self, decision: Decision, sent: str) -> str:
         """The last piece of a reply that was stopped."""

@@ -70,6 +70,11 @@ class Job(Generic[E, T]):
         return self._cancelled.is_set()
 
     @property
+    def succeeded(self) -> bool:
+        """Whether there is a result."""
+        return bool(self._result)
+
+    @property
     def timed_out(self) -> bool:
         """Whether the caller stopped waiting because the time was up."""
         return self._timed_out.is_set()

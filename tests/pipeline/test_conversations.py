@@ -188,6 +188,29 @@ def test_a_stopped_reply_is_not_a_turn(tmp_path):
         assert made.check("z", conversation="c").decision.scores[0].score > 10
 
 
+def test_a_stream_that_is_left_in_the_middle_is_a_turn(tmp_path):
+    with guard(tmp_path, drift(raw(-1000.0, k=0.0, h=1e9))) as made:
+        stream = made.stream("z", conversation="c", temperature=1.0, seed=0, max_new_tokens=200)
+        said = "".join(next(stream) for _ in range(5))
+        stream.close()
+        counted = [made.check("x", conversation="c").decision.scores[0].score for _ in range(2)]
+        told = [*Z, Message("assistant", said), Message("user", "x")]
+        assert counted == pytest.approx([made.check(told).decision.scores[0].score] * 2, rel=1e-4)
+
+
+def test_a_reply_that_nobody_reads_to_its_end_is_a_turn_once(tmp_path):
+    sampled = {"temperature": 1.0, "seed": 0, "max_new_tokens": 20}
+    with guard(tmp_path, drift(raw(-1000.0, k=0.0, h=1e9))) as made:
+        stream = made.stream("z", conversation="c", **sampled)
+        next(stream)
+        counted = [made.check("x", conversation="c").decision.scores[0].score]
+        stream.close()
+        counted.append(made.check("x", conversation="c").decision.scores[0].score)
+        made.chat("z", conversation="d", **sampled)
+        whole = made.check("x", conversation="d").decision.scores[0].score
+        assert counted == pytest.approx([whole] * 2, rel=1e-4)
+
+
 def about_names(made):
     return [text for text in made.last_decisions[0].warnings if "give `conversation`" in text]
 

@@ -2,7 +2,6 @@
 
 import math
 import threading
-from types import SimpleNamespace
 
 import pytest
 from worlds import FINGERPRINT, policies, rule, world
@@ -267,8 +266,10 @@ def test_a_prompt_that_was_allowed_and_got_no_reply_is_an_error(driver, exchange
 
 def test_only_answered_turns_of_a_conversation_are_added(driver, exchanges):
     found = []
-    driver.conversations = SimpleNamespace(add=lambda *told: found.append(told))
-    batch = exchanges("one", "stop!", conversation="c")
+    driver.conversations.add = lambda *told: found.append(told)
+    about = {**rule(id="drift"), "conversation": {"reference": {"mean": 0.0, "sd": 1.0}}}
+    del about["threshold"]
+    batch = exchanges("one", "stop!", conversation="c", rules=(RULE, about | {"mode": "shadow"}))
     chat.chat(driver, batch, SAMPLING)
     assert found == [(batch[0].policies.plan, "c", None)]
 
