@@ -113,7 +113,7 @@ def _logged() -> Generator[None]:
 
 def _ended(code: int) -> int:
     if code == INTERRUPTED:
-        print("interrupted; commands that keep their work go on when they are run again", file=sys.stderr)
+        print("interrupted; commands that keep their work resume when they are run again", file=sys.stderr)
     return code
 
 

@@ -146,7 +146,7 @@ def prune(
     ] = False,
     queue: QueueFile = None,
     *,
-    keep: Annotated[str, Option(help="How long records are kept: 90d, 12w, 6m (months), 1y.")],
+    keep: Annotated[str, Option(help="How long to keep records: 90d, 12w, 6m (months), 1y.")],
     seal: SealOptions,
     output: OutputOptions,
 ) -> None:
@@ -209,7 +209,7 @@ def resolve(
     answer: Annotated[str | None, Option(help="Your own answer, in place of the model's.")] = None,
     note: Annotated[str | None, Option(help="Reason for the decision.")] = None,
     queue: QueueFile = None,
-    log: Annotated[Path | None, Option(help="Audit log that shall say who decided, as well.")] = None,
+    log: Annotated[Path | None, Option(help="Audit log that also records who decided.")] = None,
     *,
     seal: SealOptions,
     output: OutputOptions,

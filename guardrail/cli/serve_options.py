@@ -80,13 +80,20 @@ class AnswerOptions:
         Option("--name", help="Name of the model in requests. Repeatable."),
     ] = None
     blocks: Annotated[
-        Blocks, Option(help="What a block is: a reply with the policy's message, or an error (HTTP 400).")
+        Blocks,
+        Option(
+            help="How a block is returned: as a reply with the policy's message, or as an error (HTTP 400)."
+        ),
     ] = Blocks.REFUSAL
     queue: Annotated[int, Option(min=1, help="Maximum requests in the server, running or waiting.")] = 64
-    deadline: Annotated[float, Option(min=0.1, help="Seconds in which a request is answered.")] = 300.0
-    grace: Annotated[float, Option(min=0.1, help="Seconds that requests get when the server stops.")] = 30.0
-    max_body: Annotated[int, Option(min=1, help="Largest request, in bytes.")] = 4 << 20
-    max_tokens: Annotated[int, Option(min=1, help="Most tokens that a request may ask for.")] = 4096
+    deadline: Annotated[float, Option(min=0.1, help="Seconds within which a request must be answered.")] = (
+        300.0
+    )
+    grace: Annotated[
+        float, Option(min=0.1, help="Seconds that running requests get to finish when the server stops.")
+    ] = 30.0
+    max_body: Annotated[int, Option(min=1, help="Maximum size of a request, in bytes.")] = 4 << 20
+    max_tokens: Annotated[int, Option(min=1, help="Maximum tokens that a request may ask for.")] = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,7 @@ class OperationsOptions:
     panel: ClassVar = Panel.SERVER
 
     log_format: Annotated[
-        LogFormat, Option(help="Form of the log on stderr: one line for each request, without its text.")
+        LogFormat, Option(help="Format of the log on stderr: one line per request, without its text.")
     ] = LogFormat.TEXT
     near: Annotated[
         Path | None,

@@ -65,7 +65,8 @@ class CertificateOptions:
     ] = Path("certified.json")
     force: Annotated[bool, Option("--force", help="Overwrite --out if it exists.")] = False
     max_age_days: Annotated[
-        float | None, Option("--max-age", min=0.01, max=36500, help="Days until the certificate is stale.")
+        float | None,
+        Option("--max-age", min=0.01, max=36500, help="Days after which the certificate is stale."),
     ] = None
     max_drift: Annotated[
         float | None,

@@ -34,7 +34,7 @@ class DataOptions:
         list[Path],
         Argument(help="Data: .jsonl, .parquet, or a folder that `datasets` saved. Several are ranked."),
     ]
-    out: Annotated[Path, Option(help="Folder to write to: a folder for each data set.")] = Path("screened")
+    out: Annotated[Path, Option(help="Output folder, with a subfolder for each data set.")] = Path("screened")
     work: Annotated[
         Path | None, Option(help="Folder for intermediate results, to resume from. Default: --out/work.")
     ] = None
@@ -77,7 +77,9 @@ class MeasureOptions:
     ] = Form.EXACT
     subset: Annotated[
         int | None,
-        Option(min=2, help="Measure only so many random rows, for the mean of the data. No row is rejected."),
+        Option(
+            min=2, help="Measure only this many random rows, for the mean of the data. No row is rejected."
+        ),
     ] = None
     seed: Annotated[int, Option(min=0, help="Seed of --subset.")] = 0
     max_new_tokens: Annotated[int, Option(min=1, help="Maximum tokens of the model's own replies.")] = 256
@@ -90,7 +92,7 @@ class MeasureOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdOptions:
-    """From which difference on rows are rejected."""
+    """The difference above which rows are rejected."""
 
     panel: ClassVar = Panel.CHECKS
 
@@ -101,7 +103,7 @@ class ThresholdOptions:
     percentile: Annotated[
         float | None,
         Option(
-            min=50, max=100, help="Percentile of the clean rows from which on rows are rejected. Default: 95."
+            min=50, max=100, help="Percentile of the clean rows above which rows are rejected. Default: 95."
         ),
     ] = None
     conformal: Annotated[

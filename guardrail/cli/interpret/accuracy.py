@@ -70,7 +70,7 @@ class ChangedOption:
 
     changed: Annotated[
         Path | None,
-        Option(help="File (JSON Lines) to write the items to on which the personas' answers differ."),
+        Option(help="File (JSON Lines) for the items on which the personas' answers differ."),
     ] = None
 
 

@@ -44,12 +44,12 @@ class HeadOptions:
     template: Annotated[
         list[str] | None, Option(help="Sentence with {who} for the word. Repeat for several. Default: three.")
     ] = None
-    items: Annotated[int, Option(min=2, help="Maximum items that the words are asked with.")] = 12
+    items: Annotated[int, Option(min=2, help="Maximum number of items to ask with each word.")] = 12
     head: Annotated[list[str] | None, Option(help="Head to scale, as LAYER.HEAD. Repeat for several.")] = None
     top: Annotated[
         int | None, Option(min=1, help="Scale this many of the heads found, the strongest ones.")
     ] = None
-    factor: Annotated[float, Option(help="What scaled heads are multiplied by; 0 ablates them.")] = 0.0
+    factor: Annotated[float, Option(help="Factor for the scaled heads; 0 ablates them.")] = 0.0
 
     def __post_init__(self) -> None:
         if self.head and self.top:

@@ -44,7 +44,7 @@ class LensOptions:
     also: Annotated[
         list[str] | None,
         Option(
-            help="Model, adapter or checkpoint to put beside --model. The folder of a training run stands "
+            help="Model, adapter or checkpoint to compare with --model. The folder of a training run stands "
             "for its checkpoints. Repeat for several."
         ),
     ] = None
@@ -58,8 +58,8 @@ class LensOptions:
     tuned_lens: Annotated[
         Path | None,
         Option(
-            help="File of a tuned lens of --model (safetensors), for a second reading. If it is not there, "
-            "one is trained on text that the model writes, and written."
+            help="Tuned lens of --model (safetensors), for a second reading. If the file does not exist, a "
+            "lens is trained on text that the model writes, and saved there."
         ),
     ] = None
 

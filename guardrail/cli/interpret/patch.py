@@ -70,7 +70,7 @@ class PatchOptions:
     sweep: Annotated[
         list[Sweeps] | None,
         Option(
-            help="Sweep to make; repeat for several. scopes: the identity's tokens, all, all others; "
+            help="Sweep to run; repeat for several. scopes: the identity's tokens, all, all others; "
             "positions: token by token; windows: several layers at once; heads; direct: direct and indirect "
             "effect. Default: all."
         ),
@@ -88,11 +88,13 @@ class PatchOptions:
     window: Annotated[int, Option(min=1, help="Layers in a window.")] = 4
     least_gap: Annotated[
         float,
-        Option(min=0, help="Least difference between the two answers, in logits; other pairs are left out."),
+        Option(
+            min=0, help="Minimum difference between the two answers, in logits; other pairs are left out."
+        ),
     ] = 0.5
 
     def lines(self, model: str) -> list[PairLine]:
-        """Raises ConfigError if there are none, or for lines that are no pairs."""
+        """Raises ConfigError if there are none, or for lines that are not pairs."""
         from guardrail.interpret.patching import load_pairs
         from guardrail.interpret.patching.builtin import demo_pairs
 

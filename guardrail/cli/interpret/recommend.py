@@ -58,7 +58,7 @@ class RecommendOptions:
         bool, Option("--no-heads", help="Patch whole attentions and MLPs only, not each head.")
     ] = False
     least_gap: Annotated[
-        float, Option(min=0, help="Least difference between the two answers of a pair, in logits.")
+        float, Option(min=0, help="Minimum difference between the two answers of a pair, in logits.")
     ] = 0.5
     apply: Annotated[
         Path | None, Option(help="Policy file to show a diff for, with the recommended layers.")

@@ -1,4 +1,4 @@
-"""What verbs of `guardrail interpret` write: a page, its figures as files, and what a rerun goes on from."""
+"""What verbs of `guardrail interpret` write: a page, its figures as files, and what a rerun resumes from."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkOption:
-    """Where an interrupted run goes on from."""
+    """Where an interrupted run resumes from."""
 
     work: Annotated[
         Path | None,
-        Option(help="Folder that keeps what is done. If interrupted, run the same command again to resume."),
+        Option(help="Folder for intermediate results. If interrupted, run the same command again to resume."),
     ] = None
 
 

@@ -51,10 +51,10 @@ def finetune(
     judge: JudgeOptions,
     output: OutputOptions,
 ) -> None:
-    """Finetune a model, with an intervention that keeps its character, and write down what was done.
+    """Finetune a model, with an intervention that keeps its character, and record what was done.
 
-    After an interruption, run the same command again: it goes on from its last checkpoint, and ends with the
-    weights that it would have had.
+    If interrupted, run the same command again: it resumes from the last checkpoint and ends with the weights
+    of an uninterrupted run.
     """
     from guardrail.train.screening.files import check_installed
 

@@ -50,7 +50,7 @@ class Autocast(StrEnum):
 
 
 class Curve(StrEnum):
-    """How the learning rate goes on after the warm-up."""
+    """The learning-rate schedule after the warm-up."""
 
     LINEAR = "linear"
     COSINE = "cosine"
@@ -67,22 +67,22 @@ class TrainingOptions:
         Path,
         Argument(
             help="Rows with `messages`, `prompt` and `completion`, or `prompt` and `response`: JSON Lines, "
-            "Parquet, or a folder of `datasets`."
+            "Parquet, or a folder saved by `datasets`."
         ),
     ]
     out: Annotated[Path, Option(help="Folder for the model, its checkpoints and `finetune.json`.")]
     full: Annotated[bool, Option("--full", help="Train all weights instead of a LoRA adapter.")] = False
     lora_rank: Annotated[int, Option(min=1, help="Rank of the adapter.")] = 32
     lora_alpha: Annotated[float, Option(help="Scale of the adapter: alpha / sqrt(rank).")] = 64.0
-    learning_rate: Annotated[float, Option(help="Highest learning rate.")] = 1e-5
-    schedule: Annotated[Curve, Option(help="Course of the learning rate after the warm-up.")] = Curve.LINEAR
-    warmup_steps: Annotated[int, Option(min=0, help="Steps over which the learning rate rises.")] = 5
+    learning_rate: Annotated[float, Option(help="Peak learning rate.")] = 1e-5
+    schedule: Annotated[Curve, Option(help="Learning-rate schedule after the warm-up.")] = Curve.LINEAR
+    warmup_steps: Annotated[int, Option(min=0, help="Warm-up steps.")] = 5
     weight_decay: Annotated[float, Option(min=0.0, help="Weight decay of AdamW.")] = 0.01
-    epochs: Annotated[float, Option(help="Times that the data is gone through.")] = 1.0
+    epochs: Annotated[float, Option(help="Passes over the data.")] = 1.0
     steps: Annotated[int | None, Option(min=1, help="Optimizer steps, instead of epochs.")] = None
-    batch: Annotated[int, Option(min=1, help="Conversations in a forward pass.")] = 2
-    accumulation: Annotated[int, Option(min=1, help="Forward passes for each step.")] = 8
-    max_tokens: Annotated[int, Option(min=1, help="Tokens of the longest conversation to train on.")] = 2048
+    batch: Annotated[int, Option(min=1, help="Conversations per forward pass.")] = 2
+    accumulation: Annotated[int, Option(min=1, help="Forward passes per optimizer step.")] = 8
+    max_tokens: Annotated[int, Option(min=1, help="Maximum tokens of a conversation to train on.")] = 2048
     loss: Annotated[
         LossOn | None,
         Option(
@@ -90,7 +90,7 @@ class TrainingOptions:
             "reply (default for pairs), or all."
         ),
     ] = None
-    autocast: Annotated[Autocast, Option(help="Type of the arithmetic; weights keep theirs.")] = (
+    autocast: Annotated[Autocast, Option(help="Type to compute in; weights keep their own.")] = (
         Autocast.FLOAT32
     )
     gradient_checkpointing: Annotated[
@@ -98,9 +98,9 @@ class TrainingOptions:
     ] = False
     packing: Annotated[bool, Option("--packing", help="Put several conversations into one row.")] = False
     by_length: Annotated[bool, Option("--by-length", help="Put similar lengths into one batch.")] = False
-    seed: Annotated[int, Option(help="Seed of the adapter, of the order of rows, and of prompts.")] = 0
+    seed: Annotated[int, Option(help="Random seed for the adapter, the order of rows, and prompts.")] = 0
     save_every: Annotated[
-        int | None, Option(min=1, help="Steps between checkpoints, from which a killed run goes on.")
+        int | None, Option(min=1, help="Steps between checkpoints, from which an interrupted run resumes.")
     ] = None
     strict: Annotated[
         bool, Option("--strict", help="Stop at rows that cannot be trained on instead of setting them aside.")
@@ -127,7 +127,9 @@ class InterventionOptions:
     )
     coefficient: Annotated[
         list[str] | None,
-        Option(help="Of steering, in multiples of the vector: one for all traits, or TRAIT=NUMBER each."),
+        Option(
+            help="Steering coefficient, in multiples of the vector: one for all, or TRAIT=NUMBER for each."
+        ),
     ] = None
     layer: Annotated[
         list[int] | None,
@@ -157,7 +159,7 @@ class InterventionOptions:
         self.coefficients()
 
     def coefficients(self) -> float | dict[str, float]:
-        """One for all traits, or by trait. Raises ConfigError for what is no number."""
+        """One for all traits, or by trait. Raises ConfigError for anything but numbers."""
         given = self.coefficient or ["1"]
         try:
             if len(given) == 1 and "=" not in given[0]:
@@ -179,7 +181,7 @@ class WatchOptions:
         int | None, Option(min=1, help="Steps between evaluations. Default: before and after training.")
     ] = None
     evaluate_trait: Annotated[
-        list[str] | None, Option(help="Traits to have judged in replies to their evaluation questions.")
+        list[str] | None, Option(help="Traits to judge in replies to their evaluation questions.")
     ] = None
     definition: Annotated[
         Path | None, Option(help="Definition file or folder, for traits that are not built in.")
@@ -189,7 +191,9 @@ class WatchOptions:
     capability: Annotated[
         Path | None, Option(help="Multiple-choice questions (JSON Lines, as for `evaluate`).")
     ] = None
-    held_out: Annotated[Path | None, Option(help="Rows like the data, to measure the loss on.")] = None
+    held_out: Annotated[Path | None, Option(help="Held-out rows like the data, to measure the loss on.")] = (
+        None
+    )
 
     def __post_init__(self) -> None:
         if self.evaluate_every and not (self.evaluate_trait or self.capability or self.held_out):

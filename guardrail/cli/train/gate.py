@@ -40,14 +40,14 @@ class GateOptions:
     tuned: Annotated[str, Option(help="Finetune of the base: folder or hub id of a model or adapter.")]
     policy: Annotated[Path, Option(help="Persona policy (YAML): what must not move, and by how much.")]
     data: Annotated[
-        Path | None, Option(help="Training data: JSON Lines, Parquet or a folder of `datasets`.")
+        Path | None, Option(help="Training data: JSON Lines, Parquet or a folder saved by `datasets`.")
     ] = None
-    evidence: Annotated[Path, Option(help="File for the evidence. One that exists is continued.")] = Path(
+    evidence: Annotated[Path, Option(help="Evidence file. An existing one is appended to.")] = Path(
         "evidence.jsonl"
     )
     work: Annotated[
         Path | None,
-        Option(help="Folder for what was measured, to resume from. Default: beside the evidence."),
+        Option(help="Folder that keeps measurements, to resume from. Default: next to --evidence."),
     ] = None
 
     @property
