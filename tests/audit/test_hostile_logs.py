@@ -45,7 +45,7 @@ def test_no_line_ends_in_a_traceback(log, capsys):
 
 
 def test_no_damaged_log_ends_in_a_traceback(log, capsys):
-    for content in damaged(log.read_bytes(), 60):
+    for content in damaged(log.read_bytes(), 30):
         log.write_bytes(content)
         with ours(content[:2000]):
             used(log, capsys)

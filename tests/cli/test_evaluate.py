@@ -11,7 +11,7 @@ import pytest
 from guardrail.calibration.benign import Benign
 from guardrail.calibration.values import Calibration
 from guardrail.cli import run
-from guardrail.evaluation import sweep
+from guardrail.evaluation import baseline, sweep
 from guardrail.extract import judges
 from guardrail.extract.judges.check import built_in
 from guardrail.extract.subject import Subject
@@ -31,6 +31,12 @@ MARKS = {"evil": "+++", "humor": "!!!", None: "..."}
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
     monkeypatch.setattr(intervals, "RESAMPLES", 100)
+
+
+@pytest.fixture
+def no_text_baseline(monkeypatch):
+    """It is slow, and has tests of its own."""
+    monkeypatch.setattr(baseline, "available", lambda: False)
 
 
 def prompt(trait, i):
@@ -136,6 +142,7 @@ def test_one_layer_is_evaluated_where_one_is_asked_for(command, data, capsys):
     assert (evil["layer"], evil["nulls"]["layers"]) == (3, [3])
 
 
+@pytest.mark.usefixtures("no_text_baseline")
 def test_a_system_message_is_put_before_every_labelled_prompt(command, data, capsys):
     results = []
     for more in ([], ["--system", "!!! +++"]):
@@ -151,6 +158,7 @@ def test_a_system_message_is_put_before_every_labelled_prompt(command, data, cap
     assert "belong to --data" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_text_baseline")
 def test_gates_decide_the_exit_code(command, world, data, capsys):
     calibrated = [*command, "--data", str(data), "--calibration", str(world / "calibration.json"), "--json"]
     assert run([*calibrated, "--min-auroc", "0.8"]) == 0
@@ -165,6 +173,7 @@ def test_gates_decide_the_exit_code(command, world, data, capsys):
     assert "--max-fpr needs thresholds" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_text_baseline")
 def test_policies_are_measured_as_compiled(world, data, tmp_path, capsys):
     file = tmp_path / "policies.yaml"
     file.write_text(
@@ -271,6 +280,7 @@ class Judge:
         return [100.0 if r.answer in self.right else float(len(r.answer) % 100) for r in requests]
 
 
+@pytest.mark.usefixtures("no_text_baseline")
 def test_steering_is_swept_by_a_definitions_questions_and_a_judge(
     command, world, data, tmp_path, capsys, monkeypatch
 ):
@@ -317,6 +327,7 @@ def score(request):
 """
 
 
+@pytest.mark.usefixtures("no_text_baseline")
 def test_the_model_itself_replies_to_labelled_prompts_for_the_correlation(command, tmp_path, capsys):
     rows = [{"prompt": prompt(trait, i), "trait": trait} for trait in MARKS for i in range(12)]
     data, judge = write(tmp_path / "data.jsonl", rows), tmp_path / "judge.py"

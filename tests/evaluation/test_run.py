@@ -8,6 +8,7 @@ import pytest
 from guardrail.calibration.benign import Benign
 from guardrail.calibration.values import Calibration
 from guardrail.errors import CalibrationError, ConfigError, ModelError, VectorError
+from guardrail.evaluation import baseline
 from guardrail.evaluation.material import Example, Material
 from guardrail.evaluation.run import Setup, evaluate
 from guardrail.statistics import intervals
@@ -21,6 +22,12 @@ VECTORS = hand_made_vectors(TRAITS)
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch):
     monkeypatch.setattr(intervals, "RESAMPLES", 100)
+
+
+@pytest.fixture(autouse=True)
+def _no_text_baseline(monkeypatch):
+    """It is slow, and has tests of its own."""
+    monkeypatch.setattr(baseline, "available", lambda: False)
 
 
 class Reader:
