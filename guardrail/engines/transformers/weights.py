@@ -19,6 +19,8 @@ BLOCK = 4096
 ROWS = 8
 """How many rows of a tensor are compared with its file, from the first to the last."""
 SAMPLE = 64
+RECORD = "guardrail_origin.json"
+"""In a folder of safetensors files: which file they were unpacked from, and what they were then."""
 
 
 def source_of(model: Any) -> tuple[str, Sequence[Path]] | None:
@@ -28,13 +30,30 @@ def source_of(model: Any) -> tuple[str, Sequence[Path]] | None:
     files = sorted(folder.glob("*.safetensors")) if name and folder is not None and folder.is_dir() else []
     if not files:
         return None
-    return (f"revision:{commit}" if commit else f"files:{_files_digest(files)}"), files
+    return (f"revision:{commit}" if commit else _identity(files)), files
 
 
 def identity_of(folder: Path) -> str | None:
     """The identity of the safetensors files in a folder, of which no model is loaded; None without any."""
     files = sorted(folder.glob("*.safetensors"))
-    return f"files:{_files_digest(files)}" if files else None
+    return _identity(files) if files else None
+
+
+def record(folder: Path, origin: str) -> None:
+    """Note that the safetensors files of a folder hold the weights of another file, with this identity."""
+    files = sorted(folder.glob("*.safetensors"))
+    found = {"origin": origin, "weights": f"files:{_files_digest(files)}"}
+    (folder / RECORD).write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def _identity(files: Sequence[Path]) -> str:
+    """That of the file that these were unpacked from, if they are as they were then; else their own."""
+    own, place = f"files:{_files_digest(files)}", files[0].parent / RECORD
+    try:
+        noted = json.loads(place.read_text(encoding="utf-8"))
+        return str(noted["origin"]) if noted["weights"] == own else own
+    except (OSError, ValueError, KeyError, TypeError):
+        return own
 
 
 def _snapshot(name: str, commit: str) -> Path | None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from guardrail.engines.transformers import gguf
 from guardrail.engines.transformers.pretrained import SHARED, model_path
+from guardrail.engines.transformers.unpacking import unpack
 from guardrail.errors import ModelError
 from guardrail_vllm.flags import EXTENSION, LOGITS, SCHEDULER
+
+log = logging.getLogger("guardrail")
 
 SETTINGS = "GUARDRAIL_VLLM"
 """The environment variable with more arguments of vLLM, as JSON: for the command line."""
@@ -93,17 +98,24 @@ def load(name: str, arguments: Mapping[str, Any]) -> tuple[VllmModel, Any]:
     from transformers import AutoTokenizer
 
     settle()
-    source = model_path(name)
+    source, others = model_path(name), dict(arguments)
     shared = {key: arguments[key] for key in SHARED if key in arguments}
-    if gguf.find(source, arguments.get("gguf_file"), shared):
-        raise ModelError(
-            f"{name} is a GGUF file, which vLLM cannot load by itself: save the model as a folder, with "
-            "`save_pretrained` of transformers"
-        )
+    if file := gguf.find(source, others.pop("gguf_file", None), shared):
+        source = str(unpacked(file))
     try:
-        return VllmModel(source, dict(arguments)), AutoTokenizer.from_pretrained(source, **shared)
+        return VllmModel(source, others), AutoTokenizer.from_pretrained(source, **shared)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{name} cannot be loaded: {error}") from error
+
+
+def unpacked(file: Path) -> Path:
+    """A folder with the weights of a GGUF file, which vLLM cannot load: made once. Raises ModelError."""
+    from huggingface_hub.constants import HF_HOME
+
+    folder = Path(HF_HOME) / "guardrail" / gguf.identity(file).replace(":", "-")
+    if not folder.exists():
+        log.warning("vLLM cannot load GGUF files: unpacking %s into %s", file, folder)
+    return unpack(file, folder)
 
 
 def _from_environment() -> dict[str, Any]:
