@@ -15,7 +15,15 @@ from guardrail.engines.transformers.rendering import Renderer
 from guardrail.engines.transformers.reply_text import Ending
 from guardrail.errors import ModelError, PromptError, UnsupportedGeneration
 from guardrail.policy.plan import Plan
-from guardrail.types import Configuration, Fingerprint, Message, Position, RawPrompt, Sampling
+from guardrail.types import (
+    POSITIONS,
+    Configuration,
+    Fingerprint,
+    Message,
+    Position,
+    RawPrompt,
+    Sampling,
+)
 from guardrail.types.sampling import EXTRAS
 from guardrail_vllm.backend import Backend
 from guardrail_vllm.calls import Call
@@ -34,7 +42,7 @@ ROWS = 256
 class VllmEngine:
     """Guards a model that vLLM runs. Raises ModelError for what cannot be loaded or guarded."""
 
-    positions: frozenset[Position] = frozenset({"last"})
+    positions: frozenset[Position] = frozenset(POSITIONS)
     sampling_options = frozenset(EXTRAS)
     concurrency = ROWS
 
@@ -97,6 +105,7 @@ class VllmEngine:
     def accept(self, plan: Plan) -> None:
         """Send a plan to all workers. Raises ModelError for one that vLLM cannot carry out."""
         check_plan(plan)
+        self._renderer.check(plan.positions)
         self._backend.know(plan)
         self._backend.tidy()
 
@@ -188,8 +197,10 @@ class VllmEngine:
             group=f"{call.name}-{row}" if sampling.n > 1 else None,
             check=checks,
             turn=watch.turn,
+            spans=prompts[row].spans,
         )
         parameters = self._defaults.parameters(sampling, self.max_tokens - len(ids), number, pieces)
+        parameters.skip_reading_prefix_cache = asked.reads_means
         return Item(row, ids, parameters, asked, call.told, bool(plan.reply_probes) and watch.anything)
 
     def _said(self, place: int, number: int, sampling: Sampling, samples: int, emit: Emit | None) -> Said:

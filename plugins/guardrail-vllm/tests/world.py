@@ -3,8 +3,11 @@
 from dataclasses import replace
 from random import Random
 
+import numpy as np
+
 from guardrail import Guard
 from guardrail.demo.generator import draw_prompt, draw_training_condition
+from guardrail.types import Probe, ProbeSite
 
 STEER = {"operator": "cap", "at": {"percentile": 75}}
 POLICIES = {
@@ -69,3 +72,20 @@ def with_threshold(plan, threshold):
         for rule in plan.rules
     ]
     return replace(plan, rules=tuple(rules))
+
+
+def reading_means(plan):
+    """The plan with one rule, about the last token, a mean, and a sum of means over two layers."""
+    rng, rule = np.random.default_rng(0), plan.rules[0]
+
+    def weights():
+        return rng.normal(size=len(plan.probes[0].weights)).astype(np.float32)
+
+    earlier = (ProbeSite(layer=2, position="user_mean", weights=weights(), normalised=True),)
+    places = [(3, "last", ()), (4, "user_mean", ()), (5, "prompt_mean", earlier)]
+    probes = tuple(
+        Probe(trait="evil", layer=layer, weights=weights(), position=position, earlier=sites)
+        for layer, position, sites in places
+    )
+    conditions = tuple(replace(rule.conditions[0], layer=5, reading=i) for i in range(len(probes)))
+    return replace(plan, probes=probes, rules=(replace(rule, conditions=conditions),))

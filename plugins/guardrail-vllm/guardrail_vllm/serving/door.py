@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from guardrail.pipeline.cancellation import Cancellation, on
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.tickets import MAX_WAITING
-from guardrail.policy.plan import Plan
-from guardrail.types import Decision, Facts
+from guardrail.types import Decision
 from guardrail_vllm.serving.guard import ServedGuard, plan_name
 from guardrail_vllm.serving.passage import Passage
 from guardrail_vllm.serving.prompts import incoming
@@ -56,16 +56,11 @@ class Door:
             async for output in outputs:
                 yield output
 
-    def arguments(
-        self, plan: Plan, facts: Facts, replies: int, forced: tuple[str, ...] | None, key: str
-    ) -> dict[str, Any]:
-        """What workers are told with a request for so many replies, and where they say what came of it.
-
-        `forced`: the prompt is decided, and these policies steer.
-        """
-        group, to = key if replies > 1 and forced is None else None, self.verdicts.address
-        asked = Asked(key=key, plan=plan, facts=facts, group=group, forced=forced, to=to)
-        return asked.arguments(plan_name(plan))
+    def arguments(self, asked: Asked, replies: int, key: str) -> dict[str, Any]:
+        """What workers are told with a request for so many replies, and where they say what came of it."""
+        group = key if replies > 1 and asked.forced is None else None
+        told = replace(asked, key=key, group=group, to=self.verdicts.address)
+        return told.arguments(plan_name(asked.plan))
 
     def late(self, exchange: Exchange, row: int, decision: Decision) -> None:
         """A decision after the time was up, of which workers never tell: their request has been dropped."""

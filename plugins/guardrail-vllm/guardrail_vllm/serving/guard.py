@@ -8,13 +8,14 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from guardrail import Guard
-from guardrail.engines import Completion, Emit, Evaluator, Prompt
+from guardrail.engines import Completion, Emit, Evaluator, Prompt, Span
 from guardrail.engines.transformers.rendering import Renderer
 from guardrail.errors import UnsupportedGeneration
 from guardrail.pipeline.driver import Driver
+from guardrail.pipeline.request import Request
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.policy.plan import Plan
-from guardrail.types import Configuration, Fingerprint, Message, Position, Sampling
+from guardrail.types import POSITIONS, Configuration, Fingerprint, Message, Position, Sampling
 from guardrail_vllm.fingerprint import configuration
 from guardrail_vllm.plan_limits import check_plan
 from guardrail_vllm.plans import packed
@@ -28,7 +29,7 @@ RPC_S = 60.0
 class ServedEngine:
     """The model of a server as its guard sees it. Requests do not go through here, but through the door."""
 
-    positions: frozenset[Position] = frozenset({"last"})
+    positions: frozenset[Position] = frozenset(POSITIONS)
 
     def __init__(self, client: Any, renderer: Renderer, fingerprint: Fingerprint) -> None:
         self.model, self.tokenizer, self.fingerprint = client, renderer.tokenizer, fingerprint
@@ -48,6 +49,7 @@ class ServedEngine:
     def accept(self, plan: Plan) -> None:
         """Send a plan to all workers. Raises ModelError for one that vLLM cannot carry out."""
         check_plan(plan)
+        self._renderer.check(plan.positions)
         self.wait(self.model.collective_rpc("guardrail_plan", RPC_S, (plan_name(plan), packed(plan))))
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
@@ -62,6 +64,24 @@ class ServedEngine:
     ) -> Prompt:
         """The prompt as the model's own template makes it, to see whether changed messages fit."""
         return self._renderer.render(messages, tools, positions)
+
+    def spans(
+        self,
+        ids: Sequence[int],
+        request: Request,
+        messages: Sequence[Message],
+        positions: Collection[Position],
+    ) -> Mapping[Position, Sequence[Span]]:
+        """The spans of positions in ids that vLLM rendered from messages, or that a client sent.
+
+        Raises PromptError if they cannot be found.
+        """
+        if request.raw is None:
+            prompt = self._renderer.render(messages, request.tools, positions)
+            if prompt.ids == tuple(ids):
+                return prompt.spans
+        # by another template, or as they came: the model's own frames are in the ids, or it is an error
+        return self._renderer.spans_in(ids, positions)
 
     def check(self, prompts: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> None:
         """Raises UnsupportedGeneration."""
@@ -101,6 +121,12 @@ class ServedGuard(Guard):
             plugins=[_Engines(engine), *plugins],
             watch_s=watch_s,
         )
+
+    @property
+    def served(self) -> ServedEngine:
+        """Its engine."""
+        assert isinstance(self.engine, ServedEngine)
+        return self.engine
 
     @property
     def driver(self) -> Driver:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from guardrail.errors import outline
+from vllm.exceptions import VLLMValidationError
+
+from guardrail.engines import Span
+from guardrail.errors import PromptError, outline
 from guardrail.pipeline.admission import unread
 from guardrail.pipeline.evaluator import timed_out
 from guardrail.pipeline.stream import BREAK
 from guardrail.plugins.protocols import Answer
 from guardrail.policy.decide import failure
 from guardrail.serve.verdict import Verdict
-from guardrail.types import Decision, Reply, Timing
+from guardrail.types import Decision, Position, Reply, Timing
 from guardrail_vllm.attempt import Attempt, is_request_error
 from guardrail_vllm.serving.evaluation import Evaluation
 from guardrail_vllm.serving.outputs import Replies, ended, refusal
 from guardrail_vllm.serving.prompts import Incoming
+from guardrail_vllm.worker.asked import Asked
 from guardrail_vllm.worker.reports import Decided
 
 if TYPE_CHECKING:
@@ -81,6 +85,7 @@ class Passage:
             return None
         limit_s = self._plan.live(self._exchange.facts).timeout_s
         self._evaluation = await self._evaluated(limit_s)
+        self._spans = await self._found()
         attempt = self._begun()
         try:
             decision, timing = await self._verdict(attempt, limit_s)
@@ -100,12 +105,24 @@ class Passage:
         return await self._blocking(make) if self._plan.live(self._exchange.facts).scorers else make()
 
     def _begun(self, forced: tuple[str, ...] | None = None) -> Attempt:
-        plan, facts, replies = self._plan, self._evaluation.facts, self._parameters.n
-        arguments = partial(self._door.arguments, plan, facts, replies, forced)
-        return Attempt(self._door.verdicts, self._generate, arguments)
+        asked = Asked(key="", plan=self._plan, facts=self._evaluation.facts, forced=forced, spans=self._spans)
+        arguments = partial(self._door.arguments, asked, self._parameters.n)
+        return Attempt(self._door.verdicts, partial(self._generate, asked.reads_means), arguments)
 
-    def _generate(self, key: str, arguments: dict[str, Any]) -> Any:
+    async def _found(self) -> Mapping[Position, Sequence[Span]]:
+        """The tokens of the prompt that means are taken over. Raises vLLM's validation error."""
+        if not (positions := self._plan.positions - {"last"}):
+            return {}
+        ids, exchange = self._prompt.get("prompt_token_ids") or (), self._exchange
+        find = partial(self._door.guard.served.spans, ids, exchange.request, exchange.messages, positions)
+        try:
+            return await self._blocking(find)
+        except PromptError as error:
+            raise VLLMValidationError(str(error)) from error
+
+    def _generate(self, whole: bool, key: str, arguments: dict[str, Any]) -> Any:
         parameters = self._parameters.clone()
+        parameters.skip_reading_prefix_cache = whole or parameters.skip_reading_prefix_cache
         parameters.extra_args = {**(parameters.extra_args or {}), **arguments}
         rounds = len(self._exchange.decisions)
         name = f"{self._name}-{rounds}" if rounds else self._name

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from guardrail.engines import Span
 from guardrail.errors import ModelError
 from guardrail.policy.plan import Plan
-from guardrail.types import Facts
+from guardrail.types import Facts, Position
 from guardrail_vllm.plans import plain, read
 
 NAME = "guardrail"
@@ -21,6 +23,7 @@ class Asked:
 
     `check`: nothing is to be generated. `turn`: means over the reply are wanted. `forced`: the decision is
     made already, and these policies steer. `to`: where whoever asks wants to hear, if not where all do.
+    `spans`: the tokens of the prompt that means are taken over.
     """
 
     key: str
@@ -31,6 +34,12 @@ class Asked:
     turn: bool = False
     forced: tuple[str, ...] | None = None
     to: str | None = None
+    spans: Mapping[Position, Sequence[Span]] = field(default_factory=dict[Position, Sequence[Span]])
+
+    @property
+    def reads_means(self) -> bool:
+        """Whether the decision needs every token of some turns: then no cache may hold them back."""
+        return self.forced is None and bool(self.plan.positions - {"last"})
 
     def arguments(self, plan: str) -> dict[str, Any]:
         """As `extra_args` of a request; `plan` is the name under which the workers know the plan."""
@@ -38,7 +47,8 @@ class Asked:
         flags = {"check": self.check, "turn": self.turn, "forced": self.forced and list(self.forced)}
         if self.forced == ():
             flags["forced"] = []
-        return {NAME: {**told, **flags, "steers": may_steer(self.plan)}}
+        spans = {position: [list(span) for span in found] for position, found in self.spans.items()}
+        return {NAME: {**told, **flags, "spans": spans, "steers": may_steer(self.plan)}}
 
 
 def may_steer(plan: Plan) -> bool:
@@ -79,4 +89,5 @@ class SentPlans:
             turn=bool(told.get("turn")),
             forced=None if forced is None else tuple(forced),
             to=told.get("to"),
+            spans={place: [(a, b) for a, b in found] for place, found in (told.get("spans") or {}).items()},
         )

@@ -43,6 +43,11 @@ class Stream:
         states = self.hidden[columns]
         return states if self.residual is None else states + self.residual[columns]
 
+    def between(self, start: int, end: int) -> Tensor:
+        """The states [n, d_model] of a run of tokens."""
+        states = self.hidden[start:end]
+        return states if self.residual is None else states + self.residual[start:end]
+
     def change(self, columns: Tensor, apply: Callable[[Tensor], None]) -> None:
         """Let `apply` change the states [1, n, d_model] of these tokens in place."""
         before = self.at(columns)

@@ -20,7 +20,7 @@ from guardrail.types import Decision
 from guardrail_vllm.worker.asked import Source
 from guardrail_vllm.worker.reports import Reports
 from guardrail_vllm.worker.request import Watched
-from guardrail_vllm.worker.rows import Layout, Row
+from guardrail_vllm.worker.rows import Layout, PlanRows, Row
 from guardrail_vllm.worker.step import PlanStep, PlanTensors, Step
 
 log = logging.getLogger("guardrail")
@@ -62,18 +62,19 @@ class WorkerGuard:
         """A pass begins."""
         self._layout = layout
         self.passes += 1
-        asked: list[Row] = []
-        others: list[Row] = []
+        plans: dict[int, PlanRows] = {}
         ending = layout.ending
         for i, name in enumerate(layout.names):
             request = self.requests.get(name) or self._taken_in(name)
             decided = request.decision is not None or request.error is not None
             self.repeated += bool(decided and layout.firsts[i] < layout.lengths[i])
-            if ending[i] and not decided:
-                asked.append(_row(request, layout, i))
-            elif decided and (request.steered or request.monitor is not None):
-                others.append(_row(request, layout, i))
-        self._step = Step(self._parts(asked, others)) if asked or others else None
+            if decided and not (request.steered or request.monitor is not None):
+                continue
+            if decided or ending[i] or request.in_pieces:
+                rows = self._rows(plans, request)
+                kind = rows.others if decided else rows.asked if ending[i] else rows.pieces
+                kind.append(_row(request, layout, i))
+        self._step = Step([self._part(rows) for rows in plans.values()]) if plans else None
 
     def _taken_in(self, name: str) -> Watched:
         entry = self._entry(name)
@@ -91,18 +92,13 @@ class WorkerGuard:
             self.reports.begun(request)
         return request
 
-    def _parts(self, asked: Sequence[Row], others: Sequence[Row]) -> list[PlanStep]:
-        plans: dict[int, tuple[Plan, list[Row], list[Row]]] = {}
-        for kind, rows in enumerate((asked, others)):
-            for row in rows:
-                assert row.request.asked is not None
-                plan = row.request.asked.plan
-                found = plans.setdefault(id(plan), (plan, [], []))
-                (found[1] if kind == 0 else found[2]).append(row)
-        return [
-            PlanStep(self.tensors(plan), mine, rest, self.verdicts, self.reports, self._ends)
-            for plan, mine, rest in plans.values()
-        ]
+    def _rows(self, plans: dict[int, PlanRows], request: Watched) -> PlanRows:
+        assert request.asked is not None
+        plan = request.asked.plan
+        return plans.setdefault(id(plan), PlanRows(plan))
+
+    def _part(self, rows: PlanRows) -> PlanStep:
+        return PlanStep(self.tensors(rows.plan), rows, self.verdicts, self.reports, self._ends)
 
     def tensors(self, plan: Plan) -> PlanTensors:
         """The plan's probes and steering as tensors."""

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from torch import Tensor
+
+from guardrail.engines import Span
 from guardrail.engines.transformers.monitor import ReplyMonitor
 from guardrail.engines.transformers.replies import ReplyReader
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, watch
 from guardrail.policy.plan import Plan
-from guardrail.types import Decision, Facts
+from guardrail.types import Decision, Facts, Position
 from guardrail_vllm.worker.asked import Asked
 
 
@@ -44,6 +47,10 @@ class Watched:
     began: float = field(default_factory=perf_counter)
     decision: Decision | None = None
     readings: Sequence[float] = ()
+    sums: dict[tuple[int, Position], Tensor] = field(default_factory=dict[tuple[int, Position], Tensor])
+    """By layer and position: the states [d_model] float32 that a mean is of, added up."""
+    seen: int = 0
+    """How many tokens of the prompt are in the sums, or were passed over because no mean is of them."""
     passes: int = 0
     """Forward passes that were steered."""
     monitor: ReplyMonitor | None = None
@@ -68,9 +75,24 @@ class Watched:
         """Whether its passes are steered from its last prompt token on."""
         return self.goes_on and self.decision is not None and bool(self.decision.steering)
 
+    @property
+    def in_pieces(self) -> bool:
+        """Whether more of its prompt has to be seen than the last token."""
+        return self.asked is not None and self.asked.reads_means
+
+    def knows(self, position: Position) -> bool:
+        """Whether somebody has looked for the tokens that a mean is of."""
+        return self.asked is not None and position in self.asked.spans
+
+    def spans(self, position: Position) -> Sequence[Span]:
+        """The tokens of the prompt that a mean is of."""
+        assert self.asked is not None
+        return self.asked.spans[position]
+
     def decided(self, decision: Decision, readings: Sequence[float]) -> None:
         """Take the decision on the prompt."""
         self.decision, self.readings = decision, readings
+        self.sums.clear()
 
     def fail(self, error: str) -> None:
         """Stop it. The first error counts."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from guardrail.policy.plan import Plan
 from guardrail_vllm.worker.request import Watched
 
 
@@ -46,14 +47,42 @@ class Row:
     first: int
 
     @property
+    def tokens(self) -> int:
+        """How many tokens the piece has."""
+        return self.end - self.start
+
+    def column(self, token: int) -> int:
+        """The column of a token of the request, if it is in this pass."""
+        return self.start + token - self.first
+
+    @property
     def last(self) -> int:
         """The column of the last prompt token, if it is in this pass."""
-        return self.start + self.request.length - 1 - self.first
+        return self.column(self.request.length - 1)
 
     @property
     def steered(self) -> range:
         """The columns from the last prompt token on."""
         return range(max(self.start, self.last), self.end)
+
+
+@dataclass(slots=True)
+class PlanRows:
+    """The rows of a pass under one plan.
+
+    `asked`: those to be decided on; `pieces`: of prompts that end in a later pass, if means are taken over
+    their tokens; `others`: those that are decided and go on.
+    """
+
+    plan: Plan
+    asked: list[Row] = field(default_factory=list[Row])
+    pieces: list[Row] = field(default_factory=list[Row])
+    others: list[Row] = field(default_factory=list[Row])
+
+    @property
+    def all(self) -> list[Row]:
+        """All of them."""
+        return [*self.asked, *self.pieces, *self.others]
 
 
 def layout(runner: Any) -> Layout:

@@ -15,9 +15,10 @@ from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Position
 from guardrail_vllm.worker.blocks import Stream, columns
 from guardrail_vllm.worker.follow import Follow
+from guardrail_vllm.worker.pools import Pools
 from guardrail_vllm.worker.reports import Reports
 from guardrail_vllm.worker.request import Watched
-from guardrail_vllm.worker.rows import Row
+from guardrail_vllm.worker.rows import PlanRows, Row
 from guardrail_vllm.worker.steering import Changes, PassSteering
 
 
@@ -27,41 +28,29 @@ class PlanTensors:
     def __init__(self, plan: Plan) -> None:
         self.plan, self.reader, self.changes = plan, Reader(plan), Changes()
         self.replies = ReplyReader(plan) if plan.reply_probes else None
-
-
-class LastStates:
-    """The states of last prompt tokens, as a `Reader` asks for them."""
-
-    def __init__(self, states: Tensor) -> None:
-        self._states = states
-
-    def at(self, position: Position, hidden: object) -> Tensor:
-        """[prompts, d_model]; plans that read other positions are refused."""
-        assert position == "last"
-        return self._states
-
-    def nothing(self, position: Position) -> list[bool]:
-        """There is always a last token."""
-        return [False] * len(self._states)
+        self.means: dict[int, list[Position]] = {
+            layer: sorted({one.position for one in plan.terms(layer)} - {"last"}) for layer in plan.layers
+        }
 
 
 class PlanStep:
-    """The requests of one plan in a pass. `asked`: rows to be decided on; `others`: rows that go on."""
+    """The requests of one plan in a pass.
+
+    `asked`: rows to be decided on; `pieces`: of prompts that end in a later pass; `others`: rows that go on.
+    """
 
     def __init__(
         self,
         tensors: PlanTensors,
-        asked: Sequence[Row],
-        others: Sequence[Row],
+        rows: PlanRows,
         verdicts: dict[str, Decision],
         reports: Reports,
         ends: Sequence[int],
     ) -> None:
         self.tensors, self.plan = tensors, tensors.plan
-        self._rows = [*asked, *others]
-        self._asked, self._verdicts, self._reports, self._ends = asked, verdicts, reports, ends
+        self._rows, asked, others = rows, rows.asked, rows.others
+        self._verdicts, self._reports, self._ends = verdicts, reports, ends
         self._products: list[Tensor] = []
-        self._at: Tensor | None = None
         self._steering = PassSteering(tensors.changes, self.plan.order)
         self._steer(others)
         self._follows = [
@@ -72,14 +61,17 @@ class PlanStep:
         self._seen: set[int] = set()
         known = [row for row in asked if self._known(row.request)]
         self._steer(known)
-        self._open = [row for row in asked if row not in known]
+        unknown = [row for row in asked if row not in known]
+        self._pools = Pools([*rows.pieces, *unknown], unknown, tensors.means)
+        self._open = self._pools.ending
         if not self.plan.layers:
             self._decide([[]] * len(self._open))
 
     @property
     def layers(self) -> set[int]:
         """The layers to be shown."""
-        reads = set(self.plan.visited_layers) if self._asked else set[int]()
+        pieces = [layer for layer, means in self.tensors.means.items() if means and self._rows.pieces]
+        reads = set(self.plan.visited_layers if self._rows.asked else pieces)
         return reads | self._steering.layers | {layer for one in self._follows for layer in one.layers}
 
     def visit(self, layer: int, stream: Stream) -> None:
@@ -87,7 +79,7 @@ class PlanStep:
         self._seen.add(layer)
         for one in self._follows:
             one.read(layer, stream)
-        if self._open and layer in self.plan.layers:
+        if layer in self.plan.layers:
             self._read(layer, stream)
         if layer in self._steering.layers:
             self._steering.apply(layer, stream)
@@ -97,10 +89,10 @@ class PlanStep:
             one.steer(layer, stream)
 
     def _read(self, layer: int, stream: Stream) -> None:
-        if self._at is None:
-            self._at = columns([row.last for row in self._open], stream.hidden)
-        states = stream.at(self._at)
-        self._products += self.tensors.reader.products(layer, states, LastStates(states))
+        self._pools.add(layer, stream)
+        if not self._open:
+            return
+        self._products += self.tensors.reader.products(layer, stream.hidden, self._pools)
         if layer == self.plan.layers[-1]:
             self._decide(self.tensors.reader.scores(self._products).tolist())
 
@@ -144,7 +136,7 @@ class PlanStep:
 
     def _again(self, layer: int, stream: Stream) -> None:
         """Read steered prompts again."""
-        rows = [row for row in self._asked if row.request.steered]
+        rows = [row for row in self._rows.asked if row.request.steered]
         if not rows:
             return
         states = stream.at(columns([row.last for row in rows], stream.hidden))
@@ -156,14 +148,17 @@ class PlanStep:
 
     def fail(self, error: str) -> None:
         """Stop all requests."""
-        for row in self._rows:
+        for row in self._rows.all:
             row.request.fail(error)
 
     def settle(self, guard_s: float) -> None:
         """The pass is over."""
         for row in self._steering.rows:
             self._count(row.request)
-        for row in self._asked:
+        for row in self._rows.pieces:
+            if row.request.error is not None:
+                self._reports.decided(row.request, guard_s)
+        for row in self._rows.asked:
             request = row.request
             if request.decision is None:
                 request.fail("the pass ended without a decision: generation was not guarded")
