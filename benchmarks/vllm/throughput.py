@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic, perf_counter
+from functools import partial
+from time import perf_counter
 from typing import Any
 
 import psutil
@@ -19,8 +20,8 @@ from transformers import AutoTokenizer
 
 from benchmarks.vllm.bare import Bare
 from benchmarks.vllm.models import Model
+from benchmarks.vllm.rounds import Rounds
 from guardrail.bench.plans import PlanEvaluator, allowing
-from guardrail.bench.ratios import interval
 from guardrail.engines import Prompt
 from guardrail.types import Sampling
 
@@ -37,24 +38,19 @@ def measured(model: Model, seconds: float, compiled: bool = False) -> dict[str, 
     options = {"dtype": "float32", "kv_cache_memory_bytes": KV_BYTES, "max_model_len": 512}
     engine = VllmEngine(VllmModel(model.folder, options), tokenizer, "builtin:plain")
     bare = Bare(model, KV_BYTES, compiled)
+    rounds = Rounds(model, "compiled" if compiled else "eager")
     try:
-        rounds = _rounds(engine, bare, model, seconds)
+        _measure(rounds, engine, bare, model, seconds)
     finally:
         engine.close()
         bare.close()
-    ratio = {name: interval([one[name] / other[name] for one, other in rounds]) for name in ("wall", "cpu")}
     return {
         "threads": THREADS, "requests": REQUESTS, "prompt_tokens": PROMPT, "reply_tokens": model.tokens,
-        "policies": POLICIES, "bare_compiled": compiled, "rounds": len(rounds), "goal": GOAL,
-        "guarded_requests_per_second": [one["wall"] for one, _ in rounds],
-        "bare_requests_per_second": [other["wall"] for _, other in rounds],
-        "ratio_wall": ratio["wall"], "ratio_processor": ratio["cpu"],
+        "policies": POLICIES, "bare_compiled": compiled, "goal": GOAL, **rounds.numbers(),
     }  # fmt: skip
 
 
-def _rounds(
-    engine: VllmEngine, bare: Bare, model: Model, seconds: float
-) -> list[tuple[dict[str, float], dict[str, float]]]:
+def _measure(rounds: Rounds, engine: VllmEngine, bare: Bare, model: Model, seconds: float) -> None:
     width, layers = engine.fingerprint.d_model, engine.fingerprint.layers
     plan = allowing(width, (layers // 3, 2 * layers // 3), POLICIES)
     ends = frozenset(engine.tokenizer.all_special_ids)
@@ -70,32 +66,26 @@ def _rounds(
     def plain(ids: Sequence[int]) -> None:
         assert len(bare.wait(bare.one(ids, model.tokens, fixed=True))) == model.tokens
 
-    drawn = random.Random(0)
+    drawn = random.Random(len(rounds.pairs))
     known = [token for token in range(10, engine.fingerprint.vocab_size) if token not in ends]
 
     def prompts() -> list[list[int]]:
         return [drawn.choices(known, k=PROMPT) for _ in range(REQUESTS)]
 
     sides: dict[str, Callable[[Sequence[int]], None]] = {"guarded": guarded, "bare": plain}
-    found: list[tuple[dict[str, float], dict[str, float]]] = []
     with ThreadPoolExecutor(THREADS) as threads:
         for ask in sides.values():
             list(threads.map(ask, prompts()[:32]))
-        end = monotonic() + seconds
-        while monotonic() < end or len(found) < 3:
-            order = list(sides) if len(found) % 2 == 0 else list(sides)[::-1]
-            one = {name: _round(threads, sides[name], prompts()) for name in order}
-            found.append((one["guarded"], one["bare"]))
-            print(
-                {name: {key: round(value, 2) for key, value in it.items()} for name, it in one.items()},
-                flush=True,
-            )
-    return found
+        made = {name: partial(_round, threads, ask, prompts) for name, ask in sides.items()}
+        rounds.go_on(made, seconds)
 
 
 def _round(
-    threads: ThreadPoolExecutor, ask: Callable[[Sequence[int]], None], prompts: Sequence[Any]
+    threads: ThreadPoolExecutor,
+    ask: Callable[[Sequence[int]], None],
+    draw: Callable[[], Sequence[Sequence[int]]],
 ) -> dict[str, float]:
+    prompts = draw()
     began, worked = perf_counter(), _processor_s()
     list(threads.map(ask, prompts))
     count = len(prompts)

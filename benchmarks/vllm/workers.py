@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from tempfile import mkdtemp
-from time import monotonic, perf_counter, process_time
+from time import perf_counter, process_time
 from typing import Any
 
 from guardrail_vllm.flags import LOGITS
@@ -19,8 +20,8 @@ from guardrail_vllm.plans import packed
 from guardrail_vllm.worker.asked import Asked
 
 from benchmarks.vllm.models import Model
+from benchmarks.vllm.rounds import Rounds
 from guardrail.bench.plans import allowing
-from guardrail.bench.ratios import interval
 
 ROWS, REQUESTS, PROMPT, POLICIES = 64, 64, 32, 4
 GOAL = 0.97
@@ -42,7 +43,8 @@ def measured(model: Model, seconds: float) -> dict[str, Any]:
     guarded.collective_rpc("guardrail_plan", args=("plan", packed(plan)))
     extra = Asked(key="x", plan=plan, to=address).arguments("plan")
     sides = {"guarded": _asking(guarded, model, extra), "bare": _asking(bare, model, None)}
-    rounds = _rounds(sides, int(config.vocab_size), seconds)
+    rounds = Rounds(model, "workers")
+    _measure(rounds, sides, int(config.vocab_size), seconds)
     told = 0
     while socket.poll(10):
         socket.recv()
@@ -50,11 +52,7 @@ def measured(model: Model, seconds: float) -> dict[str, Any]:
     assert told, "the worker has decided on nothing"
     return {
         "rows": ROWS, "requests": REQUESTS, "prompt_tokens": PROMPT, "reply_tokens": model.tokens,
-        "policies": POLICIES, "rounds": len(rounds), "goal": GOAL,
-        "ratio_wall": interval([one["wall"] / other["wall"] for one, other in rounds]),
-        "ratio_processor": interval([one["cpu"] / other["cpu"] for one, other in rounds]),
-        "guarded_requests_per_second": [one["wall"] for one, _ in rounds],
-        "bare_requests_per_second": [other["wall"] for _, other in rounds],
+        "policies": POLICIES, "goal": GOAL, **rounds.numbers(),
     }  # fmt: skip
 
 
@@ -86,30 +84,21 @@ def _asking(llm: Any, model: Model, extra: dict[str, Any] | None) -> Callable[[S
     return ask
 
 
-def _rounds(
-    sides: dict[str, Callable[[Sequence[Any]], None]], vocabulary: int, seconds: float
-) -> list[tuple[dict[str, float], dict[str, float]]]:
-    drawn = random.Random(0)
+def _measure(
+    rounds: Rounds, sides: dict[str, Callable[[Sequence[Any]], None]], vocabulary: int, seconds: float
+) -> None:
+    drawn = random.Random(len(rounds.pairs))
 
     def prompts(count: int = REQUESTS) -> list[dict[str, Any]]:
         return [{"prompt_token_ids": drawn.choices(range(10, vocabulary), k=PROMPT)} for _ in range(count)]
 
     for ask in sides.values():
         ask(prompts(ROWS))
-    found: list[tuple[dict[str, float], dict[str, float]]] = []
-    end = monotonic() + seconds
-    while monotonic() < end or len(found) < 4:
-        order = list(sides) if len(found) % 2 == 0 else list(sides)[::-1]
-        one = {name: _round(sides[name], prompts()) for name in order}
-        found.append((one["guarded"], one["bare"]))
-        print(
-            {name: {key: round(value, 2) for key, value in it.items()} for name, it in one.items()},
-            flush=True,
-        )
-    return found
+    rounds.go_on({name: partial(_round, ask, prompts) for name, ask in sides.items()}, seconds)
 
 
-def _round(ask: Callable[[Sequence[Any]], None], prompts: Sequence[Any]) -> dict[str, float]:
+def _round(ask: Callable[[Sequence[Any]], None], draw: Callable[[], Sequence[Any]]) -> dict[str, float]:
+    prompts = draw()
     began, worked = perf_counter(), process_time()
     ask(prompts)
     return {
