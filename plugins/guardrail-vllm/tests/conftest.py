@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ def pytest_configure(config):
     unraisable = "pytest.PytestUnraisableExceptionWarning"
     for kind in ("FutureWarning", "DeprecationWarning", "UserWarning", "ResourceWarning", unraisable):
         config.addinivalue_line("filterwarnings", f"ignore::{kind}")
+    # vLLM leaves sockets' contexts open, which are found after the last test, when no filter of pytest holds
+    warnings.simplefilter("ignore", ResourceWarning)
 
 
 @pytest.fixture(autouse=True)
