@@ -11,11 +11,12 @@ PLUGIN_TESTS := $(filter-out plugins/guardrail-vllm/tests,$(wildcard $(PLUGINS:/
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt $(PLUGINS)
+	@echo "setting up $(VENV): torch and what it brings are large, so this takes minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group test --group lint
-	for plugin in $(dir $(PLUGINS)); do $(BIN)/python -m pip install --quiet --no-deps --editable $$plugin || exit 1; done
+	$(BIN)/python -m pip install --quiet --no-deps $(addprefix --editable ,$(dir $(PLUGINS)))
 	touch $@
 
 demo: $(STAMP)
