@@ -84,6 +84,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except GuardrailError as error:
         print(error if _places(error) else f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, UselessJudge) else 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # a file that nobody looked at before the work: a folder that is not there, a full disk, no rights
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except Interrupted as interrupted:
         print(interrupted.told, file=sys.stderr)
         return INTERRUPTED

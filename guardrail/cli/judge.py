@@ -155,6 +155,9 @@ def _print(compared: Compared) -> None:
     told = "" if mass is None else f"; numbers had {mass:.1%} of the probability of its answers"
     title = f"{compared.judge} against people, 95 % intervals{told}"
     print_table(columns, [_row(a) for a in compared.traits], title=title)
+    for one in compared.traits:
+        if not one.n:
+            typer.echo(f"{one.trait}: nothing is known; the judge scored none of {one.refused} replies")
 
 
 def _row(a: Agreement) -> tuple[object, ...]:

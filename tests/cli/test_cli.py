@@ -28,6 +28,31 @@ def test_an_interrupted_command_says_so_and_ends_as_shells_do(monkeypatch, capsy
     assert capsys.readouterr().err.startswith("interrupted;")
 
 
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a/b"), "error: a/b: No such file or directory\n"),
+        (OSError(28, "No space left on device", "c"), "error: c: No space left on device\n"),
+    ],
+)
+def test_a_file_that_no_verb_foresaw_is_an_error_and_no_traceback(trouble, said, monkeypatch, capsys):
+    def broken(names: object) -> typer.Typer:
+        raise trouble
+
+    monkeypatch.setattr(cli, "build", broken)
+    assert cli.run([]) == 2
+    assert capsys.readouterr().err == said
+
+
+def test_trouble_that_is_about_no_file_keeps_its_traceback(monkeypatch):
+    def broken(names: object) -> typer.Typer:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(cli, "build", broken)
+    with pytest.raises(ConnectionResetError):
+        cli.run([])
+
+
 def test_an_interrupt_while_a_model_is_loaded_says_that_nothing_was_done(monkeypatch, capsys):
     def interrupted(model: object) -> None:
         raise KeyboardInterrupt

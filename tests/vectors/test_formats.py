@@ -226,6 +226,12 @@ def test_a_gguf_file_that_is_no_control_vector_of_this_model_is_refused(
         imported(control_vector(tmp_path / "c.gguf", rows, architecture))
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".gguf", ".svec"])
+def test_a_folder_that_does_not_exist_is_said_before_anything_is_written(tmp_path, suffix):
+    with pytest.raises(VectorError, match="there is no such folder"):
+        export_vector(vector_file(trait_vector(random_rows())), tmp_path / "none" / f"a{suffix}")
+
+
 def test_a_written_control_vector_is_what_llama_cpp_and_repeng_expect(tmp_path):
     vectors = vector_file(trait_vector(random_rows()))
     export_vector(vectors, tmp_path / "c.gguf")

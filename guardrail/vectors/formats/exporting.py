@@ -25,12 +25,15 @@ class Export:
 def export_vector(vectors: TraitVectors, path: Path, trait: str | None = None) -> Export:
     """Write the steering vector, not normalised, in the format given by the suffix.
 
-    Raises VectorError if the file exists, or if there are several traits and `trait` names none.
+    Raises VectorError if the file exists, if its folder does not, or if there are several traits and
+    `trait` names none.
     """
     kind = format_of(path)
     vector = _chosen(vectors, trait)
     if path.exists():
         raise VectorError(f"{path} already exists; nothing was written")
+    if not path.absolute().parent.is_dir():
+        raise VectorError(f"{path}: there is no such folder")
     kind.write(path, vector, vectors.provenance.fingerprint)
     lost = (*_lost(vector, kind.first_block is not None), *kind.losses(vector))
     return Export(path=path, format=kind.name, trait=vector.trait, lost=lost)

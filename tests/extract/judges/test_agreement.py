@@ -212,6 +212,8 @@ def test_the_demo_judge_needs_no_endpoint(tmp_path, capsys):
     assert run(["judge", "agreement", "--labels", str(path), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["traits"]
     assert (found["n"], found["refused"], found["agreement"]) == (0, 2, None)
+    assert run(["judge", "agreement", "--labels", str(path)]) == 0
+    assert "nothing is known; the judge scored none of 2 replies" in capsys.readouterr().out
 
 
 def test_an_endpoint_that_is_down_is_2(tmp_path, capsys):
