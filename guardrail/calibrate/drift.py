@@ -63,6 +63,11 @@ class ScoreDrift:
     psi: float
     drifted: bool
 
+    @property
+    def too_few(self) -> bool:
+        """Whether so few scores cannot show a drift: that none was found says nothing."""
+        return self.n < MIN_SCORES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftReport:
@@ -83,7 +88,7 @@ class DriftReport:
 
         None if no trait has enough scores to tell.
         """
-        known = [one.ks - self.harmful_share for one in self.scores if one.n >= MIN_SCORES]
+        known = [one.ks - self.harmful_share for one in self.scores if not one.too_few]
         return max(0.0, *known) if known else None
 
     @property

@@ -268,6 +268,9 @@ def test_a_log_under_another_calibration_is_2(folder, capsys):
     served(folder, ["hello there"])
     assert drifts(folder, "--record") == 2
     assert "no trait has 200 live scores" in capsys.readouterr().err
+    assert drifts(folder) in (0, 1)
+    assert "too few" in (out := capsys.readouterr().out)
+    assert ("too early to say" in out) != ("have drifted" in out)
     assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--held-out", "0.1", "--force") == 0
     capsys.readouterr()
     assert drifts(folder) == 2

@@ -179,6 +179,8 @@ def _print_edit(edit: PolicyEdit, written: bool) -> None:
 
 def print_drift(report: DriftReport) -> None:
     """Print for people: rates and distributions, each with its verdict."""
+    from guardrail.calibrate.drift import MIN_SCORES
+
     left_out = (
         f"{report.repeated} repeated, {report.without_scores} without scores, "
         f"{report.other_vectors} with other vectors, {report.other_calibration} under another calibration"
@@ -197,13 +199,27 @@ def print_drift(report: DriftReport) -> None:
     columns = ("policy", "trait", "layer", "n", "fired (99 %)", "calibrated (99 %)", "")
     print_table(columns, rows=rates, title="\nfiring rates")
     scores = [
-        (s.trait, s.layer, str(s.n), s.mean, s.sd, s.ks, f"{s.p:.1e}", s.psi, _verdict(s.drifted))
+        (
+            s.trait,
+            s.layer,
+            str(s.n),
+            s.mean,
+            s.sd,
+            s.ks,
+            f"{s.p:.1e}",
+            s.psi,
+            "too few" if s.too_few else _verdict(s.drifted),
+        )
         for s in report.scores
     ]
     columns = ("trait", "layer", "n", "mean", "sd", "KS", "p", "PSI", "")
     print_table(columns, rows=scores, title="\nscores (calibration: mean 0, sd 1)")
     if report.drifted:
         console().print("\nlive scores have drifted: look at the traffic, then calibrate on it again")
+    elif report.distance is None:
+        console().print(
+            f"\ntoo early to say that scores have not drifted: it takes {MIN_SCORES} distinct prompts"
+        )
 
 
 def _percent(rate: float | None, low: float, high: float) -> str:
