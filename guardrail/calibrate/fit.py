@@ -207,7 +207,9 @@ def _check_rate(about: str, sample: Sample, fpr: float, default: str = "") -> No
     try:
         conformal_rank(len(sample.calibration), fpr)
     except CalibrationError as error:
-        held_out = f"{len(sample.held_out)} of the {len(sample.prompts)} distinct prompts are held out"
+        held_out = (
+            f"{len(sample.held_out)} of the {len(sample.prompts)} distinct prompts are held out (--held-out)"
+        )
         raise CalibrationError(f"{about}{error}: {held_out}{default}") from error
 
 

@@ -318,7 +318,7 @@ def test_a_rate_that_nobody_asked_for_is_that_of_the_set_or_named_as_the_default
     check_rates(few, replace(OPTIONS, fpr=None, set_fpr=0.05), policy_file(tmp_path, rule("a")))
     with pytest.raises(CalibrationError, match=r"rate of 0\.01 needs at least 99 .*; 0\.01 is the default$"):
         check_rates(few, replace(OPTIONS, fpr=None), None)
-    with pytest.raises(CalibrationError, match=r"held out$"):
+    with pytest.raises(CalibrationError, match=r"held out \(--held-out\)$"):
         check_rates(few, replace(OPTIONS, fpr=0.01), None)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardrail.extract.fit.folds import Check, Stratum
+from guardrail.extract.fit.folds import OTHERS, Check, Stratum
 from guardrail.extract.fit.readout import Task
+from guardrail.extract.fit.rows import MINIMUM
 from guardrail.extract.fit.selection import Choice, Tried
 from guardrail.extract.fit.validation import CRITERION, HeldOut, reported
 from guardrail.vectors.provenance import FitCandidate, FitCheck, FitSource, LabelledFit, TraitSource
@@ -100,13 +101,23 @@ def _by_layer(choice: Choice, layers: Sequence[int]) -> tuple[float, ...]:
     return tuple(found[layer] for layer in layers) if found.keys() >= {*layers} else ()
 
 
+def _one(source: str) -> str:
+    """The only source, or what was put together to one because each part is too small to be held out."""
+    return (
+        f"sources of fewer than {MINIMUM} such prompts, which count as one"
+        if source == OTHERS
+        else "one source"
+    )
+
+
 def _warnings(scored: Sequence[Stratum], choice: Choice) -> list[str]:
     found: list[str] = []
     for side, what in ((True, "with the trait"), (False, "without the trait")):
         own = [stratum for stratum in scored if stratum.positive is side]
         if len(own) == 1:
             found.append(
-                f"all prompts {what} come from one source, so nothing here shows how the probe does on others"
+                f"all prompts {what} come from {_one(own[0].source)}, "
+                "so nothing here shows how the probe does on others"
             )
     small = [s.source or "(no source)" for s in scored if not s.positive and len(s) < FEW]
     if small:

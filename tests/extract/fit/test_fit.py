@@ -267,6 +267,16 @@ def test_easy_held_out_prompts_are_warned_of():
     assert "too easy to choose by" in told
 
 
+def test_small_sources_are_said_to_count_as_one():
+    one = prepare([replace(row, source=f"{row.labels['harm']}-{i % 20}") for i, row in enumerate(rows(240))])
+    found = fit_trait("harm", one, planted(one.rows, {(1, "last"): 9.0}), settings())
+    told = "\n".join(found.fit.warnings)
+    assert (
+        "all prompts with the trait come from sources of fewer than 20 such prompts, which count as one"
+        in told
+    )
+
+
 def test_the_threshold_holds_for_the_worst_source_and_recall_is_a_mean_over_sources():
     easy, hard = np.linspace(0, 1, 100), np.linspace(0, 2, 200)
     found = HeldOut((np.full(10, 1.5), np.full(90, 2.5)), (easy, hard))
