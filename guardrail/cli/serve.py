@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "jinja2", "prometheus_client", "psutil", "uvicorn")
 
 NO_AUDIT = (
-    "no audit log: the ids of answers lead nowhere; `audit: {jsonl: FILE}` in the policy file keeps one"
+    "no audit log: nobody can look up what was decided; `audit: {jsonl: FILE}` in the policy file keeps one"
 )
 
 

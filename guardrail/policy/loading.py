@@ -105,8 +105,8 @@ def default_policies(name: str) -> Path:
     """The policies for the built-in model. Raises ConfigError for other models, which need their own."""
     if name != BUILT_IN:
         raise ConfigError(
-            "no policies were given: name a file or a pack with --policies (the shipped ones "
-            "are for `demo`); `guardrail vectors fit` makes both vectors and policies"
+            "no policies were given: name a file or a pack (policies=, --policies; the shipped ones are for "
+            "`demo`); `guardrail vectors fit` makes both vectors and policies"
         )
     return shipped_policies()["chatbot"]
 
