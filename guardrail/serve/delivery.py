@@ -198,6 +198,8 @@ class Pieces(AsyncIterator[Piece]):
         self._first = [item]
 
     async def _next(self) -> Piece | BaseException | None:
+        if not self._queue.empty():
+            return self._queue.get_nowait()
         async with self._delivery.until(self._deadline, lambda: self.replies.waits_for):
             return await self._queue.get()
 

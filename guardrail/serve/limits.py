@@ -108,13 +108,11 @@ class _Connection:
     async def send(self, message: Message) -> None:
         """A client that does not read what it was sent in time has left as well."""
         self._begun = True
+        patience = asyncio.get_running_loop().call_later(self._send_s, self._leave)
         try:
-            async with asyncio.timeout(self._send_s):
-                await self._send(message)
-        except TimeoutError:
-            self._leave()
-            # until the request is ended
-            await asyncio.Event().wait()
+            await self._send(message)
+        finally:
+            patience.cancel()
 
     async def watch(self) -> None:
         """End the request when its client leaves."""

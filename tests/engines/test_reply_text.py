@@ -1,5 +1,7 @@
 """Replies token by token: characters that are whole, stop texts that never get out, not even in part."""
 
+from time import process_time
+
 import pytest
 import torch
 from tiny import TOKENIZER
@@ -74,6 +76,15 @@ def test_the_tokens_of_a_stop_text_are_counted_and_padding_is_not():
     ending = Ending(TOKENIZER, frozenset({2}), ("stop",))
     assert ending.tokens([*ids("a stop"), 0, 0]) == 6
     assert ending.tokens([*ids("a go"), 2]) == 5
+
+
+def test_a_bias_on_every_token_costs_no_time_for_each():
+    biases = tuple((token, 1.0) for token in range(30_000))
+    penalties, start = Penalties(Sampling(logit_bias=(*biases, (5, 2.0))), width=1), process_time()
+    for _ in range(20):
+        found = penalties(torch.tensor([[1, 2]]), torch.zeros(1, 30_000, dtype=torch.bfloat16))
+    assert process_time() - start < 1
+    assert found[0, 4:7].tolist() == [1.0, 3.0, 1.0]
 
 
 def test_penalties_count_the_reply_and_not_the_prompt():

@@ -51,6 +51,8 @@ def without(*names):
         (chat(logit_bias={"5": 1000}), 400, "invalid_value", "logit_bias", "between -100 and 100"),
         (chat(logit_bias={"999999": 1}), 400, "invalid_value", "logit_bias", "does not have"),
         (chat(temperature=1e-320, n=2), 200, None, None, None),
+        (chat(stop=["x"] * 65), 400, "invalid_value", "stop", "at most 64 items"),
+        (chat(stop=["x"] * 64), 200, None, None, None),
         (chat(stop=[1]), 400, "invalid_type", "stop[0]", "expected a string"),
         (chat(stream="yes"), 400, "invalid_type", "stream", "expected a boolean"),
         (chat(stream_options={"include_usage": True}), 400, None, "stream_options", "only allowed when"),

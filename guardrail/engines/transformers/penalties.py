@@ -14,6 +14,8 @@ class Penalties(LogitsProcessor):
 
     def __init__(self, sampling: Sampling, width: int) -> None:
         self._sampling, self._width = sampling, width
+        self._tokens = torch.tensor([token for token, _ in sampling.logit_bias], dtype=torch.long)
+        self._biases = torch.tensor([bias for _, bias in sampling.logit_bias])
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Logits [rows, vocabulary], less what tokens of the reply so far [rows, width:] cost."""
@@ -22,6 +24,7 @@ class Penalties(LogitsProcessor):
         counts.scatter_add_(1, reply, torch.ones_like(reply, dtype=scores.dtype))
         frequency, presence = self._sampling.frequency_penalty, self._sampling.presence_penalty
         scores = scores - frequency * counts - presence * (counts > 0)
-        for token, bias in self._sampling.logit_bias:
-            scores[:, token] += bias
-        return scores
+        if len(self._tokens) == 0:
+            return scores
+        biases = self._biases.to(scores).expand(len(scores), -1)
+        return scores.index_add(1, self._tokens.to(scores.device), biases)

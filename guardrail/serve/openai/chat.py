@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -43,6 +43,10 @@ class _Chat:
     whole: bool
     created: int = field(default_factory=lambda: int(time.time()))
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.service.fingerprint
+
     async def answer(self) -> Response:
         """The whole reply."""
         ask = partial(self.service.guard.chat, self.body.messages, **self.options)
@@ -70,7 +74,7 @@ class _Chat:
             model=self.body.model,
             choices=[self._choice(reply, choice, number) for number, choice in enumerate(given)],
             usage=Usage.of([reply]),
-            system_fingerprint=self.service.fingerprint,
+            system_fingerprint=self._fingerprint,
         )
         if (said := verdict.field(self.whole)) is not None:
             completion.guardrail = said
@@ -86,18 +90,22 @@ class _Chat:
 
     async def _events(self, pieces: Pieces) -> AsyncGenerator[str]:
         identity, numbers = _id(pieces.verdict), range(self.body.n or 1)
-        for number in numbers:
-            yield self._event(identity, number, Delta(role="assistant", content=""))
+        # what is there at once is sent at once: each part that is sent costs as much as making it
+        begun = "".join(self._event(identity, n, Delta(role="assistant", content="")) for n in numbers)
         async for piece in pieces:
             logprobs = ChatLogprobs.of(piece.logprobs) if self.body.logprobs else None
-            yield self._event(identity, piece.number, Delta(content=piece), logprobs=logprobs)
+            yield begun + self._event(identity, piece.number, Delta(content=piece), logprobs=logprobs)
+            begun = ""
         reply = pieces.replies.reply
         assert reply is not None
-        verdict = Verdict.of(reply)
         if pieces.answer is not None:
-            self.service.check_blocked(reply, verdict, pieces.answer)
-            for number in numbers:
-                yield self._event(identity, number, Delta(content=pieces.answer))
+            self.service.check_blocked(reply, Verdict.of(reply), pieces.answer)
+            begun += "".join(self._event(identity, n, Delta(content=pieces.answer)) for n in numbers)
+        yield begun + "".join(self._end(identity, reply)) + DONE
+
+    def _end(self, identity: str, reply: Reply) -> Iterator[str]:
+        """The last events: what the tools are asked, why each reply ended, and the usage."""
+        verdict = Verdict.of(reply)
         for number, choice in enumerate(choices(reply, self.body.n)):
             if calls := ChatToolCall.of(choice.tool_calls, stream=True):
                 yield self._event(identity, number, Delta(tool_calls=calls))
@@ -105,7 +113,6 @@ class _Chat:
             yield self._event(identity, number, Delta(), reason, verdict.field(self.whole))
         if self.body.wants_usage:
             yield self._last(identity, Usage.of([reply]))
-        yield DONE
 
     def _event(
         self,
@@ -135,7 +142,7 @@ class _Chat:
             object="chat.completion.chunk",
             created=self.created,
             model=self.body.model,
-            system_fingerprint=self.service.fingerprint,
+            system_fingerprint=self._fingerprint,
             choices=list(choices),
         )
 

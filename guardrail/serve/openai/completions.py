@@ -6,7 +6,7 @@ The guard reads it as it reads any prompt, but thresholds are made for prompts t
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -123,19 +123,25 @@ class _Text:
     async def _events(self, pieces: Pieces) -> AsyncGenerator[str]:
         identity, numbers = pieces.verdict.audit_id, range(self.body.n or 1)
         offsets = dict.fromkeys(numbers, 0)
+        begun = ""
         if self.body.echo:
-            for number in numbers:
-                yield self._event(identity, self._piece(number, self.prompts[0].text, offsets))
+            echoed = (self._piece(number, self.prompts[0].text, offsets) for number in numbers)
+            begun = "".join(self._event(identity, one) for one in echoed)
         async for piece in pieces:
             logprobs = piece.logprobs if self.body.logprobs is not None else None
-            yield self._event(identity, self._piece(piece.number, piece, offsets, logprobs))
+            yield begun + self._event(identity, self._piece(piece.number, piece, offsets, logprobs))
+            begun = ""
         reply = pieces.replies.reply
         assert reply is not None
-        verdict = Verdict.of(reply)
         if pieces.answer is not None:
-            self.service.check_blocked(reply, verdict, pieces.answer)
+            self.service.check_blocked(reply, Verdict.of(reply), pieces.answer)
+        yield begun + "".join(self._end(identity, reply, pieces.answer or "")) + DONE
+
+    def _end(self, identity: str, reply: Reply, answer: str) -> Iterator[str]:
+        """The last events: why each reply ended, and the usage."""
+        verdict = Verdict.of(reply)
         for number, one in enumerate(choices(reply, self.body.n)):
-            choice = TextChoice(index=number, text=pieces.answer or "", logprobs=None)
+            choice = TextChoice(index=number, text=answer, logprobs=None)
             choice.finish_reason = finish_reason(reply, one)
             if (said := verdict.field(self.whole)) is not None:
                 choice.guardrail = said
@@ -144,7 +150,6 @@ class _Text:
             last = self._completion(identity, [])
             last.usage = Usage.of([reply])
             yield event(last)
-        yield DONE
 
     def _piece(
         self,

@@ -34,6 +34,16 @@ class EventStream(StreamingResponse):
         async with self._behind, aclosing(self._events):
             await self.stream_response(send)
 
+    async def stream_response(self, send: Send) -> None:
+        """Send the head, then every text on its own; the body ends with the text that has `[DONE]`."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        more = True
+        async for text in self._events:
+            more = not text.endswith(DONE)
+            await send({"type": "http.response.body", "body": text.encode("utf-8"), "more_body": more})
+        if more:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
 
 def event(data: BaseModel) -> str:
     """One event. Fields that were not set are left out."""

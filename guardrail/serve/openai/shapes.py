@@ -11,6 +11,8 @@ from guardrail.serve.errors import ApiError
 from guardrail.serve.verdict import Wishes
 from guardrail.types import Choice, Reply
 
+MAX_STOPS = 64
+"""The API takes four. Each is looked for after every token, while others wait for the model."""
 FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"]
 
 
@@ -81,7 +83,7 @@ class GenerationBody(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
