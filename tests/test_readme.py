@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,10 @@ def test_every_verb_is_registered():
     assert {"demo", "chat", "check", "policy", "traits", "vectors", "audit", "plugins"} <= {
         n for n in names if n
     }
+
+
+def test_contributors_read_of_the_layers_that_are_checked():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    text = (ROOT / "CONTRIBUTING.md").read_text().split("top to bottom")[1].split("Start reading")[0]
+    told = [re.findall(r"`(\w+)`", rung) for rung in text.split("->")]
+    assert told == [rung.split(" | ") for rung in contract["layers"]]
