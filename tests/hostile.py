@@ -2,6 +2,7 @@
 
 import json
 import random
+import sqlite3
 import time
 from contextlib import contextmanager
 
@@ -55,6 +56,18 @@ def damaged(content, count, seed=0):
         end = min(len(content), start + chance.choice((0, 1, 1, 4, 64)))
         noise = chance.choice((b"", b"\xff", b"\0" * 8, b"\xff" * 8, chance.randbytes(4), content[:64]))
         yield content[:start] if chance.random() < 0.1 else content[:start] + noise + content[end:]
+
+
+def edit(path, change):
+    """Apply a change to the list of lines of a log of either kind."""
+    if not path.read_bytes().startswith(b"SQLite"):
+        path.write_bytes(b"".join(line + b"\n" for line in change(path.read_bytes().splitlines())))
+        return
+    with sqlite3.connect(path) as database:
+        lines = change([line for (line,) in database.execute("SELECT line FROM events ORDER BY seq")])
+        database.execute("DELETE FROM events")
+        database.executemany("INSERT INTO events (line) VALUES (?)", [(line,) for line in lines])
+    database.close()
 
 
 @contextmanager

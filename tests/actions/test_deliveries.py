@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 from endpoints import Response, failed, script, server
+from patience import wait_for
 
 from guardrail.actions import courier, deliveries
 from guardrail.actions.escalate import HOLDING, Escalate, EscalateConfig
@@ -47,13 +48,6 @@ def told(url, ticket_id="t-1", **more):
     return replace(ticket(ticket_id), delivery=Delivery(url=url, secret_env="SECRET", **more))
 
 
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def state(queue, ticket_id="t-1"):
     return queue.get(ticket_id).delivery.state
 
@@ -79,7 +73,7 @@ def respond(queue, **to):
 def test_a_ticket_is_delivered_with_its_text_only_if_asked(queue, send_text):
     with server(script(OK)) as (url, seen):
         answer = respond(queue, url=url, send_text=send_text)
-        until(lambda: state(queue, answer.ticket.id) == "delivered")
+        assert wait_for(lambda: state(queue, answer.ticket.id) == "delivered")
     (body,) = seen.bodies
     assert (answer.text, body["type"]) == (HOLDING, "guardrail.ticket.opened")
     assert (body["data"]["id"], body["data"]["state"]) == (answer.ticket.id, "pending")
@@ -90,7 +84,7 @@ def test_a_ticket_is_delivered_with_its_text_only_if_asked(queue, send_text):
 def test_a_receiver_that_fails_is_tried_again_with_the_same_id(queue):
     with server(script(failed(500), failed(404), OK)) as (url, seen):
         queue.open(told(url))
-        until(lambda: state(queue) == "delivered")
+        assert wait_for(lambda: state(queue) == "delivered")
     assert [headers["webhook-id"] for headers in seen.headers] == ["t-1"] * 3
     first, second = (b - a for a, b in zip(seen.times, seen.times[1:], strict=False))
     assert (first >= 0.01, second >= 0.02) == (True, True)
@@ -99,10 +93,10 @@ def test_a_receiver_that_fails_is_tried_again_with_the_same_id(queue):
 def test_the_receiver_says_when_to_come_back_for_all_its_tickets(queue):
     with server(script(failed(503, Retry_After="1"), OK)) as (url, seen):
         queue.open(told(url))
-        until(lambda: queue.get("t-1").delivery.failure)
+        assert wait_for(lambda: queue.get("t-1").delivery.failure)
         queue.open(told(url, "t-2"))
-        until(lambda: len(seen.bodies) >= 1 and state(queue, "t-1") == "delivered")
-        until(lambda: state(queue, "t-2") == "delivered")
+        assert wait_for(lambda: len(seen.bodies) >= 1 and state(queue, "t-1") == "delivered")
+        assert wait_for(lambda: state(queue, "t-2") == "delivered")
     retried = [
         at for at, headers in zip(seen.times, seen.headers, strict=True) if headers["webhook-id"] == "t-1"
     ]
@@ -116,7 +110,7 @@ def test_a_dead_letter_is_kept_shown_and_sent_again(queue, monkeypatch, caplog, 
         caplog.at_level(logging.ERROR),
     ):
         queue.open(told(url))
-        until(lambda: state(queue) == "dead")
+        assert wait_for(lambda: state(queue) == "dead")
         queue.close()
         assert "ticket t-1 was not delivered: the webhook HTTP 500" in caplog.text
         assert run(["audit", "deliveries"]) == 0
@@ -139,14 +133,14 @@ def test_a_receiver_that_is_not_there_holds_nobody_up_and_loses_nothing(queue):
         start = time.monotonic()
         assert respond(queue, url=url).text == HOLDING
         assert time.monotonic() - start < 5
-        until(lambda: (queue.pending()[0].delivery.failure or "").startswith("cannot be reached"))
+        assert wait_for(lambda: (queue.pending()[0].delivery.failure or "").startswith("cannot be reached"))
     assert state(queue, queue.pending()[0].id) == "waiting"
 
 
 def test_a_receiver_that_hangs_is_given_up(queue):
     with server(script(Response(200, delay=1.0), OK)) as (url, seen):
         queue.open(told(url, timeout_s=0.2))
-        until(lambda: state(queue) == "delivered")
+        assert wait_for(lambda: state(queue) == "delivered")
     assert len(seen.bodies) == 2
 
 
@@ -154,7 +148,7 @@ def test_without_its_secret_nothing_is_sent(queue, monkeypatch):
     monkeypatch.delenv("SECRET")
     with server(script(OK)) as (url, seen):
         queue.open(told(url))
-        until(lambda: "$SECRET must hold" in (queue.get("t-1").delivery.failure or ""))
+        assert wait_for(lambda: "$SECRET must hold" in (queue.get("t-1").delivery.failure or ""))
         queue.close()
     assert seen.bodies == []
 
@@ -184,9 +178,9 @@ def test_a_guard_goes_on_with_what_an_earlier_process_left(queue, tmp_path, monk
             "action": {"escalate": {"to": to}},
         }
         with tiny_guard(tmp_path, {"policies": [rule]}) as guard:
-            until(lambda: state(queue) == "delivered")
+            assert wait_for(lambda: state(queue) == "delivered")
             reply = guard.chat("Hello")
-            until(lambda: state(queue, reply.ticket_id) == "delivered")
+            assert wait_for(lambda: state(queue, reply.ticket_id) == "delivered")
     assert [headers["webhook-id"] for headers in seen.headers] == ["t-1", reply.ticket_id]
 
 
@@ -266,5 +260,5 @@ def test_a_damaged_queue_stops_nobody_and_is_told(queue, caplog):
     queue.path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     assert respond(queue, url=NOWHERE).action == "block"
     queue.resume()
-    until(lambda: "webhooks are not delivered" in caplog.text)
+    assert wait_for(lambda: "webhooks are not delivered" in caplog.text)
     assert run(["audit", "deliveries"]) == 2

@@ -1,10 +1,10 @@
 """What a key and an anchor show that a chain alone does not: an end that was changed, cut off or forged."""
 
 import json
-import sqlite3
 from dataclasses import replace
 
 import pytest
+from hostile import edit
 
 from guardrail.audit import Anchor, JsonLines, Key, Sqlite, events, verify, verify_all
 from guardrail.audit.lines import encode, line_hash
@@ -18,18 +18,6 @@ def write(sink, *names):
     for name in names or ("r-1", "r-2", "r-3"):
         sink.decided(audit_record(name))
         sink.finished(replace(audit_record(name), outcome="blocked"))
-
-
-def edit(path, change):
-    """Apply a change to the list of lines of a log of either kind."""
-    if not path.read_bytes().startswith(b"SQLite"):
-        path.write_bytes(b"".join(line + b"\n" for line in change(path.read_bytes().splitlines())))
-        return
-    with sqlite3.connect(path) as database:
-        lines = change([line for (line,) in database.execute("SELECT line FROM events ORDER BY seq")])
-        database.execute("DELETE FROM events")
-        database.executemany("INSERT INTO events (line) VALUES (?)", [(line,) for line in lines])
-    database.close()
 
 
 def forged(lines, key=None):

@@ -1,11 +1,11 @@
 """Old lines go, and what is left can be verified."""
 
 import os
-import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from hostile import edit
 
 from guardrail.audit import Anchor, JsonLines, Key, history, prune, read, verify
 from guardrail.audit.keep import cutoff
@@ -90,17 +90,6 @@ def test_a_sink_that_is_open_goes_on_in_the_pruned_log(kind, log):
     write(sink, NEW, "r-3")
     assert [record.id for record in read(log)] == ["r-2", "r-3"]
     assert verify(log).ok
-
-
-def edit(path, change):
-    if not path.read_bytes().startswith(b"SQLite"):
-        path.write_bytes(b"".join(line + b"\n" for line in change(path.read_bytes().splitlines())))
-        return
-    with sqlite3.connect(path) as database:
-        lines = change([line for (line,) in database.execute("SELECT line FROM events ORDER BY seq")])
-        database.execute("DELETE FROM events")
-        database.executemany("INSERT INTO events (line) VALUES (?)", [(line,) for line in lines])
-    database.close()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import copy
 import threading
-import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from following import ALWAYS, Following, following
+from patience import wait_for
 from tiny import TEXTS, TOKENIZER, Fixed, plan, steering
 
 from guardrail.engines import Prompt, Scored, Token, accept
@@ -30,14 +30,6 @@ ARCHITECTURES = ("llama", "qwen2", "gemma3_text", "mistral")
 
 def nothing(event):
     pass
-
-
-def until(holds):
-    """Wait for what the manager's thread does after it has told the caller."""
-    end = time.perf_counter() + 20
-    while not holds():
-        assert time.perf_counter() < end
-        time.sleep(0.001)
 
 
 @contextmanager
@@ -298,7 +290,7 @@ def test_an_error_of_a_pass_ends_all_in_it_and_the_next_pass_runs(engines):
         assert {type(job.exception(30)) for job in jobs} == {torch.OutOfMemoryError}
     handle.remove()
     assert batching.reply(PROMPTS[:1], READ, Fixed(), GREEDY, nothing)[0].new_tokens == 8
-    until(lambda: not batching.batches.requests)
+    assert wait_for(lambda: not batching.batches.requests)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -335,18 +327,18 @@ def test_a_caller_who_leaves_frees_its_place_at_once(engines, stream):
     with pytest.raises(CancelledError):
         batching.reply(PROMPTS[:1], READ, leaving, long, emit, stream=stream)
     assert begun.is_set()
-    until(lambda: not batching.batches.requests)
+    assert wait_for(lambda: not batching.batches.requests)
     assert batching.reply(PROMPTS[:1], READ, evaluator, GREEDY, nothing)[0].new_tokens == 8
 
 
 def test_a_full_cache_makes_requests_wait_and_throws_none_out(engines, monkeypatch):
     batching, alone = engines
     room = batching.batches._room
-    until(lambda: not batching.batches.requests)
+    assert wait_for(lambda: not batching.batches.requests)
     # room for two at a time
     monkeypatch.setattr(room, "_free", 2 * 32)
     assert_equal(at_once(batching, Fixed(), READ), one_by_one(alone, Fixed(), READ))
-    until(lambda: room._free == 64)
+    assert wait_for(lambda: room._free == 64)
     assert not room._waiting
 
 

@@ -3,9 +3,9 @@
 import asyncio
 import os
 import threading
-import time
 
 import pytest
+from patience import wait_for
 from tiny import NEVER, guard, policy
 
 from guardrail.actions.escalate import DENIED, HOLDING
@@ -61,13 +61,6 @@ def later(function, *arguments, **keys):
     return thread, found
 
 
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 # --- what waits holds nobody else ---------------------------------------------------------------------
 
 
@@ -75,7 +68,7 @@ def test_requests_go_on_while_one_waits_for_a_person(tmp_path, queue):
     rules = escalates({"tags": ["ask"]}, wait_s=60)
     with guard(tmp_path, rules) as made:
         person, found = later(made.chat, HELLO, tags=["ask"], **GREEDY)
-        until(lambda: made.tickets.waiting == 1)
+        assert wait_for(lambda: made.tickets.waiting == 1)
         assert [made.chat(HELLO, **GREEDY).outcome for _ in range(3)] == ["answered"] * 3
         made.tickets.resolve(queue.pending()[0].id, True, "ann")
         person.join()
@@ -95,14 +88,14 @@ def test_a_sink_that_hangs_is_given_up_and_holds_nobody_else(tmp_path, holding, 
         assert "block takes over: escalation failed" in warning
         assert "did not answer in time" in warning
         holding.gate.set()
-        until(lambda: made.chat(HELLO, tags=["ask"]).outcome == "escalated")
+        assert wait_for(lambda: made.chat(HELLO, tags=["ask"]).outcome == "escalated")
 
 
 def test_more_than_so_many_do_not_wait(tmp_path, queue, monkeypatch):
     monkeypatch.setattr(module, "MAX_WAITING", 1)
     with guard(tmp_path, escalates(wait_s=60)) as made:
         person, found = later(made.chat, HELLO)
-        until(lambda: made.tickets.waiting)
+        assert wait_for(lambda: made.tickets.waiting)
         second = made.chat(HELLO)
         assert (second.outcome, made.ticket(second.ticket_id).state) == ("blocked", "pending")
         assert "1 requests wait for a person already" in second.decision.warnings[-1]
@@ -116,7 +109,7 @@ def test_more_than_so_many_do_not_wait(tmp_path, queue, monkeypatch):
 def test_a_program_that_stops_ends_the_wait_and_keeps_the_ticket(tmp_path, queue, end):
     with guard(tmp_path, escalates(wait_s=600)) as made:
         person, found = later(made.chat, HELLO)
-        until(lambda: made.tickets.waiting)
+        assert wait_for(lambda: made.tickets.waiting)
         end(made)
         person.join(20)
     assert found[0].outcome == "blocked"

@@ -3,9 +3,9 @@
 import json
 import os
 import threading
-import time
 
 import pytest
+from patience import wait_for
 from worlds import FINGERPRINT, policies, rule, world
 
 from guardrail.errors import ConfigError
@@ -41,13 +41,6 @@ def write(folder, name):
     path = folder / "policies.json"
     path.write_text(str(policies(folder, rule(id=name))).replace("'", '"'))
     return path
-
-
-def wait_for(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
 
 
 def active(watcher):

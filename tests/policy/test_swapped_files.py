@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from patience import wait_for
 from worlds import FINGERPRINT, policies, rule, world
 
 from guardrail.errors import PolicyError
@@ -62,13 +63,6 @@ def volume(tmp_path):
 
 def watcher_of(path):
     return PolicyWatcher(path, lambda: FINGERPRINT, Plugins())
-
-
-def wait_for(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    return condition()
 
 
 def active(watcher):
