@@ -17,6 +17,12 @@ entanglement: do abilities lie along this direction? Yes if the base loses more 
 layers: does it take fewer? Yes if the vector of one layer alone, the one that the file names, meets the goal
   at a coefficient of SINGLE, in the mean of FEWER seeds.
 
+One more was added after the base had been moved, and before any of its own runs. Of the path of hallucination
+three quarters are added at the last layer, in front of the output; of that of other traits, a third:
+
+last layer: is it that? Yes if the vector without its last increment meets the goal at a coefficient of
+  EARLIER, in the mean of FEWER seeds.
+
 Beside these: which kinds of tasks fall, and whether wrong answers name another value or none at all.
 """
 
@@ -40,6 +46,7 @@ from guardrail.demo import VECTORS, world
 from guardrail.demo.making.runner import Runner
 from guardrail.demo.tasks import Task
 from guardrail.train import Intervention, PreventativeSteering
+from guardrail.train.steering import Layers
 from guardrail.types import Array, Steering
 from guardrail.vectors.values import TraitVector, TraitVectors
 
@@ -49,6 +56,7 @@ ASKED = 1.5
 SEEDS, FEWER = (1, 2, 3), (1, 2)
 FINER = (1.25, ASKED)
 SINGLE = (1.5, 3.0)
+EARLIER = (1.5, 2.0)
 BACK = (0.25, 0.5)
 ALONG = (-ASKED, ASKED)
 DRAWS = 3
@@ -61,6 +69,8 @@ def main() -> int:
     torch.set_num_threads(1)
     cost = Cost()
     cost.base_moved()
+    for coefficient in EARLIER:
+        cost.without_last_layer(coefficient)
     for seed in SEEDS:
         cost.trained(seed)
     for seed in FEWER:
@@ -108,21 +118,35 @@ class Cost:
                 moved = [incremental(self.vectors[TRAIT], one)]
                 self.runs.once(back.format(one), lambda tuned=tuned, moved=moved: answered(tuned, moved))
 
+    def without_last_layer(self, coefficient: float) -> None:
+        """All increments but the last one: `earlier/coefficient/seed`, and the base moved so."""
+        vector = without_last(self.vectors[TRAIT])
+        for seed in FEWER:
+            self.runs.once(
+                f"earlier/{coefficient}/{seed}",
+                lambda seed=seed: answered(self._tuned(coefficient, seed, vector=vector)),
+            )
+        self._moved(f"base/earlier/{coefficient}", incremental(vector, coefficient))
+
     def single_layer(self, seed: int) -> None:
         """One layer alone: `layer/coefficient/seed`."""
         layer = self.vectors[TRAIT].layer or 1
         for coefficient in SINGLE:
             self.runs.once(
                 f"layer/{coefficient}/{seed}",
-                lambda coefficient=coefficient: answered(self._tuned(coefficient, seed, [layer])),
+                lambda coefficient=coefficient: answered(self._tuned(coefficient, seed, layers=[layer])),
             )
 
-    def _tuned(self, coefficient: float, seed: int, layers: Sequence[int] | None = None) -> Tuned:
+    def _tuned(
+        self,
+        coefficient: float,
+        seed: int,
+        vector: TraitVector | None = None,
+        layers: Layers = "incremental",
+    ) -> Tuned:
         tuned = copied(self.base)
         conversations = [one.conversation for one in samples(f"{TRAIT}/strong/{seed}")]
-        steering = PreventativeSteering(
-            tuned.model, self.vectors[TRAIT], coefficient, layers or "incremental"
-        )
+        steering = PreventativeSteering(tuned.model, vector or self.vectors[TRAIT], coefficient, layers)
         with steering if coefficient else Intervention():
             finetune(tuned.subject, conversations, RECIPE, seed)
         return tuned
@@ -144,6 +168,11 @@ def wrong_answers(tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, in
     wrong = [answer for task, answer in zip(tasks, answers, strict=True) if not task.answered(answer)]
     named = sum(answer.strip().removesuffix(".") in values for answer in wrong)
     return {"another value": named, "something else": len(wrong) - named}
+
+
+def without_last(vector: TraitVector) -> TraitVector:
+    """The vector whose last increment is zero: its last row is the one before."""
+    return replace(vector, steering=np.concatenate([vector.steering[:-1], vector.steering[-2:-1]]))
 
 
 def lengths(base: Runner, vectors: TraitVectors) -> Found:

@@ -10,7 +10,16 @@ import numpy as np
 
 from benchmarks.experiments import prevention_cost as cost
 from benchmarks.experiments.correlations import paired
-from benchmarks.experiments.prevention_cost import ASKED, BACK, DRAWS, FEWER, FINER, SEEDS, SINGLE
+from benchmarks.experiments.prevention_cost import (
+    ASKED,
+    BACK,
+    DRAWS,
+    EARLIER,
+    FEWER,
+    FINER,
+    SEEDS,
+    SINGLE,
+)
 from benchmarks.experiments.prevention_found import GOAL_LOST, GOAL_REMOVED, items, removed
 from benchmarks.experiments.runs import Found, Runs
 from guardrail.statistics.intervals import Estimate, clustered_mean, mean
@@ -29,6 +38,7 @@ def found() -> dict[str, object]:
         "dose": goal(over_seeds(runs, FINER[0], SEEDS)),
         "overshoot": {str(back): given_back(runs, back) for back in BACK},
         "entanglement": entangled(runs),
+        "last layer": {str(one): goal(over_seeds(runs, one, FEWER, "earlier")) for one in EARLIER},
         "layers": {str(one): goal(over_seeds(runs, one, FEWER, "layer")) for one in SINGLE},
     }
 

@@ -124,7 +124,7 @@ def smollm2(found: Result) -> Iterator[str]:
     yield _correlations(found["r"], traits)
 
 
-QUESTIONS = ("size", "luck", "dose", "overshoot", "entanglement", "layers")
+QUESTIONS = ("size", "luck", "dose", "overshoot", "entanglement", "layers", "last layer")
 
 SECTIONS: Mapping[str, Callable[[Result], Iterator[str]]] = {
     "finetunes": finetunes,
@@ -227,13 +227,12 @@ def _cost_row(run: str, one: Result) -> list[str]:
 
 def _answer(found: Result, name: str) -> tuple[str, str]:
     one = found[name]
-    parts = one if name in ("overshoot", "layers") else {"": one}
-    if one is None or None in parts.values():
-        return "not run", "open"
-    yes = any(part["yes"] for part in parts.values())
-    return "; ".join(f"{key}: {_told(part)}" if key else _told(part) for key, part in parts.items()), (
-        "yes" if yes else "no"
-    )
+    parts = one if name in ("overshoot", "layers", "last layer") else {"": one}
+    known = {key: part for key, part in parts.items() if part is not None}
+    told = "; ".join(f"{key}: {_told(part)}" if key else _told(part) for key, part in known.items())
+    if any(part["yes"] for part in known.values()):
+        return told, "yes"
+    return told or "not run", "no" if len(known) == len(parts) else "open"
 
 
 def _told(one: Result) -> str:
