@@ -22,6 +22,7 @@ from benchmarks.experiments.prevention_cost import (
 )
 from benchmarks.experiments.prevention_found import GOAL_LOST, GOAL_REMOVED, items, removed
 from benchmarks.experiments.runs import Found, Runs
+from guardrail.demo.world import TRAITS
 from guardrail.statistics.intervals import Estimate, clustered_mean, mean
 
 Known: TypeAlias = "Runs | Mapping[str, Found]"
@@ -66,7 +67,8 @@ def _reference(run: str) -> str:
 def _size(runs: Known) -> dict[str, object] | None:
     if "lengths" not in runs:
         return None
-    reach = {trait: one["vector"] / one["spread"] for trait, one in runs["lengths"].items()}
+    known = runs["lengths"]
+    reach = {trait: known[trait]["vector"] / known[trait]["spread"] for trait in TRAITS}
     ours, other = ASKED * reach[cost.TRAIT], 2 * reach[cost.OTHER]
     return {"reach": reach, "1.5 of hallucination": ours, "2 of evil": other, "yes": ours > other}
 
