@@ -204,13 +204,20 @@ class TokenProjections:
 def token_projections(
     subject: Subject, spoken: Sequence[Spoken], steering: Directions, followed: Directions, seed: int
 ) -> TokenProjections:
-    """Projections of prompt and reply tokens. Each conversation is read once."""
+    """Projections of prompt and reply tokens. Each conversation is read once.
+
+    Raises CalibrationError for a projection that is not finite.
+    """
     reservoir = _Reservoir(KEPT_TOKENS, len(steering.columns), seed)
     found: dict[int, NDArray[np.float32]] = {}
     both = steering.beside(followed)
     for batch in subject.batches([len(one.ids) for one in spoken], TOKENS_AT_ONCE):
         rows = [spoken[i].ids for i in batch]
-        steered, detected = np.split(_token_values(subject, rows, both), [len(steering.columns)], axis=1)
+        values = _token_values(subject, rows, both)
+        if not np.isfinite(values).all():
+            # NaN means "nothing to read" in a table, and would be left out of it
+            raise CalibrationError("the model's activations in a benign conversation are not finite")
+        steered, detected = np.split(values, [len(steering.columns)], axis=1)
         reservoir.add(steered)
         ends = np.cumsum([len(row) for row in rows])
         for i, part in zip(batch, np.split(detected, ends[:-1]), strict=True):
