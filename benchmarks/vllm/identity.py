@@ -142,9 +142,11 @@ def _scores(ours: Sequence[Answer], reference: Sequence[Answer]) -> dict[str, An
     pairs = list(zip(ours, reference, strict=False))
     if not pairs:
         return {}
-    apart = np.array([_apart(one.scores, other.scores) for one, other in pairs])
+    read = [(one.scores, other.scores) for one, other in pairs if one.scores and other.scores]
+    apart = np.array([_apart(*both) for both in read])
     return {
         "prompts": len(pairs),
+        "not_evaluated": len(pairs) - len(read),
         "actions": {
             name: sum(one.action == name for one, _ in pairs) for name in ("allow", "steer", "block")
         },

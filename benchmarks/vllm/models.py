@@ -18,8 +18,11 @@ CONTRAST = Path(__file__).parents[1] / "real" / "prompts" / "contrast.jsonl"
 GGUF = Path("runs/models/smollm2-135m-instruct-q4_1.gguf")
 PACK = "pack:smollm2-135m-instruct"
 CAP = {"operator": "cap", "at": {"percentile": 75}}
+PATIENT = {"timeout_ms": 600_000}
+"""On a machine that others use, a time limit must not decide."""
 DEMO: Mapping[str, Any] = {
     "version": 1,
+    "defaults": PATIENT,
     "vectors": "demo",
     "calibration": "demo",
     "policies": [
@@ -29,6 +32,7 @@ DEMO: Mapping[str, Any] = {
 }
 SMOL: Mapping[str, Any] = {
     "version": 1,
+    "defaults": PATIENT,
     "vectors": PACK,
     "calibration": PACK,
     "policies": [
