@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from benchmarks.real.models import GEMMA_270M, SMOLLM2, fetch
 from guardrail.engines.transformers.pretrained import load_pretrained
@@ -34,11 +33,11 @@ def subject(name: str, path: Path | None = None) -> Subject:
         return Subject.load("demo", device="cpu")
     loaded, tokenizer = load_pretrained(str(path or fetch(MODELS[name])), {"dtype": torch.float32})
     if torch.cpu.get_capabilities()["avx512_bf16"]:
-        _round(loaded)
+        _round(loaded.get_decoder().layers)
     return Subject(loaded, tokenizer, chat_template=None if tokenizer.chat_template else "builtin:plain")
 
 
-def _round(loaded: PreTrainedModel) -> None:
-    for block in loaded.get_decoder().layers.modules():
+def _round(layers: nn.Module) -> None:
+    for block in layers.modules():
         if isinstance(block, nn.Linear):
             block.to(torch.bfloat16).__class__ = Rounded

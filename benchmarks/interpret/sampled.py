@@ -35,6 +35,7 @@ from guardrail.interpret.forms import Form, form_of
 from guardrail.interpret.patching import PairLine, PatchSettings, sweep
 from guardrail.interpret.patching.patches import Sweep
 from guardrail.interpret.patching.results import DIRECTIONS
+from guardrail.statistics.intervals import Estimate
 
 FOLDER = Path(__file__).parents[1] / "results" / "interpret"
 ASKED = {"smollm2": 72, "gemma": 48}
@@ -45,6 +46,7 @@ SWEEPS: dict[str, tuple[Sweep, ...]] = {
     "positions": ("positions",),
 }
 SHARE, HALF = 0.8, 0.5
+Curves = dict[str, dict[int, Estimate]]
 
 
 def drawn(form: Form, count: int) -> list[PairLine]:
@@ -114,7 +116,7 @@ def _window(swept: Swept, way: str) -> dict[str, object]:
     }
 
 
-def _windows(swept: Swept, way: str) -> dict[str, object]:
+def _windows(swept: Swept, way: str) -> Curves:
     firsts = range(1, swept.about.layers - swept.about.window + 2)
     return {
         f"{part} at {where}": {n: swept.estimate([swept.window(part, n, where, way)]) for n in firsts}
@@ -123,7 +125,7 @@ def _windows(swept: Swept, way: str) -> dict[str, object]:
     }
 
 
-def _layers(swept: Swept, way: str) -> dict[str, object]:
+def _layers(swept: Swept, way: str) -> Curves:
     made = {f"{part} at all": swept.curve(part, "all", way) for part in ("mlp", "attn")}
     return made | {f"{part}, direct": swept.curve(part, "last", way, direct=True) for part in ("mlp", "attn")}
 
