@@ -78,8 +78,11 @@ def found(name: str) -> dict[str, object]:
     """Numbers of all parts that were run, and what they come to."""
     folder = RUNS / f"{name}-sampled"
     swept = {part: Swept.load(folder, part) for part in SWEEPS}
-    made: dict[str, object] = {"model": name, "asked": ASKED[name]}
-    made |= {part: _numbers(part, one) for part, one in swept.items() if one}
+    made: dict[str, object] = {"model": name}
+    for part, one in swept.items():
+        if one:
+            asked = CHUNK * len(list(folder.glob(f"{part}-*/patch.json")))
+            made[part] = {"asked": asked, **_numbers(part, one)}
     return made
 
 
