@@ -198,10 +198,10 @@ def _length(states: Array, vector: TraitVector) -> dict[str, float]:
 
 def turned(steering: Steering, draw: int) -> Steering:
     """The same lengths and angles between layers, elsewhere: one random rotation for all layers."""
-    width = len(steering.directions[0])
-    square = np.random.default_rng(draw).standard_normal((width, width))
+    rows = [steering.direction(i) for i in range(len(steering.layers))]
+    square = np.random.default_rng(draw).standard_normal((len(rows[0]), len(rows[0])))
     rotation, _ = np.linalg.qr(square)
-    return replace(steering, directions=tuple((d @ rotation).astype(np.float32) for d in steering.directions))
+    return replace(steering, directions=tuple((row @ rotation).astype(np.float32) for row in rows))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def found() -> dict[str, object]:
 
 def _row(run: str, runs: Known) -> dict[str, object]:
     one, reference = runs[run], _reference(run)
-    known = {
+    known: dict[str, object] = {
         "trait": asdict(mean(one["traits"][cost.TRAIT])),
         "coherence": asdict(mean(one["coherence"])),
         "capability": asdict(mean(items(one))),
