@@ -63,10 +63,11 @@ class Asked:
     case: str
     stream: bool
     draw: float
+    run: str = ""
 
     @property
     def conversation(self) -> str:
-        return f"mixed-{self.number}"
+        return f"mixed-{self.run}-{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +187,8 @@ def _same(seen: Seen, wanted: Seen) -> bool:
     return mine == other
 
 
-def plan(first: int, count: int) -> list[Asked]:
-    """Requests `first` to `first + count - 1`; the same in every run."""
+def plan(first: int, count: int, run: str = "") -> list[Asked]:
+    """Requests `first` to `first + count - 1`; the same in every `run`, but in conversations of its own."""
     draw = random.Random(first)
     cases = draw.choices(list(WEIGHTS), list(WEIGHTS.values()), k=count)
-    return [Asked(first + i, case, draw.random() < 0.5, draw.random()) for i, case in enumerate(cases)]
+    return [Asked(first + i, case, draw.random() < 0.5, draw.random(), run) for i, case in enumerate(cases)]

@@ -69,7 +69,9 @@ class Subject:
 
     async def segment(self, number: int, size: int, reloads: int, places: int) -> Segment:
         """Ask the requests of one segment, and compare what clients saw with what the audit log says."""
-        asked, began = plan(number * size, size), perf_counter()
+        # an interrupted segment has left records already
+        asked = plan(number * size, size, str(self.server.process.pid))
+        began = perf_counter()
         changing = asyncio.create_task(self._reloaded(reloads, number))
         arrived = await arrive(lambda i: self.mixed.answer(asked[i]), [0.0] * size, places)
         seconds, told = perf_counter() - began, [one.seen for one in arrived]
