@@ -153,9 +153,9 @@ class InterventionOptions:
         ]
         if given and self.intervention is None:
             raise ConfigError(f"--{given[0]} needs --intervention: without one, training is plain")
-        for name in given if self.intervention else ():
-            if name not in USED[self.intervention]:
-                raise ConfigError(f"--{name}: --intervention {self.intervention} has no use for it")
+        used = USED[self.intervention] if self.intervention else ()
+        if unused := [name for name in given if name not in used]:
+            raise ConfigError(f"--{unused[0]}: --intervention {self.intervention} has no use for it")
         self.coefficients()
 
     def coefficients(self) -> float | dict[str, float]:

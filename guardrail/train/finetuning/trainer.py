@@ -1,4 +1,6 @@
 """TRL's SFTTrainer for rows that are token ids already, and a model without the patches it leaves behind."""
+# what PEFT asks the hub can be switched off nowhere
+# pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 
