@@ -168,10 +168,9 @@ def _vector(
         there = {place: states[place] for place in candidate.places}
         return fit_readout(there, candidate, methods[chosen.method], parts.task, parts.final)
 
-    rows = [readout(replace(chosen, places=((row, position),))) for row in layers]
-    zero = np.zeros_like(rows[0].weights[0])
-    probe = np.stack([zero, *(row.weights[0] for row in rows)])
-    offset = np.array([0.0, *(row.offset for row in rows)], np.float32)
+    rows = {row: readout(replace(chosen, places=((row, position),))) for row in layers}
+    probe = _by_layer({row: one.weights[0] for row, one in rows.items()})
+    offset = _by_layer({row: np.array(one.offset, np.float32) for row, one in rows.items()})
     summed: tuple[ProbeSite, ...] = ()
     if len(chosen.places) > 1:
         whole = readout(chosen)
@@ -185,6 +184,7 @@ def _vector(
         position=position,
         normalised=chosen.normalised,
         sites=summed,
+        unusable=tuple(row for row in range(1, max(layers)) if row not in layers),
     )
 
 
@@ -208,7 +208,19 @@ def _steering(parts: _Parts, states: States, layers: Sequence[int]) -> Array:
     """[L + 1, d_model]: difference of means at the last token, sources weighed alike; row 0 is zero."""
     positive, negative = parts.task.sides(parts.final)
     with_it, without = parts.task.sides_weights(parts.final)
-    gaps = [
-        with_it @ states[row, "last"][positive] - without @ states[row, "last"][negative] for row in layers
-    ]
-    return np.stack([np.zeros_like(gaps[0]), *gaps]).astype(np.float32)
+    gaps = {
+        row: (with_it @ states[row, "last"][positive] - without @ states[row, "last"][negative]).astype(
+            np.float32
+        )
+        for row in layers
+    }
+    return _by_layer(gaps)
+
+
+def _by_layer(rows: Mapping[int, Array]) -> Array:
+    """[L + 1, ...]: the rows at their layers. Those that were not read are zero, as layer 0 is."""
+    first = next(iter(rows.values()))
+    found = np.zeros((max(rows) + 1, *first.shape), first.dtype)
+    for layer, row in rows.items():
+        found[layer] = row
+    return found

@@ -69,6 +69,15 @@ def test_the_place_that_tells_most_is_chosen_and_the_reason_kept():
     assert max(found.source.detection_auroc) == found.source.detection_auroc[1]
 
 
+def test_layers_that_were_not_read_have_rows_that_nobody_uses():
+    given = prepare(rows(320))
+    places = {(2, "last"): 0.5, (2, "user_mean"): 2.5, (4, "last"): 2.5, (4, "user_mean"): 0.5}
+    found = fit_trait("harm", given, planted(given.rows, places), settings(positions=("last", "user_mean")))
+    assert found.vector.layers == 4
+    assert found.vector.unusable == (1, 3)
+    assert {site.layer for site in found.vector.sites or (found.vector,)} <= {2, 4}
+
+
 def test_what_holds_for_known_sources_only_is_not_chosen():
     """At layer 1 the trait looks the other way round in prompts of source `a`: fine, until it is unseen."""
     given = prepare(rows(320))
