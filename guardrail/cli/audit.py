@@ -17,6 +17,7 @@ from guardrail.cli.console import print_json, print_table
 from guardrail.cli.options import OutputOptions, add_group, takes_options
 from guardrail.errors import ConfigError
 from guardrail.plugins.hookspecs import hookimpl
+from guardrail.types.figures import told_apart
 
 if TYPE_CHECKING:
     from guardrail.actions.review_queue import ReviewQueue
@@ -91,7 +92,7 @@ def _row(record: AuditRecord) -> tuple[object, ...]:
         else record.reply_decision
     )
     top = max(decision.scores, key=lambda score: (score.fired, score.score - score.threshold), default=None)
-    score = f"{top.trait} {top.score:.2f} / {top.threshold:.2f}" if top else None
+    score = f"{top.trait} {' / '.join(told_apart(top.score, top.threshold))}" if top else None
     action = decision.action if decision.action == decision.would_action else f"({decision.would_action})"
     return (
         *(record.time, record.id, record.kind, decision.status, action),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from guardrail.types.figures import told_apart
+
 if TYPE_CHECKING:
     from guardrail.types import Decision, Score
 
@@ -73,7 +75,8 @@ def _scored(decision: Decision, policy: str) -> str:
 
 def _against(score: Score) -> str:
     where = f" at layer {score.layer}" if score.layer is not None else ""
-    return f"{score.trait} scored {score.score:.2f}{where}, threshold {score.threshold:.2f}"
+    value, threshold = told_apart(score.score, score.threshold)
+    return f"{score.trait} scored {value}{where}, threshold {threshold}"
 
 
 def bars(decision: Decision) -> Table:
@@ -90,12 +93,13 @@ def bars(decision: Decision) -> Table:
 def _cells(score: Score) -> Sequence[Text]:
     state = ("fired" if score.fired else "") + (f" ({score.mode})" if score.mode != "enforce" else "")
     style = _style(score)
+    value, threshold = told_apart(score.score, score.threshold)
     return (
         Text(score.policy),
         Text(score.trait, "bright_black"),
         bar(score),
-        Text(f"{score.score:.2f}", style if score.fired else ""),
-        Text(f"/ {score.threshold:.2f}", "bright_black"),
+        Text(value, style if score.fired else ""),
+        Text(f"/ {threshold}", "bright_black"),
         Text(state.strip(), style),
     )
 

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from guardrail import Guard
 from guardrail.cli import check as verb
 from guardrail.cli import run
-from guardrail.cli.verdicts import BAR, MARK, bar, is_finding, reason
+from guardrail.cli.verdicts import BAR, MARK, bar, bars, is_finding, reason
 from guardrail.types import Decision, Score
+from guardrail.types.figures import told_apart
 
 ROOT = Path(__file__).parents[2]
 HARMLESS = "What is the capital of France?"
@@ -286,6 +288,15 @@ def test_a_bar_reaches_the_mark_at_its_threshold(value, threshold, filled):
     assert len(text) == BAR
     assert text[MARK] == "┃"
     assert text[:MARK].count("━") + text[MARK + 1 :].count("━") == filled - (filled > MARK)
+
+
+def test_a_score_just_below_its_threshold_is_not_shown_as_equal():
+    shown = Console(file=io.StringIO(), width=120)
+    shown.print(bars(Decision(status="evaluated", scores=(score(2.968, 2.973), score(3.0, 3.0)))))
+    assert "2.968  / 2.973" in shown.file.getvalue()
+    assert "3.00   / 3.00 " in shown.file.getvalue()
+    assert told_apart(1234.7, 1234.9) == ("1234.700", "1234.900")
+    assert told_apart(float("nan"), 2.0) == ("unknown", "2.00")
 
 
 def test_what_is_a_finding():

@@ -25,6 +25,7 @@ from guardrail.cli.options import (
 )
 from guardrail.cli.verdicts import VERDICTS, bars, plain, reason, verdict
 from guardrail.plugins.hookspecs import hookimpl
+from guardrail.types.figures import told_apart
 
 if TYPE_CHECKING:
     from guardrail import Guard
@@ -207,7 +208,7 @@ def _deciding(stop: Stop) -> Text:
 
 
 def _against(score: Score) -> str:
-    return f"{score.trait} {score.score:.2f} / {score.threshold:.2f}"
+    return f"{score.trait} {' / '.join(told_apart(score.score, score.threshold))}"
 
 
 def _print_next(guard: Guard, model: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from guardrail.pipeline.look.heatmap import heatmap
 from guardrail.pipeline.look.results import Look, TraitLook
+from guardrail.types.figures import told_apart
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,7 +22,9 @@ STYLE = FOLDER / "look.css"
 def fragment(look: Look) -> str:
     """The look, for a page with the style sheet `look.css`; it has no scripts and no styles inside."""
     return (
-        _environment().get_template("look.html.j2").render(look=look, traits=_sorted(look), heat=_heat(look))
+        _environment()
+        .get_template("look.html.j2")
+        .render(look=look, traits=_sorted(look), heat=_heat(look), told_apart=told_apart)
     )
 
 

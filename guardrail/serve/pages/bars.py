@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from guardrail.types import Score
+from guardrail.types.figures import told_apart
 
 ROOM = 0.08
 """How much of the width stays free at each end."""
@@ -36,7 +37,13 @@ class Bar:
     def said(self) -> str:
         """The bar in words."""
         verdict = "fired" if self.score.fired else "did not fire"
-        return f"score {shown(self.score.score)}, threshold {shown(self.score.threshold)}: {verdict}"
+        score, threshold = self.figures
+        return f"score {score}, threshold {threshold}: {verdict}"
+
+    @property
+    def figures(self) -> tuple[str, str]:
+        """The score and its threshold."""
+        return told_apart(self.score.score, self.score.threshold)
 
 
 def bars(scores: Sequence[Score]) -> list[Bar]:
@@ -52,10 +59,3 @@ def _bar(score: Score) -> Bar:
     span = (high - low) * (1 + 2 * ROOM) or 1.0
     zero, end, limit = (round(100 * ((value - low) / span + ROOM / (1 + 2 * ROOM)), 2) for value in ends)
     return Bar(score, zero, min(zero, end), abs(end - zero), limit, drawn=True)
-
-
-def shown(value: float) -> str:
-    """A number with two decimals, or four figures if it is large."""
-    if not math.isfinite(value):
-        return "unknown"
-    return f"{value:.2f}" if abs(value) < 1000 else f"{value:.4g}"

@@ -19,7 +19,6 @@ from guardrail.pipeline.cancellation import in_thread
 from guardrail.report.page import TEMPLATES
 from guardrail.serve.errors import ApiError
 from guardrail.serve.keys import IN_SCOPE, Right
-from guardrail.serve.pages.bars import shown
 from guardrail.serve.pages.forms import fields_of
 from guardrail.serve.pages.sessions import Session, Sessions
 from guardrail.serve.service import Service
@@ -85,7 +84,7 @@ class Site:
         self._templates = Environment(
             loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        self._templates.filters.update(time=shown_time, number=shown)
+        self._templates.filters.update(time=shown_time)
         self._version = hashlib.sha256(STYLE.read_bytes()).hexdigest()[:12]
 
     def has(self, path: str) -> bool:
