@@ -39,8 +39,10 @@ def _results(name: str) -> list[Result]:
 
 def _detection(found: Result) -> Iterator[str]:
     yield f"**{found['model']}**. {_origin(found)}"
-    # what sees no activations has the same numbers beside every model
-    detectors = [*found["detectors"], *(one for text in _results("text-guard") for one in text["detectors"])]
+    asked = found["detectors"][0]["worst"].keys()
+    texts = [one for text in _results("text-guard") for one in text["detectors"]]
+    # what sees no activations has the same numbers beside every model that was asked about the same sets
+    detectors = [*found["detectors"], *(one for one in texts if one["worst"].keys() == asked)]
     yield from _detectors(detectors)
     for one in detectors:
         if one["chosen"]:
