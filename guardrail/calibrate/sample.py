@@ -122,10 +122,8 @@ def split(prompts: Sequence[BenignPrompt], held_out: float = 0.2, seed: int = 0)
     order = np.random.default_rng(seed).permutation(len(ordered))
     kept = len(ordered) - math.floor(held_out * len(ordered))
     if kept < 2:
-        raise CalibrationError(
-            f"too few to calibrate on: distinct prompts {len(ordered)}, and a rate of 1 % takes 99 besides "
-            "those held out"
-        )
+        few = "1 distinct prompt is" if len(ordered) == 1 else f"{len(ordered)} distinct prompts are"
+        raise CalibrationError(f"{few} too few; a rate of 1 % takes 99, besides those that are held out")
     return Sample(
         calibration=tuple(ordered[i] for i in order[:kept]),
         held_out=tuple(ordered[i] for i in order[kept:]),

@@ -139,7 +139,7 @@ def test_system_messages_of_slices_stay_and_the_others_get_the_one_given(folder,
         (["--slice", "a=-"], "a slice needs a file"),
         (["--slice", "a=FOLDER/missing.jsonl"], "missing.jsonl: cannot be read"),
         (["--slice", "a=FOLDER/empty.jsonl"], "empty.jsonl: the file holds no prompts"),
-        (["--slice", "a=FOLDER/one.jsonl"], "one.jsonl: 1 distinct prompts are too few"),
+        (["--slice", "a=FOLDER/one.jsonl"], "one.jsonl: 1 distinct prompt is too few"),
         (["--slice", "a=FOLDER/bad.jsonl"], "bad.jsonl:2: "),
         (
             ["--slice", "a=FOLDER/benign.jsonl"],
