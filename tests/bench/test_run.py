@@ -60,6 +60,7 @@ def run_of(couple, policies, **changes):
     return Run(settings=asked, couple=couple, sizes=SMALL, clock=wall_clock(), say=lambda _: None)
 
 
+@pytest.mark.slow
 def test_every_case_and_every_point_of_a_sweep_has_its_rows(couple, policies):
     run = run_of(couple, policies, prompts=(8, 4), batches=(1, 2), policy_counts=(5,))
     rows = list(run.rows())

@@ -82,6 +82,7 @@ async def test_a_small_soak_finds_nothing(prepared, server):
     assert full["burst_overloads"] >= 12
 
 
+@pytest.mark.slow
 async def test_a_wrong_answer_and_a_lost_record_are_found(prepared, server):
     async with prepared.client(server) as http:
         mixed = Mixed(http)
@@ -109,6 +110,7 @@ async def test_a_load_round_counts_what_it_did(prepared, server):
     assert done.tokens_per_second == pytest.approx(done.per_second * 3)
 
 
+@pytest.mark.slow
 async def test_nothing_that_a_client_was_told_is_lost_by_a_kill(prepared, server):
     async with prepared.client(server) as http:
         kill = await kills.killed(server, http, 1, least=6)

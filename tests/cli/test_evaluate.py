@@ -205,6 +205,7 @@ policies:
     assert run([*command, "--calibration", "demo"]) == 2
 
 
+@pytest.mark.slow
 def test_the_report_is_one_file_that_fetches_and_runs_nothing(command, data, tmp_path, capsys):
     """Whatever the names in the data are."""
     rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -281,6 +282,7 @@ class Judge:
 
 
 @pytest.mark.usefixtures("no_text_baseline")
+@pytest.mark.slow
 def test_steering_is_swept_by_a_definitions_questions_and_a_judge(
     command, world, data, tmp_path, capsys, monkeypatch
 ):

@@ -376,6 +376,7 @@ class Breaking:
             yield job.run(self.subject)
 
 
+@pytest.mark.slow
 def test_after_an_interruption_nothing_is_measured_again(tmp_path):
     (tmp_path / "triggers.jsonl").write_text(json.dumps(TRIGGER) + "\n")
     start = LIMITS.replace("coherence: {max_fall: 40}", "triggers: {prompts: triggers.jsonl}")

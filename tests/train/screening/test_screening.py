@@ -174,6 +174,7 @@ def test_a_subset_estimates_the_mean_and_does_not_depend_on_the_order(tmp_path, 
     assert other.numbers != parts[0].numbers
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_same_rows_come_out(tmp_path, monkeypatch, processes):
     """kill -9 in the middle of chunks, and a last run that ends."""
     data = write(tmp_path / "a.jsonl", [*rows(40), "{", rows(1)[0]])
