@@ -136,7 +136,7 @@ def _reasons(found: Comparison) -> Iterator[str]:
         )
     for one in found.rates:
         if not one.kept:
-            yield (f"{one.name}: fires on {one.candidate:.2%} of benign prompts, above what is stated")
+            yield f"{one.name}: fires on {one.candidate:.2%} of benign prompts, above what is stated"
 
 
 def _ranks(found: Comparison) -> Iterator[str]:

@@ -61,6 +61,8 @@ def _print_trait(one: Recommendation) -> None:
 
 
 def _row(one: Recommendation, layer: Layer) -> tuple[object, ...]:
+    from guardrail.interpret.recommending.wording import judged
+
     marks = ["recommended"] if layer.layer == one.layer else []
     marks += ["auto"] if layer.layer == one.current else []
     marks += [] if layer.coherent else ["incoherent when steered"]
@@ -69,17 +71,10 @@ def _row(one: Recommendation, layer: Layer) -> tuple[object, ...]:
         interval(layer.sufficient, ".2f"),
         interval(layer.needed, ".2f"),
         "" if layer.separation is None else f"{layer.separation:.3f}",
-        _steered(layer),
+        "" if layer.steering is None else judged(layer.steering, layer.steering_interval),
         f"{layer.weakest:.2f}",
         ", ".join(marks),
     )
-
-
-def _steered(layer: Layer) -> str:
-    if layer.steering is None:
-        return ""
-    span = layer.steering_interval
-    return f"{layer.steering:.1f}" + (f" [{span[0]:.1f}, {span[1]:.1f}]" if span else "")
 
 
 def _print_risks(found: Recommended) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from math import nan
 from typing import Any, Literal
 
@@ -68,7 +69,7 @@ class LocalModel:
         """The longest sequence that the model takes."""
         return int(getattr(text_config(self.inner), "max_position_embeddings", None) or 1 << 30)
 
-    @property
+    @cached_property
     def switches(self) -> tuple[int, ...]:
         """The lengths beyond which a row changes how its batch is read; empty for most models."""
         return switches(self.inner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from guardrail.interpret.recommending.ranking import Evidence, Recommendation
+from guardrail.statistics.intervals import Estimate
 
 NAMES: Mapping[Evidence, str] = {
     "causal": "the causal effect",
@@ -25,9 +26,7 @@ def sentences(one: Recommendation) -> Iterator[str]:
     """The recommendation, then where evidence disagrees or is missing, then what was left out."""
     yield _chosen(one)
     if one.unsteered is not None:
-        span = one.unsteered_interval
-        interval = f" [{span[0]:.1f}, {span[1]:.1f}]" if span else ""
-        yield f"without steering, the judge's mean is {one.unsteered:.1f}{interval} of 100"
+        yield f"without steering, the judge's mean is {judged(one.unsteered, one.unsteered_interval)} of 100"
     yield from _disagreement(one)
     for name, reason in one.silent.items():
         yield f"{NAMES[name]} says nothing: {reason}"
@@ -67,3 +66,8 @@ def _disagreement(one: Recommendation) -> Iterator[str]:
 def _counted(one: Recommendation) -> str:
     left = "; ".join(f"{count} left out: {reason}" for reason, count in one.left_out.items())
     return f"{one.contrasts} pairs of prompts patched" + (f"; {left}" if left else "")
+
+
+def judged(score: float, interval: tuple[float, float] | None) -> str:
+    """A judge's mean, with its interval if it has one."""
+    return f"{Estimate(score, *interval):.1f}" if interval else f"{score:.1f}"
