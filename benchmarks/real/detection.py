@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.real import prompt_files, results
-from benchmarks.real.detection_prompts import SLOW, sets
+from benchmarks.real.detection_prompts import sets
 from benchmarks.real.detectors import Detector, Probe, Rows, labelled, text_scorer, tf_idf
 from benchmarks.real.models import MODELS, QWEN_15B, RealModel
 from benchmarks.real.prefixed_states import PrefixedStates
@@ -34,12 +34,7 @@ RATE, CALIBRATION, SEED = 0.01, 0.4, 0
 LOOK_ALIKES = ("contrast-safe", "twins-safe")
 SLOW_LAYERS = (9, 12, 15)
 """Of 28: what Qwen2.5-Coder-1.5B-Instruct is read at."""
-SLOW_NOTES = (
-    "Float32; layers 9, 12 and 15 of 28. A sample of the prompts, chosen before anything was read: every "
-    f"third of XSTest, {SLOW.pairs} of the 520 pairs, "
-    + ", ".join(f"{n} of {name}" for name, n in SLOW.sizes.items())
-    + "; no second turns and no system prompts.",
-)
+SLOW_NOTES = ("Float32; layers 9, 12 and 15 of 28.",)
 FOLDS: Mapping[str, tuple[str, ...]] = {
     "nothing": (),
     "advbench/tdc2023": ("advbench/tdc2023",),
@@ -117,7 +112,7 @@ def main() -> int:
     arguments = _arguments()
     model = {model.name: model for model in MODELS}[arguments.model]
     slow = model is QWEN_15B
-    found = SLOW.of(sets(arguments.data)) if slow else sets(arguments.data)
+    found = sets(arguments.data)
     table = tabled(found)
     states = prefixed(model, SLOW_LAYERS, found) if slow else _states(model, found)
     layers = SLOW_LAYERS if slow else ()

@@ -85,22 +85,6 @@ class Sample:
         return one.pair in pairs if one.pair else seen[one.source] <= self.sizes.get(one.source, 0)
 
 
-SLOW = Sample(
-    sizes={
-        "advbench/tdc2023": 60,
-        "self-instruct/user-oriented": 14,
-        "self-instruct/seed": 10,
-        "vicuna_bench": 10,
-        "mt_bench": 4,
-        "everyday": 28,
-        "alpaca": 30,
-    },
-    pairs=50,
-    every=3,
-)
-"""For Qwen2.5-Coder-1.5B-Instruct."""
-
-
 def _read(path: Path) -> list[Prompt]:
     return prompt_files.shuffled(prompt_files.read(path), LONGEST)
 
