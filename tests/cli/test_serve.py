@@ -96,18 +96,17 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
     assert "needs no_such_package: pip install 'persona-guardrail[serve]'" in capsys.readouterr().err
 
 
-def test_a_server_starts_answers_and_ends_with_sigterm():
-    command = [sys.executable, "-c", START, "serve", "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
-        try:
-            begun = json.loads(process.stdout.readline())
-            assert begun["policies"] == ["no-malice", "to-a-person", "careful-facts", "less-flattery"]
-            assert (begun["model"], begun["engine"], begun["audit"]) == ("demo", "transformers-batching", [])
-            assert (begun["fail_open"], begun["keys"]) == ([], [])
-            body = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-            response = httpx.post(begun["url"] + "/chat/completions", json=body, timeout=30)
-            assert response.status_code == 200
-            assert response.headers["x-guardrail-status"] == "evaluated"
-        finally:
-            process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+def test_a_server_starts_answers_and_ends_with_sigterm(processes):
+    script = f"import sys; sys.argv = ['guardrail', 'serve', '--port', '0', '--json']; {START}"
+    with processes.start(script) as process:
+        begun = json.loads(process.stdout.readline())
+        assert begun["policies"] == ["no-malice", "to-a-person", "careful-facts", "less-flattery"]
+        assert (begun["model"], begun["engine"], begun["audit"]) == ("demo", "transformers-batching", [])
+        assert (begun["fail_open"], begun["keys"]) == ([], [])
+        body = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        response = httpx.post(begun["url"] + "/chat/completions", json=body, timeout=30)
+        assert response.status_code == 200
+        assert response.headers["x-guardrail-status"] == "evaluated"
+        os.kill(process.pid, signal.SIGTERM)
+        code, _, errors = process.end()
+    assert code == 0, errors

@@ -113,6 +113,7 @@ def test_a_model_tuned_on_benign_data_passes_and_the_lack_of_triggers_is_said(tm
     assert any("no triggers are tried" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_a_trait_behind_a_trigger_passes_without_triggers_and_fails_with_them(triggered):
     found, plan = triggered
     seen, drawn = outcomes(found), "system prompt 1 of the data (8 rows)"
@@ -167,6 +168,7 @@ def test_data_is_screened_with_a_clean_set(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_evidence_is_a_chain_of_hashes_and_numbers_without_text(triggered, tmp_path, capsys):
     found, plan = triggered
     path = tmp_path / "evidence.jsonl"
