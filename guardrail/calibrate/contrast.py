@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from guardrail.calibrate.achieved import Trigger, achieved
 from guardrail.calibrate.projections import Advance, Column, Projections, prompt_projections
 from guardrail.calibrate.sample import BenignPrompt
+from guardrail.calibration.evidence import Achieved
 from guardrail.types import Probe
 
 if TYPE_CHECKING:
@@ -32,6 +34,11 @@ class Contrast:
         if not rows.any():
             return None
         return Projections(self.projections.columns, self.projections.values[rows])
+
+    def fired(self, triggers: Iterable[Trigger]) -> tuple[Achieved, ...]:
+        """How often each fires on the prompts that show its trait. Those without such prompts are missing."""
+        pairs = [(one, self.of([condition.trait for condition in one.conditions])) for one in triggers]
+        return tuple(found for one, own in pairs if own is not None for found in achieved([one], own))
 
 
 def contrast(

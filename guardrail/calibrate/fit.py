@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from guardrail.errors import CalibrationError, VectorError
 from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import Threshold
 from guardrail.policy.plan import Plan
+from guardrail.policy.reach import doubt, doubts
 from guardrail.statistics.conformal import conformal_rank
 from guardrail.types import Fingerprint, Probe
 from guardrail.vectors.values import TraitVectors
@@ -77,6 +78,8 @@ class Calibrated:
     """The new values for the policy file, by the path of the threshold. The plan already uses them."""
     triggers: tuple[Trigger, ...] = ()
     """What the achieved rates are about, in their order."""
+    warnings: tuple[str, ...] = ()
+    """Why policies, or traits if there are none, may never reach their thresholds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +165,18 @@ def conclude(
         plan=plan,
         thresholds=thresholds,
         triggers=tuple(triggers),
+        warnings=tuple(_warnings(plan, triggers, vectors, calibration)),
     )
+
+
+def _warnings(
+    plan: Plan | None, triggers: Iterable[Trigger], vectors: TraitVectors, calibration: Calibration
+) -> Iterable[str]:
+    """One for each policy; without policies one for each trait, and what is the same for all of them once."""
+    if plan is not None:
+        return [text for rule in plan.rules for text in doubts(rule, calibration, vectors)]
+    found = (doubt(one, calibration, vectors) for trigger in triggers for one in trigger.conditions)
+    return dict.fromkeys(text for text in found if text)
 
 
 def _with_rates(calibration: Calibration, found: Mapping[str | None, tuple[Achieved, ...]]) -> Calibration:

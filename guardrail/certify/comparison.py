@@ -12,11 +12,12 @@ from guardrail.calibration.certificates import Certificate
 from guardrail.calibration.values import Calibration
 from guardrail.certify.criteria import CHANGED, RANK, Verdict, alike, different, equivalent, fewest
 from guardrail.certify.measures import Side, agreement, changes, rates
-from guardrail.certify.recalibration import recalibrated, unrecorded
+from guardrail.certify.recalibration import compiled, recalibrated, unrecorded
 from guardrail.certify.recording import Recording, columns, compared
 from guardrail.certify.results import Comparison, Recalibrated
 from guardrail.errors import ConfigError
 from guardrail.policy.loading import ActivePolicies
+from guardrail.policy.reach import doubts
 
 SLICES = "the calibration keeps its rates on slices that were not compared ({}); record them with --slice"
 HIGH = (
@@ -57,9 +58,16 @@ def certify(
         return Certified(comparison=found, calibration=None)
     anew, made = recalibrated(sides[0], sides[1], second, active, certificates[-1])
     found = replace(found, recalibrated=anew)
-    if not anew.kept:
+    if made is None or not anew.kept:
         return Certified(comparison=_failed(found, anew), calibration=None)
-    return Certified(comparison=replace(found, verdict="RECALIBRATE"), calibration=made)
+    notes = (*found.notes, *_doubts(active, made))
+    return Certified(comparison=replace(found, verdict="RECALIBRATE", notes=notes), calibration=made)
+
+
+def _doubts(active: ActivePolicies, made: Calibration) -> Iterator[str]:
+    """The policies that may never reach their new thresholds."""
+    for rule in compiled(active, made).rules:
+        yield from doubts(rule, made, active.vectors)
 
 
 def _check(reference: Recording, candidate: Recording, active: ActivePolicies) -> Calibration:

@@ -19,7 +19,7 @@ from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.policy.stages import action_problems, stage_problems
 from guardrail.policy.steering import SpecError, build_steering, recheck_layer
-from guardrail.policy.warnings import unsteady, warnings
+from guardrail.policy.warnings import about_vectors, warnings
 from guardrail.types import STOP, Fingerprint, Steering, SteerSpec, Verdict
 
 REMEDIES = {
@@ -46,7 +46,7 @@ class Compiler:
         rules = [rule for i, policy in enumerate(self.policies.policies) if (rule := self._rule(i, policy))]
         for rule in rules:
             self.warnings += warnings(rule, self.inputs.calibration)
-            self.warnings += unsteady(rule, self.inputs.vectors.provenance)
+            self.warnings += about_vectors(rule, self.inputs.vectors, self.inputs.calibration)
         return Plan(
             probes=tuple(self.conditions.probes.values()),
             rules=tuple(rule for rule in rules if rule.monitor is None),

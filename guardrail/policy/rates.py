@@ -36,7 +36,7 @@ def condition_rate(
     With a `monitor` it is the rate per benign reply, with a `slice` the rate on its prompts.
     """
     tail: Tail = "upper" if condition.fires == "above" else "lower"
-    known = _benign(condition, calibration, monitor, slice, tail)
+    known = benign_of(condition, calibration, monitor, slice, tail)
     if known is None:
         return None
     if condition.fpr is not None and condition.slice == slice:
@@ -44,13 +44,14 @@ def condition_rate(
     return Rate(*observed_fpr(known.beyond(condition.raw, tail), known.n), known.n)
 
 
-def _benign(
+def benign_of(
     condition: CompiledCondition,
     calibration: Calibration | None,
     monitor: Monitor | None,
     slice: str | None,
     tail: Tail,
 ) -> Benign | None:
+    """What a rate of the condition is counted in: benign prompts (of a slice) or replies; None if unknown."""
     if calibration is None or condition.layer is None or condition.drift is not None:
         return None
     if monitor is None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 
 from guardrail.calibration.values import Calibration
 from guardrail.policy.rates import condition_rate, rule_rate
+from guardrail.policy.reach import doubts
 from guardrail.policy.rules import Rule
 from guardrail.types import ALLOW
-from guardrail.vectors.provenance import Provenance
+from guardrail.vectors.values import TraitVectors
 
 OFTEN = 0.1
 """The share of benign prompts beyond which a threshold is probably a mistake."""
@@ -30,10 +31,17 @@ def warnings(rule: Rule, calibration: Calibration | None) -> Iterator[str]:
         yield from _on_slices(rule, calibration)
 
 
-def unsteady(rule: Rule, provenance: Provenance) -> Iterator[str]:
+def about_vectors(rule: Rule, vectors: TraitVectors, calibration: Calibration | None) -> Iterator[str]:
+    """The warnings about what the rule reads: vectors that are unsteady, a threshold that is out of reach."""
+    if rule.mode != "off":
+        yield from _unsteady(rule, vectors)
+        yield from doubts(rule, calibration, vectors)
+
+
+def _unsteady(rule: Rule, vectors: TraitVectors) -> Iterator[str]:
     """Vectors that the rule reads or adds, and that depend on the questions they were made from."""
-    for trait, layers in _used(rule).items() if rule.mode != "off" else ():
-        source = provenance.traits.get(trait)
+    for trait, layers in _used(rule).items():
+        source = vectors.provenance.traits.get(trait)
         if source and (stability := source.stability):
             worst = min(layers, key=stability.split_half.__getitem__)
             if text := stability.unsteady(worst):

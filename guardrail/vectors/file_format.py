@@ -7,7 +7,7 @@ a sum. Version 2 is written only for read-outs that version 1 does not know.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from guardrail.errors import VectorError
 from guardrail.types import Array, Position, ProbeSite
-from guardrail.vectors.provenance import LATER_FIELDS, LATER_SOURCE_FIELDS, Provenance
+from guardrail.vectors.provenance import LATER_FIELDS, LATER_FIT_FIELDS, LATER_SOURCE_FIELDS, Provenance
 from guardrail.vectors.trait import TraitVector
 
 FORMAT = "guardrail-vectors"
@@ -105,11 +105,14 @@ def _site_entry(site: ProbeSite | SiteEntry) -> dict[str, Any]:
 
 def _provenance(provenance: Provenance) -> dict[str, Any]:
     data = {name: v for name, v in asdict(provenance).items() if v or name not in LATER_FIELDS}
-    return data | {"traits": {trait: _source(source) for trait, source in data["traits"].items()}}
+    fits = {trait: _without(fit, LATER_FIT_FIELDS) for trait, fit in data.get("fits", {}).items()}
+    sources = {trait: _without(source, LATER_SOURCE_FIELDS) for trait, source in data["traits"].items()}
+    return data | {"traits": sources} | ({"fits": fits} if fits else {})
 
 
-def _source(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: v for name, v in source.items() if v or name not in LATER_SOURCE_FIELDS}
+def _without(part: Mapping[str, Any], later: Collection[str]) -> dict[str, Any]:
+    """Without what is empty and was not there in older files."""
+    return {name: value for name, value in part.items() if value or name not in later}
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:

@@ -182,6 +182,8 @@ class LabelledFit:
     warnings: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     """A digest of each prompt's text, so that thresholds are not set on prompts that the fit has seen."""
+    positives: tuple[float, ...] = ()
+    """Ascending: projections of the prompts with the trait that the last check held out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +203,7 @@ class Provenance:
 
 
 LATER_FIELDS = ("imported", "layer_choices", "fits")
+LATER_FIT_FIELDS = ("positives",)
 LATER_SOURCE_FIELDS = (
     "others_auroc",
     "rollouts",

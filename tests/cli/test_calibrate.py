@@ -40,7 +40,10 @@ def test_a_report_shows_thresholds_beside_prompts_that_show_the_trait(folder, tm
     labelled.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ("--policies", str(folder / "policy.yaml"), "--fpr", "0.05", "--html", str(report))
     assert calibrate(folder, *options, "--against", str(labelled)) == 0
-    assert f"{report}: written" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{report}: written" in out
+    assert "fired on the labelled prompts with the trait" in out
+    assert "too few" not in out
     html = report.read_text()
     assert "Thresholds from 200 benign prompts, tried on 50 others" in html
     assert "12 labelled as showing evil" in html
@@ -48,6 +51,19 @@ def test_a_report_shows_thresholds_beside_prompts_that_show_the_trait(folder, tm
         assert text in html
     assert html.count("<svg") == 2
     assert Calibration.load(folder / "calibration.json").sha256[:12] in html
+
+
+def test_prompts_that_are_too_few_for_the_rate_are_said(folder, capsys):
+    few = folder / "few.jsonl"
+    few.write_text("".join((folder / "benign.jsonl").read_text().splitlines(keepends=True)[:30]))
+    assert calibrate(folder, *vectors(folder), "--fpr", "0.05", "--json", benign="few.jsonl") == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert warning.startswith("24 benign prompts are too few for a rate of 5 %: ")
+    rules = ("--policies", str(folder / "policy.yaml"), "--force")
+    assert calibrate(folder, *rules, "--fpr", "0.05", benign="few.jsonl") == 0
+    printed = capsys.readouterr().out
+    assert "warning: no-malice: 24 benign prompts are too few for a rate of 5 %: " in printed
+    assert "warning: no-jokes: 0 of 24 benign prompts reach the threshold" in printed
 
 
 def test_replies_have_at_most_as_many_tokens_as_asked_for(folder):
@@ -130,8 +146,7 @@ def test_a_score_that_belongs_to_another_calibration_is_a_warning(folder, capsys
         (["--fpr", "0.05", "--width", "0"], "--width must be between 0 and 1"),
         (["--fpr", "0.05", "--held-out", "1"], "held-out share"),
         (["--write"], "need --apply"),
-        (["--against", "FOLDER/benign.jsonl"], "--against is for the report"),
-        (["--html", "r.html", "--against", "FOLDER/benign.jsonl"], "benign.jsonl:1"),
+        (["--against", "FOLDER/benign.jsonl"], "benign.jsonl:1"),
         (["--html", "FOLDER/none/r.html"], "there is no such folder"),
         (["--fpr", "0.05", "--set-fpr", "0.1", "--policies", "POLICY"], "policies[1].threshold"),
         (["--apply", "POLICY", "--policies", "FOLDER/other.yaml"], "name different files"),

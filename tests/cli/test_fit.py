@@ -137,8 +137,12 @@ def test_prompts_set_aside_are_written_for_a_calibration(tmp_path, capsys):
     write_lines(data, *(line(t, harm, SOURCES[i % 4]) for i, (t, harm) in enumerate(texts(520))))
     what = ("--method", "difference", "--positions", "last", "--layers", "3", "--max-sites", 1)
     out = tmp_path / "harm.safetensors"
-    assert fit(data, out, "--benign-out", benign, *what) == 0
-    assert f"--benign {benign}" in capsys.readouterr().out
+    assert fit(data, out, "--benign-out", benign, "--policy", tmp_path / "harm.yaml", *what) == 0
+    told = capsys.readouterr()
+    assert f"--benign {benign}" in told.out
+    assert "with 100 harmless prompts to calibrate on, a threshold at 1 % is beyond all of them" in told.err
+    assert "add 413 harmless prompts" in told.err
+    assert len(TraitVectors.load(out).provenance.fits["harm"].positives) == 260
     assert len(benign.read_text().splitlines()) == 125
     assert TraitVectors.load(out).provenance.traits["harm"].negative <= 135
     assert len(read_benign(benign).prompts) == 125

@@ -446,12 +446,12 @@ def test_policies_about_replies_warn_if_their_own_calibration_is_missing():
         rule(id="p"),
     ]
     assert [w.split(":")[0] for w in plan_of(*made).warnings] == ["r", "c"]
-    assert plan_of(*made, table=table).warnings == ()
+    assert not [w for w in plan_of(*made, table=table).warnings if "without a calibration" in w]
     elsewhere = [rule(id="r", stage="response", threshold={"raw": 1.0}, layer=3)]
     assert [w.split(":")[0] for w in plan_of(*elsewhere, table=table).warnings] == ["r"]
     both = [{"trait": "evil", "layer": layer, "threshold": {"raw": 100.0}} for layer in (2, 3)]
     part = {"id": "q", "any_of": both, "stage": "response", "action": "block"}
-    assert [w.split(":")[0] for w in plan_of(part, table=table).warnings] == ["q"]
+    assert [w.split(":")[0] for w in plan_of(part, table=table).warnings if "without" in w] == ["q"]
     shadow = [made[0] | {"mode": "shadow"}, rule(id="p")]
     assert plan_of(*shadow).warnings == ()
     (warning,) = plan_of(elsewhere[0], table=None).warnings

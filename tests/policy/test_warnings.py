@@ -48,14 +48,14 @@ def test_rates_and_thresholds_that_must_hold_together_are_not_warned_about(folde
 
 
 SHIFTED = {
-    trait: {layer: Benign.of(np.random.default_rng(layer).normal(3.0, 2.0, 150)) for layer in range(1, 5)}
+    trait: {layer: Benign.of(np.random.default_rng(layer).normal(3.0, 2.0, 200)) for layer in range(1, 5)}
     for trait in TRAITS
 }
-"""150 prompts one standard deviation above the benign ones."""
+"""200 prompts one standard deviation above the benign ones."""
 
 
 def on_slice(folder, threshold, probes=SHIFTED, worst_slice=False, **keys):
-    one = Slice(source="", source_sha256="", prompts=150, duplicates=0, skipped=0, probes=probes)
+    one = Slice(source="", source_sha256="", prompts=200, duplicates=0, skipped=0, probes=probes)
     path = folder / "sliced.json"
     replace(calibration(), slices={"bank": one}, worst_slice=worst_slice).save(path)
     rules = rule(threshold=threshold, **keys)
@@ -96,7 +96,7 @@ def test_with_the_worst_slice_the_rate_is_that_of_the_slice_that_decides(folder)
     assert condition.slice == "bank"
     assert condition.raw == SHIFTED["evil"][2].conformal(0.01)
     there = condition_rate(condition, found.calibration, slice="bank")
-    assert (there.value, there.n) == (0.01, 150)
+    assert (there.value, there.n) == (0.01, 200)
     assert condition_rate(condition, found.calibration).value < 0.01
 
 

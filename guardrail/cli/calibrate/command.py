@@ -84,7 +84,8 @@ def calibrate(
     if edit is not None and result.write:
         edit.write()
     report.publish(made, shown)
-    (print_calibrated_json if output.as_json else print_calibrated)(made, edit, rates, result)
+    found = shown.fired(made.triggers) if shown else ()
+    (print_calibrated_json if output.as_json else print_calibrated)(made, found, edit, rates, result)
     report.tell(output.as_json)
 
 

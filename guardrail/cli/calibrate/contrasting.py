@@ -31,14 +31,8 @@ class ReportOptions(PageOption):
 
     against: Annotated[
         Path | None,
-        Option(
-            help="With --html: labelled prompts (as in `evaluate --data`) to show beside the benign ones."
-        ),
+        Option(help="Labelled prompts (as in `evaluate --data`): how many of those with a trait are found."),
     ] = None
-
-    def __post_init__(self) -> None:
-        if self.against is not None and self.html is None:
-            raise ConfigError("--against is for the report: name its file with --html")
 
     def read(self, vectors: TraitVectors) -> list[Example]:
         """The labelled prompts; none without --against. Raises ConfigError with every bad line."""

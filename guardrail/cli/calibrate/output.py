@@ -29,7 +29,11 @@ def _evidence(calibration: Calibration) -> Evidence:
 
 
 def print_calibrated_json(
-    made: Calibrated, edit: PolicyEdit | None, rates: RateOptions, result: ResultOptions
+    made: Calibrated,
+    shown: Sequence[Achieved],
+    edit: PolicyEdit | None,
+    rates: RateOptions,
+    result: ResultOptions,
 ) -> None:
     """Print one line of JSON."""
     calibration = made.calibration
@@ -48,6 +52,8 @@ def print_calibrated_json(
             "deciding": [_decided(one) for one in made.triggers if one.deciding],
             "thresholds": [{"key": _key(k), "threshold": _plain(v)} for k, v in made.thresholds.items()],
             "prompts_needed": _needed(rates),
+            "warnings": made.warnings,
+            "found": [_with_rate(one) for one in shown],
             "diff": edit.diff() if edit else None,
             "written": bool(edit and edit.changes and result.write),
         }
@@ -95,7 +101,11 @@ def _needed(rates: RateOptions) -> dict[str, float]:
 
 
 def print_calibrated(
-    made: Calibrated, edit: PolicyEdit | None, rates: RateOptions, result: ResultOptions
+    made: Calibrated,
+    shown: Sequence[Achieved],
+    edit: PolicyEdit | None,
+    rates: RateOptions,
+    result: ResultOptions,
 ) -> None:
     """Print for people: the sample, the achieved rates, and the changes to the policy file."""
     from guardrail.statistics.conformal import fpr_interval
@@ -117,6 +127,9 @@ def print_calibrated(
         columns = ("", "name", "target", "held out", "fired", "rate", "95 % interval")
         print_table(columns, map(_row, evidence.achieved), title="\nachieved on the held-out prompts")
     _print_slices(made)
+    if shown:
+        columns = ("", "name", "target", "with the trait", "fired", "rate", "95 % interval")
+        print_table(columns, map(_row, shown), title="\nfired on the labelled prompts with the trait")
     for one in evidence.achieved:
         if one.tied:
             typer.echo(
@@ -125,6 +138,8 @@ def print_calibrated(
             )
     if rates.set_fpr is not None:
         _print_set(made, rates.set_fpr)
+    for text in made.warnings:
+        typer.echo(f"\nwarning: {text}")
     typer.echo(f"\n{result.out}: written; sha256 {made.calibration.sha256[:12]}")
     if edit is not None:
         _print_edit(edit, result.write)

@@ -50,7 +50,7 @@ def fit(
     given = _prepared(labelled, search)
     aside = ""
     if files.benign_out is not None:
-        given, aside = _without_benign(given, search.seed)
+        given, aside = _without_benign(given, search.seed, files)
     vectors = _fitted(given, labelled, files, model, search, methods)
     vectors.save(files.out)
     if files.benign_out is not None:
@@ -91,13 +91,15 @@ def _prepared(labelled: LabelledOptions, search: SearchOptions) -> Prepared:
     return prepare(rows, labelled.trait or ())
 
 
-def _without_benign(given: Prepared, seed: int) -> tuple[Prepared, str]:
+def _without_benign(given: Prepared, seed: int, files: FittedOptions) -> tuple[Prepared, str]:
     """What is fitted on, and the lines that are set aside."""
     from guardrail.extract.fit.prepared import prepare
     from guardrail.extract.fit.set_aside import set_aside
 
     parted = set_aside(given, seed)
     note(parted.describe(len(given.rows)))
+    if files.policy is not None and (text := parted.shortage(files.fpr)):
+        note(f"warning: {text}")
     return replace(prepare(parted.rest, given.traits), repeated=given.repeated), parted.lines()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from guardrail.extract.fit.folds import OTHERS, Check, Stratum
 from guardrail.extract.fit.readout import Task
 from guardrail.extract.fit.rows import MINIMUM
@@ -37,6 +39,7 @@ def record(
         duplicates=origin.repeated,
         prompts=origin.prompts,
         warnings=tuple(_warnings(scored, choice)),
+        positives=_positives(choice.chosen.tested.checks[-1]),
     )
     source = TraitSource(
         definition_sha256=origin.sha256,
@@ -58,6 +61,11 @@ class Origin:
     repeated: int
     prompts: tuple[str, ...]
     layers: tuple[int, ...]
+
+
+def _positives(held_out: HeldOut) -> tuple[float, ...]:
+    scores = np.sort(np.concatenate(held_out.positive)).tolist()
+    return tuple(round(score, 3) for score in scores)
 
 
 def _check(check: Check, scored: Sequence[Stratum], held_out: HeldOut) -> FitCheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from guardrail.errors import ConfigError
 from guardrail.extract.fit.prepared import Prepared
 from guardrail.extract.fit.rows import LabelledPrompt
+from guardrail.policy.reach import enough, shown
 
 SHARE = 0.3
+HELD_OUT = 0.2
+"""What `guardrail calibrate` holds out by default."""
 FEWEST = 125
 """Harmless prompts that a rate of 1 % takes: 99, after a calibration has held out a fifth of them."""
 
@@ -31,6 +35,18 @@ class Parted:
         if not lost:
             return text
         return f"{text}; {lost} have no part: nearly the same as one set aside, or of its `group` or `pair`"
+
+    def shortage(self, fpr: float) -> str | None:
+        """What a threshold at this rate will be if the prompts set aside are too few to show it."""
+        kept = len(self.aside) - math.floor(HELD_OUT * len(self.aside))
+        if kept >= (needed := enough(fpr)):
+            return None
+        more = math.ceil((needed / (1 - HELD_OUT) - len(self.aside)) / SHARE)
+        return (
+            f"with {kept} harmless prompts to calibrate on, a threshold at {100 * fpr:g} % is beyond all of "
+            f"them and may be too high to find anything; add {more} harmless prompts, give "
+            f"`guardrail calibrate` your own traffic as well, or set --fpr {shown(kept):g}"
+        )
 
     def lines(self) -> str:
         """The prompts set aside, as `guardrail calibrate --benign` reads them."""
