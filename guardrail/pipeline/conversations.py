@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from guardrail.engines import Completion, Engine, ReadingEngine
 from guardrail.files.forks import freed
+from guardrail.pipeline.request import Talk
 from guardrail.pipeline.turns import turn_projections
 from guardrail.policy.alarms import DriftState
 from guardrail.policy.plan import Plan
@@ -37,37 +38,33 @@ class Conversations:
 
     def __init__(self, engine: Engine, capacity: int = CAPACITY) -> None:
         self._engine, self._capacity = engine, capacity
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Talk, _Entry] = OrderedDict()
         self._lock = freed(threading.Lock())
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def values(self, plan: Plan, name: str | None, messages: Sequence[Message]) -> Mapping[str, float]:
+    def values(self, plan: Plan, talk: Talk | None, messages: Sequence[Message]) -> Mapping[str, float]:
         """The alarms' values before this prompt, by policy id (worker's thread). Raises EvaluationError.
 
-        `name` is the conversation's id, None if it has none.
+        `talk` is the conversation, None if its caller gave no id.
         """
-        entry = self._known(plan, name)
-        states = self._from_messages(plan, messages) if entry is None else entry.states
-        if entry is None or entry.owed:
-            # before they are read: one that cannot be is an error of this prompt, and not of all that follow
-            self._keep(plan, name, states)
-            for told in entry.owed if entry else ():
-                states = _after(plan, states, self._turns(plan, told)[-1:])
-            self._keep(plan, name, states)
+        entry = self._known(plan, talk)
+        if talk is None or entry is None:
+            states = self._begun(plan, talk, self._from_messages(plan, messages))
+        else:
+            states = self._settled(plan, talk, entry) if entry.owed else entry.states
         return {policy: drift.value(states[policy]) for policy, drift in plan.drifts.items()}
 
-    def add(self, plan: Plan, name: str | None, turn: Sequence[float] | None) -> None:
+    def add(self, plan: Plan, talk: Talk | None, turn: Sequence[float] | None) -> None:
         """One more reply of a named conversation: the means of the plan's `reply_probes` over its tokens."""
-        if turn is None or name is None:
+        if turn is None or talk is None:
             return
         with self._lock:
-            entry = self._entries.get(name)
-            known = entry if entry and entry.plan is plan else _Entry(plan, {})
-            self._store(name, replace(known, states=_after(plan, known.states, [turn])))
+            known = self._current(plan, talk) or _Entry(plan, {})
+            self._store(talk, replace(known, states=_after(plan, known.states, [turn])))
 
-    def remember(self, plan: Plan, names: Sequence[str | None], found: object) -> None:
+    def remember(self, plan: Plan, talks: Sequence[Talk | None], found: object) -> None:
         """Add the replies that an engine returned for a batch of these conversations (worker's thread).
 
         Not once they were handed out: whoever does not read a reply to its end must not evade an alarm.
@@ -78,34 +75,64 @@ class Conversations:
         pairs = completions.items() if isinstance(completions, Mapping) else enumerate(completions)
         for row, one in pairs:
             if isinstance(one, Completion) and not one.decision.stops and one.stopped is None:
-                self.add(plan, names[row], one.turn)
+                self.add(plan, talks[row], one.turn)
 
-    def owe(self, plan: Plan, name: str | None, told: tuple[Message, ...]) -> None:
+    def owe(self, plan: Plan, talk: Talk | None, told: tuple[Message, ...]) -> None:
         """The last turn of `told` was handed out and not read. It will be, before the next prompt."""
-        if name is None or not plan.drifts or not isinstance(self._engine, ReadingEngine):
+        if talk is None or not plan.drifts or not isinstance(self._engine, ReadingEngine):
             return
         with self._lock:
-            entry = self._entries.get(name)
             # one that is not known is worked out from the messages anyway, which hold the turn
-            if entry is not None and entry.plan is plan:
-                self._entries[name] = replace(entry, owed=(*entry.owed, told))
+            if (entry := self._current(plan, talk)) is not None:
+                self._entries[talk] = replace(entry, owed=(*entry.owed, told))
 
-    def _known(self, plan: Plan, name: str | None) -> _Entry | None:
+    def _known(self, plan: Plan, talk: Talk | None) -> _Entry | None:
+        if talk is None:
+            return None
         with self._lock:
-            entry = self._entries.get(name) if name is not None else None
-            if name is None or entry is None or entry.plan is not plan:
-                return None
-            self._entries.move_to_end(name)
+            if (entry := self._current(plan, talk)) is not None:
+                self._entries.move_to_end(talk)
             return entry
 
-    def _keep(self, plan: Plan, name: str | None, states: States) -> None:
-        if name is not None:
-            with self._lock:
-                self._store(name, _Entry(plan, states))
+    def _begun(self, plan: Plan, talk: Talk | None, states: States) -> States:
+        """Keep where a conversation stands, unless another request has while its messages were read."""
+        if talk is None:
+            return states
+        with self._lock:
+            entry = self._current(plan, talk) or _Entry(plan, states)
+            self._store(talk, entry)
+            return entry.states
 
-    def _store(self, name: str, entry: _Entry) -> None:
-        self._entries[name] = entry
-        self._entries.move_to_end(name)
+    def _settled(self, plan: Plan, talk: Talk, entry: _Entry) -> States:
+        """Where a conversation stands, with what was owed. What others add meanwhile counts as well."""
+        turns = dict[int, list[list[float]]]()
+        try:
+            for told in entry.owed:
+                turns[id(told)] = self._turns(plan, told)[-1:]
+        finally:
+            # one that cannot be read is an error of this prompt, and not of all that follow
+            states = self._paid(plan, talk, entry, turns)
+        return states
+
+    def _paid(
+        self, plan: Plan, talk: Talk, entry: _Entry, turns: Mapping[int, Sequence[Sequence[float]]]
+    ) -> States:
+        """Count what `entry` owed, once; `turns` by the ids of what was told."""
+        done = {id(told) for told in entry.owed}
+        with self._lock:
+            now = self._current(plan, talk) or entry
+            found = [turn for told in now.owed for turn in turns.get(id(told), ())]
+            states = _after(plan, now.states, found)
+            self._store(talk, _Entry(plan, states, tuple(told for told in now.owed if id(told) not in done)))
+        return states
+
+    def _current(self, plan: Plan, talk: Talk) -> _Entry | None:
+        entry = self._entries.get(talk)
+        return entry if entry is not None and entry.plan is plan else None
+
+    def _store(self, talk: Talk, entry: _Entry) -> None:
+        self._entries[talk] = entry
+        self._entries.move_to_end(talk)
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 

@@ -153,7 +153,7 @@ class Driver:
             talks = self.conversations
             evaluator = BatchEvaluator(policies, rows, job, limit, late, talks, self._calls, change)
             found = ask(prompts, policies.plan, evaluator, job.emit)
-            talks.remember(policies.plan, [row.conversation for row in rows], found)
+            talks.remember(policies.plan, [row.talk for row in rows], found)
             return found
 
         return self.worker.submit(run, admitted[0].cancellation)

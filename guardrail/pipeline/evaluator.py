@@ -22,6 +22,7 @@ from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.messages import Tool
 from guardrail.pipeline.plugin_calls import PluginCalls
+from guardrail.pipeline.request import Talk
 from guardrail.pipeline.worker import Job
 from guardrail.plugins.manager import Review
 from guardrail.plugins.results import checked_score
@@ -49,15 +50,15 @@ class Row:
 
     messages: tuple[Message, ...]
     facts: Facts
-    conversation: str | None
-    """The conversation's id, if the caller gave one."""
+    talk: Talk | None
+    """The conversation, if the caller gave its id."""
     tools: tuple[Tool, ...] = ()
 
     @classmethod
     def of(cls, exchange: Exchange) -> Row:
         """The exchange as it is now."""
         request = exchange.request
-        return cls(exchange.messages, exchange.facts, request.conversation, request.tools)
+        return cls(exchange.messages, exchange.facts, request.talk, request.tools)
 
     @property
     def texts(self) -> tuple[Message, ...]:
@@ -126,7 +127,7 @@ class BatchEvaluator:
 
     def _alarms(self, i: int, row: Row) -> Mapping[str, float]:
         try:
-            return self._conversations.values(self._plan, row.conversation, row.messages)
+            return self._conversations.values(self._plan, row.talk, row.messages)
         except BaseException as error:
             log.warning("the replies of a conversation could not be read: %s", located(error))
             self._errors[i] = f"the replies of the conversation could not be read: {outline(error)}"
@@ -237,7 +238,7 @@ class BatchEvaluator:
 
     def watch(self, row: int) -> Watch:
         """What to follow of the reply; the mean of the turn only if the conversation has a name."""
-        named = self._rows[row].conversation is not None
+        named = self._rows[row].talk is not None
         return watch(self._plan, self._facts[row], named and bool(self._plan.drifts))
 
     def respond(self, row: int, observed: Observed) -> Decision:

@@ -14,6 +14,8 @@ from guardrail.types import Facts, Message, MessageLike, RawPrompt
 
 BEGUN = "the last turn is a reply that has begun, and thresholds are made for where a reply begins"
 Kind: TypeAlias = Literal["chat", "stream", "check", "ruling", "generate"]
+Talk: TypeAlias = tuple[str | None, str]
+"""A conversation: its client, and the id that the client calls it by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +41,9 @@ class Request:
     start: float = field(default_factory=perf_counter)
 
     @property
-    def conversation(self) -> str | None:
-        """The conversation's id, if the caller gave one."""
-        return self.facts.conversation if self.named else None
+    def talk(self) -> Talk | None:
+        """Whose conversation it is, if the caller gave its id: others may have one of the same id."""
+        return (self.client, self.facts.conversation or "") if self.named else None
 
 
 def request(

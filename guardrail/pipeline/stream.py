@@ -152,7 +152,7 @@ class ReplyStream(Iterator[Piece]):
         exchange = self._exchange
         if said.strip():
             told = (*exchange.messages, Message("assistant", said))
-            self._driver.conversations.owe(exchange.policies.plan, exchange.request.conversation, told)
+            self._driver.conversations.owe(exchange.policies.plan, exchange.request.talk, told)
 
     def _stopped(self, decision: Decision, sent: str) -> str:
         """The last piece of a reply that was stopped."""

@@ -25,6 +25,7 @@ TALK = (
 
 
 Z = (Message("user", "z"),)
+SAID = Message("assistant", "zz")
 
 
 def drift(conversation, action="block", **keys):
@@ -265,22 +266,22 @@ def test_memory_is_bounded_and_forgets_what_was_quiet_longest(tmp_path):
     with guard(tmp_path, drift(raw())) as made:
         plan, memory = made.active.plan, Conversations(made.engine, capacity=2)
         for name in ("a", "b"):
-            memory.add(plan, name, [5.0])
-        memory.values(plan, "a", Z)
-        memory.add(plan, "c", [5.0])
-        values = {n: memory.values(plan, n, Z)["drift"] for n in "ac"}
+            memory.add(plan, (None, name), [5.0])
+        memory.values(plan, (None, "a"), Z)
+        memory.add(plan, (None, "c"), [5.0])
+        values = {n: memory.values(plan, (None, n), Z)["drift"] for n in "ac"}
         assert values == {"a": 4.5, "c": 4.5}
         assert len(memory) == 2
-        assert memory.values(plan, "b", Z)["drift"] == 0.0
+        assert memory.values(plan, (None, "b"), Z)["drift"] == 0.0
         other = replace(plan)
-        assert memory.values(other, "b", Z)["drift"] == 0.0
+        assert memory.values(other, (None, "b"), Z)["drift"] == 0.0
 
 
 def test_only_turns_of_named_conversations_are_remembered(tmp_path):
     with guard(tmp_path, drift(raw())) as made:
         plan, memory = made.active.plan, Conversations(made.engine)
         memory.add(plan, None, [5.0])
-        memory.add(plan, "c", None)
+        memory.add(plan, (None, "c"), None)
         assert len(memory) == 0
 
 
@@ -295,19 +296,65 @@ def test_many_threads_lose_no_turn(tmp_path):
     with guard(tmp_path, drift(raw(k=0.0))) as made:
         plan, memory = made.active.plan, Conversations(made.engine)
         threads = [
-            threading.Thread(target=lambda: [memory.add(plan, "c", [1.0]) for _ in range(200)])
+            threading.Thread(target=lambda: [memory.add(plan, (None, "c"), [1.0]) for _ in range(200)])
             for _ in range(8)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert memory.values(plan, "c", Z)["drift"] == pytest.approx(1600.0)
+        assert memory.values(plan, (None, "c"), Z)["drift"] == pytest.approx(1600.0)
+
+
+def test_clients_share_no_conversation(tmp_path):
+    with guard(tmp_path, drift(raw(-100.0))) as made:
+        made.chat("z", conversation="c", client="ann", **GREEDY)
+        assert made.check("z", conversation="c", client="bob").decision.action == "allow"
+        assert made.check("z", conversation="c", client="ann").decision.action == "block"
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_happens_while_turns_are_read_counts(tmp_path, monkeypatch, known):
+    talk = (None, "c")
+    with guard(tmp_path, drift(raw(k=0.0))) as made:
+        plan, memory = made.active.plan, Conversations(made.engine)
+        if known:
+            memory.values(plan, talk, Z)
+            memory.owe(plan, talk, (*Z, SAID))
+        meanwhile = [lambda: memory.add(plan, talk, [5.0]), lambda: memory.owe(plan, talk, (*Z, SAID))]
+
+        def turns(plan, messages):
+            for happens in meanwhile:
+                happens()
+            meanwhile.clear()
+            return [[1.0]] if messages[-1] is SAID else []
+
+        monkeypatch.setattr(memory, "_turns", turns)
+        assert memory.values(plan, talk, Z)["drift"] == 5.0 + known
+        assert memory.values(plan, talk, Z)["drift"] == 6.0 + known
+
+
+def test_two_requests_that_read_the_same_turn_count_it_once(tmp_path, monkeypatch):
+    talk = (None, "c")
+    with guard(tmp_path, drift(raw(k=0.0))) as made:
+        plan, memory = made.active.plan, Conversations(made.engine)
+        memory.values(plan, talk, Z)
+        memory.owe(plan, talk, (*Z, SAID))
+        inner = [lambda: memory.values(plan, talk, Z)]
+
+        def turns(plan, messages):
+            while inner:
+                inner.pop()()
+            return [[1.0]]
+
+        monkeypatch.setattr(memory, "_turns", turns)
+        assert memory.values(plan, talk, Z)["drift"] == 1.0
+        assert memory.values(plan, talk, Z)["drift"] == 1.0
 
 
 def test_a_turn_that_is_not_a_number_is_an_error_of_the_next_prompt(tmp_path):
     with guard(tmp_path, drift(raw())) as made:
         memory = made._driver.conversations
-        memory.add(made.active.plan, "c", [np.nan])
+        memory.add(made.active.plan, (None, "c"), [np.nan])
         decision = made.check("z", conversation="c").decision
     assert (decision.status, decision.action) == ("error", "block")

@@ -271,7 +271,7 @@ def test_only_answered_turns_of_a_conversation_are_added(driver, exchanges):
     del about["threshold"]
     batch = exchanges("one", "stop!", conversation="c", rules=(RULE, about | {"mode": "shadow"}))
     chat.chat(driver, batch, SAMPLING)
-    assert found == [(batch[0].policies.plan, "c", None)]
+    assert found == [(batch[0].policies.plan, (None, "c"), None)]
 
 
 def test_a_stream_is_one_piece_for_each_event(driver, exchanges):
