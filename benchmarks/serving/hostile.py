@@ -186,7 +186,10 @@ def _late(limit_s: float) -> Sequence[Attack]:
 
 def _wrong_lengths() -> Sequence[Attack]:
     chunked = head("Transfer-Encoding: chunked")
+    # for a server that goes by the length, the chunks are another request
+    both = head("Content-Length: 5", "Transfer-Encoding: chunked") + chunk(asking()) + chunk(b"")
     return [
+        Attack("a length and chunks", lambda: once(both + whole(asking())), REFUSED),
         Attack("more than the length says", lambda: once(head("Content-Length: 9") + asking()), REFUSED),
         Attack("two lengths", lambda: once(head("Content-Length: 9", "Content-Length: 8")), REFUSED),
         Attack("a negative length", lambda: once(head("Content-Length: -9")), REFUSED),
@@ -210,6 +213,9 @@ def _other_protocols() -> Sequence[Attack]:
         Attack("HTTP/2", lambda: once(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), frozenset({400, 421})),
         Attack("TLS", lambda: once(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500), REFUSED),
         Attack("zeros", lambda: once(b"\0" * 4096), REFUSED),
+        Attack(
+            "HTTP/2 without its preface", lambda: once(whole(asking()).replace(b"/1.1", b"/2.0", 1)), REFUSED
+        ),
         Attack("no host", lambda: once(b"POST / HTTP/1.1\r\n\r\n"), REFUSED),
         Attack("gzip", lambda: once(packed), frozenset({415})),
     ]

@@ -9,10 +9,27 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import DEFAULT_MAX_INCOMPLETE_EVENT_SIZE, H11Protocol
 
 from guardrail.serve.errors import ApiError
 from guardrail.serve.settings import LINGER_S
+
+
+class Parser(h11.Connection):
+    """Refuses requests that a server in front of this one may read otherwise, and so another one in them."""
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """What comes next. Raises RemoteProtocolError."""
+        event = super().next_event()
+        if isinstance(event, h11.Request) and _ambiguous(event):
+            raise h11.RemoteProtocolError("two lengths, or another version of HTTP")
+        return event
+
+
+def _ambiguous(request: h11.Request) -> bool:
+    """Whether where the request ends is said twice, or its version has other rules for it."""
+    names = {name for name, _ in request.headers}
+    return {b"content-length", b"transfer-encoding"} <= names or not request.http_version.startswith(b"1.")
 
 
 class Connection(H11Protocol):
@@ -20,6 +37,7 @@ class Connection(H11Protocol):
 
     def __init__(self, *arguments: Any, head_s: float, **more: Any) -> None:
         super().__init__(*arguments, **more)
+        self.conn = Parser(h11.SERVER, DEFAULT_MAX_INCOMPLETE_EVENT_SIZE)
         self._head_s = head_s
         self._patience: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = None

@@ -54,6 +54,13 @@ async def test_an_attack_is_refused_in_time(port, attack):
     assert reaction.seconds < attack.seconds + 1
 
 
+async def test_nothing_that_is_hidden_in_a_request_is_answered(port):
+    hidden = whole(b'{"model": "demo"}')
+    both = head("Transfer-Encoding: chunked", f"Content-Length: {len(hidden)}") + chunk(b"") + hidden
+    reaction = await meet(port, once(both), wanted=2, patience=5)
+    assert (reaction.statuses, reaction.closed) == ((400,), True)
+
+
 async def test_the_next_client_is_answered(port, address):
     assert await pipelined(port, 6) == (200, 400, 200, 400, 200, 400)
     assert (await crowd(port, 100))["status"] == 200
