@@ -109,8 +109,8 @@ def _depth(structure: bytes) -> int:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"a whole number of {len(digits)} digits is too long")
+    if (count := len(digits.removeprefix("-"))) > MAX_DIGITS:
+        raise ValueError(f"a whole number of {count} digits is too long")
     return int(digits)
 
 

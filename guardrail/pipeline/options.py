@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -187,10 +188,10 @@ def _take_alternatives(found: dict[str, Any], names: dict[str, str]) -> None:
 def _biases(value: object) -> tuple[tuple[int, float], ...]:
     if not isinstance(value, Mapping):
         raise PromptError("`logit_bias` maps token ids to numbers", "logit_bias")
-    try:
-        return tuple((int(token), bias) for token, bias in value.items())
-    except (TypeError, ValueError):
-        raise PromptError("`logit_bias` maps token ids to numbers", "logit_bias") from None
+    # what `int` reads besides digits would be a second name of a token that has another bias
+    if wrong := [token for token in value if not re.fullmatch("-?[0-9]{1,19}", str(token))]:
+        raise PromptError(f"`logit_bias` maps token ids to numbers, not {str(wrong[0])[:40]!r}", "logit_bias")
+    return tuple((int(token), bias) for token, bias in value.items())
 
 
 def check_generate(arguments: Mapping[str, Any]) -> None:

@@ -31,6 +31,8 @@ log = logging.getLogger("guardrail.serve")
 
 LOOK_S = 2.0
 """How often files are looked at."""
+CONVERSATION, MAX_ID = "x-guardrail-conversation", 512
+"""The header that names a conversation, and the most characters of a name: thousands are remembered."""
 
 
 @dataclass
@@ -135,10 +137,13 @@ class Service:
         """Tags, conversation, ticket. Headers, which gateways set, win over the metadata of the body.
 
         Raises ApiError for tags in a request whose key has its own: policies may depend on them. And for a
-        header that came with several values.
+        header that came with several values, or an id that is too long to keep.
         """
         given, headers = metadata or {}, request.headers
-        conversation = single(headers, "x-guardrail-conversation") or given.get("conversation")
+        conversation = single(headers, CONVERSATION) or given.get("conversation") or ""
+        if len(conversation) > MAX_ID:
+            text = f"The conversation's id has {len(conversation)} characters; it may have {MAX_ID}."
+            raise ApiError(400, text, code="string_above_max_length", param=CONVERSATION)
         own = [tag.strip() for tag in given.get("tags", "").split(",") if tag.strip()]
         tags = listed(headers, "x-guardrail-tags") or own
         key = caller(request.scope)

@@ -49,6 +49,8 @@ def without(*names):
         (chat(stop=""), 400, "invalid_value", "stop", "not empty"),
         (chat(top_logprobs=2), 400, "invalid_value", "top_logprobs", "needs `logprobs: true`"),
         (chat(logit_bias={"5": 1000}), 400, "invalid_value", "logit_bias", "between -100 and 100"),
+        (chat(logit_bias={"5": 1, " 5": -1}), 400, "invalid_value", "logit_bias", "not ' 5'"),
+        (chat(logit_bias={"1_0": 1}), 400, "invalid_value", "logit_bias", "numbers, not"),
         (chat(logit_bias={"999999": 1}), 400, "invalid_value", "logit_bias", "does not have"),
         (chat(temperature=1e-320, n=2), 200, None, None, None),
         (chat(stop=["x"] * 65), 400, "invalid_value", "stop", "at most 64 items"),
@@ -57,6 +59,16 @@ def without(*names):
         (chat(stream="yes"), 400, "invalid_type", "stream", "expected a boolean"),
         (chat(stream_options={"include_usage": True}), 400, None, "stream_options", "only allowed when"),
         (chat(metadata={"a": 1}), 400, "invalid_type", "metadata.a", "expected a string"),
+        (chat(metadata={"a": "x" * 513}), 400, "invalid_value", "metadata.a", "at most 512 characters"),
+        (chat(metadata={"k" * 65: "x"}), 400, "invalid_value", f"metadata.{'k' * 65}", "at most 64"),
+        (
+            chat(metadata=dict.fromkeys("abcdefghijklmnopq", "x")),
+            400,
+            "invalid_value",
+            "metadata",
+            "at most 16",
+        ),
+        (chat(seed=-(2**63)), 200, None, None, None),
         (chat(modalities=["audio"]), 400, "unsupported_parameter", "modalities", "leave it out"),
         (chat(reasoning_effort="high"), 400, "unsupported_parameter", "reasoning_effort", "leave it out"),
         (chat(functions=[{"name": "f"}]), 400, "unsupported_parameter", "functions", "leave it out"),
@@ -168,6 +180,13 @@ async def test_a_bad_query_says_which_part(client, query, param, says):
     error = response.json()["error"]
     assert (response.status_code, error["param"]) == (400, param)
     assert says in error["message"]
+
+
+async def test_the_id_of_a_conversation_is_not_too_long_to_keep(client):
+    name = "x-guardrail-conversation"
+    assert (await client.post(PATH, json=chat(), headers={name: "x" * 512})).status_code == 200
+    response = await client.post(PATH, json=chat(), headers={name: "x" * 513})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, name)
 
 
 async def test_a_header_that_says_neither_yes_nor_no_is_refused(client):

@@ -15,6 +15,7 @@ from guardrail.pipeline.options import RequestOptions
 from guardrail.pipeline.request import request as parsed
 from guardrail.pipeline.ruling import elsewhere
 from guardrail.serve.errors import ApiError
+from guardrail.serve.openai.shapes import Metadata
 from guardrail.serve.service import Service
 from guardrail.serve.turns import check_turns
 from guardrail.serve.verdict import Verdict
@@ -44,7 +45,7 @@ class CheckBody(BaseModel):
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
     input: str | Annotated[list[str | Prompt], Field(min_length=1)] | None = None
     tools: list[dict[str, Any]] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     model: str | None = None
 
     def prompts(self) -> Sequence[Messages | str]:

@@ -13,6 +13,10 @@ from guardrail.types import Choice, Reply
 
 MAX_STOPS = 64
 """The API takes four. Each is looked for after every token, while others wait for the model."""
+Metadata: TypeAlias = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+"""As the API limits it."""
 FinishReason: TypeAlias = Literal["stop", "length", "content_filter", "tool_calls"]
 
 
@@ -51,7 +55,7 @@ class Body(BaseModel):
     idle: ClassVar[Mapping[str, tuple[object, ...]]] = {}
 
     model: str
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     guardrail: Wishes | None = None
     user: str | None = None
     store: bool | None = None
