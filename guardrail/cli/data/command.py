@@ -51,9 +51,9 @@ def screen(
 ) -> None:
     """Measure how far each row of training data would push the model along each trait.
 
-    With --clean, rows beyond what clean data shows are rejected, and every row gets a weight. With --judge, a
-    row is also rejected for the judged score of its reply. Several data sets are ranked. If interrupted, run
-    the same command again to resume.
+    With --clean, rows beyond what trusted data shows are rejected, and every row gets a weight. With --judge,
+    a row is also rejected for the judged score of its reply. Several data sets are ranked. If interrupted,
+    run the same command again to resume.
     """
     page.check()
     sleep_while_waiting()

@@ -98,7 +98,7 @@ class ThresholdOptions:
 
     clean: Annotated[
         Path | None,
-        Option(help="Clean data that sets the thresholds. Without it no row is rejected."),
+        Option(help="Data like it that you trust, for the thresholds. Without it no row is rejected."),
     ] = None
     percentile: Annotated[
         float | None,
