@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_type_hints
 
@@ -208,6 +208,9 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
     flat.__signature__ = Signature(shown)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    # typer keeps the line breaks of all paragraphs but the first, wherever the terminal ends
+    paragraphs = (getdoc(command) or "").split("\n\n")
+    flat.__doc__ = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
     return flat
 
 

@@ -46,11 +46,15 @@ def whole():
     return get_command(cli.build())
 
 
-def options_of(verb):
+def found(verb):
     command = whole()
     for name in verb.split():
         command = command.commands[name]
-    return {option for parameter in command.params for option in parameter.opts}
+    return command
+
+
+def options_of(verb):
+    return {option for parameter in found(verb).params for option in parameter.opts}
 
 
 def verbs(group=None, before=()):
@@ -297,6 +301,10 @@ def test_no_prompts_is_a_usage_error_of_every_verb_that_takes_them(capsys):
 
 
 # --- the application ----------------------------------------------------------------------------------
+
+
+def test_help_breaks_its_lines_where_the_terminal_ends():
+    assert not [verb for verb in verbs() if "\n" in (found(verb).help or "").replace("\n\n", "")]
 
 
 def test_the_version_is_printed(capsys):
