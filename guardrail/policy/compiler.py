@@ -27,6 +27,8 @@ REMEDIES = {
     "calibration": "run `guardrail calibrate` on this one (`allow_model_mismatch: true` accepts a finetune)",
 }
 """What to do about a file that was made for another model."""
+WATCHES = ("allow", "log", "monitor", "observe", "shadow", "warn")
+"""What other guardrails call the action that changes nothing. Here that is a mode, with any action."""
 
 
 class Compiler:
@@ -183,7 +185,9 @@ class Compiler:
     ) -> BaseModel | None:
         name = policy.action.name
         if info is None:
-            self._problem(f"unknown action `{name}`{suggest(name, self.inputs.actions)}", *path)
+            only = "; `mode: shadow` with any action scores and logs, and changes nothing"
+            how = only if name in WATCHES else suggest(name, self.inputs.actions)
+            self._problem(f"unknown action `{name}`{how}", *path)
             return None
         try:
             return info.validate(policy.action.config)

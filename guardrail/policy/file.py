@@ -89,7 +89,8 @@ def _about_version(problem: Problem, data: Mapping[str, object]) -> Problem:
     supported = f"supported: {', '.join(map(str, VERSIONS))}"
     if "version" not in data:
         return Problem(f"is missing; {supported}", problem.path)
-    return Problem(f"{data['version']!r} is not supported; {supported}", problem.path)
+    unquoted = ", without quotes" if data["version"] in map(str, VERSIONS) else ""
+    return Problem(f"{data['version']!r} is not supported; {supported}{unquoted}", problem.path)
 
 
 class _Repair:

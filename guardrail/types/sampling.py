@@ -12,6 +12,18 @@ EXTRAS = ("n", "logprobs", "presence_penalty", "frequency_penalty", "logit_bias"
 """The options that an engine honours only if it says so."""
 MAX_ALTERNATIVES, MAX_REPLIES, MAX_PENALTY, MAX_BIAS = 20, 128, 2.0, 100.0
 """The limits of the OpenAI API."""
+ALLOWED = {
+    "max_new_tokens": "a whole number from 1",
+    "temperature": "a number from 0 (greedy)",
+    "top_p": "above 0 and at most 1",
+    "top_k": "a whole number from 0 (off)",
+    "seed": "a whole number of 64 bits",
+    "n": f"between 1 and {MAX_REPLIES}",
+    "logprobs": f"between 0 and {MAX_ALTERNATIVES}",
+    "presence_penalty": "between -2 and 2",
+    "frequency_penalty": "between -2 and 2",
+}
+"""What each option can be, for messages."""
 GREEDY_BELOW = 1e-5
 """Lower temperatures are greedy: logits divided by them would leave the range of float32."""
 
@@ -55,7 +67,8 @@ class Sampling:
             "frequency_penalty": _within(self.frequency_penalty, MAX_PENALTY),
         }
         if bad := [name for name, good in checks.items() if not good]:
-            raise PromptError(f"{bad[0]} cannot be {getattr(self, bad[0])!r}", bad[0])
+            text = f"{bad[0]} cannot be {getattr(self, bad[0])!r}: it is {ALLOWED[bad[0]]}"
+            raise PromptError(text, bad[0])
         _check_biases(self.logit_bias)
         if self.temperature is not None and self.temperature < GREEDY_BELOW:
             object.__setattr__(self, "temperature", 0.0)

@@ -128,6 +128,8 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
             return metadata, {name: file.get_tensor(name) for name in names}
     except VectorError:
         raise
+    except FileNotFoundError as error:
+        raise VectorError("cannot be read: No such file or directory") from error
     except Exception as error:  # the library raises its own error, OSError, TypeError and others
         raise VectorError(f"cannot be read as safetensors: {error}") from error
 
