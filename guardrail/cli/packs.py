@@ -32,6 +32,9 @@ def list_packs(output: OutputOptions) -> None:
     if output.as_json:
         print_json([_row(pack) for pack in packs])
         return
+    if not packs:
+        typer.echo("no packs are installed; a pack is a Python package, listed here once it is installed")
+        return
     columns = ("pack", "version", "model", "traits", "policies", "certified on")
     print_table(columns, [_cells(pack) for pack in packs])
     for pack in packs:

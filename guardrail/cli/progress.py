@@ -49,7 +49,7 @@ def counted(label: str, total: int, console: Console | None = None) -> Generator
 def staged() -> Generator[Callable[[str, int, int], None]]:
     """Yields a report(stage, done, total). One bar at a time; a finished stage leaves a line."""
     if not errors().is_terminal:
-        with _lines("beginning") as say:
+        with _lines("starting ...") as say:
             yield lambda stage, done, total: say(f"{stage}: {done} of {total}")
         return
     with _bars() as report:

@@ -57,7 +57,7 @@ class Sizes:
 FULL = Sizes()
 QUICK = Sizes(strong=50, benign=300, hard_benign=8, monitored=32, neutral=150, replies=2)
 SMALLER = (
-    "only a part of the built-in set was evaluated, and the intervals are as wide as that makes them; "
+    "only a part of the built-in set was evaluated, so the intervals are wide; "
     "--full evaluates the whole set, which takes minutes"
 )
 

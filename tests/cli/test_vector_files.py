@@ -77,6 +77,7 @@ def test_tables_of_many_layers_and_traits_stay_within_100_columns(tmp_path, caps
     heads = [line.split()[2:] for line in shown.splitlines() if line.startswith("trait  ")]
     assert [layer for head in heads for layer in head] == [str(layer) for layer in range(31)]
     assert ("cosine" in shown) == (len(traits) > 1)
+    assert "e-" not in shown
     assert "pairs kept" not in shown
 
 

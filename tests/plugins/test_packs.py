@@ -234,6 +234,12 @@ def test_an_entry_point_that_names_no_package_is_damage(put, site):
 # --- the command line ---------------------------------------------------------------------------------
 
 
+def test_a_list_without_packs_says_how_to_get_one(capsys, monkeypatch):
+    monkeypatch.setattr("guardrail.plugins.packs.installed", list)
+    assert run(["packs", "list"]) == 0
+    assert "no packs are installed" in capsys.readouterr().out
+
+
 def test_packs_are_listed_and_shown(put, capsys):
     put("small", files={"CARD.md": "# A card\n"})
     (put("broken") / "pack.json").write_text("{")

@@ -257,7 +257,7 @@ def test_a_sentence_says_whether_the_finetune_may_ship():
         ]
         return conclusion(found), exceeded(found)
 
-    assert said(1, 2) == ("This finetune may ship: all of its 2 limits are shown to hold.", [])
+    assert said(1, 2) == ("This finetune may ship: every limit (2) is shown to hold.", [])
     assert said(1, 9, None) == (
         "This finetune may not ship yet: 2 of 3 limits were not shown to hold "
         "(1 inconclusive, 1 not measured).",

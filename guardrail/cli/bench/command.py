@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from guardrail.bench.settings import Settings
 
 SHARED = "memory holds one copy: the bare model is the same one, with the guard taken off between the calls"
-FEWER = "{} pairs per case, and the intervals are as wide as that makes them; --full takes more"
+FEWER = "{} pairs per case, so the intervals are wide; --full measures more"
 INTERRUPTED = "interrupted: this is what was measured"
 
 

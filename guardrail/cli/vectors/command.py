@@ -101,7 +101,7 @@ def _print_described(vectors: TraitVectors) -> None:
     rows = [(n, v.layer, *(_norms(vectors, n))) for n, v in vectors.items()]
     print_wide(("trait", "auto", *layers), rows, "\nnorm of the steering vector at each layer", lead=2)
     if len(vectors) > 1:
-        cosines = [(n, *row.values()) for n, row in _cosines(vectors).items()]
+        cosines = [(n, *(f"{c:z.2f}" for c in row.values())) for n, row in _cosines(vectors).items()]
         print_wide(("", *vectors), cosines, "\ncosine at the row's chosen layer")
     typer.echo()
     print_evidence(vectors)
