@@ -67,7 +67,7 @@ class Renderer:
         `Prompt.unread` says what the template leaves out. Raises PromptError if it refuses the messages, or
         does not know tools, and if the tokens of one of the `positions` cannot be found.
         """
-        unread = self._left_out(shape(messages), bool(tools))
+        unread = self.left_out(messages, tools)
         try:
             return replace(self._find(messages, tools, positions), unread=unread)
         except PromptError:
@@ -75,6 +75,10 @@ class Renderer:
                 raise
             # policies say what happens to turns that are left out
             return replace(self._find(messages, tools, ()), unread=unread)
+
+    def left_out(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> str | None:
+        """What the template leaves out of such messages. Raises PromptError as `render`."""
+        return self._left_out(shape(messages), bool(tools))
 
     def _find(
         self, messages: Sequence[Message], tools: Sequence[Tool], positions: Collection[Position]

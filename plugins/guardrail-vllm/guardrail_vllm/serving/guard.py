@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Collection, Coroutine, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from guardrail import Guard
@@ -19,6 +20,7 @@ from guardrail.types import POSITIONS, Configuration, Fingerprint, Message, Posi
 from guardrail_vllm.fingerprint import configuration
 from guardrail_vllm.plan_limits import check_plan
 from guardrail_vllm.plans import packed
+from guardrail_vllm.worker.installation import end_tokens
 
 T = TypeVar("T")
 NAME = "vllm-served"
@@ -45,6 +47,19 @@ class ServedEngine:
     def configuration(self) -> Configuration:
         """How vLLM runs the model."""
         return configuration(self.model.vllm_config, self.fingerprint)
+
+    @cached_property
+    def spare(self) -> int:
+        """A token that the model does not say: one without a text, else a special one that ends nothing."""
+        known = max(self.tokenizer.get_vocab().values()) + 1
+        if known < self.fingerprint.vocab_size:
+            return known
+        ends = end_tokens(self.model.vllm_config)
+        return next((token for token in self.tokenizer.all_special_ids if token not in ends), known - 1)
+
+    def left_out(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str | None:
+        """What the model's template leaves out of messages. Raises PromptError if it refuses them."""
+        return self._renderer.left_out(messages, tools)
 
     def accept(self, plan: Plan) -> None:
         """Send a plan to all workers. Raises ModelError for one that vLLM cannot carry out."""

@@ -80,7 +80,7 @@ class Passage:
 
     async def _decided(self) -> Attempt | None:
         """The generation, decided on; None if there is none, because the prompt cannot be read."""
-        if (decision := unread(self._exchange, self._asked.unreadable)) is not None:
+        if (decision := unread(self._exchange, self._unreadable())) is not None:
             await self._note(decision, Timing())
             return None
         limit_s = self._plan.live(self._exchange.facts).timeout_s
@@ -98,6 +98,18 @@ class Passage:
         # a worker knows the plan, and no plugin or certificate that has a say as well
         await attempt.leave()
         return self._begun(forced=tuple(one.policy for one in decision.steering))
+
+    def _unreadable(self) -> str | None:
+        """Why the prompt cannot be read as it is. Raises vLLM's validation error."""
+        if (known := self._asked.unreadable) is not None or (chat := self._asked.chat) is None:
+            return known
+        try:
+            return self._door.guard.served.left_out(self._exchange.messages, self._exchange.request.tools)
+        except PromptError as error:
+            if chat.changed:
+                # the model's own template refuses what one of the request's has taken
+                return str(error)
+            raise VLLMValidationError(str(error)) from error
 
     async def _evaluated(self, limit_s: float) -> Evaluation:
         make = partial(Evaluation, self._door, self._exchange, limit_s)

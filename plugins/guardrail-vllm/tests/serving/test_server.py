@@ -173,6 +173,36 @@ def test_what_cannot_be_read_is_what_policies_say(server):
     assert "does not end where a reply begins" in headers["x-guardrail-reason"]
 
 
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "this"}'}}
+
+
+def test_what_the_template_leaves_out_is_what_policies_say(server, guard):
+    said = {"role": "assistant", "content": "I look.", "tool_calls": [CALL]}
+    messages = [*STOPS["allow"], said, {"role": "user", "content": "And?"}]
+    same = guard.check(messages).decision
+    headers, reply = server.ask(messages)
+    assert same.action == "block"
+    assert "leaves out the tool calls of turn" in same.error
+    assert reply.choices[0].finish_reason == "content_filter"
+    assert (headers["x-guardrail-status"], headers["x-guardrail-reason"]) == ("not_evaluated", same.error)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"content": [{"type": "text", "text": "Hi"}, {"type": "refusal", "refusal": "No."}]},
+        {"document": "A text beside the content."},
+    ],
+    ids=["part", "key"],
+)
+def test_what_is_no_text_is_unread_as_by_guardrail_serve(server, guard, more):
+    messages = [{"role": "user", "content": "Hi", **more}, *STOPS["allow"]]
+    same = guard.check(messages).decision
+    headers, _ = server.ask(messages)
+    assert same.action == headers["x-guardrail-action"] == "block"
+    assert same.status == headers["x-guardrail-status"] == "not_evaluated"
+
+
 def test_a_person_can_lift_an_escalation(server):
     headers, _ = server.ask(STOPS["escalate"])
     ticket = headers["x-guardrail-ticket-id"]
