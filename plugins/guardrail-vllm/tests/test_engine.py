@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from guardrail_vllm.worker.asked import Asked
+from vllm.exceptions import VLLMValidationError
 from world import ALWAYS, GREEDY, NEVER, compiled, policies, prompts, steering, with_threshold
 
 from guardrail import Guard
@@ -246,16 +247,23 @@ def test_a_stricter_or_looser_decision_of_the_guard_counts(guard, reference):
     assert unsteered.action == "allow"
 
 
-def test_a_request_that_did_not_come_through_the_guard_gets_no_token(guard):
+def unguarded(guard, extra):
+    """A request of vLLM that did not come through the guard."""
     from vllm import SamplingParams
 
+    parameters = SamplingParams(max_tokens=8, temperature=0, extra_args=extra)
+
     async def ask():
-        outputs = guard.engine.backend.llm.generate(
-            {"prompt_token_ids": [5, 6, 7]}, SamplingParams(max_tokens=8, temperature=0), request_id="x"
-        )
+        outputs = guard.engine.backend.llm.generate({"prompt_token_ids": [5, 6, 7]}, parameters, "x")
         return [output async for output in outputs][-1].outputs[0]
 
-    found = guard.engine.backend.wait(ask())
+    return guard.engine.backend.wait(ask())
+
+
+def test_a_request_that_did_not_come_through_the_guard_gets_no_token(guard):
+    with pytest.raises(VLLMValidationError, match="did not come through the guard"):
+        unguarded(guard, None)
+    found = unguarded(guard, {"guardrail": {"plan": "made up"}})
     assert (found.text, found.finish_reason) == ("", "stop")
     assert len(found.token_ids) == 1
 

@@ -36,6 +36,12 @@ class Replies:
             if one.finish_reason is not None:
                 self._finish[one.index] = FINISHES.get(one.finish_reason, "stop")
 
+    def keep(self, kept: int | None) -> int:
+        """Count so many tokens of a reply that was stopped; how many a worker has ended it with besides."""
+        more = 0 if kept is None else max(0, self._tokens[0] - kept)
+        self._tokens[0] -= more
+        return more
+
     def completion(self, decision: Decision, steered: int, **more: Any) -> Completion:
         """What they come to. `more`: what was observed of the reply."""
         first, *others = [self._one(number, decision) for number in sorted(self.texts)] or [
@@ -76,4 +82,16 @@ def ended(output: RequestOutput, more: str = "", whole: str | None = None) -> Re
     for one in output.outputs:
         one.text = one.text + more if whole is None else whole
         one.finish_reason, one.stop_reason = FILTERED, None
+    # nobody sees the tokens of a reply that is replaced
+    return output if whole is None else without(output, max(len(one.token_ids) for one in output.outputs))
+
+
+def without(output: RequestOutput, last: int, shown: str = "") -> RequestOutput:
+    """An output without the `last` tokens of each reply, and without what is `shown` of them."""
+    for one in output.outputs:
+        one.text = one.text.removesuffix(shown)
+        kept = max(0, len(one.token_ids) - last)
+        one.token_ids = list(one.token_ids)[:kept]
+        if one.logprobs is not None:
+            one.logprobs = one.logprobs[:kept]
     return output

@@ -22,7 +22,7 @@ from guardrail.serve.verdict import Verdict
 from guardrail.types import Decision, Position, Reply, Timing
 from guardrail_vllm.attempt import Attempt, is_request_error
 from guardrail_vllm.serving.evaluation import Evaluation
-from guardrail_vllm.serving.outputs import Replies, ended, refusal
+from guardrail_vllm.serving.outputs import Replies, ended, refusal, without
 from guardrail_vllm.serving.prompts import Incoming
 from guardrail_vllm.worker.asked import Asked
 from guardrail_vllm.worker.reports import Decided
@@ -117,7 +117,14 @@ class Passage:
         return await self._blocking(make) if self._plan.live(self._exchange.facts).scorers else make()
 
     def _begun(self, forced: tuple[str, ...] | None = None) -> Attempt:
-        asked = Asked(key="", plan=self._plan, facts=self._evaluation.facts, forced=forced, spans=self._spans)
+        asked = Asked(
+            key="",
+            plan=self._plan,
+            facts=self._evaluation.facts,
+            forced=forced,
+            spans=self._spans,
+            end=self._end,
+        )
         arguments = partial(self._door.arguments, asked, self._parameters.n)
         return Attempt(self._door.verdicts, partial(self._generate, asked.reads_means), arguments)
 
@@ -135,10 +142,17 @@ class Passage:
     def _generate(self, whole: bool, key: str, arguments: dict[str, Any]) -> Any:
         parameters = self._parameters.clone()
         parameters.skip_reading_prefix_cache = whole or parameters.skip_reading_prefix_cache
+        if self._end is not None:
+            parameters.stop_token_ids = [*(parameters.stop_token_ids or ()), self._end]
         parameters.extra_args = {**(parameters.extra_args or {}), **arguments}
         rounds = len(self._exchange.decisions)
         name = f"{self._name}-{rounds}" if rounds else self._name
         return self._door.inner(self._salted(key), parameters, name, **self._options)
+
+    @property
+    def _end(self) -> int | None:
+        """What ends a reply that goes on after the model's own end."""
+        return self._door.guard.served.spare if self._parameters.ignore_eos else None
 
     def _salted(self, key: str) -> Any:
         """The prompt. What steering has changed must not be found again in the prefix cache."""
@@ -187,15 +201,27 @@ class Passage:
     async def _last(self, output: Any, replies: Replies, attempt: Attempt) -> Any:
         """The last output, with its outcome written down."""
         decision = self._exchange.decisions[-1]
+        more = 0
         if decision.steering or self._evaluation.follows:
-            completion = self._evaluation.completion(decision, replies, await attempt.ended())
+            told = await attempt.ended()
+            more = replies.keep(told.kept)
+            completion = self._evaluation.completion(decision, replies, told)
         else:
             completion = replies.completion(decision, 0)
         self._exchange.completion = completion
         if (stopped := completion.stopped) is None:
             await self._finished(Answer(completion.text))
             return output
-        return await self._stopped(output, stopped, replies)
+        shown = self._shown(output, more)
+        replies.texts[0] = replies.texts[0].removesuffix(shown)
+        return await self._stopped(without(output, more, shown), stopped, replies)
+
+    def _shown(self, output: Any, last: int) -> str:
+        """The text that the `last` tokens, with which a worker ended a reply, have in an output."""
+        if not last or not self._parameters.include_stop_str_in_output:
+            return ""
+        decode, special = self._door.guard.tokenizer.decode, self._parameters.skip_special_tokens
+        return str(decode(output.outputs[0].token_ids[-last:], skip_special_tokens=special))
 
     async def _stopped(self, output: Any, decision: Decision, replies: Replies) -> Any:
         """The last output of a reply that a policy has stopped."""

@@ -22,6 +22,7 @@ TEMPLATE = (
 BEGUN = "the prompt does not end where a reply begins, and thresholds are made for that place"
 LORA = "a LoRA adapter was asked for, and the vectors are not certified for the model with it"
 SEVERAL = "several replies to a prompt (`n`) cannot be followed by response policies"
+REPLAYED = "tokens that the request brings cannot be replayed as a reply: a policy could not end it"
 STREAMED = "prompts that are sent while they are answered cannot be guarded"
 OTHER = {"multimodal": "content that is not text cannot be read", "embeds": "embeddings cannot be read"}
 """Kinds of prompts that hold more than tokens."""
@@ -43,6 +44,8 @@ def incoming(guard: ServedGuard, prompt: Any, parameters: SamplingParams, lora: 
         raise VLLMValidationError(LORA)
     if not isinstance(prompt, dict) or "type" not in prompt:
         raise VLLMValidationError(STREAMED)
+    if parameters.trace_decode_token_ids:
+        raise VLLMValidationError(REPLAYED, parameter="trace_decode_token_ids")
     call = current()
     chat = call.chat(prompt)
     try:

@@ -23,7 +23,8 @@ class Asked:
 
     `check`: nothing is to be generated. `turn`: means over the reply are wanted. `forced`: the decision is
     made already, and these policies steer. `to`: where whoever asks wants to hear, if not where all do.
-    `spans`: the tokens of the prompt that means are taken over.
+    `spans`: the tokens of the prompt that means are taken over. `end`: a token that ends it at once and that
+    the model does not say, for one that does not end at the model's own end.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Asked:
     forced: tuple[str, ...] | None = None
     to: str | None = None
     spans: Mapping[Position, Sequence[Span]] = field(default_factory=dict[Position, Sequence[Span]])
+    end: int | None = None
 
     @property
     def reads_means(self) -> bool:
@@ -44,6 +46,7 @@ class Asked:
     def arguments(self, plan: str) -> dict[str, Any]:
         """As `extra_args` of a request; `plan` is the name under which the workers know the plan."""
         told = {"key": self.key, "plan": plan, "facts": plain(self.facts), "group": self.group, "to": self.to}
+        told["end"] = self.end
         flags = {"check": self.check, "turn": self.turn, "forced": self.forced and list(self.forced)}
         if self.forced == ():
             flags["forced"] = []
@@ -90,4 +93,5 @@ class SentPlans:
             forced=None if forced is None else tuple(forced),
             to=told.get("to"),
             spans={place: [(a, b) for a, b in found] for place, found in (told.get("spans") or {}).items()},
+            end=told.get("end"),
         )

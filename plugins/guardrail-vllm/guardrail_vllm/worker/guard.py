@@ -54,6 +54,8 @@ class WorkerGuard:
         """By group, while a request of the group is there."""
         self.passes = self.repeated = 0
         """Passes, and rows in them whose prompt was decided before and is computed again."""
+        self._endless: set[str] = set()
+        """Requests that go on after the model's own end."""
         self._tensors: dict[int, PlanTensors] = {}
         self._step: Step | None = None
         self._layout: Layout | None = None
@@ -90,6 +92,8 @@ class WorkerGuard:
             self.reports.decided(request, 0.0)
         else:
             self.reports.begun(request)
+            if request.asked.end is not None:
+                self._endless.add(name)
         return request
 
     def _rows(self, plans: dict[int, PlanRows], request: Watched) -> PlanRows:
@@ -133,7 +137,7 @@ class WorkerGuard:
             return []
         whole = layout.whole
         rows = ((i, self.requests[name]) for i, name in enumerate(layout.names) if whole[i])
-        return [(i, request.end) for i, request in rows if not request.goes_on]
+        return [(i, request.last) for i, request in rows if not request.goes_on]
 
     def stop(self, logits: Tensor | None) -> Tensor | None:
         """Make the end the only token of rows that stop, in logits [rows, vocabulary], in place."""
@@ -145,8 +149,18 @@ class WorkerGuard:
             logits[row, end] = 0.0
         return logits
 
+    def withhold(self, logits: Tensor) -> None:
+        """Keep the model from saying what ends its reply only when a policy does, in logits as in `stop`."""
+        layout = self._layout
+        if not self._endless or layout is None or len(logits) != len(layout.names):
+            return
+        for row, name in enumerate(layout.names):
+            if name in self._endless and (request := self.requests[name]).goes_on:
+                logits[row, request.last] = -torch.inf
+
     def forget(self, name: str) -> None:
         """A request is over."""
+        self._endless.discard(name)
         request = self.requests.pop(name, None)
         if request is None or request.asked is None:
             return

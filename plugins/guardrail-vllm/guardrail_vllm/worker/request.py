@@ -71,6 +71,12 @@ class Watched:
         return self.monitor is None or not self.monitor.stopped
 
     @property
+    def last(self) -> int:
+        """The token that ends it at once."""
+        own = self.asked.end if self.asked is not None else None
+        return self.end if own is None else own
+
+    @property
     def steered(self) -> bool:
         """Whether its passes are steered from its last prompt token on."""
         return self.goes_on and self.decision is not None and bool(self.decision.steering)

@@ -7,6 +7,7 @@ from guardrail_vllm.serving.prompts import incoming
 from guardrail_vllm.serving.start import EXTENSION, LOGITS, check_flags, policies
 from guardrail_vllm.worker.blocks import Stream, decoder_layers
 from guardrail_vllm.worker.checks import check
+from guardrail_vllm.worker.logits import GuardLogits
 from torch import nn
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
@@ -97,6 +98,25 @@ def test_a_policy_that_steers_below_the_last_layer_read_is_refused():
     model = TraitVectors.load(demo.VECTORS).provenance.fingerprint
     with pytest.raises(ModelError, match="steers layer 6, below layer 8, the last one read"):
         check_plan(load("chatbot", model, Plugins()).plan)
+
+
+def test_alarms_over_conversations_are_refused():
+    model = TraitVectors.load(demo.VECTORS).provenance.fingerprint
+    drift = {"id": "d", "trait": "evil", "conversation": {"statistic": "cusum"}, "action": "block"}
+    file = {"version": 1, "vectors": "demo", "calibration": "demo", "policies": [drift]}
+    with pytest.raises(ModelError, match="alarms over conversations"):
+        check_plan(load(file, model, Plugins()).plan)
+
+
+def test_replayed_tokens_are_refused():
+    with pytest.raises(VLLMValidationError, match="cannot be replayed"):
+        incoming(None, {"type": "token"}, SamplingParams(trace_decode_token_ids=[5, 6]), None)
+
+
+def test_a_request_that_did_not_come_through_the_guard_is_refused_where_it_comes_in():
+    for extra in (None, {}, {"guardrail": "off"}):
+        with pytest.raises(VLLMValidationError, match="did not come through the guard"):
+            GuardLogits.validate_params(SamplingParams(extra_args=extra))
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,58 @@ def test_a_stream_that_a_policy_stops_says_so_at_its_end(server, guard):
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["content_filter"]
 
 
+ENDLESS = {"ignore_eos": True, "min_tokens": 100, "return_token_ids": True, "skip_special_tokens": False}
+
+
+def said(chunks):
+    """The text of a stream."""
+    return "".join(chunk.delta.content or "" for chunk in chunks)
+
+
+def generated(server):
+    """How many tokens vLLM has generated so far."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
+
+
+@pytest.mark.parametrize("more", [{}, {"stop_token_ids": [40], "include_stop_str_in_output": True}])
+def test_a_stopped_reply_ends_at_once_whatever_end_was_asked_for(server, more):
+    _, usual = server.ask(STOPS["allow"], **WATCHED)
+    _, pieces = server.stream(STOPS["allow"], **WATCHED)
+    asked = {"max_tokens": 200, "extra_body": {**ENDLESS, **more}, **WATCHED}
+    before = generated(server)
+    headers, reply = server.ask(STOPS["allow"], **asked)
+    _, chunks = server.stream(STOPS["allow"], **asked)
+    # four tokens and the end of each, though the counter lags
+    assert generated(server) - before <= 12
+    kept = record(server, headers).new_tokens
+    tokens = [token for chunk in chunks for token in getattr(chunk, "token_ids", None) or ()]
+    assert reply.choices[0].message.content == usual.choices[0].message.content
+    assert said(chunks) == said(pieces)
+    assert len(tokens) == kept == 4
+
+
+def test_a_stopped_prompt_ends_at_once_whatever_end_was_asked_for(server):
+    before = generated(server)
+    server.ask(STOPS["block"], max_tokens=400, extra_body=ENDLESS)
+    time.sleep(1)
+    assert generated(server) - before <= 1
+
+
+def test_replies_that_nobody_stops_go_on_beyond_their_end_as_long_as_asked_for(server):
+    _, reply = server.ask(STOPS["allow"], max_tokens=60, extra_body={"ignore_eos": True})
+    assert (reply.usage.completion_tokens, reply.choices[0].finish_reason) == (60, "length")
+
+
+def test_nothing_of_a_reply_that_was_replaced_is_in_its_log_probabilities(server):
+    extra = {"return_token_ids": True}
+    _, reply = server.ask(STOPS["allow"], logprobs=True, top_logprobs=2, extra_body=extra, **WATCHED)
+    (choice,) = reply.choices
+    assert choice.finish_reason == "content_filter"
+    assert not choice.token_ids
+    assert not (choice.logprobs and choice.logprobs.content)
+
+
 def test_response_policies_and_several_replies_are_refused_together(server):
     with pytest.raises(openai.BadRequestError, match="several replies"):
         server.ask(STOPS["allow"], n=2, temperature=1.0, **WATCHED)
