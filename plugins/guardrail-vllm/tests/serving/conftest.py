@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,7 +14,6 @@ from openai import OpenAI
 
 from guardrail import demo
 
-COMMAND = Path(__file__).parents[1] / "vllm_command.py"
 FLAGS = (
     *("--worker-extension-cls", "guardrail_vllm.worker.GuardExtension"),
     *("--logits-processors", "guardrail_vllm.worker:GuardLogits"),
@@ -64,6 +62,8 @@ policies:
 """
 START_S = 600
 """On two busy cores; alone it takes a tenth of that."""
+PATIENCE_S = 300
+"""For what takes a second or two on cores that are free."""
 
 
 class Served:
@@ -86,11 +86,19 @@ class Served:
 
     def wait(self):
         """Until it is up. Fails if it ends instead."""
-        end = time.monotonic() + START_S
-        while not self.healthy():
+
+        def up():
             assert self.process.poll() is None, self.log[-5000:]
+            return self.healthy()
+
+        self.until(up, START_S)
+
+    def until(self, what, seconds=PATIENCE_S):
+        """Until something holds. Fails if it takes too long."""
+        end = time.monotonic() + seconds
+        while not what():
             assert time.monotonic() < end, self.log[-5000:]
-            time.sleep(0.3)
+            time.sleep(0.2)
 
     def ask(self, messages, **options):
         """(headers, the reply)."""
@@ -119,7 +127,17 @@ def started(folder, *arguments, policies=POLICIES, model=demo.MODEL, flags=FLAGS
         "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
         **environment,
     }
-    command = [sys.executable, COMMAND, "serve", model, "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "guardrail_vllm",
+        "serve",
+        model,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     fixed = ["--served-model-name", "demo", "--dtype", "float32", "--max-num-seqs", "64", *flags, *arguments]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(

@@ -1,5 +1,8 @@
 """A server whose guard cannot start does not start, and one without a guard answers nothing."""
 
+import openai
+import pytest
+
 POLICIES = """
 version: 1
 vectors: demo
@@ -27,9 +30,8 @@ def test_policies_that_vllm_cannot_carry_out_end_the_server(serving, tmp_path):
         assert "Application startup complete" not in server.log
 
 
-def test_without_the_middleware_every_request_is_stopped(serving, tmp_path):
+def test_without_the_middleware_every_request_is_refused(serving, tmp_path):
     with serving(tmp_path, flags=FLAGS) as server:
         server.wait()
-        _, reply = server.ask([{"role": "user", "content": "Hello"}])
-        assert (reply.choices[0].message.content, reply.usage.completion_tokens) == ("", 1)
-        assert "it did not come through the guard" in server.log
+        with pytest.raises(openai.BadRequestError, match="it did not come through the guard"):
+            server.ask([{"role": "user", "content": "Hello"}])

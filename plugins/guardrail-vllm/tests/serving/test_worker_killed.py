@@ -23,13 +23,6 @@ def worker(server):
     return found[0]
 
 
-def until(what):
-    end = time.monotonic() + 60
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def test_requests_end_by_on_error_and_the_server_says_that_it_is_dead(server):
     stream = server.client.chat.completions.create(
         model="demo", messages=MESSAGES, max_tokens=400, stream=True, extra_body={"ignore_eos": True}
@@ -47,7 +40,7 @@ def test_requests_end_by_on_error_and_the_server_says_that_it_is_dead(server):
     assert (headers["x-guardrail-action"], headers["x-guardrail-status"]) == ("block", "error")
     with pytest.raises(openai.APIError):
         list(stream)
-    until(lambda: not server.healthy())
-    until(lambda: server.process.poll() is not None)
+    server.until(lambda: not server.healthy())
+    server.until(lambda: server.process.poll() is not None)
     outcomes = [one.outcome for one in read(server.folder / "audit.jsonl")]
     assert outcomes[-2:] == ["error", "blocked"]
