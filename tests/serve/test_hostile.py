@@ -8,18 +8,8 @@ from loopback import running
 from serving import chat
 
 from benchmarks.serving.asking import client
-from benchmarks.serving.hostile import (
-    PART,
-    attacks,
-    chunk,
-    connected,
-    crowd,
-    head,
-    meet,
-    once,
-    pipelined,
-    whole,
-)
+from benchmarks.serving.attacks import PART, attacks, chunk, head, once, whole
+from benchmarks.serving.hostile import connected, crowd, meet, pipelined
 from guardrail import PromptError
 from guardrail.serve.settings import LINGER_S
 
