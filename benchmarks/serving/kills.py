@@ -26,8 +26,9 @@ from pydantic import TypeAdapter
 
 from benchmarks.real.results import save
 from benchmarks.serving.mixed import OUTCOMES, Asked, Mixed, plan
+from benchmarks.serving.records import intact
 from benchmarks.serving.server import Running
-from benchmarks.serving.soak import FOLDER, Prepared, intact
+from benchmarks.serving.soak import FOLDER, Prepared
 from guardrail.actions.review_queue import ReviewQueue
 from guardrail.audit.reading import read
 from guardrail.cli.serve_options import BATCHING

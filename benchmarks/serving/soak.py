@@ -5,15 +5,17 @@ allowed, blocked, steered, rephrased, escalated, malformed, without a right key,
 middle, streamed or not, more at once than it takes. Each has to give what it gives alone. Goals: no wrong
 answer, no lost or doubled audit record, memory flat after the warm-up, never more requests inside than the
 queue has places. The run consists of segments and can be interrupted: started again with the same `--work`,
-it goes on after the last whole segment.
+it goes on after the last whole segment. A segment during which the processes were stopped is run again: time
+limits pass then, and nobody works.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,12 +29,12 @@ from benchmarks.serving import policy_files
 from benchmarks.serving.arrivals import arrive
 from benchmarks.serving.asking import client
 from benchmarks.serving.mixed import LEAVING, Asked, Mixed, Told, plan
+from benchmarks.serving.pulse import unstopped
+from benchmarks.serving.records import Recorded, intact, recorded
 from benchmarks.serving.server import Running
 from benchmarks.soak import slope
 from guardrail.actions.review_queue import ReviewQueue
-from guardrail.audit.reading import events, verify
 from guardrail.cli.serve_options import BATCHING
-from guardrail.errors import AuditError
 from guardrail.serve.keys import add_key
 from guardrail.serve.settings import ServerSettings
 
@@ -67,10 +69,10 @@ class Subject:
     policies: Path
     mixed: Mixed
 
-    async def segment(self, number: int, size: int, reloads: int, places: int) -> Segment:
+    async def segment(self, number: int, size: int, reloads: int, places: int, attempt: int = 0) -> Segment:
         """Ask the requests of one segment, and compare what clients saw with what the audit log says."""
-        # an interrupted segment has left records already
-        asked = plan(number * size, size, str(self.server.process.pid))
+        # an earlier attempt has left records already
+        asked = plan(number * size, size, f"{self.server.process.pid}-{attempt}")
         began = perf_counter()
         changing = asyncio.create_task(self._reloaded(reloads, number))
         arrived = await arrive(lambda i: self.mixed.answer(asked[i]), [0.0] * size, places)
@@ -139,26 +141,6 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """The end of one audit record."""
-
-    id: str
-    outcome: str
-
-
-def recorded(log: Path, names: set[str]) -> tuple[set[str], Mapping[str, Sequence[Recorded]]]:
-    """The ids of all records of these conversations, and the ends that each conversation has."""
-    begun, ended = set[str](), defaultdict[str, list[Recorded]](list)
-    for event in events(log):
-        record = event.record
-        if record.conversation in names:
-            begun.add(record.id)
-            if record.outcome is not None:
-                ended[record.conversation].append(Recorded(record.id, record.outcome))
-    return begun, ended
-
-
-@dataclass(frozen=True, slots=True)
 class Prepared:
     """The files of a server whose callers need a key."""
 
@@ -198,11 +180,16 @@ async def soaked(chosen: argparse.Namespace) -> dict[str, Any]:
             mixed = Mixed(http)
             await mixed.learn()
             subject = Subject(server, http, prepared.log, prepared.folder / "policies.yaml", mixed)
-            while (number := len(journal.segments)) < count and perf_counter() < until:
+            for attempt in itertools.count():
+                if (number := len(journal.segments)) >= count or perf_counter() > until:
+                    break
                 reloads = -(-chosen.reloads // count)
-                part = await subject.segment(number, chosen.segment, reloads, chosen.places)
-                journal.add(part)
-                print(_line(part, count), flush=True)
+                part = await unstopped(
+                    subject.segment(number, chosen.segment, reloads, chosen.places, attempt)
+                )
+                if part is not None:
+                    journal.add(part)
+                    print(_line(part, count), flush=True)
             refused = await refusals(mixed, chosen.queue)
     return {**summed(journal.segments, chosen.segment, prepared.log), **refused, "alone": mixed.unexplained}
 
@@ -252,14 +239,6 @@ def summed(segments: Sequence[Segment], size: int, log: Path) -> dict[str, Any]:
         "audit_intact": intact(log),
         "seconds": round(sum(part.seconds for part in segments)),
     }
-
-
-def intact(log: Path) -> bool:
-    """Whether `guardrail audit verify` finds nothing."""
-    try:
-        return verify(log).ok
-    except AuditError:
-        return False
 
 
 def _line(part: Segment, count: int) -> str:

@@ -1,6 +1,7 @@
 """The server's benchmarks: arrivals, and a small soak and one kill of a real server."""
 
 import asyncio
+import time
 from dataclasses import replace
 from importlib import import_module
 from math import inf
@@ -11,10 +12,11 @@ import pytest
 
 import benchmarks.serving
 from benchmarks.serving import __main__ as parts
-from benchmarks.serving import kills, load, soak
+from benchmarks.serving import kills, load, pulse, soak
 from benchmarks.serving.arrivals import arrive, poisson
 from benchmarks.serving.mixed import Asked, Mixed
-from benchmarks.serving.soak import Prepared, Recorded, Subject
+from benchmarks.serving.records import Recorded
+from benchmarks.serving.soak import Prepared, Subject
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,20 @@ async def test_a_small_soak_finds_nothing(prepared, server):
     assert not soak.failed(found), found
     assert (found["requests"], found["reloads"]) == (40, 5)
     assert full["burst_overloads"] >= 12
+
+
+async def test_what_was_measured_while_the_process_was_stopped_does_not_count(monkeypatch):
+    monkeypatch.setattr(pulse, "BEAT_S", 0.01)
+
+    async def segment(stopped_s):
+        await asyncio.sleep(0.02)
+        time.sleep(stopped_s)
+        await asyncio.sleep(0.02)
+        return "a segment"
+
+    assert await pulse.unstopped(segment(0.0)) == "a segment"
+    monkeypatch.setattr(pulse, "STOPPED_S", 0.1)
+    assert await pulse.unstopped(segment(0.3)) is None
 
 
 @pytest.mark.slow
