@@ -56,7 +56,16 @@ def create_app(guard: Guard, settings: ServerSettings) -> FastAPI:
         await service.refusals.end()
         service.delivery.close()
 
-    app = FastAPI(title="guardrail", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    # a redirect would name this server as it was called, without the TLS of a proxy in front: clients send
+    # prompts there
+    app = FastAPI(
+        title="guardrail",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.service = service
     site = pages.Site(service, PAGES)
     app.state.site = site

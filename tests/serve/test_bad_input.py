@@ -241,7 +241,13 @@ async def test_images_are_the_policies_concern(client):
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", PATH, 405), ("POST", "/v1/images", 404), ("GET", "/v1/models/other", 404), ("PUT", "/v1", 404)],
+    [
+        ("GET", PATH, 405),
+        ("POST", f"{PATH}/", 404),
+        ("POST", "/v1/images", 404),
+        ("GET", "/v1/models/other", 404),
+        ("PUT", "/v1", 404),
+    ],
 )
 async def test_what_is_not_there_is_said(client, method, path, status):
     response = await client.request(method, path)
