@@ -15,6 +15,8 @@ from serving import chat, events
 from guardrail.errors import EvaluationError
 from guardrail.pipeline.warm_up import PREFIX as WARM_UP
 from guardrail.serve.app import create_app
+from guardrail.serve.delivery import Delivery
+from guardrail.serve.errors import ApiError
 from guardrail.serve.settings import ServerSettings
 
 PATH = "/v1/chat/completions"
@@ -106,6 +108,21 @@ def test_a_request_past_its_deadline_gets_an_error(running, slow, records):
     assert last["error"]["code"] == "deadline_exceeded"
     assert server.settled()
     assert ended(records, count, 2) == ["cancelled", "cancelled"]
+
+
+async def test_a_deadline_whose_timer_is_a_moment_early_is_no_shutdown(monkeypatch):
+    loop, delivery = asyncio.get_running_loop(), Delivery(room=1, deadline_s=0.2)
+    # so much earlier than due does a loop run its timers
+    monkeypatch.setattr(loop, "_clock_resolution", 0.1)
+
+    async def endless():
+        async with delivery.until(loop.time() + 0.2, lambda: None):
+            while True:
+                await asyncio.sleep(0)
+
+    with pytest.raises(ApiError) as caught:
+        await endless()
+    assert (caught.value.status_code, caught.value.code) == (504, "deadline_exceeded")
 
 
 def _asked(server, clients, **fields):
