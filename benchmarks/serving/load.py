@@ -3,7 +3,8 @@
 One server answers all rounds. Off means the same server, model and requests under a policy file without
 policies, so that nothing looks into the model; the file is swapped between rounds, which alternate (ABBA).
 Requests are harmless and greedy: both sides have to say the same, word for word. They arrive as a Poisson
-process of `--rate` per second, or without a pause from each of `--clients`.
+process of `--rate` per second, or without a pause from each of `--clients`. The server's processor time says
+the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Scenario:
 class Round:
     """What came of one round. Times in milliseconds, counted from when a request was due.
 
-    `first` is the first word of streams; `plain` the whole time of the others.
+    `first` is the first word of streams; `plain` the whole time of the others; `processor` the server's
+    processor time for each request.
     """
 
     guard: bool
@@ -64,16 +66,21 @@ class Round:
     first: Percentiles
     plain: Percentiles
     outcomes: dict[str, int]
+    processor: float
     load: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A scenario: its rounds, and the throughput with the guard over that without it."""
+    """A scenario: its rounds, and the throughput with the guard over that without it.
+
+    `processor_off_on` is the processor time without the guard over that with it.
+    """
 
     scenario: Scenario
     rounds: list[Round]
     on_off: Interval
+    processor_off_on: Interval
     differing: int
     """Requests whose texts differ with and without the guard; 0 unless something is wrong."""
 
@@ -124,9 +131,10 @@ class Subject:
             prompt = self.prompts[i % len(self.prompts)]
             return await ask(self.http, _body(prompt, scenario.tokens, stream=i % every == 0), {})
 
-        began = perf_counter()
+        began, used = perf_counter(), self.server.processor_s
         arrived = await arrive(send, times, scenario.clients)
-        return _summed(scenario, guard, arrived, perf_counter() - began), [one.seen.text for one in arrived]
+        seconds, used = perf_counter() - began, self.server.processor_s - used
+        return _summed(scenario, guard, arrived, seconds, used), [one.seen.text for one in arrived]
 
 
 def _body(messages: Chat, tokens: int, stream: bool) -> dict[str, Any]:
@@ -135,7 +143,9 @@ def _body(messages: Chat, tokens: int, stream: bool) -> dict[str, Any]:
     return {"model": MODEL, "messages": messages, "stream": stream, **greedy, **options}
 
 
-def _summed(scenario: Scenario, guard: bool, arrived: Sequence[Arrived[Seen]], seconds: float) -> Round:
+def _summed(
+    scenario: Scenario, guard: bool, arrived: Sequence[Arrived[Seen]], seconds: float, processor_s: float
+) -> Round:
     good = [one for one in arrived if one.seen.outcome == "ok"]
     streamed = [one for one in good if one.seen.headers["content-type"].startswith("text/event-stream")]
     plain = [one for one in good if one not in streamed]
@@ -149,6 +159,7 @@ def _summed(scenario: Scenario, guard: bool, arrived: Sequence[Arrived[Seen]], s
         first=_spread([(one.seen.first or nan) - one.due for one in streamed]),
         plain=_spread([one.seen.end - one.due for one in plain]),
         outcomes=dict(Counter(one.seen.outcome for one in arrived)),
+        processor=1e3 * processor_s / len(arrived),
         load=os.getloadavg()[0],
     )
 
@@ -169,17 +180,19 @@ async def measured(subject: Subject, scenario: Scenario, pairs: int) -> Found:
             texts.append(said)
             print(_line(done), flush=True)
     differing = sum(a != b for one, other in pairwise(texts) for a, b in zip(one, other, strict=True))
-    return Found(scenario=scenario, rounds=rounds, on_off=_ratio(rounds), differing=differing)
+    on, off = ([one for one in rounds if one.guard is guard] for guard in (True, False))
+    return Found(
+        scenario=scenario,
+        rounds=rounds,
+        on_off=interval([a.per_second / b.per_second for a, b in zip(on, off, strict=True)]),
+        processor_off_on=interval([b.processor / a.processor for a, b in zip(on, off, strict=True)]),
+        differing=differing,
+    )
 
 
 def _warming(scenario: Scenario) -> Scenario:
     few = min(scenario.requests, 2 * scenario.clients)
     return Scenario(clients=scenario.clients, requests=few, tokens=scenario.tokens)
-
-
-def _ratio(rounds: Sequence[Round]) -> Interval:
-    on, off = ([one.per_second for one in rounds if one.guard is guard] for guard in (True, False))
-    return interval([a / b for a, b in zip(on, off, strict=True)])
 
 
 def _line(done: Round) -> str:

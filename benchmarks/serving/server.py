@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from guardrail.actions.review_queue import PATH_VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,12 @@ class Running:
         """Its memory in MiB."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    @property
+    def processor_s(self) -> float:
+        """The processor time that it has used, in seconds."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
 
     def kill(self) -> None:
         """End it as a machine that fails does: SIGKILL."""

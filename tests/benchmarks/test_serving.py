@@ -123,6 +123,7 @@ async def test_a_load_round_counts_what_it_did(prepared, server):
         done, texts = await subject.round(scenario, guard=True, seed=0)
     assert (done.outcomes, len(set(texts))) == ({"ok": 6}, 3)
     assert 0 < done.first.p50 <= done.total.p99
+    assert 0 < done.processor < 60_000
     assert done.tokens_per_second == pytest.approx(done.per_second * 3)
 
 
