@@ -32,7 +32,6 @@ from guardrail.engines.transformers.pools import Batch, Pools
 from guardrail.engines.transformers.prefill import GuardedPrefill
 from guardrail.engines.transformers.prefill_call import PrefillCall
 from guardrail.engines.transformers.replying import Replying
-from guardrail.engines.transformers.sampling import seeded
 from guardrail.engines.transformers.turn import claim, release
 from guardrail.engines.transformers.unsupported import (
     check_generation,
@@ -197,7 +196,7 @@ class TransformersEngine:
         ids, mask = self.batch(prompts)
         replying = Replying(self.local, sampling, len(ids), ids.shape[1], emit if stream else None)
         kwargs = {"input_ids": ids, "attention_mask": mask, **replying.arguments}
-        with self.local.without_autograd(), seeded(sampling.seed, self.inner.device):
+        with self.local.without_autograd():
             result = self._generated(plan, evaluator, emit, kwargs, Batch.left_padded(prompts))
         return replying.completions(result)
 

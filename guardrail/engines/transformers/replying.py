@@ -15,7 +15,7 @@ from guardrail.engines.transformers.model import LocalModel
 from guardrail.engines.transformers.output import GuardedOutput
 from guardrail.engines.transformers.penalties import Penalties
 from guardrail.engines.transformers.reply_text import Ending, ReplyText, StopTexts
-from guardrail.engines.transformers.sampling import generation_arguments
+from guardrail.engines.transformers.sampling import Seeded, generation_arguments
 from guardrail.errors import PromptError
 from guardrail.types import Decision, Sampling, TokenLogprob
 
@@ -34,11 +34,11 @@ class Replying:
             text = f"`logit_bias` names the token {unknown[0]}, which this model does not have"
             raise PromptError(text, "logit_bias")
         self.ending = Ending(local.tokenizer, self._ends(), sampling.stops, sampling.special_tokens)
-        greedy = sampling.temperature == 0 or (
+        self._greedy = sampling.temperature == 0 or (
             sampling.temperature is None and not local.inner.generation_config.do_sample
         )
         # greedy replies to one prompt are all the same
-        self._samples, self._copies = (1, sampling.n) if greedy else (sampling.n, 1)
+        self._samples, self._copies = (1, sampling.n) if self._greedy else (sampling.n, 1)
         self._logprobs = None if sampling.logprobs is None else Logprobs(local.tokenizer, sampling.logprobs)
         self._streamer = RowsStreamer(
             self.ending, prompts * self._samples, self._logprobs, emit, self._copies
@@ -65,6 +65,8 @@ class Replying:
         processors: list[LogitsProcessor] = [self._logprobs] if self._logprobs else []
         if self.sampling.extras & {"presence_penalty", "frequency_penalty", "logit_bias"}:
             processors.append(Penalties(self.sampling, self.width))
+        if self.sampling.seed is not None and not self._greedy:
+            processors.append(Seeded(self.sampling.seed))
         if processors:
             found["logits_processor"] = LogitsProcessorList(processors)
         if self._streamer.needed:

@@ -5,8 +5,7 @@ Neither touches the model's generation config.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,15 +34,51 @@ def _choosing(sampling: Sampling) -> dict[str, Any]:
     return {"do_sample": True, **found} if "temperature" in found else found
 
 
-@contextmanager
-def seeded(seed: int | None, device: torch.device) -> Generator[None]:
-    """Seed what is sampled inside and leave the caller's random state as it was; None does nothing."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+class Seeded(LogitsProcessor):
+    """Has `generate` draw tokens from a stream of this seed: those that it would draw after `manual_seed`.
+
+    The process's own generators are not touched. They belong to all threads, so whatever else samples at the
+    same time would take numbers of this request, and get numbers from it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._stream: torch.Generator | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The same scores."""
+        if self._stream is None:
+            self._stream = torch.Generator(scores.device).manual_seed(self._seed)
+        return _with_stream(scores, self._stream)
+
+
+class _Drawn(Tensor):
+    """Scores that are drawn from a stream of their own. What is computed from them is of this kind as well.
+
+    `generate` takes no generator, and a torch function mode would see every operation of the model.
+    """
+
+    stream: torch.Generator
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        stream = next(one.stream for one in (*args, *kwargs.values()) if isinstance(one, _Drawn))
+        if func is torch.multinomial:
+            # batching draws each of several replies from a stream that it names
+            kwargs.setdefault("generator", stream)
+        with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
+            found = func(*args, **kwargs)
+        floats = isinstance(found, Tensor) and found.is_floating_point()
+        return _with_stream(found, stream) if floats else found
+
+
+def _with_stream(scores: Tensor, stream: torch.Generator) -> _Drawn:
+    found = scores.as_subclass(_Drawn)
+    found.stream = stream
+    return found
 
 
 class SeededRows(LogitsProcessor):
