@@ -16,6 +16,7 @@ from guardrail.calibrate.benign_replies import followed_layers, reply_statistics
 from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.projections import Advance, Column, Projections, Spoken, token_projections
 from guardrail.calibrate.sample import Sample
+from guardrail.calibrate.sizes import Rates, Size, check_sizes
 from guardrail.calibration.benign import Benign
 from guardrail.calibration.certificates import Certificate
 from guardrail.calibration.evidence import Achieved, Evidence
@@ -28,14 +29,12 @@ from guardrail.files.yaml import KeyPath
 from guardrail.policy.model import Threshold
 from guardrail.policy.plan import Plan
 from guardrail.policy.reach import doubt, doubts
-from guardrail.statistics.conformal import conformal_rank
 from guardrail.types import Fingerprint, Probe
 from guardrail.vectors.values import TraitVectors
 
 if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
 
-FPR = 0.01
 CONVERSATIONS = 256
 NEW_TOKENS = 96
 
@@ -60,12 +59,7 @@ class Options:
     @property
     def rate(self) -> float:
         """The rate of each trait and policy."""
-        return aimed(self.fpr, self.set_fpr)
-
-
-def aimed(fpr: float | None, set_fpr: float | None) -> float:
-    """The rate of each trait and policy: what was asked for, or the default."""
-    return next((asked for asked in (fpr, set_fpr) if asked is not None), FPR)
+        return Rates(fpr=self.fpr, set_fpr=self.set_fpr).rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,32 +193,9 @@ def check_vectors(vectors: TraitVectors, fingerprint: Fingerprint, allow_mismatc
 
 def check_rates(sample: Sample, options: Options, policies: PolicyFile | None) -> None:
     """Raises before reading the model if the number of prompts or the policies rule out a rate."""
-    if options.set_fpr is not None and policies is None:
-        raise CalibrationError("a rate for the whole set needs a policy file")
-    for name, one in {None: sample, **(sample.slices if options.worst_slice else {})}.items():
-        _check_population("" if name is None else f"slice `{name}`: ", one, options, policies)
-    if policies and options.set_fpr is not None and (problems := proposals.not_rates(policies.policies)):
-        raise policies.document.error(problems)
-
-
-def _check_population(about: str, sample: Sample, options: Options, policies: PolicyFile | None) -> None:
-    n = len(sample.calibration)
-    asked = options.fpr is not None or options.set_fpr is not None
-    _check_rate(about, sample, options.rate, "" if asked else f"; {FPR:g} is the default")
-    if options.set_fpr is not None:
-        _check_rate(about, sample, options.set_fpr)
-    elif policies and (problems := proposals.unsupported(policies.policies, n, about)):
-        raise policies.document.error(problems)
-
-
-def _check_rate(about: str, sample: Sample, fpr: float, default: str = "") -> None:
-    try:
-        conformal_rank(len(sample.calibration), fpr)
-    except CalibrationError as error:
-        held_out = (
-            f"{len(sample.held_out)} of the {len(sample.prompts)} distinct prompts are held out (--held-out)"
-        )
-        raise CalibrationError(f"{about}{error}: {held_out}{default}") from error
+    samples = {None: sample, **(sample.slices if options.worst_slice else {})}
+    rates = Rates(fpr=options.fpr, set_fpr=options.set_fpr)
+    check_sizes({name: Size.of(one) for name, one in samples.items()}, rates, policies)
 
 
 def _read(

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 Advance: TypeAlias = Callable[[int], None]
 """Called with the number of prompts completed since the last call."""
 
-BLOCK = 256
-"""How many prompts' states are kept in memory at a time."""
+BLOCK = 32
+"""How many prompts' states are kept in memory at a time. Progress is reported after each block."""
 TOKENS_AT_ONCE = 2048
 """How many tokens' states, at all layers, are kept in memory at a time."""
 KEPT_TOKENS = 4_000

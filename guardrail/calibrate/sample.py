@@ -86,13 +86,13 @@ def read(
 ) -> Read:
     """Check and render prompts; a plain string is one user message. Never raises for a bad prompt."""
     prompts: list[BenignPrompt] = []
-    problems: list[str] = []
+    bad: list[str] = []
     for name, content in named:
         try:
             prompts.append(_prompt(name, content, render, longest))
         except PromptError as error:
-            problems.append(f"{name}: {error}")
-    return Read(prompts=tuple(prompts), problems=tuple(problems))
+            bad.append(f"{name}: {error}")
+    return Read(prompts=tuple(prompts), problems=tuple(bad))
 
 
 def _prompt(
@@ -101,13 +101,29 @@ def _prompt(
     render: Callable[[Sequence[Message]], Sequence[int]],
     longest: int,
 ) -> BenignPrompt:
+    messages = _readable(content)
+    ids = tuple(render(messages))
+    if len(ids) > longest:
+        raise PromptError(f"the prompt has {len(ids)} tokens, the model takes {longest}")
+    return BenignPrompt(name, messages, ids)
+
+
+def _readable(content: Messages | str) -> tuple[Message, ...]:
     item = request("check", content)
     if item.unreadable:
         raise PromptError(item.unreadable)
-    ids = tuple(render(item.messages))
-    if len(ids) > longest:
-        raise PromptError(f"the prompt has {len(ids)} tokens, the model takes {longest}")
-    return BenignPrompt(name, item.messages, ids)
+    return item.messages
+
+
+def problems(named: Iterable[tuple[str, Messages | str]]) -> list[str]:
+    """What is wrong with prompts whatever the model, as in `Read`."""
+    found: list[str] = []
+    for name, content in named:
+        try:
+            _readable(content)
+        except PromptError as error:
+            found.append(f"{name}: {error}")
+    return found
 
 
 def split(prompts: Sequence[BenignPrompt], held_out: float = 0.2, seed: int = 0) -> Sample:
@@ -115,21 +131,27 @@ def split(prompts: Sequence[BenignPrompt], held_out: float = 0.2, seed: int = 0)
 
     The draw depends on the prompts' content and the seed, not on the order of the file.
     """
-    if not 0 <= held_out < 1:
-        raise CalibrationError(f"the held-out share must be at least 0 and below 1, not {held_out}")
     distinct = {prompt.key: prompt for prompt in reversed(prompts)}
     ordered = [distinct[key] for key in sorted(distinct)]
     order = np.random.default_rng(seed).permutation(len(ordered))
-    kept = len(ordered) - math.floor(held_out * len(ordered))
-    if kept < 2:
-        few = "1 distinct prompt is" if len(ordered) == 1 else f"{len(ordered)} distinct prompts are"
-        raise CalibrationError(f"{few} too few; a rate of 1 % takes 99, besides those that are held out")
+    kept = parts(len(ordered), held_out)
     return Sample(
         calibration=tuple(ordered[i] for i in order[:kept]),
         held_out=tuple(ordered[i] for i in order[kept:]),
         duplicates=len(prompts) - len(ordered),
         seed=seed,
     )
+
+
+def parts(prompts: int, held_out: float) -> int:
+    """How many of so many distinct prompts are not held out. Raises CalibrationError if they are too few."""
+    if not 0 <= held_out < 1:
+        raise CalibrationError(f"the held-out share must be at least 0 and below 1, not {held_out}")
+    kept = prompts - math.floor(held_out * prompts)
+    if kept < 2:
+        few = "1 distinct prompt is" if prompts == 1 else f"{prompts} distinct prompts are"
+        raise CalibrationError(f"{few} too few; a rate of 1 % takes 99, besides those that are held out")
+    return kept
 
 
 def some(problems: Sequence[str]) -> list[str]:

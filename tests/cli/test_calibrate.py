@@ -167,6 +167,25 @@ def test_what_cannot_be_done_is_2_with_the_reason_and_writes_nothing(folder, opt
     assert not (folder / "calibration.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        (['"a"', '"b"', '"c"'], [], "needs at least 99 benign prompts, not 3"),
+        (['"a"'] * 120, [], "1 distinct prompt is too few"),
+        (['"a"', "{"], [], "benign.jsonl:2: "),
+        (['"a"', '"b"'], ["--slice", "bank=FOLDER/one.jsonl"], "one.jsonl: 1 distinct prompt is too few"),
+        ([f'"{i}"' for i in range(60)], ["--fpr", "0.02"], "needs at least 49 benign prompts, not 48"),
+    ],
+)
+def test_prompts_are_looked_at_before_a_model_is_loaded(tmp_path, lines, options, message, capsys):
+    (tmp_path / "benign.jsonl").write_text("\n".join(lines))
+    (tmp_path / "one.jsonl").write_text('"one"')
+    given = [option.replace("FOLDER", str(tmp_path)) for option in options]
+    files = ["--benign", str(tmp_path / "benign.jsonl"), "--out", str(tmp_path / "c.json")]
+    assert run(["calibrate", "--model", str(tmp_path), "--vectors", "demo", *files, *given]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_what_was_read_is_kept_where_only_the_thresholds_cannot_be_found(folder, capsys):
     path = folder / "policy.yaml"
     text = path.read_text()

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardrail.cli.calibrate.options import SampleOptions
+from guardrail.cli.calibrate.options import RateOptions, SampleOptions
 from guardrail.cli.prompts import STDIN, InputPrompt, has_system, lines, parsed, with_system
 from guardrail.errors import CalibrationError, ConfigError
 from guardrail.files.json_text import decoded
 from guardrail.types import Messages, Position
 
 if TYPE_CHECKING:
+    from guardrail.calibrate.policy_file import PolicyFile
     from guardrail.calibrate.sample import BenignPrompt, Sample
     from guardrail.extract.subject import Subject
 
@@ -32,6 +34,39 @@ def read_files(options: SampleOptions) -> dict[str | None, BenignFile]:
     if empty := [file.name for file in files.values() if not (file.prompts or file.problems)]:
         raise ConfigError("\n".join(f"{name}: the file holds no prompts" for name in empty))
     return files
+
+
+def check_files(
+    files: Mapping[str | None, BenignFile],
+    options: SampleOptions,
+    rates: RateOptions,
+    policies: PolicyFile | None,
+) -> None:
+    """What can be said without a model. Raises ConfigError for lines that cannot be read, CalibrationError
+    and PolicyError for too few prompts."""
+    from guardrail.calibrate.sample import problems, some
+    from guardrail.calibrate.sizes import Rates, Size, check_sizes
+
+    bad = [*chain(*([*file.problems, *problems(file.prompts)] for file in files.values()))]
+    if bad and not options.skip_invalid:
+        raise ConfigError("\n".join([*some(bad), "--skip-invalid leaves such prompts out"]))
+    sizes: dict[str | None, Size] = {}
+    for name, file in files.items():
+        binding = name is None or options.worst_slice
+        with _named(file):
+            size = Size.at_most(file.distinct, options.held_out if binding else 0)
+        if binding:
+            sizes[name] = size
+    check_sizes(sizes, Rates(fpr=rates.fpr, set_fpr=rates.set_fpr), policies)
+
+
+@contextmanager
+def _named(file: BenignFile) -> Generator[None]:
+    """Errors about the prompts of a file name it."""
+    try:
+        yield
+    except CalibrationError as error:
+        raise CalibrationError(f"{file.name}: {error}") from error
 
 
 def read_sample(
@@ -81,10 +116,8 @@ def _split(
     from guardrail.calibrate.sample import split
 
     held_out = options.held_out if slice is None or options.worst_slice else 0
-    try:
+    with _named(file):
         sample = split(prompts, held_out, options.seed)
-    except CalibrationError as error:
-        raise CalibrationError(f"{file.name}: {error}") from error
     return replace(sample, source=Path(file.name).name, skipped=skipped)
 
 
@@ -95,6 +128,11 @@ class BenignFile:
     name: str
     prompts: list[tuple[str, Messages | str]] = field(default_factory=list[tuple[str, "Messages | str"]])
     problems: list[str] = field(default_factory=list[str])
+
+    @property
+    def distinct(self) -> int:
+        """How many prompts differ. Those that differ may still be rendered alike."""
+        return len({repr(content) for _, content in self.prompts})
 
 
 def read_benign(path: Path) -> BenignFile:

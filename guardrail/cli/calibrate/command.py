@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from guardrail.cli.calibrate.benign import BenignFile, read_files, read_sample
+from guardrail.cli.calibrate.benign import BenignFile, check_files, read_files, read_sample
 from guardrail.cli.calibrate.contrasting import ReportOptions
 from guardrail.cli.calibrate.options import RateOptions, ResultOptions, SampleOptions
 from guardrail.cli.calibrate.output import print_calibrated, print_calibrated_json, print_drift
@@ -77,6 +77,7 @@ def calibrate(
     report.check()
     given = inputs(model.name, rates.vectors, policies.policies, result)
     files, labelled = read_files(sample), report.read(given.vectors)
+    check_files(files, sample, rates, given.policies)
     subject = load_subject(model)
     shown = report.contrast(labelled, sample.system, subject, given.vectors, given.policies)
     made, edit = _calibrated(subject, given, files, sample, rates, result)

@@ -87,10 +87,10 @@ def _key(path: tuple[str | int, ...]) -> str:
 
 
 def _needed(rates: RateOptions) -> dict[str, float]:
-    from guardrail.calibrate.fit import aimed
+    from guardrail.calibrate.sizes import Rates
     from guardrail.statistics.conformal import prompts_needed
 
-    rate = aimed(rates.fpr, rates.set_fpr)
+    rate = Rates(fpr=rates.fpr, set_fpr=rates.set_fpr).rate
     width = rates.width or rate
     return {
         "fpr": rate,

@@ -98,11 +98,24 @@ def _checked_vectors(
     paths = _paths(data, limits)
     for path in paths:
         _exists(path)
+    _check_thresholds(limits)
     if data.strict:
         refuse_without_a_model(paths, data.source)
     vectors = load_vectors(measure.vectors or DEMO)
     directions(vectors, measure.trait, measure.layer)
     return vectors
+
+
+def _check_thresholds(limits: ThresholdOptions) -> None:
+    """Raises ConfigError for a file that holds none, and for too few clean rows."""
+    from guardrail.train.screening import Thresholds
+    from guardrail.train.screening.clean import check_rows
+    from guardrail.train.screening.files import open_data
+
+    if limits.thresholds is not None:
+        Thresholds.load(limits.thresholds)
+    if limits.clean is not None:
+        check_rows(limits.clean.name, open_data(limits.clean).rows(), limits.share)
 
 
 def _paths(data: DataOptions, limits: ThresholdOptions) -> list[Path]:

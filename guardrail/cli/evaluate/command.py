@@ -62,7 +62,7 @@ def evaluate(
     page.check()
     if shadow.shadow is not None:
         return _shadow(shadow.shadow, shadow.labels, page.html, output.as_json)
-    opened = open_inputs(model, policies.policies, data, spread)
+    opened = open_inputs(model, policies.policies, data, gates, steering, spread)
     if data.own_replies is not None:
         from guardrail.cli.evaluate.own_replies import with_own_replies
 

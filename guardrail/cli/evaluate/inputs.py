@@ -33,13 +33,24 @@ if TYPE_CHECKING:
 
 
 def open_inputs(
-    model: ModelOptions, policies: Path | None, data: DataOptions, spread: RunnerOptions | None = None
+    model: ModelOptions,
+    policies: Path | None,
+    data: DataOptions,
+    gates: GateOptions,
+    steering: SteeringOptions,
+    spread: RunnerOptions | None = None,
 ) -> Opened:
     """Raises ConfigError for files that do not fit together, and for data that cannot be used."""
     if data.data is None and model.name != DEMO:
         raise ConfigError("no labelled prompts: give --data FILE (only `demo` has a built-in set)")
+    if steering.capability is not None:
+        from guardrail.evaluation.capability import read_questions
+
+        read_questions(steering.capability)
     file = _policy_file(policies)
     vectors, calibration = vectors_of(model.name, data.vectors, file), _calibration(model, data, file)
+    if gates.max_fpr is not None and calibration is None and file is None:
+        raise ConfigError("--max-fpr needs thresholds: give --policies or --calibration")
     given = _given(data, vectors, file)
     subject = load_subject(model, spread=spread)
     if given is not None:
@@ -85,8 +96,6 @@ class Opened:
         from guardrail.evaluation import gates
         from guardrail.evaluation.run import evaluate
 
-        if asked.max_fpr is not None and not (self.calibration or self.loaded):
-            raise ConfigError("--max-fpr needs thresholds: give --policies or --calibration")
         found = evaluate(self.setup(), self.subject, self.material)
         demanded = gates.least_auroc(found.traits, asked.min_auroc) if asked.min_auroc is not None else []
         demanded += gates.most_fpr(found.detectors, asked.max_fpr) if asked.max_fpr is not None else []

@@ -77,8 +77,9 @@ def gate(
     page.check()
     file = load(options.policy, lambda name: _vectors(name, options.policy, base))
     vectors = _vectors(file.policy.vectors, options.policy, base)
-    if options.data is not None:
-        open_data(options.data)
+    for path in (options.data, file.file("data", "clean"), file.file("held_out_loss", "conversations")):
+        if path is not None:
+            open_data(path)
     plan = GatePlan.of(file, _definitions(file, list(file.policy.traits), base), options.data)
     tuned = _one(options.tuned)
     asked, each_s = _judge(file, judge, base, plan, options.folder)
@@ -93,7 +94,7 @@ def gate(
             (base.name, tuned),
         )
     head = record(evidence, found, plan, vectors.sha256, asked.name if asked else None)
-    publish(found, file, Sealed(options.evidence, head), page.html, as_json=output.as_json)
+    publish(found, file, Sealed(options.evidence, head), page.html, plan.notes, as_json=output.as_json)
     if not found.passed:
         raise typer.Exit(1)
 

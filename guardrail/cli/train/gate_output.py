@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
 
 
 def publish(
-    found: GateResult, policy: PersonaFile, sealed: Sealed, html: Path | None, *, as_json: bool
+    found: GateResult,
+    policy: PersonaFile,
+    sealed: Sealed,
+    html: Path | None,
+    said: Collection[str],
+    *,
+    as_json: bool,
 ) -> None:
-    """Write the page, then print."""
+    """Write the page, then print. `said`: notes that were printed before the models were measured."""
     if html is not None:
         from guardrail.report.gate import page
 
@@ -25,7 +32,7 @@ def publish(
     if as_json:
         _print_json(found, sealed)
         return
-    _print(found, sealed)
+    _print(found, sealed, said)
     if html is not None:
         typer.echo(f"{html}: written")
 
@@ -46,7 +53,7 @@ def _print_json(found: GateResult, sealed: Sealed) -> None:
     )
 
 
-def _print(found: GateResult, sealed: Sealed) -> None:
+def _print(found: GateResult, sealed: Sealed, said: Collection[str]) -> None:
     from guardrail.train.gate.wording import conclusion, exceeded, shown
 
     rows = [(one.outcome, one.what, one.condition, one.limit, shown(one.found)) for one in found.verdicts]
@@ -55,7 +62,8 @@ def _print(found: GateResult, sealed: Sealed) -> None:
         if one.why:
             note(f"{one.outcome}: {one.what} ({one.condition}): {one.why}")
     for text in found.notes:
-        note(f"note: {text}")
+        if text not in said:
+            note(f"note: {text}")
     typer.echo(f"\n{conclusion(found.verdicts)}")
     for line in exceeded(found.verdicts):
         typer.echo(f"- {line}")

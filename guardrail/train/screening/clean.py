@@ -28,13 +28,7 @@ POINTS = 200
 
 def thresholds_of(clean: Screened, share: float = 0.05, rule: Rule = "percentile") -> Thresholds:
     """The thresholds that about `share` of clean rows exceed. Raises ConfigError for too few rows."""
-    count = clean.counts.measured
-    if not 0 < share < 1:
-        raise ConfigError(f"the share of clean rows above a threshold is between 0 and 1, not {share}")
-    if count < (needed := prompts_needed(share)):
-        raise ConfigError(
-            f"{clean.name}: {count} clean rows are too few for a share of {share:g}; it takes {needed}"
-        )
+    check_rows(clean.name, count := clean.counts.measured, share)
     made = Thresholds(
         traits={trait: _threshold(clean, i, share, rule) for i, trait in enumerate(clean.traits)},
         form=clean.form,
@@ -46,6 +40,16 @@ def thresholds_of(clean: Screened, share: float = 0.05, rule: Rule = "percentile
         clean_rows=count,
     )
     return replace(made, joint=made.rejected(clean))
+
+
+def check_rows(name: str, count: int, share: float) -> None:
+    """Raises ConfigError if so many clean rows cannot show such a share."""
+    if not 0 < share < 1:
+        raise ConfigError(f"the share of clean rows above a threshold is between 0 and 1, not {share}")
+    if count < (needed := prompts_needed(share)):
+        raise ConfigError(
+            f"{name}: {count} clean rows are too few for a share of {share:g}; it takes {needed}"
+        )
 
 
 def _threshold(clean: Screened, i: int, share: float, rule: Rule) -> Threshold:
