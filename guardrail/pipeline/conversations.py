@@ -6,11 +6,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from guardrail.engines import Completion, Engine, ReadingEngine
 from guardrail.files.forks import freed
 from guardrail.pipeline.request import Talk
-from guardrail.pipeline.turns import turn_projections
+from guardrail.pipeline.turns import reply_projections, turn_projections
 from guardrail.policy.alarms import DriftState
 from guardrail.policy.plan import Plan
 from guardrail.types import Message
@@ -22,11 +23,22 @@ States = Mapping[str, DriftState]
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A reply to a prompt that was given as tokens: the ids of the prompt, and its own."""
+
+    prompt: tuple[int, ...]
+    reply: tuple[int, ...]
+
+
+Owed: TypeAlias = tuple[Message, ...] | Told
+"""A reply that is still to be read; the messages of its conversation end with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
     plan: Plan
     states: States
-    owed: tuple[tuple[Message, ...], ...] = ()
-    """Conversations whose last turn is a reply that is still to be read."""
+    owed: tuple[Owed, ...] = ()
 
 
 class Conversations:
@@ -77,8 +89,8 @@ class Conversations:
             if isinstance(one, Completion) and not one.decision.stops and one.stopped is None:
                 self.add(plan, talks[row], one.turn)
 
-    def owe(self, plan: Plan, talk: Talk | None, told: tuple[Message, ...]) -> None:
-        """The last turn of `told` was handed out and not read. It will be, before the next prompt."""
+    def owe(self, plan: Plan, talk: Talk | None, told: Owed) -> None:
+        """This reply was handed out and not read. It will be, before the next prompt."""
         if talk is None or not plan.drifts or not isinstance(self._engine, ReadingEngine):
             return
         with self._lock:
@@ -139,8 +151,11 @@ class Conversations:
     def _from_messages(self, plan: Plan, messages: Sequence[Message]) -> States:
         return _after(plan, {}, self._turns(plan, messages))
 
-    def _turns(self, plan: Plan, messages: Sequence[Message]) -> list[list[float]]:
-        turns = turn_projections(self._engine, messages, plan.reply_probes)
+    def _turns(self, plan: Plan, told: Sequence[Message] | Told) -> list[list[float]]:
+        if isinstance(told, Told):
+            turns = reply_projections(self._engine, told.prompt, told.reply, plan.reply_probes)
+        else:
+            turns = turn_projections(self._engine, told, plan.reply_probes)
         return [[float(row.mean()) for row in turn] for turn in turns]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from guardrail.engines import Completion, Emit, Evaluator, Generated, GeneratingEngine, Prompt
 from guardrail.errors import ConfigError, PromptError
 from guardrail.pipeline.admission import Admission, unread
-from guardrail.pipeline.driver import Driver
+from guardrail.pipeline.conversations import Told
+from guardrail.pipeline.driver import Driver, Round
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.heard import Heard
 from guardrail.pipeline.options import check_generate
 from guardrail.pipeline.request import request, tags_of
 from guardrail.plugins.protocols import Answer
@@ -59,9 +62,14 @@ def generate(
     def ask(_: Sequence[Prompt], plan: Plan, evaluator: Evaluator, emit: Emit) -> Generated:
         return engine.generate(plan, evaluator, emit, arguments)
 
+    heard = Heard(arguments["streamer"]) if arguments.get("streamer") is not None else None
+    arguments = arguments if heard is None else {**arguments, "streamer": heard}
     with driver.recorder.closing(batch):
         names = [*engine.unread(arguments), *(engine.hidden(arguments) if _has_scorers(batch) else ())]
-        generated = driver.decide(_admission(batch, prompts, names), ask).result()
+        with heard.recording() if heard else nullcontext():
+            round = driver.decide(_admission(batch, prompts, names), ask)
+        with _left_off(driver, round, prompts, heard):
+            generated = round.result()
         completions = generated.completions if generated else {}
         answers = [_answer(driver, exchange, completions.get(i)) for i, exchange in enumerate(batch)]
         stopped = {i: answers[i].text for i, exchange in enumerate(batch) if exchange.final.stops}
@@ -76,6 +84,21 @@ def _admission(batch: Sequence[Exchange], prompts: Sequence[Prompt], names: Sequ
     reason = f"`{names[0]}` cannot be read" if names else None
     stops = [decision for exchange in batch if (decision := unread(exchange, reason)) is not None]
     return Admission(batch, [stops[0]] * len(batch) if stops else prompts)
+
+
+@contextmanager
+def _left_off(
+    driver: Driver, round: Round[Generated], prompts: Sequence[Prompt], heard: Heard | None
+) -> Generator[None]:
+    """If the reply ends in the middle: what was handed out of it is a turn of the conversation as well."""
+    try:
+        yield
+    except BaseException:
+        if heard is not None and heard.ids and not (round.job and round.job.succeeded):
+            exchange = round.admission.batch[0]
+            told = Told(prompts[0].ids, tuple(heard.ids))
+            driver.conversations.owe(exchange.policies.plan, exchange.request.talk, told)
+        raise
 
 
 def _has_scorers(batch: Sequence[Exchange]) -> bool:

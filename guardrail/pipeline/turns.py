@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from guardrail.engines import Engine, ReadingEngine
+from guardrail.engines import Engine, Prompt, ReadingEngine
 from guardrail.errors import EvaluationError
 from guardrail.types import Message, Probe
 
@@ -30,10 +30,22 @@ def turn_projections(
     if not spans:
         return []
     # nothing after the last assistant turn is needed
-    prompt = engine.render(messages[: _assistant_turns(messages)[-1] + 1])
-    states = engine.hidden_states(prompt, sorted({probe.layer for probe in probes}), "all")
-    rows = np.stack([states[p.layer] @ p.weights + np.float32(p.offset) for p in probes])
+    rows = _rows(engine, engine.render(messages[: _assistant_turns(messages)[-1] + 1]), probes)
     return [rows[:, start:end] for start, end in spans]
+
+
+def reply_projections(
+    engine: Engine, prompt: Sequence[int], reply: Sequence[int], probes: Sequence[Probe]
+) -> list[NDArray[np.float32]]:
+    """As `turn_projections`, for the one reply to a prompt that was given as tokens."""
+    if not probes or not isinstance(engine, ReadingEngine):
+        return []
+    return [_rows(engine, Prompt((*prompt, *reply)), probes)[:, len(prompt) :]]
+
+
+def _rows(engine: ReadingEngine, prompt: Prompt, probes: Sequence[Probe]) -> NDArray[np.float32]:
+    states = engine.hidden_states(prompt, sorted({probe.layer for probe in probes}), "all")
+    return np.stack([states[p.layer] @ p.weights + np.float32(p.offset) for p in probes])
 
 
 def _assistant_turns(messages: Sequence[Message]) -> list[int]:

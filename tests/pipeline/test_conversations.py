@@ -227,6 +227,39 @@ def test_generate_knows_named_conversations_and_says_that_it_sees_no_others(tmp_
         assert about_names(made)
 
 
+class Leaving:
+    """A streamer whose reader leaves after the prompt and three tokens."""
+
+    def __init__(self):
+        self.got = []
+
+    def put(self, value):
+        self.got += value.flatten().tolist()
+        if len(self.got) == self.prompt + 3:
+            raise KeyboardInterrupt
+
+    def end(self):
+        pytest.fail("nobody waits for the end")
+
+
+def test_what_a_streamer_got_of_a_reply_that_was_left_is_a_turn(tmp_path):
+    inputs = dict(TOKENIZER(["hello world"], return_tensors="pt"))
+    streamer = Leaving()
+    streamer.prompt = inputs["input_ids"].shape[1]
+    with guard(tmp_path, drift(raw(-1000.0, k=0.0, h=1e9))) as made:
+        made.check("x", conversation="c")
+        with pytest.raises(RuntimeError, match="KeyboardInterrupt"):
+            made.generate(**inputs, streamer=streamer, conversation="c", max_new_tokens=50, pad_token_id=0)
+        counted = [made.check("x", conversation="c").decision.scores[0].score for _ in range(2)]
+        vector = made.active.vectors["evil"]
+    with torch.no_grad():
+        states = tiny_model()(torch.tensor([streamer.got]), output_hidden_states=True).hidden_states[3][0]
+    # the third token was being handed out when its reader left
+    said = states[streamer.prompt : streamer.prompt + 2].numpy()
+    mean = float((said @ vector.probe[3] + vector.offset[3]).mean())
+    assert counted == pytest.approx([mean + 1000.0] * 2, rel=1e-4)
+
+
 def test_generate_asks_for_a_name_only_if_policies_are_about_conversations(tmp_path):
     with guard(tmp_path, policy()) as made:
         made.generate(**dict(TOKENIZER(["z"], return_tensors="pt")), max_new_tokens=4, pad_token_id=0)

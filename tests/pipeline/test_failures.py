@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from tiny import FIRES, NEVER, guard, policies, policy, rewatch, write_vectors
+from tiny import FIRES, NEVER, TOKENIZER, guard, policies, policy, rewatch, write_vectors
 
 from guardrail.audit import events, read
 from guardrail.errors import AuditError, GuardClosed, PromptError, QueueFull, UnsupportedGeneration
@@ -336,6 +336,35 @@ def test_no_record_gets_a_second_outcome_if_the_batch_fails_after_the_first(tmp_
         getattr(made, ask)(["one", "two", "three"])
     assert [found for _, found in sink.outcomes] == [outcome, outcome, "error"]
     assert len({name for name, _ in sink.outcomes}) == 3
+
+
+class FullLate(FullLater):
+    """An audit sink that fails only after the model had time to say something."""
+
+    def decided(self, record):
+        time.sleep(0.2)
+        raise OSError("no space left on device")
+
+
+class Taking:
+    """A streamer."""
+
+    def __init__(self):
+        self.got = []
+
+    def put(self, value):
+        self.got.append(value)
+
+    def end(self):
+        self.got.append("end")
+
+
+def test_a_streamer_gets_nothing_if_the_decision_cannot_be_recorded(tmp_path):
+    streamer, options = Taking(), {"plugins": [FullLate(space=9)]}
+    inputs = dict(TOKENIZER(["hello world"], return_tensors="pt"))
+    with guard(tmp_path, policy(threshold=NEVER), options=options) as made, pytest.raises(AuditError):
+        made.generate(**inputs, streamer=streamer, max_new_tokens=20, pad_token_id=0)
+    assert streamer.got == []
 
 
 def test_a_streams_refused_audit_record_hands_nothing_out(tmp_path):
