@@ -29,21 +29,30 @@ LEASE_S = 30.0
 """How much longer than its time limit a delivery is another process's business."""
 TAKE = """UPDATE tickets
 SET attempts = attempts + 1, due = :now + :lease + json_extract(delivery, '$.timeout_s')
-WHERE id = (SELECT id FROM tickets WHERE delivery_state = 'waiting' AND due <= :now ORDER BY due, id LIMIT 1)
+WHERE id = (
+  SELECT id FROM tickets WHERE delivery_state = 'waiting' AND (due <= :now OR due > :never)
+  ORDER BY due, id LIMIT 1
+)
 RETURNING id"""
 
 
 def take(queue: ReviewQueue) -> Ticket | None:
     """A ticket whose delivery is due, for this process alone; None if there is none."""
     with queue.writing() as database:
-        rows = database.execute(TAKE, {"now": time.time(), "lease": LEASE_S}).fetchall()
+        rows = database.execute(TAKE, {"now": time.time(), "lease": LEASE_S, "never": _never()}).fetchall()
     return queue.get(rows[0][0]) if rows else None
 
 
 def next_due(queue: ReviewQueue) -> float | None:
     """The Unix time in seconds at which something is due; None if nothing waits."""
-    ((due,),) = queue.read("SELECT min(due) FROM tickets WHERE delivery_state = 'waiting'") or [(None,)]
-    return due
+    due = "SELECT min(iif(due > ?, 0, due)) FROM tickets WHERE delivery_state = 'waiting'"
+    ((found,),) = queue.read(due, _never()) or [(None,)]
+    return found
+
+
+def _never() -> float:
+    """From when on nothing can be due: such a time is of a clock that ran ahead, and means now."""
+    return time.time() + 2 * ASKED_S
 
 
 def delivered(queue: ReviewQueue, ticket: Ticket) -> None:

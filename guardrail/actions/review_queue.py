@@ -197,7 +197,7 @@ class ReviewQueue:
         """The tickets that meet a condition of SQL."""
         return [_ticket(row) for row in self.read(f"SELECT {COLUMNS} FROM tickets {condition}", *values)]
 
-    def read(self, query: str, *values: str) -> list[sqlite3.Row]:
+    def read(self, query: str, *values: str | float) -> list[sqlite3.Row]:
         """The rows of a query; none if there is no file yet."""
         if not self.path.exists():
             return []

@@ -165,6 +165,17 @@ def test_a_process_has_a_delivery_alone_until_it_has_had_its_time(queue, monkeyp
     assert deliveries.take(other) is not None
 
 
+def test_what_a_clock_that_ran_ahead_has_put_off_is_due_at_once(queue, monkeypatch):
+    monkeypatch.setattr(queue._courier, "wake", lambda: None)
+    queue.open(told(NOWHERE))
+    deliveries.failed(queue, deliveries.take(queue), "nobody is there")
+    before = deliveries.next_due(queue)
+    with queue.writing() as database:
+        database.execute("UPDATE tickets SET due = due + 1e8")
+    assert deliveries.next_due(queue) == 0 < before
+    assert deliveries.take(queue).id == "t-1"
+
+
 def test_a_guard_goes_on_with_what_an_earlier_process_left(queue, tmp_path, monkeypatch):
     with server(script(OK)) as (url, seen):
         monkeypatch.setattr(queue._courier, "wake", lambda: None)

@@ -42,6 +42,27 @@ def test_what_is_left_is_whole_and_says_what_went(kind, log, key):
     assert verify(log, key=key).ok
 
 
+@pytest.mark.parametrize("key", [None, KEY])
+def test_lines_of_a_clock_that_ran_ahead_go_with_the_old_ones_behind_them(kind, log, key):
+    sink = kind(log, key=key)
+    ahead = "2099-01-01T00:00:00.000+00:00"
+    write(sink, OLD, "r-1")
+    write(sink, ahead, "r-2")
+    write(sink, OLD, "r-3")
+    write(sink, NEW, "r-4")
+    write(sink, ahead, "r-5")
+    assert prune(log, UNTIL, key).removed == 6
+    assert [record.id for record in read(log)] == ["r-4", "r-5"]
+    assert verify(log, key=key).ok
+
+
+def test_lines_of_a_clock_that_ran_ahead_stay_if_all_behind_them_is_young(kind, log):
+    sink = kind(log)
+    write(sink, "2099-01-01T00:00:00.000+00:00", "r-1")
+    write(sink, NEW, "r-2")
+    assert prune(log, UNTIL) is None
+
+
 def test_a_log_may_be_pruned_again_and_again_and_to_its_end(kind, log):
     times = [f"2026-0{month}-15T00:00:00.000+00:00" for month in range(1, 6)]
     sink = kind(log)
