@@ -14,6 +14,7 @@ def decision_row(decision: Decision, audit_id: str | None, timing: Timing | None
     latency = timing and {"guard": round(timing.guard, 4), "prefill": round(timing.prefill, 4)}
     return {
         **pick(decision, BEFORE),
+        **pick(decision, ("otherwise",) if decision.otherwise else ()),
         "scores": [pick(score, SCORE_FIELDS) for score in decision.scores],
         **pick(decision, ("policy_sha256", "vectors_sha256")),
         "audit_id": audit_id,

@@ -34,6 +34,7 @@ DECISION_FIELDS = (
     "error",
     "stage",
     "token",
+    "otherwise",
 )
 SCORE_FIELDS = ("policy", "trait", "layer", "score", "threshold", "fired", "mode")
 STEERING_FIELDS = ("policy", "trait", "operator", "layers", "limits", "floor")

@@ -118,6 +118,19 @@ class Exchange:
         self.decisions.append(replace(decision, warnings=(*decision.warnings, *self.warnings)))
         self.timing = timing
 
+    def gave_way(self, action: str) -> None:
+        """The action of the latest decision was not done; this took over."""
+        completion = self.completion
+        if (
+            completion is not None
+            and completion.reply_decision is not None
+            and completion.reply_decision.stops
+        ):
+            said = replace(completion.reply_decision, otherwise=action)
+            self.completion = replace(completion, reply_decision=said)
+        else:
+            self.decisions[-1] = replace(self.decisions[-1], otherwise=action)
+
     def retry(self, messages: Sequence[Message], waive: frozenset[str]) -> None:
         """Other messages, or the same with policies lifted, for another evaluation."""
         self.messages = tuple(messages)

@@ -29,6 +29,7 @@ from guardrail.types import ALLOW, Decision, Message
 
 log = logging.getLogger("guardrail")
 
+BLOCK = "block"
 MAX_ROUNDS = 20
 """No request is evaluated more often than this, whatever its actions ask for."""
 
@@ -59,6 +60,7 @@ class Responder:
             return response
         # an action may ask for another round for ever
         if turn.final(response) or len(exchange.decisions) >= MAX_ROUNDS:
+            exchange.gave_way(BLOCK)
             return turn.refusal()
         self._retry(turn, response)
         return None
@@ -77,8 +79,9 @@ class Responder:
     def _otherwise(self, turn: _Turn, otherwise: Otherwise) -> Answer | Retry:
         turn.gives_way(otherwise)
         if otherwise.action == ALLOW and turn.own:
+            turn.exchange.gave_way(ALLOW)
             return Retry(turn.messages, waive=frozenset({turn.policy}))
-        response = turn.response("block" if otherwise.action == ALLOW else otherwise.action)
+        response = turn.other(otherwise)
         return turn.refusal() if isinstance(response, Otherwise) else response
 
     def _retry(self, turn: _Turn, response: Retry) -> None:
@@ -102,8 +105,11 @@ class Responder:
         response = turn.response(decision.action)
         if isinstance(response, Otherwise):
             turn.gives_way(response)
-            response = turn.response("block" if response.action == ALLOW else response.action)
-        return response if isinstance(response, Answer) else turn.refusal()
+            response = turn.other(response)
+        if isinstance(response, Answer):
+            return response
+        exchange.gave_way(BLOCK)
+        return turn.refusal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,15 @@ class _Turn:
             self.exchange.error = f"action `{name}` failed: {outline(error)}"
             self.exchange.warn(self.exchange.error)
             return Otherwise(rule.settings.on_error if rule else "block")
+
+    def other(self, otherwise: Otherwise) -> Response:
+        """What takes over does; it fails to a block, and so does what would allow at this point."""
+        name = BLOCK if otherwise.action == ALLOW else otherwise.action
+        self.exchange.gave_way(name)
+        response = self.response(name)
+        if isinstance(response, Otherwise):
+            self.exchange.gave_way(BLOCK)
+        return response
 
     def gives_way(self, otherwise: Otherwise) -> None:
         """Keep the ticket of an action that gives up, and say why it does."""

@@ -165,7 +165,7 @@ class _Counts:
 
     def request(self, record: AuditRecord) -> None:
         decision, outcome = _final(record), record.outcome or "interrupted"
-        action = NONE if outcome in ("error", "cancelled") else decision.action
+        action = NONE if outcome in ("error", "cancelled") else decision.done
         self._requests.labels(record.kind, action, decision.policy or "", decision.status, outcome).inc()
         if decision.status != "evaluated" and not decision.stops and action != NONE:
             self._fail_open.labels(decision.policy or "").inc()

@@ -119,7 +119,7 @@ class Verdict:
     def telling(self) -> Decision:
         """The last decision that was more than to allow, and stands; if there is none, the last one."""
         standing = (decision for decision in reversed(self.every) if decision.policy not in self.lifted)
-        stronger = (decision for decision in standing if decision.action != ALLOW)
+        stronger = (decision for decision in standing if decision.done != ALLOW)
         return next(stronger, self.every[-1])
 
     @property
@@ -137,7 +137,7 @@ class Verdict:
         """Of the response."""
         decision = self.telling
         values = (
-            decision.action,
+            decision.done,
             self.policy,
             self.status,
             self.reason,
@@ -152,10 +152,11 @@ class Verdict:
     def field(self, whole: bool) -> GuardrailField | None:
         """The field of the body: only for what was more than allowed, or if the whole decision is wanted."""
         decision = self.telling
-        if not whole and not self.lifted and (decision.action, self.status) == (ALLOW, "evaluated"):
+        told = whole or self.lifted or any(one.otherwise for one in self.every)
+        if not told and (decision.done, self.status) == (ALLOW, "evaluated"):
             return None
         return GuardrailField(
-            action=decision.action,
+            action=decision.done,
             policy=self.policy,
             status=self.status,
             reason=self.reason,

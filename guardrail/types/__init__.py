@@ -153,9 +153,9 @@ class Score:
 class Decision:
     """The decision of the policies on one prompt or one reply (`stage`); pure data.
 
-    `action` is the action taken, `would_action` the one if shadow policies were enforced too. `policy` is
-    the policy that decided, `fired` lists every policy that fired. `fail_open` is true if any enforced
-    policy lets prompts pass on errors. `token` is the reply token at which `policy` fired, from 1.
+    `action` is the action that policies ask for, `would_action` the one if shadow policies were enforced
+    too. `policy` is the policy that decided, `fired` lists every policy that fired. `fail_open`: whether an
+    enforced policy lets prompts pass on errors. `token`: the reply token at which `policy` fired, from 1.
     """
 
     status: Status
@@ -174,6 +174,13 @@ class Decision:
     error: str | None = None
     stage: Stage = "prompt"
     token: int | None = None
+    otherwise: str | None = None
+    """What took over from the action, if it failed or gave up: `block`, `allow`, `escalate`."""
+
+    @property
+    def done(self) -> str:
+        """What was done: the action, or what took over from it."""
+        return self.otherwise or self.action
 
     @property
     def stops(self) -> bool:

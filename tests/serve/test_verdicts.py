@@ -7,6 +7,7 @@ from serving import CRUEL, asking, chat, events
 from tiny import guard as tiny_guard
 from tiny import policy
 
+from guardrail.audit import read
 from guardrail.demo.prompts import TOUR
 from guardrail.serve.app import create_app
 from guardrail.serve.settings import ServerSettings
@@ -32,6 +33,32 @@ async def test_what_was_done_is_in_headers_and_body(client, action, stream):
     finished = body["choices"][0]["finish_reason"]
     assert (finished == "content_filter") == (action in ("escalate", "block"))
     assert float(headers["x-guardrail-ms"]) >= 0
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "outcome", "stage"),
+    [("block", "blocked", "prompt"), ("allow", "answered", "prompt"), ("block", "blocked", "response")],
+)
+def test_what_took_over_from_an_escalation_that_failed_is_what_was_done(
+    tmp_path, monkeypatch, otherwise, outcome, stage
+):
+    monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", str(tmp_path))
+    keys = {"threshold": {"raw": -1e6}, "stage": stage}
+    log = tmp_path / "log.jsonl"
+    escalate = policy({"escalate": {"otherwise": otherwise}}, **keys)
+    with tiny_guard(tmp_path, escalate, audit={"jsonl": str(log)}) as made:
+        reply = made.chat("Hello", max_new_tokens=4)
+    verdict = Verdict.of(reply)
+    assert reply.outcome == outcome
+    assert verdict.headers["x-guardrail-action"] == otherwise
+    assert verdict.field(whole=False).action == otherwise, "a prompt that failed open is told of"
+    assert verdict.field(whole=True).decisions[0].get("otherwise") == (
+        otherwise if stage == "prompt" else None
+    )
+    if otherwise == "block":
+        (record,) = read(log)
+        decided = record.decision if stage == "prompt" else record.reply_decision
+        assert (decided.action, decided.otherwise, decided.done) == ("escalate", "block", "block")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ class DecisionRow(_Row):
     vectors_sha256: str = ""
     calibration_sha256: str = ""
     error: str | None = None
+    otherwise: str | None = None
 
 
 class TimingRow(_Row):

@@ -157,7 +157,7 @@ class Block:
             time,
             hash(row.prompt_sha256),
             name(final.status),
-            name(final.action if ended else NONE),
+            name((final.otherwise or final.action) if ended else NONE),
             name(final.would_action if ended else NONE),
             name(final.policy or ""),
             name(row.outcome or "interrupted"),

@@ -41,7 +41,7 @@ class ReaderVerdict(BaseModel):
             verdict="pass" if ruling.passes else "refuse",
             reader_model=reader,
             status=decision.status,
-            action=decision.action,
+            action=decision.done,
             would_action=decision.would_action,
             policy=decision.policy,
             audit_id=ruling.audit_id,

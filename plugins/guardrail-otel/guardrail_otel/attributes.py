@@ -49,7 +49,7 @@ def of(record: AuditRecord) -> Attributes:
         "gen_ai.usage.output_tokens": record.new_tokens,
         "guardrail.outcome": record.outcome or "interrupted",
         "guardrail.status": telling.status,
-        "guardrail.action": telling.action,
+        "guardrail.action": telling.done,
         "guardrail.would_action": telling.would_action,
         "guardrail.policy": telling.policy or "",
         "guardrail.fired": [*decision.fired, *(reply.fired if reply else ())],

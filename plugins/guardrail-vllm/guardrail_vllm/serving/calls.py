@@ -63,7 +63,7 @@ class Call:
         """The headers of the response: of several decisions, those of the strongest."""
         if not self.verdicts:
             return {}
-        return max(self.verdicts.values(), key=lambda one: STRENGTHS.get(one.telling.action, 40)).headers
+        return max(self.verdicts.values(), key=lambda one: STRENGTHS.get(one.telling.done, 40)).headers
 
 
 _current: ContextVar[Call] = ContextVar("guardrail_vllm_call")
