@@ -6,7 +6,6 @@ import difflib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from guardrail.calibrate.proposals import Thresholds
 from guardrail.errors import PolicyError, Problem
+from guardrail.files.whole import write_whole
 from guardrail.files.yaml import KeyPath, nodes, parse_document
 from guardrail.policy.model import FprThreshold, PercentileThreshold, RawThreshold, Threshold
 
@@ -59,15 +59,7 @@ class PolicyEdit:
             raise PolicyError.single(
                 "changed while it was being calibrated; nothing was written", str(target)
             )
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, target.stat().st_mode & 0o7777)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(target, content)
 
 
 def edit(path: Path, thresholds: Thresholds, calibration: Path | None = None) -> PolicyEdit:

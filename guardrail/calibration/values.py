@@ -16,6 +16,7 @@ from guardrail.calibration.evidence import Evidence
 from guardrail.calibration.slices import Populations, Slice
 from guardrail.errors import CalibrationError
 from guardrail.files import json_text
+from guardrail.files.whole import write_whole
 from guardrail.types import Configuration, Fingerprint
 
 FORMAT = "guardrail-calibration"
@@ -81,7 +82,7 @@ class Calibration:
 
     def save(self, path: str | Path) -> None:
         """Write versioned JSON."""
-        Path(path).write_text(self._json() + "\n", encoding="utf-8")
+        write_whole(path, f"{self._json()}\n".encode())
 
     def _json(self) -> str:
         content = {"format": FORMAT, "version": FORMAT_VERSION, **_fields(self)}

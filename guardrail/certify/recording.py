@@ -17,6 +17,7 @@ from guardrail.engines.configurations import configuration
 from guardrail.errors import ConfigError, PromptError
 from guardrail.files import json_text
 from guardrail.files.records import prompt_sha256, utc_now
+from guardrail.files.whole import write_whole
 from guardrail.pipeline.chat import BATCH
 from guardrail.pipeline.request import request
 from guardrail.policy.plan import Plan
@@ -122,7 +123,7 @@ class Recording:
         """Write versioned JSON. Raises ConfigError if it cannot be written."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
         try:
-            path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            write_whole(path, f"{json.dumps(content)}\n".encode())
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -18,7 +18,7 @@ from guardrail.extract.journal import Report, check_begun, locked, rows_in, sile
 from guardrail.extract.judgements import FILE as JUDGEMENTS
 from guardrail.extract.judgements import Judged, judge_rollouts
 from guardrail.extract.judges import COHERENCE_RUBRIC
-from guardrail.extract.moments import Moments, write_atomically
+from guardrail.extract.moments import Moments
 from guardrail.extract.probes import Pool
 from guardrail.extract.prompts import RolloutPrompt, mixed_prompts, trait_prompts
 from guardrail.extract.reply_moments import reply_moments
@@ -29,6 +29,7 @@ from guardrail.extract.stability import stability
 from guardrail.extract.states import stored_states
 from guardrail.extract.subject import Subject
 from guardrail.extract.workload import Workload
+from guardrail.files.whole import write_whole
 from guardrail.plugins.protocols import COHERENCE, ExtractionMethod, Judge
 from guardrail.traits import TraitDefinition
 from guardrail.types import Message
@@ -192,7 +193,8 @@ class Extractor:
     def _moments(self, trait: str, judged: Judged) -> Induced:
         pairs, evidence = kept_pairs(judged, trait)
         text = json.dumps(described(evidence, self.settings.minimum), indent=1) + "\n"
-        write_atomically(self.folder / trait / "evidence.json", text.encode())
+        (self.folder / trait).mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / trait / "evidence.json", text.encode())
         check_induced(evidence, self.settings.minimum)
         moments = reply_moments(self.subject, judged, pairs, self.folder / trait, self.report)
         moments.balanced = bool(self.definitions[trait].roles)

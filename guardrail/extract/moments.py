@@ -6,7 +6,6 @@ the unit of resampling, because replies to one question are not independent.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.errors import ExtractionError
+from guardrail.files.whole import write_whole
 from guardrail.types import Array
 from guardrail.vectors.file_format import canonical
 
@@ -86,7 +86,8 @@ class Moments:
             {"sums": self.sums, "counts": self.counts, "norms": self.norms},
             metadata={"recipe": recipe, "batches": str(self.batches)},
         )
-        write_atomically(path, canonical(data))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, canonical(data))
 
     @classmethod
     def load(cls, path: Path, recipe: str) -> Self | None:
@@ -101,14 +102,3 @@ class Moments:
                 raise ExtractionError(f"{path} was made from other rollouts or scores; choose another folder")
             arrays = {name: file.get_tensor(name) for name in ("sums", "counts", "norms")}
         return cls(**arrays, batches=int(metadata["batches"]))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write so that the file is always complete, either old or new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from guardrail.errors import ConfigError
+from guardrail.files.whole import write_whole
 from guardrail.report.drawing import slug, themed
 from guardrail.statistics.intervals import Estimate
 
@@ -127,7 +128,7 @@ class Page:
         """Write the file. Raises ConfigError if it cannot be written."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.html(), encoding="utf-8")
+            write_whole(path, self.html().encode())
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 

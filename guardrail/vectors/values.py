@@ -16,6 +16,7 @@ import numpy as np
 
 from guardrail.errors import VectorError
 from guardrail.files import json_text
+from guardrail.files.whole import write_whole
 from guardrail.vectors import file_format
 from guardrail.vectors.file_format import Header, canonical, vector
 from guardrail.vectors.provenance import Provenance
@@ -66,7 +67,7 @@ class TraitVectors(Mapping[str, TraitVector]):
             "version": file_format.version(self),
             "header": file_format.header(self, self.provenance),
         }
-        Path(path).write_bytes(canonical(save(file_format.arrays(self), metadata=metadata)))
+        write_whole(path, canonical(save(file_format.arrays(self), metadata=metadata)))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

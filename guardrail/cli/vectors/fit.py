@@ -23,6 +23,7 @@ from guardrail.cli.vectors.fit_policy import calibration, next_steps, policy_tex
 from guardrail.cli.vectors.fits import print_fit
 from guardrail.errors import ConfigError
 from guardrail.files.problems import suggest
+from guardrail.files.whole import write_whole
 
 if TYPE_CHECKING:
     from guardrail.extract.fit.prepared import Prepared
@@ -54,11 +55,11 @@ def fit(
     vectors = _fitted(given, labelled, files, model, search, methods)
     vectors.save(files.out)
     if files.benign_out is not None:
-        files.benign_out.write_text(aside, encoding="utf-8")
+        write_whole(files.benign_out, aside.encode())
     if files.policy is not None:
         calibrate = calibration(model.name, files.policy, files.out, files.benign_out)
         text = policy_text(vectors, files.out, files.policy, files.fpr, calibrate)
-        files.policy.write_text(text, encoding="utf-8")
+        write_whole(files.policy, text.encode())
     _show(vectors, files, model, output.as_json)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardrail.errors import ConfigError
-from guardrail.extract.moments import write_atomically
 from guardrail.files import json_text
+from guardrail.files.whole import write_whole
 from guardrail.statistics.intervals import Estimate, Numbers
 from guardrail.train.screening.meter import Form
 from guardrail.train.screening.results import Screened
@@ -61,7 +61,8 @@ class Thresholds:
 
     def save(self, path: Path) -> None:
         """Write them as JSON."""
-        write_atomically(path, json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:

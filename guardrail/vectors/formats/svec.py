@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from guardrail.errors import VectorError
 from guardrail.files import json_text
+from guardrail.files.whole import write_whole
 from guardrail.types import Fingerprint
 from guardrail.vectors.formats.control_vectors import model_hint
 from guardrail.vectors.formats.directions import Directions, by_layer
@@ -59,7 +60,7 @@ def write(path: Path, vector: TraitVector, model: Fingerprint) -> None:
         "explained_variances": {},
         "meta": {"guardrail": {"trait": vector.trait, _RAW_LAST: True}},
     }
-    path.write_text(json.dumps(data), encoding="utf-8")
+    write_whole(path, json.dumps(data).encode())
 
 
 def losses(vector: TraitVector) -> tuple[str, ...]:
