@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, Unpack
 
 from guardrail.audit.trail import AuditTrail
 from guardrail.engines import ConcurrentEngine, Engine, GeneratingEngine
@@ -287,6 +287,9 @@ class Guard(AsyncRequests, Rulings, Looks):
     def close(self) -> None:
         """Finish what runs, refuse what waits, and take every trace of the guard off the model."""
         self._close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a guard cannot be copied or pickled: it has threads, and a lock on its model")
 
     def __enter__(self) -> Self:
         return self

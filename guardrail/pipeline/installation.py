@@ -12,10 +12,11 @@ from guardrail.errors import UnguardedCall, UnsupportedGeneration
 from guardrail.files.forks import freed
 
 HOW = "call guard.generate, or guard.install() to make the model's own generate the guarded one"
+COPIED = "a copy or a pickle of a guarded model is not guarded: make a guard for it"
 
 
 class UnguardedWarning(UserWarning):
-    """The guarded model's own `generate` was called: what it returns was not evaluated."""
+    """The guarded model's own `generate` was called, or that of a copy will be: nothing evaluates it."""
 
 
 class Installation:
@@ -30,8 +31,12 @@ class Installation:
     def __call__(self, name: str) -> Callable[..., Any] | None:
         """What is called instead of the model's method of this name; None for the method itself.
 
+        Without a name the model is copied or pickled, which is warned about: the copy has its own methods.
         Raises UnsupportedGeneration for a method that cannot be guarded, and UnguardedCall.
         """
+        if not name:
+            warnings.warn(COPIED, UnguardedWarning, 4)
+            return None
         if self._always or self._blocks:
             if name != "generate":
                 raise UnsupportedGeneration(f"`{name}` would bypass the guard and is not supported yet")

@@ -1,6 +1,7 @@
 """The guarded model's own `generate`: guarded if the guard is installed, else noticed."""
 
 import copy
+import pickle
 import threading
 import warnings
 from contextlib import ExitStack
@@ -82,7 +83,8 @@ def test_policies_may_forbid_calls_that_go_past_the_guard(tmp_path):
     with guard(tmp_path, REFUSAL, model=model, unguarded_calls="error"):
         with pytest.raises(UnguardedCall):
             own(**batch(1), **GREEDY)
-        copied = copy.deepcopy(model)
+        with pytest.warns(UnguardedWarning):
+            copied = copy.deepcopy(model)
         copied.generate(**batch(1), **GREEDY)  # another model, which no guard holds
 
 
@@ -111,6 +113,22 @@ def test_installing_ends_with_its_block_and_with_the_guard(tmp_path):
         assert text(model.generate(**batch(1), **GREEDY)) == "No."
     assert not {"generate", "init_continuous_batching"} & set(vars(model))
     model.generate(**batch(1), **GREEDY)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_guarded_model_is_not_guarded_and_whoever_makes_one_is_told(tmp_path, copied):
+    with guard(tmp_path, REFUSAL) as made, made.installed():
+        with pytest.warns(UnguardedWarning, match="make a guard for it"):
+            bare = copied(made.model)
+        assert torch.equal(bare.generate(**batch(1), **GREEDY), tiny_model().generate(**batch(1), **GREEDY))
+        assert text(made.model.generate(**batch(1), **GREEDY)) == "No."
+    copied(made.model)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_guard_cannot_be_copied(tmp_path, copied):
+    with guard(tmp_path, REFUSAL) as made, pytest.raises(TypeError, match="cannot be copied or pickled"):
+        copied(made)
 
 
 def test_a_block_that_ends_takes_nothing_from_another_that_goes_on(tmp_path):
@@ -152,12 +170,6 @@ def test_a_wrapper_of_an_adapter_is_installed_too(tmp_path):
             assert text(model.generate(**batch(1), **GREEDY)) == "No."
             assert text(model.get_base_model().generate(**batch(1), **GREEDY)) == "No."
     assert torch.equal(model.generate(**batch(1), **GREEDY), plain)
-
-
-def test_a_copy_of_an_installed_model_is_not_guarded(tmp_path):
-    with guard(tmp_path, REFUSAL) as made, made.installed():
-        other = copy.deepcopy(made.model)
-        assert torch.equal(other.generate(**batch(1), **GREEDY), tiny_model().generate(**batch(1), **GREEDY))
 
 
 class Nested(LogitsProcessor):

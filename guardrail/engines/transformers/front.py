@@ -17,7 +17,7 @@ from guardrail.engines.transformers.turn import Turn
 from guardrail.errors import EvaluationError, UnguardedCall
 
 Ask: TypeAlias = Callable[[str], "Callable[..., Any] | None"]
-"""Given a method's name, what to call instead of it; None for itself."""
+"""Given a method's name (none: the model is copied or pickled), what to call instead; None for itself."""
 
 BYPASS = (
     "this `generate` was taken from the model before the guard was installed, or from its class, and would "
@@ -147,6 +147,11 @@ class PlainCall(StandIn):
         if self._turn.here:
             return self._turn.apart(self._run, *args, **kwargs)
         return self._run(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if self.name == "generate" and not self.retired:
+            self._ask("")
+        return super().__reduce__()
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         instead = self._ask(self.name)
