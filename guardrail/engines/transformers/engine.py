@@ -205,19 +205,19 @@ class TransformersEngine:
 
         Raises PromptError if there are none, and if the tokens of a position cannot be found.
         """
+        return list(self._read(arguments, positions).prompts)
+
+    def _read(self, arguments: Mapping[str, Any], positions: Collection[Position]) -> Batch:
         self.turn.refuse_reentry()
         ids = read_ids(arguments, self.local.vocabulary)
         check_rows(arguments, len(ids), self.unread(arguments))
-        held = held_columns(ids, arguments, self.inner.generation_config)
-        if held is None:
-            rows = ids.tolist()
-        else:
-            rows = [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]
+        columns = held_columns(ids, arguments, self.inner.generation_config)
+        rows = [row[held].tolist() for row, held in zip(ids, columns, strict=True)]
         if not all(rows):
             raise PromptError(EMPTY)
         check_alike([len(row) for row in rows], self.local.switches)
         found = self.local.renderer.spans_in
-        return [Prompt(tuple(row), spans=found(row, positions)) for row in rows]
+        return Batch([Prompt(tuple(row), spans=found(row, positions)) for row in rows], columns)
 
     def unread(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         """The arguments of `generate` that hold content which is not text."""
@@ -231,10 +231,7 @@ class TransformersEngine:
         self, plan: Plan, evaluator: Evaluator, emit: Emit, arguments: Mapping[str, Any]
     ) -> GuardedOutput:
         """`model.generate(**arguments)` under guard. Raises UnsupportedGeneration and PromptError."""
-        batch = None
-        if plan.positions - {"last"}:
-            held = held_columns(prompt_ids(arguments), arguments, self.inner.generation_config)
-            batch = Batch.masked(self.prompts(arguments, plan.positions), held)
+        batch = self._read(arguments, plan.positions) if plan.positions - {"last"} else None
         return self._generated(plan, evaluator, emit, arguments, batch)
 
     def _generated(

@@ -39,13 +39,6 @@ class Batch:
         width = max(len(prompt.ids) for prompt in prompts)
         return cls(prompts, [range(width - len(prompt.ids), width) for prompt in prompts])
 
-    @classmethod
-    def masked(cls, prompts: Sequence[Prompt], mask: Tensor | None) -> Batch:
-        """Prompts whose tokens are where `mask` is not 0; everywhere without a mask."""
-        if mask is None:
-            return cls.left_padded(prompts)
-        return cls(prompts, [row.nonzero()[:, 0].tolist() for row in mask.cpu()])
-
     def runs(self, positions: Iterable[Position], first: int = 0) -> dict[Position, list[Runs]]:
         """What each position reads of each prompt, in columns counted from `first`.
 

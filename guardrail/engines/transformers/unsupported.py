@@ -171,16 +171,19 @@ def prompt_ids(kwargs: Mapping[str, Any]) -> Any:
     return ids
 
 
-def held_columns(ids: Any, kwargs: Mapping[str, Any], default_config: Any) -> Any:
-    """Which of the ids [prompts, tokens] the model attends to, as a mask on the host; None for all.
+def held_columns(ids: Any, kwargs: Mapping[str, Any], default_config: Any) -> list[list[int]]:
+    """The columns of the ids [prompts, tokens] that the model attends to, for each prompt.
 
     Without a mask `generate` leaves out padding, unless its token also ends replies.
     """
-    if (mask := kwargs.get("attention_mask")) is not None:
-        return mask.cpu()[:, -ids.shape[1] :].bool()
-    ends = _listed(setting("eos_token_id", kwargs, default_config))
-    pads = _listed(setting("pad_token_id", kwargs, default_config))
-    return None if not pads or pads[0] in ends else ids.cpu() != pads[0]
+    mask = kwargs.get("attention_mask")
+    if mask is None:
+        ends = _listed(setting("eos_token_id", kwargs, default_config))
+        pads = _listed(setting("pad_token_id", kwargs, default_config))
+        if not pads or pads[0] in ends:
+            return [list(range(ids.shape[1]))] * len(ids)
+        mask = ids != pads[0]
+    return [row.nonzero()[:, 0].tolist() for row in mask.cpu()[:, -ids.shape[1] :]]
 
 
 def read_ids(kwargs: Mapping[str, Any], vocabulary: int) -> Any:
