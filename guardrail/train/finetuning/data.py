@@ -20,7 +20,7 @@ from guardrail.train.finetuning.encoding import encoded
 from guardrail.train.finetuning.settings import Loss
 from guardrail.train.intervention import Conversation
 from guardrail.train.screening.files import Data, open_data
-from guardrail.train.screening.rows import SHAPES, BadRow, Sample, Shape, named, sample
+from guardrail.train.screening.rows import SHAPES, BadRow, Sample, Samples, Shape
 from guardrail.types import Message
 
 ASIDE = "set-aside.jsonl"
@@ -70,12 +70,12 @@ def read_data(
         refuse([f"{path}:{one.row}: {one.reason}" for one in reader.aside])
     if folder is not None:
         _write(reader.aside, folder)
-    if reader.shape is None:
+    if not reader.found or reader.samples.shape is None:
         hint = f"{path}: no row can be trained on"
         refuse([f"{path}:{one.row}: {one.reason}" for one in reader.aside], hint)
         raise ConfigError(f"{path}: holds no row")
     return TrainingData(
-        sha256=data.sha256(), shape=reader.shape, conversations=reader.found, aside=reader.aside
+        sha256=data.sha256(), shape=reader.samples.shape, conversations=reader.found, aside=reader.aside
     )
 
 
@@ -92,12 +92,12 @@ def _write(aside: Sequence[SetAside], folder: Path) -> None:
 
 
 class _Reader:
-    """The rows of one file. The first good row says of which shape all rows are."""
+    """The rows of one file."""
 
     def __init__(self, renderer: Renderer, longest: int) -> None:
         self._renderer, self._longest = renderer, longest
+        self.samples = Samples()
         self._first: dict[bytes, int] = {}
-        self.shape: Shape | None = None
         self.found: list[Conversation] = []
         self.aside: list[SetAside] = []
 
@@ -109,17 +109,11 @@ class _Reader:
                 self.aside.append(SetAside(row=number, kind=error.kind, reason=str(error), data=shown))
 
     def _conversation(self, value: object, number: int) -> Conversation:
-        if isinstance(value, BadRow):
-            raise value
-        row = sample(value)
-        shape = self.shape or row.shape
-        if row.shape != shape:
-            raise BadRow("mixed schema", f"has {named(row.shape)}, where earlier rows have {named(shape)}")
+        row = self.samples.read(value)
         found = _whole(row)
         self._check_length(found)
         if (first := self._first.setdefault(row.key, number)) != number:
             raise BadRow("duplicate", f"the same prompts and replies as row {first}")
-        self.shape = row.shape
         return found
 
     def _check_length(self, found: Conversation) -> None:

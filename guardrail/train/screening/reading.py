@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from guardrail.train.screening.data import Chunk
 from guardrail.train.screening.encoding import Encoded
-from guardrail.train.screening.rows import BadRow, Sample, Shape, named, sample
+from guardrail.train.screening.rows import BadRow, Sample, Samples
 from guardrail.train.screening.store import Row, Store
 
 Encode: TypeAlias = Callable[[Sample], tuple[Encoded, ...]]
@@ -34,14 +34,10 @@ class Looked:
 
 
 class Reader:
-    """Reads the rows of one data set. The first good row says of which shape all rows are.
-
-    `source`: the key that says where a row comes from.
-    """
+    """Reads the rows of one data set. `source`: the key that says where a row comes from."""
 
     def __init__(self, encode: Encode, source: str | None) -> None:
-        self._encode, self._source = encode, source
-        self._shape: Shape | None = None
+        self._encode, self._samples = encode, Samples(source)
 
     def read(self, chunk: Chunk, store: Store, wanted: frozenset[int] | None = None) -> Looked:
         """Look at a chunk; `store` knows earlier rows. `wanted`: the numbers of a subset, None for all."""
@@ -49,7 +45,7 @@ class Reader:
         bad: list[Row] = []
         for number, value in zip(chunk.numbers, chunk.values, strict=True):
             try:
-                found = self.sample(value)
+                found = self._samples.read(value)
                 if wanted is None or number in wanted:
                     good.append(Good(number=number, key=found.key, sample=found, encoded=self._encode(found)))
             except BadRow as error:
@@ -63,27 +59,16 @@ class Reader:
     def pass_over(self, chunk: Chunk) -> None:
         """Rows that an earlier run has stored: only their shape has to be learnt."""
         for value in chunk.values:
-            if self._shape is not None:
+            if self._samples.shape is not None:
                 return
             try:
-                self.sample(value)
+                self._samples.read(value)
             except BadRow:
                 continue
 
     def encoded(self, value: object) -> tuple[Encoded, ...]:
         """The sample in a decoded row, in tokens. Raises BadRow."""
-        return self._encode(self.sample(value))
-
-    def sample(self, value: object) -> Sample:
-        """The sample in a decoded row. Raises BadRow."""
-        if isinstance(value, BadRow):
-            raise value
-        found = sample(value, self._source)
-        self._shape = self._shape or found.shape
-        if found.shape != self._shape:
-            earlier = named(self._shape)
-            raise BadRow("mixed schema", f"has {named(found.shape)}, where earlier rows have {earlier}")
-        return found
+        return self._encode(self._samples.read(value))
 
 
 def _first(good: Sequence[Good], known: Mapping[bytes, int]) -> Mapping[bytes, int]:

@@ -83,6 +83,25 @@ def sample(value: object, source: str | None = None) -> Sample:
     )
 
 
+class Samples:
+    """Reads the rows of one data set as samples: the first that can be read says of which shape all are."""
+
+    def __init__(self, source: str | None = None) -> None:
+        self._source = source
+        self.shape: Shape | None = None
+
+    def read(self, value: object) -> Sample:
+        """The sample in a decoded row, or in what could not be decoded. Raises BadRow."""
+        if isinstance(value, BadRow):
+            raise value
+        found = sample(value, self._source)
+        self.shape = self.shape or found.shape
+        if found.shape != self.shape:
+            earlier = named(self.shape)
+            raise BadRow("mixed schema", f"has {named(found.shape)}, where earlier rows have {earlier}")
+        return found
+
+
 def named(shape: Shape) -> str:
     """A shape as people write it: `prompt` and `response`."""
     return " and ".join(f"`{key}`" for key in shape)
