@@ -21,8 +21,8 @@ from guardrail.errors import ConfigError
 from guardrail.evaluation.material import Example
 from guardrail.files.json_lines import parse_lines, parsed, raw_lines, refuse
 from guardrail.files.json_text import decoded
-from guardrail.files.problems import suggest
 from guardrail.types import Message
+from guardrail.vectors.values import no_vector
 
 Score: TypeAlias = Annotated[float, Field(ge=0.0, le=100.0)]
 Label: TypeAlias = Literal[0, 1] | bool
@@ -124,7 +124,7 @@ def _check(line: Line, traits: Sequence[str]) -> None:
         raise ValueError("no label: give `trait`, `labels` or `expression`")
     for name in (*([line.trait] if line.trait else ()), *(line.labels or ()), *line.expression):
         if name not in traits:
-            raise ValueError(f"there is no vector for the trait `{name}`{suggest(name, traits)}")
+            raise ValueError(no_vector(name, traits))
     _messages(line)
 
 

@@ -16,7 +16,6 @@ from guardrail.evaluation.measure import TraitMeasurement, null_position
 from guardrail.evaluation.nulls import DRAWS, RandomDirections
 from guardrail.evaluation.readout import Readout, usable_layers
 from guardrail.evaluation.results import Evaluation
-from guardrail.files.problems import suggest
 from guardrail.policy.plan import Plan
 from guardrail.types import Array, Fingerprint, Message, Position
 from guardrail.vectors.values import TraitVectors
@@ -69,9 +68,8 @@ def check_setup(setup: Setup, fingerprint: Fingerprint, material: Material) -> N
             )
         if calibration.vectors_sha256 != setup.vectors.sha256:
             raise CalibrationError("the calibration was made with another vector file; calibrate again")
+    setup.vectors.require(material.traits)
     for trait in material.traits:
-        if trait not in setup.vectors:
-            raise ConfigError(f"there is no vector for the trait `{trait}`{suggest(trait, setup.vectors)}")
         _check_classes(material, trait)
 
 

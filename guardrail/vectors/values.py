@@ -7,15 +7,16 @@ but never read by a policy). Independent of torch, models and policies.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from guardrail.errors import VectorError
+from guardrail.errors import ConfigError, VectorError
 from guardrail.files import json_text
+from guardrail.files.problems import suggest
 from guardrail.files.whole import write_whole
 from guardrail.vectors import file_format
 from guardrail.vectors.file_format import Header, canonical, vector
@@ -24,6 +25,11 @@ from guardrail.vectors.trait import TraitVector as TraitVector
 from guardrail.vectors.trait import unit as unit
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def no_vector(trait: str, known: Iterable[str]) -> str:
+    """What is said of a trait without a vector."""
+    return f"there is no vector for the trait `{trait}`{suggest(trait, known)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +55,12 @@ class TraitVectors(Mapping[str, TraitVector]):
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def require(self, traits: Iterable[str]) -> None:
+        """Raises ConfigError for the first trait without a vector."""
+        for trait in traits:
+            if trait not in self:
+                raise ConfigError(no_vector(trait, self))
 
     @property
     def sha256(self) -> str:

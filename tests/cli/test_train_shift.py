@@ -143,7 +143,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(world, capsys, tmp_path)
     run_folder = world / "run"
     for arguments, said in (
         ([tmp_path / "empty"], "holds no model (config.json), no adapter"),
-        ([run_folder, "--trait", "evl"], "no vector for `evl`; did you mean `evil`?"),
+        ([run_folder, "--trait", "evl"], "no vector for the trait `evl`; did you mean `evil`?"),
         ([run_folder, "--layer", "9"], "layer 9 cannot be read; layers are 1 to 4"),
         ([run_folder, "--prompts", tmp_path / "none.jsonl"], "the file contains no prompt"),
         ([run_folder, "--prompts", tmp_path / "missing.jsonl"], "cannot be read: No such file"),

@@ -301,7 +301,10 @@ def test_the_command_trains_evaluates_saves_and_says_what_it_left_out(
     [
         (["--strict"], "data.jsonl:9: not JSON"),
         (["--intervention", "steering"], "needs --trait"),
-        (["--intervention", "steering", "--trait", "evill"], "no vector for `evill`; did you mean `evil`"),
+        (
+            ["--intervention", "steering", "--trait", "evill"],
+            "no vector for the trait `evill`; did you mean `evil`",
+        ),
         (["--intervention", "steering", "--trait", "evil", "--coefficient", "much"], "neither one number"),
         (["--intervention", "steering", "--trait", "evil", "--coefficient", "humor=1"], "do not fit vectors"),
         (["--intervention", "ablation", "--trait", "evil", "--layer", "9"], "layer 9 cannot be used"),

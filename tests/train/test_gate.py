@@ -331,7 +331,7 @@ def test_unknown_traits_other_models_and_bad_files_are_named(tmp_path, capsys):
     arguments = ["train", "gate", "--policy", str(policy), "--tuned", "somewhere"]
     assert run(arguments) == 2
     said = capsys.readouterr().err
-    assert "6:3: traits.evl: there is no vector for this trait; did you mean `evil`?" in said
+    assert "6:3: traits.evl: there is no vector for the trait `evl`; did you mean `evil`?" in said
     assert "11:1: colour: unknown key" in said
     policy = written(tmp_path, start=LIMITS.replace("vectors: demo", "vectors: none.safetensors"))
     assert run(arguments) == 2

@@ -104,8 +104,7 @@ class Opened:
     def speakers(self, asked: SteeringOptions, judge: JudgeOptions) -> Mapping[str, Speaker]:
         """For each trait, what replies under steering. Raises ConfigError for anything that is missing."""
         names = asked.trait or self.material.traits
-        if unknown := [name for name in names if name not in self.vectors]:
-            raise ConfigError(f"there is no vector for the trait `{unknown[0]}`")
+        self.vectors.require(names)
         if self.model.name == DEMO and judge.judge is None and not asked.definition:
             from guardrail.evaluation.builtin import DemoSpeaker
 

@@ -20,7 +20,6 @@ from guardrail.cli.train.finetune_options import (
     WatchOptions,
 )
 from guardrail.errors import ConfigError
-from guardrail.files.problems import suggest
 
 if TYPE_CHECKING:
     from guardrail.engines.transformers.rendering import Renderer
@@ -77,9 +76,7 @@ def vectors_of(options: ModelOptions, against: InterventionOptions) -> TraitVect
     found = load_vectors(against.vectors or DEMO)
     if not against.trait:
         raise ConfigError(f"--intervention {against.intervention} needs --trait, one or several")
-    for name in against.trait:
-        if name not in found:
-            raise ConfigError(f"--trait: there is no vector for `{name}`{suggest(name, found)}")
+    found.require(against.trait)
     return found
 
 

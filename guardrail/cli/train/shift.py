@@ -20,7 +20,6 @@ from guardrail.cli.prompts import conversations
 from guardrail.cli.train.models import BaseOptions, load_finetune, named, vectors_for
 from guardrail.cli.train.shift_output import print_shift
 from guardrail.errors import ConfigError, TraitError
-from guardrail.files.problems import suggest
 
 if TYPE_CHECKING:
     from guardrail.extract.journal import Report
@@ -105,7 +104,7 @@ class Wanted:
         from guardrail.train.shift.meter import check_prompts, quoted_layer
 
         names = list(dict.fromkeys(options.trait or vectors))
-        _known(names, vectors)
+        vectors.require(names)
         definitions = [one for name in vectors if (one := _definition(name, options, base, names))]
         if options.prompts:
             prompts = dict.fromkeys(names, _conversations(options.prompts))
@@ -130,12 +129,6 @@ class Wanted:
             layer=self.layer,
             report=report,
         )
-
-
-def _known(names: Sequence[str], vectors: TraitVectors) -> None:
-    for name in names:
-        if name not in vectors:
-            raise ConfigError(f"--trait: there is no vector for `{name}`{suggest(name, vectors)}")
 
 
 def _definition(

@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from guardrail.errors import ConfigError, Problem, VectorError
-from guardrail.files.problems import suggest, validation_problems
+from guardrail.files.problems import validation_problems
 from guardrail.files.yaml import Document, copied, read_document
 from guardrail.train.gate.policy import PersonaPolicy
+from guardrail.vectors.values import no_vector
 
 Vectors: TypeAlias = Callable[[str | None], Iterable[str]]
 """From the value of `vectors` to the traits of the file. Raises ConfigError or VectorError."""
@@ -91,11 +92,7 @@ def _unknown_traits(data: Mapping[str, Any], vectors: Vectors) -> list[Problem]:
         known = list(vectors(name))
     except (ConfigError, VectorError) as error:
         return [Problem(str(error), ("vectors",))]
-    return [
-        Problem(f"there is no vector for this trait{suggest(trait, known)}", ("traits", trait))
-        for trait in traits
-        if trait not in known
-    ]
+    return [Problem(no_vector(trait, known), ("traits", trait)) for trait in traits if trait not in known]
 
 
 def _at(data: Any, keys: Sequence[str]) -> object:

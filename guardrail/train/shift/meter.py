@@ -18,7 +18,6 @@ from guardrail.errors import ConfigError
 from guardrail.extract.journal import Report, silent
 from guardrail.extract.layers.sweep import Questions
 from guardrail.extract.subject import Subject
-from guardrail.files.problems import suggest
 from guardrail.statistics.intervals import Numbers, column_means
 from guardrail.train.shift.descent import Ancestor
 from guardrail.train.shift.mixing import Mixing
@@ -176,9 +175,8 @@ def check_prompts(prompts: Mapping[str, Conversations], vectors: TraitVectors) -
     """Raises ConfigError for traits without a vector, and for too few prompts."""
     if not prompts:
         raise ConfigError("there is no trait to measure")
+    vectors.require(prompts)
     for trait, asked in prompts.items():
-        if trait not in vectors:
-            raise ConfigError(f"there is no vector for the trait `{trait}`{suggest(trait, vectors)}")
         if len(asked) < FEWEST:
             raise ConfigError(
                 f"{trait}: {len(asked)} prompts; a shift with an interval needs at least {FEWEST}"
