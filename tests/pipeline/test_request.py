@@ -67,8 +67,8 @@ def test_one_tag_is_not_split_into_letters():
 
 
 def test_a_conversation_has_an_id_only_if_the_caller_gave_one():
-    assert request("chat", TALK, conversation="c").conversation == "c"
-    assert request("chat", TALK).conversation is None
+    assert request("chat", TALK, conversation="c").talk == (None, "c")
+    assert request("chat", TALK).talk is None
     assert not request("chat", TALK, conversation="").named
 
 
