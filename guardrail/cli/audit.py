@@ -198,6 +198,7 @@ def pending(queue: QueueFile = None, *, output: OutputOptions) -> None:
     elif tickets:
         columns = ("ticket", "created", "policy", "last message")
         print_table(columns, [(t.id, t.created, t.policy, _last(t)) for t in tickets])
+        typer.echo("to decide: guardrail audit resolve TICKET --by NAME --approve (or --deny, --answer TEXT)")
     else:
         typer.echo(f"no ticket is waiting in {waiting.path}")
 

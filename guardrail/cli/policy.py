@@ -196,7 +196,7 @@ def _explained_rule(rule: Rule) -> dict[str, object]:
 def _print_explained(loaded: ActivePolicies) -> None:
     rules = (*loaded.plan.rules, *loaded.plan.reply_rules)
     print_table(
-        ("policy", "mode", "action", "trait", "layer", "fires", "score", "projection", "benign rate (95 %)"),
+        ("policy", "mode", "action", "trait", "layer", "fires", "threshold", "raw", "benign rate (95 %)"),
         (row for rule in rules for row in _rows(rule, loaded)),
     )
     for rule in rules:
@@ -267,7 +267,7 @@ def _steered(rule: Rule) -> str | None:
 def _followed(rule: Rule) -> str | None:
     """How a policy follows replies or a conversation. The rate of one that follows replies is per reply."""
     if m := rule.monitor:
-        how = f"{m.statistic} over {m.window} tokens, looked at every {m.every}"
+        how = f"{m.statistic} over {m.window} tokens, checked every {m.every}"
         return f"response: {how}; its rate is per reply"
     drift = next((c.drift for c in rule.conditions if c.drift), None)
     if drift is None:

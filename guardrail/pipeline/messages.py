@@ -80,6 +80,8 @@ def _check_unicode(text: str) -> None:
 def _content(content: object) -> tuple[str, str | None]:
     if isinstance(content, str):
         return content, None
+    if content is None:
+        return "", "a message without content cannot be read"
     if not isinstance(content, Sequence):
         return "", f"content of type {type(content).__name__} cannot be read"
     texts = [str(part["text"]) for part in content if _is_text(part)]

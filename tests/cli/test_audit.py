@@ -182,7 +182,9 @@ def test_pending_lists_what_waits(queue, capsys):
     assert f"no ticket is waiting in {queue.path}" in capsys.readouterr().out
     queue.open(ticket("t-1", "May I?"))
     assert run(["audit", "pending"]) == 0
-    assert "May I?" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "May I?" in printed
+    assert "guardrail audit resolve" in printed
     assert run(["audit", "pending", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["id"], row["state"], row["messages"][0]["content"]) == ("t-1", "pending", "May I?")

@@ -41,9 +41,9 @@ def test_from_labelled_prompts_to_a_block(tmp_path, capsys, data):
     assert "vectors: ../harm.safetensors\n" in policy.read_text()
     printed = capsys.readouterr()
     assert "120 prompts" in printed.err
-    assert "sources never seen" in printed.out
+    assert "unseen sources" in printed.out
     assert "sources whose prompts all have one label, which is usual: a, c, b, d" in printed.out
-    assert "% of the prompts with it (sources never seen)" in printed.out
+    assert "% of the prompts that show it (checked on unseen sources)" in printed.out
     command = next(line.strip() for line in printed.out.splitlines() if "guardrail calibrate" in line)
     assert f"# {command}\n" in policy.read_text()
     assert f"--apply {policy}" in printed.out

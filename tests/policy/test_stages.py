@@ -197,7 +197,7 @@ def test_explaining_says_how_replies_are_followed(folder):
         None,
     )
     assert (reply["stage"], reply["monitor"]["every"], reply["fpr"].value) == ("response", 2, 0.05)
-    assert "looked at every 2" in _followed(found.plan.reply_rules[0])
+    assert "checked every 2" in _followed(found.plan.reply_rules[0])
     assert "cusum, k 0.25" in _followed(found.plan.rules[0])
 
 

@@ -35,7 +35,8 @@ def print_fit(trait: str, fit: LabelledFit) -> None:
     for warning in fit.warnings:
         typer.echo(f"warning: {trait}: {warning}")
     for check in fit.checks:
-        typer.echo(f"{trait}: finds about {check.recall.value:.0%} of the prompts with it ({check.name})")
+        share = f"{check.recall.value:.0%} of the prompts that show it"
+        typer.echo(f"{trait}: finds about {share} (checked on {check.name})")
 
 
 def _of_one_class(fit: LabelledFit) -> list[str]:

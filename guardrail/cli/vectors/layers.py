@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from guardrail.vectors.provenance import LayerChoice
     from guardrail.vectors.values import TraitVector, TraitVectors
 
+MEASURES = {
+    "position": "position",
+    "trait": "trait",
+    "coherence": "coherence",
+    "induce": "induce",
+    "ablation": "ablation",
+    "kl": "KL",
+    "auroc": "AUROC",
+    "d_prime": "d'",
+}
+"""What may have been measured of a candidate, and the column's title."""
+
 
 @takes_options
 def layers(
@@ -182,18 +194,17 @@ def _print_all(
 
 
 def _print(sweep: Sweep, choice: LayerChoice | None) -> None:
-    positions = any(c.position is not None for c in sweep.candidates)
+    measured = [*([sweep.baseline] if sweep.baseline else ()), *sweep.candidates]
+    shown = [name for name in MEASURES if any(getattr(one, name) is not None for one in measured)]
     place = (choice.layer, choice.position) if choice else None
     rows = [
         (
-            "none" if c.layer == 0 else c.layer,
-            *((c.position,) if positions else ()),
-            *(c.trait, c.coherence, c.induce, c.ablation, c.kl, c.auroc, c.d_prime),
+            c.layer or "none",
+            *(getattr(c, name) for name in shown),
             "chosen" if (c.layer, c.position) == place else "",
         )
-        for c in (*([sweep.baseline] if sweep.baseline else ()), *sweep.candidates)
+        for c in measured
     ]
-    names = ("trait", "coherence", "induce", "ablation", "KL", "AUROC", "d'", "")
-    print_table(("layer", *(("position",) if positions else ()), *names), rows, title=f"\n{sweep.trait}")
+    print_table(("layer", *(MEASURES[name] for name in shown), ""), rows, title=f"\n{sweep.trait}")
     if choice:
         typer.echo(f"{sweep.trait}: layer {choice.layer} by {choice.selector}: {choice.rule}")

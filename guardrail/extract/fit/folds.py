@@ -1,7 +1,7 @@
 """Says what is held out of what, so that the choice of a probe carries over to other prompts.
 
 The prompts of one class and one source are a stratum. There are two checks, which count the same. In the
-first (sources never seen) a fold holds out one whole stratum of each class: the probe has then seen neither
+first (unseen sources) a fold holds out one whole stratum of each class: the probe has then seen neither
 that kind of harm nor that kind of harmless prompt. Strata whose prompts name categories are held out by
 whole categories, a share of them in every fold, because without any of them (all look-alikes, say) the fold
 would show another probe than the one that is made. So is the only stratum of a class. In the second check
@@ -25,7 +25,7 @@ from guardrail.extract.fit.rows import MINIMUM, LabelledPrompt
 FEWEST, MOST = 4, 8
 """Folds. Whole strata beyond that share folds, which bounds the work."""
 OTHERS = "other sources"
-UNSEEN, KNOWN = "sources never seen", "new prompts of known sources"
+UNSEEN, KNOWN = "unseen sources", "new prompts of known sources"
 Rows = NDArray[np.intp]
 Numbers = NDArray[np.float64]
 
@@ -95,7 +95,7 @@ def _unseen(whole: Sequence[Sequence[Stratum]]) -> str:
     """What is held out whole: of both classes, or of the one that has more than one source."""
     if all(whole):
         return UNSEEN
-    return UNSEEN.replace("sources", f"sources {'with' if whole[0] else 'without'} it")
+    return f"{UNSEEN} {'with' if whole[0] else 'without'} the trait"
 
 
 def _folds(

@@ -97,6 +97,7 @@ def choose(
     for count in range(2, min(search.most_places, len(places)) + 1):
         best = max((t for t in found if len(t.candidate.places) == count - 1), key=lambda t: t.rank)
         found += tried(f"sums of {count}", _sums(best, places, ways))
+    report(f"{task.trait}: comparing the candidates", 0, len(found))
     return taken(found)
 
 

@@ -105,7 +105,7 @@ def test_a_class_of_one_source_and_categories_are_cut_into_parts():
     ]
     strata = strata_of(given, labels_of(given), np.arange(240))
     unseen, known = checks(given, strata, np.arange(240), 0)
-    assert unseen.name == "sources without it never seen"
+    assert unseen.name == "unseen sources without the trait"
     for fold in unseen.folds:
         trained, held = ({given[i].category for i in side} - {""} for side in (fold.train, fold.test))
         assert held
