@@ -105,7 +105,7 @@ def _steering(winner: Result | None, enforced: Sequence[Result]) -> tuple[Steeri
 
 def _result(plan: Plan, rule: Rule, mode: Mode, readings: Sequence[float], facts: Facts) -> Result:
     pairs = [(condition, _value(rule, condition, readings, facts)) for condition in rule.conditions]
-    scores = tuple(_score(rule, mode, c, v) for c, v in pairs if math.isfinite(v))
+    scores = tuple(scored(rule, mode, c, v) for c, v in pairs if math.isfinite(v))
     bad = [c for c, v in pairs if not (math.isfinite(v) and math.isfinite(c.threshold))]
     held = [score.fired for score in scores]
     fired = all(held) and not bad if rule.require_all else any(held)
@@ -126,7 +126,8 @@ def failed_with(
     return Result(rule, mode, scores, fired, stronger, error)
 
 
-def _score(rule: Rule, mode: Mode, condition: CompiledCondition, value: float) -> Score:
+def scored(rule: Rule, mode: Mode, condition: CompiledCondition, value: float) -> Score:
+    """The score of one condition of a rule, as decisions report it."""
     return Score(
         policy=rule.id,
         trait=condition.trait,

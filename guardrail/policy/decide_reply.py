@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from guardrail.policy.decide import Result, combined, failed_with, strongest
+from guardrail.policy.decide import Result, combined, failed_with, scored, strongest
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import Rule
 from guardrail.types import Decision, Facts, Mode, Score
@@ -79,19 +79,7 @@ def _result(plan: Plan, i: int, rule: Rule, mode: Mode, observed: Observed) -> R
     if observed.tokens == 0:
         return Result(rule, mode, (), False, None)
     pairs = [(c, observed.values[c.reading]) for c in rule.conditions if c.reading is not None]
-    scores = tuple(
-        Score(
-            policy=rule.id,
-            trait=c.trait,
-            layer=c.layer,
-            score=value,
-            threshold=c.threshold,
-            fired=c.holds(value),
-            mode=mode,
-        )
-        for c, value in pairs
-        if math.isfinite(value)
-    )
+    scores = tuple(scored(rule, mode, c, value) for c, value in pairs if math.isfinite(value))
     if bad := [c for c, value in pairs if not math.isfinite(value)]:
         where = f"{bad[0].trait} at layer {bad[0].layer}"
         error = f"{rule.id}: score of {where} is not finite"
