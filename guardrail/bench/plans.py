@@ -14,7 +14,7 @@ import numpy as np
 from guardrail.errors import ConfigError
 from guardrail.policy.decide import decide, recheck
 from guardrail.policy.decide_reply import Observed, Watch, decide_reply, watch
-from guardrail.policy.model import Defaults, Monitor, When
+from guardrail.policy.model import Monitor, When
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.types import Array, Decision, Facts, Probe, Steering
@@ -181,21 +181,7 @@ def _rule(i: int, probe: Probe, threshold: float, action: str, change: Steering 
     condition = CompiledCondition(
         trait=probe.trait, layer=probe.layer, reading=i, threshold=threshold, raw=threshold
     )
-    return Rule(
-        id=f"p{i}",
-        conditions=(condition,),
-        require_all=True,
-        action=action,
-        config=None,
-        steering=change,
-        recheck=None,
-        otherwise="block",
-        mode="enforce",
-        when=When(),
-        share=1.0,
-        message=None,
-        settings=Defaults(),
-    )
+    return Rule(id=f"p{i}", conditions=(condition,), action=action, steering=change)
 
 
 def _unit(d_model: int, seed: int) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
 
@@ -47,17 +47,17 @@ class Rule:
 
     id: str
     conditions: tuple[CompiledCondition, ...]
-    require_all: bool
+    require_all: bool = True
     action: str
-    config: BaseModel | None
-    steering: Steering | None
-    recheck: CompiledCondition | None
-    otherwise: str
-    mode: Mode
-    when: When
-    share: float
-    message: str | None
-    settings: Defaults
+    config: BaseModel | None = None
+    steering: Steering | None = None
+    recheck: CompiledCondition | None = None
+    otherwise: str = "block"
+    mode: Mode = "enforce"
+    when: When = field(default_factory=When)
+    share: float = 1.0
+    message: str | None = None
+    settings: Defaults = field(default_factory=Defaults)
     monitor: Monitor | None = None
 
     @property

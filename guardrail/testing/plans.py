@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guardrail.policy.model import Defaults, When
+from guardrail.policy.model import Defaults
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.testing.tiny import CHAT_TEMPLATE, tiny_fingerprint, tiny_model, tiny_tokenizer
@@ -46,20 +46,9 @@ def hand_made_plan(
     """One policy `test` on `evil`, whose score is coordinate 0 of the residual stream at `layer`."""
     weights = np.eye(1, d_model, dtype=np.float32)[0]
     condition = CompiledCondition(trait="evil", layer=layer, reading=0, threshold=threshold, raw=threshold)
+    settings = Defaults(mode=mode)
     rule = Rule(
-        id="test",
-        conditions=(condition,),
-        require_all=True,
-        action=action,
-        config=None,
-        steering=None,
-        recheck=None,
-        otherwise="block",
-        mode=mode,
-        when=When(),
-        share=1.0,
-        message=message,
-        settings=Defaults(mode=mode),
+        id="test", conditions=(condition,), action=action, mode=mode, message=message, settings=settings
     )
     return Plan(probes=(Probe(trait="evil", layer=layer, weights=weights),), rules=(rule,))
 

@@ -11,7 +11,7 @@ from worlds import CALM, loaded, rule, world
 
 from guardrail.policy.alarms import Drift
 from guardrail.policy.decide import decide, failure, recheck, tighten, unsupported
-from guardrail.policy.model import Defaults, When
+from guardrail.policy.model import Defaults
 from guardrail.policy.plan import STRENGTHS, Plan
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.types import Facts, Steering
@@ -487,16 +487,9 @@ def paper_rule(id, action, threshold, mode):
     return Rule(
         id=id,
         conditions=(condition,),
-        require_all=True,
         action=action,
-        config=None,
         steering=steering if action == "steer" else None,
-        recheck=None,
-        otherwise="block",
         mode=mode,
-        when=When(),
-        share=1.0,
-        message=None,
         settings=Defaults(mode=mode),
     )
 

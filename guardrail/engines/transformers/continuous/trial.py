@@ -15,7 +15,7 @@ from guardrail.engines import Emit, Evaluator, Prompt
 from guardrail.engines.transformers.self_test import COARSE, TOLERANCE
 from guardrail.errors import ModelError, outline
 from guardrail.policy.decide_reply import Observed, Watch
-from guardrail.policy.model import Defaults, When
+from guardrail.policy.model import Defaults
 from guardrail.policy.plan import Plan
 from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.types import Decision, Facts, Probe
@@ -100,19 +100,6 @@ def _plan(layers: int, width: int) -> Plan:
         CompiledCondition(trait="trial", layer=layer, reading=i, threshold=np.inf, raw=np.inf)
         for i, layer in enumerate(read)
     )
-    rule = Rule(
-        id="trial",
-        conditions=conditions,
-        require_all=True,
-        action="block",
-        config=None,
-        steering=None,
-        recheck=None,
-        otherwise="block",
-        mode="shadow",
-        when=When(),
-        share=1.0,
-        message=None,
-        settings=Defaults(mode="shadow"),
-    )
+    settings = Defaults(mode="shadow")
+    rule = Rule(id="trial", conditions=conditions, action="block", mode="shadow", settings=settings)
     return Plan(probes=probes, rules=(rule,))
