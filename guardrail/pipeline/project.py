@@ -39,8 +39,7 @@ def project(
     if position not in (*POSITIONS, "own", "all"):
         raise ConfigError(f"position is `own`, `all`, or one of {', '.join(POSITIONS)}, not {position!r}")
     names = list(policies.vectors) if traits is None else list(traits)
-    if unknown := [name for name in names if name not in policies.vectors]:
-        raise ConfigError(f"unknown trait `{unknown[0]}`; known: {', '.join(policies.vectors)}")
+    policies.vectors.require(names)
     chosen = list(range(1, engine.fingerprint.layers + 1)) if isinstance(layers, str) else list(layers)
     probes = [[_probe(policies, name, layer) for layer in chosen] for name in names]
     read: dict[Place, Read] = {site.place: _what(site, position) for site in _sites(probes)}

@@ -86,7 +86,7 @@ def test_own_pairs_are_read_once_and_need_no_definition_and_no_judge(tmp_path, c
     ("arguments", "said"),
     [
         (["--write"], "--write needs --apply FILE"),
-        (["--trait", "evl"], "no trait `evl`"),
+        (["--trait", "evl"], "no vector for the trait `evl`"),
         (["--sweep", "sweep.json"], "--sweep is of one trait: say --trait"),
         (["--model", "some/model"], "no vectors"),
         (["--out", "/proc/none"], "--out /proc/none: cannot be made"),

@@ -108,7 +108,7 @@ def test_a_published_sweep_is_read_and_shows_positions(tmp_path, capsys):
 def test_what_does_not_fit_is_refused(tmp_path, capsys, sweep):
     out = tmp_path / "v.safetensors"
     assert choose(out, "--sweep", sweep, "--trait", "nothing") == 2
-    assert "no trait `nothing`" in capsys.readouterr().err
+    assert "no vector for the trait `nothing`" in capsys.readouterr().err
     assert choose(out, "--sweep", sweep) == 2
     assert "say --trait" in capsys.readouterr().err
     Sweep(trait=TRAIT, layers=LAYERS + 1, candidates=(candidate(1),)).save(sweep)

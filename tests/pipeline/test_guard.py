@@ -238,7 +238,7 @@ def test_projections_are_the_scores_that_policies_see(tmp_path):
         assert scores.shape == (1, 4)
         assert scores[0, 2] == pytest.approx(decided, rel=1e-3)
         assert tokens[0, 0, -1] == pytest.approx(decided, rel=1e-3)
-        with pytest.raises(ConfigError, match="unknown trait"):
+        with pytest.raises(ConfigError, match="no vector for the trait"):
             made.project(TALK, traits=["vice"])
 
 

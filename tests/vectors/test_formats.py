@@ -357,7 +357,7 @@ def test_an_export_of_several_traits_has_to_name_one_and_overwrites_nothing(tmp_
     path = tmp_path / "v.gguf"
     with pytest.raises(VectorError, match="choose one of evil, humor"):
         export_vector(vectors, path)
-    with pytest.raises(VectorError, match="no trait 'envy'"):
+    with pytest.raises(VectorError, match="no vector for the trait `envy`"):
         export_vector(vectors, path, "envy")
     assert export_vector(vectors, path, "humor").trait == "humor"
     with pytest.raises(VectorError, match="exists"):

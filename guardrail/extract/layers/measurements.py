@@ -161,8 +161,7 @@ def with_layer(vectors: TraitVectors, trait: str, choice: LayerChoice) -> TraitV
     Their sha256 changes: calibrate afterwards. Raises ConfigError for an unknown trait, VectorError if the
     vector cannot be used at that layer.
     """
-    if trait not in vectors:
-        raise ConfigError(f"no trait {trait!r}; available: {', '.join(vectors)}")
+    vectors.require([trait])
     choices = {**vectors.provenance.layer_choices, trait: choice}
     changed = {**vectors.vectors, trait: replace(vectors[trait], layer=choice.layer)}
     return TraitVectors(changed, replace(vectors.provenance, layer_choices=choices))

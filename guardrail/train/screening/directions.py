@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from guardrail.errors import ConfigError
-from guardrail.files.problems import suggest
 from guardrail.types import Array
 from guardrail.vectors.trait import TraitVector, unit
 from guardrail.vectors.values import TraitVectors
@@ -32,9 +31,7 @@ def directions(
     Raises ConfigError for unknown traits, and for layers that are unusable or nowhere named.
     """
     names = list(dict.fromkeys(traits or vectors))
-    for name in names:
-        if name not in vectors:
-            raise ConfigError(f"no trait `{name}`{suggest(name, list(vectors))}")
+    vectors.require(names)
     return tuple(_direction(vectors[name], layers) for name in names)
 
 

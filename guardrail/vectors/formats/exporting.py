@@ -9,7 +9,7 @@ import numpy as np
 
 from guardrail.errors import VectorError
 from guardrail.vectors.formats.formats import format_of
-from guardrail.vectors.values import TraitVector, TraitVectors, unit
+from guardrail.vectors.values import TraitVector, TraitVectors, no_vector, unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,10 @@ def export_vector(vectors: TraitVectors, path: Path, trait: str | None = None) -
 
 
 def _chosen(vectors: TraitVectors, trait: str | None) -> TraitVector:
-    names = ", ".join(vectors)
     if trait is None and len(vectors) != 1:
-        raise VectorError(f"this format holds one trait; choose one of {names}")
+        raise VectorError(f"this format holds one trait; choose one of {', '.join(vectors)}")
     if trait is not None and trait not in vectors:
-        raise VectorError(f"no trait {trait!r}; available: {names}")
+        raise VectorError(no_vector(trait, vectors))
     return vectors[next(iter(vectors)) if trait is None else trait]
 
 

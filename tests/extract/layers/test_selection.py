@@ -218,5 +218,5 @@ def test_a_choice_has_to_fit_the_vectors():
     choice = LayerChoice(selector="steering", rule="", layer=9, layers=(9,), scores=(1.0,), sweep_sha256="")
     with pytest.raises(VectorError, match="layer 9 is not a usable layer"):
         with_layer(hand_made_vectors(("evil",)), "evil", choice)
-    with pytest.raises(ConfigError, match="no trait 'envy'"):
+    with pytest.raises(ConfigError, match="no vector for the trait `envy`"):
         with_layer(hand_made_vectors(("evil",)), "envy", choice)
