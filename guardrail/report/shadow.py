@@ -8,27 +8,20 @@ from guardrail.evaluation.shadow import PolicyShadow, Shadow
 from guardrail.report.leads import few
 from guardrail.report.page import Block, Cell, Lead, Page, Section, Table, Text, percent
 
+HEAD = (
+    *("policy", "traits", "records", "fired", "as a shadow"),
+    *("would have done", "alone", "beside enforced ones"),
+)
+
 
 def page(found: Shadow, log: str) -> Page:
     """What the policies in an audit log did, and what shadow policies would have done."""
     rows = [[Cell(name), *_row(one)] for name, one in found.policies.items()]
-    head = (
-        *(
-            "policy",
-            "traits",
-            "records",
-            "fired",
-            "as a shadow",
-            "would have done",
-            "alone",
-            "beside enforced ones",
-        ),
-    )
     text = (
         "Alone: prompts that only this policy would act on if it were enforced. Intervals are 95 % "
         "(Clopper-Pearson), and hold for traffic like that of this log."
     )
-    blocks: list[Block] = [Text(text), Table(head, rows)]
+    blocks: list[Block] = [Text(text), Table(HEAD, rows)]
     told = {name: one for name, one in found.policies.items() if one.agreement}
     if told:
         blocks.append(

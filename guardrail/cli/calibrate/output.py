@@ -14,7 +14,7 @@ from guardrail.errors import CalibrationError
 
 if TYPE_CHECKING:
     from guardrail.calibrate.achieved import Trigger
-    from guardrail.calibrate.drift import DriftReport
+    from guardrail.calibrate.drift import DriftReport, RateDrift, ScoreDrift
     from guardrail.calibrate.fit import Calibrated
     from guardrail.calibrate.policy_edit import PolicyEdit
     from guardrail.calibration.evidence import Achieved, Evidence
@@ -108,21 +108,8 @@ def print_calibrated(
     result: ResultOptions,
 ) -> None:
     """Print for people: the sample, the achieved rates, and the changes to the policy file."""
-    from guardrail.statistics.conformal import fpr_interval
-
-    evidence, needed = _evidence(made.calibration), _needed(rates)
-    left_out = f"; left out: {evidence.duplicates} duplicates, {evidence.skipped} that cannot be read"
-    typer.echo(
-        f"{evidence.prompts} distinct benign prompts: {evidence.calibrated} to calibrate on, "
-        f"{evidence.held_out} held out{left_out}"
-    )
-    low, high = fpr_interval(evidence.calibrated, needed["fpr"])
-    default = " (the default)" if rates.fpr is None and rates.set_fpr is None else ""
-    typer.echo(
-        f"a rate of {needed['fpr']:.2%}{default} from {evidence.calibrated} prompts is really within "
-        f"[{low:.2%}, {high:.2%}] (95 %); it needs at least {needed['at_least']} to calibrate on, and "
-        f"an interval {needed['interval_width']:.2%} wide needs {needed['for_interval']}"
-    )
+    evidence = _evidence(made.calibration)
+    _print_sample(evidence, rates)
     if evidence.achieved:
         columns = ("", "name", "target", "held out", "fired", "rate", "95 % interval")
         print_table(columns, map(_row, evidence.achieved), title="\nachieved on the held-out prompts")
@@ -143,6 +130,24 @@ def print_calibrated(
     typer.echo(f"\n{result.out}: written; sha256 {made.calibration.sha256[:12]}")
     if edit is not None:
         _print_edit(edit, result.write)
+
+
+def _print_sample(evidence: Evidence, rates: RateOptions) -> None:
+    from guardrail.statistics.conformal import fpr_interval
+
+    needed = _needed(rates)
+    typer.echo(
+        f"{evidence.prompts} distinct benign prompts: {evidence.calibrated} to calibrate on, "
+        f"{evidence.held_out} held out; left out: {evidence.duplicates} duplicates, {evidence.skipped} that "
+        "cannot be read"
+    )
+    low, high = fpr_interval(evidence.calibrated, needed["fpr"])
+    default = " (the default)" if rates.fpr is None and rates.set_fpr is None else ""
+    typer.echo(
+        f"a rate of {needed['fpr']:.2%}{default} from {evidence.calibrated} prompts is really within "
+        f"[{low:.2%}, {high:.2%}] (95 %); it needs at least {needed['at_least']} to calibrate on, and "
+        f"an interval {needed['interval_width']:.2%} wide needs {needed['for_interval']}"
+    )
 
 
 def _row(one: Achieved) -> Sequence[object]:
@@ -204,37 +209,27 @@ def print_drift(report: DriftReport) -> None:
         f"{report.records} distinct prompts ({left_out}); at most {report.harmful_share:.1%} of them are "
         "assumed harmful"
     )
-    rates = [
-        (
-            *(r.policy, r.trait, r.layer, str(r.n), _percent(r.fired / r.n, r.low, r.high)),
-            *(_percent(None, r.calibrated_low, r.calibrated_high), _verdict(r.drifted)),
-        )
-        for r in report.rates
-    ]
     columns = ("policy", "trait", "layer", "n", "fired (99 %)", "calibrated (99 %)", "")
-    print_table(columns, rows=rates, title="\nfiring rates")
-    scores = [
-        (
-            s.trait,
-            s.layer,
-            str(s.n),
-            s.mean,
-            s.sd,
-            s.ks,
-            f"{s.p:.1e}",
-            s.psi,
-            "too few" if s.too_few else _verdict(s.drifted),
-        )
-        for s in report.scores
-    ]
+    print_table(columns, map(_firing, report.rates), title="\nfiring rates")
     columns = ("trait", "layer", "n", "mean", "sd", "KS", "p", "PSI", "")
-    print_table(columns, rows=scores, title="\nscores (calibration: mean 0, sd 1)")
+    print_table(columns, map(_scores, report.scores), title="\nscores (calibration: mean 0, sd 1)")
     if report.drifted:
         console().print("\nlive scores have drifted: look at the traffic, then calibrate on it again")
     elif report.distance is None:
         console().print(
             f"\ntoo early to say that scores have not drifted: it takes {MIN_SCORES} distinct prompts"
         )
+
+
+def _firing(r: RateDrift) -> Sequence[object]:
+    calibrated = _percent(None, r.calibrated_low, r.calibrated_high)
+    fired = _percent(r.fired / r.n, r.low, r.high)
+    return (r.policy, r.trait, r.layer, str(r.n), fired, calibrated, _verdict(r.drifted))
+
+
+def _scores(s: ScoreDrift) -> Sequence[object]:
+    verdict = "too few" if s.too_few else _verdict(s.drifted)
+    return (s.trait, s.layer, str(s.n), s.mean, s.sd, s.ks, f"{s.p:.1e}", s.psi, verdict)
 
 
 def _percent(rate: float | None, low: float, high: float) -> str:
