@@ -12,8 +12,7 @@ from guardrail.files.json_lines import raw_lines, refuse
 from guardrail.files.json_text import decoded
 from guardrail.pipeline.messages import message
 from guardrail.train.screening.files import open_data
-from guardrail.train.screening.reading import Reader
-from guardrail.train.screening.rows import BadRow, Kind
+from guardrail.train.screening.rows import BadRow, Kind, Samples
 from guardrail.types import Message
 
 
@@ -85,10 +84,10 @@ def data_triggers(data: Path, count: int) -> DataTriggers:
 
 
 def _prompts(data: Path, aside: dict[int, Kind]) -> Iterator[tuple[Message, ...]]:
-    reader = Reader(lambda sample: (), None)
+    samples = Samples()
     for chunk in open_data(data).chunks():
         for number, value in zip(chunk.numbers, chunk.values, strict=True):
             try:
-                yield reader.sample(value).exchanges[0].prompt
+                yield samples.read(value).exchanges[0].prompt
             except BadRow as error:
                 aside[number] = error.kind
