@@ -89,7 +89,7 @@ def _about_version(problem: Problem, data: Mapping[str, object]) -> Problem:
     supported = f"supported: {', '.join(map(str, VERSIONS))}"
     if "version" not in data:
         return Problem(f"is missing; {supported}", problem.path)
-    unquoted = ", without quotes" if data["version"] in map(str, VERSIONS) else ""
+    unquoted = ", without quotes" if data["version"] in [str(one) for one in VERSIONS] else ""
     return Problem(f"{data['version']!r} is not supported; {supported}{unquoted}", problem.path)
 
 
