@@ -161,12 +161,8 @@ def _chosen(sweep: Sweep, by: Selector, floor: float | None) -> LayerChoice:
 
 def named(loaded: TraitVectors, asked: Sequence[str] | None, *, alone: bool) -> list[str]:
     """The traits that are asked for, all by default. alone: there must be one. Raises ConfigError."""
-    from guardrail.files.problems import suggest
-
     names = list(dict.fromkeys(asked or loaded))
-    for name in names:
-        if name not in loaded:
-            raise ConfigError(f"no trait `{name}`{suggest(name, list(loaded))}")
+    loaded.require(names)
     if alone and len(names) != 1:
         raise ConfigError(
             f"a sweep, a definition file or pairs are for one trait: say --trait, one of {', '.join(names)}"
