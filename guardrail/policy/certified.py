@@ -8,7 +8,10 @@ from guardrail.calibration.certificates import Certificate
 from guardrail.calibration.values import Calibration
 from guardrail.types import Configuration
 
-REMEDY = "compare the two with `guardrail certify`"
+REMEDY = (
+    "run it as it was calibrated, calibrate it as it is run (`--dtype` and the like), or compare the two "
+    "with `guardrail certify`"
+)
 
 
 def uncertified(calibration: Calibration | None, running: Configuration | None) -> str | None:
