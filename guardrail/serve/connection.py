@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import DEFAULT_MAX_INCOMPLETE_EVENT_SIZE, H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from guardrail.serve.errors import ApiError
 from guardrail.serve.settings import LINGER_S
@@ -37,7 +37,7 @@ class Connection(H11Protocol):
 
     def __init__(self, *arguments: Any, head_s: float, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self.conn = Parser(h11.SERVER, DEFAULT_MAX_INCOMPLETE_EVENT_SIZE)
+        self.conn = Parser(h11.SERVER)
         self._head_s = head_s
         self._patience: asyncio.TimerHandle | None = None
         self._end: asyncio.TimerHandle | None = None
