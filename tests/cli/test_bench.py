@@ -181,7 +181,7 @@ def test_a_first_look_takes_few_pairs_and_says_so(timed, capsys, arguments, pair
     assert [(found.pairs, found.warm_up) for found in seen] == [(pairs, warm_up)]
     out = capsys.readouterr().out
     assert told in out
-    assert ("--full takes more" in out) == bool(told)
+    assert ("--full measures more" in out) == bool(told)
 
 
 def test_the_built_in_model_is_measured_for_real(capsys, tmp_path):

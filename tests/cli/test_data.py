@@ -146,7 +146,7 @@ def test_a_subset_rejects_nothing(command, tmp_path, capsys):
         (["a.jsonl", "--clean", "b.jsonl", "--percentile", "90", "--conformal", "0.1"], "choose one"),
         (["a.jsonl", "--thresholds", "a.jsonl", "--model", "none"], "a.jsonl: no thresholds of"),
         (["a.jsonl", "--clean", "clean.jsonl", "--conformal", "0.001", "--model", "none"], "it takes 999"),
-        (["a.jsonl", "--trait", "evli"], "no trait `evli`; did you mean"),
+        (["a.jsonl", "--trait", "evli"], "there is no vector for the trait `evli`; did you mean"),
         (["a.jsonl", "--layer", "9"], "layer 9 is not usable"),
         (
             ["a.jsonl", "--judge", "refusal-rule", "--trait", "humor", "--definition", "evil.yaml"],

@@ -113,7 +113,7 @@ def test_project_shows_the_scores_that_policies_compare(folder, benign, scores, 
 
 
 def test_prompts_without_a_users_text_are_named_with_their_line(folder, capsys):
-    rows = [{"messages": [{"role": "system", "content": "only rules"}]}, "hello there"]
+    rows = [{"messages": [{"role": "system", "content": "only rules"}]}, *(f"hello {n}" for n in range(140))]
     (folder / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert calibrate(folder, *vectors(folder), "--force", benign="odd.jsonl") == 2
     assert "odd.jsonl:1: there is no user turn" in capsys.readouterr().err

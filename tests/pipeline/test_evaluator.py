@@ -86,7 +86,7 @@ def test_a_row_is_the_exchange_as_it_is_now(made, tmp_path):
     active = load(policies(world(tmp_path), rule()), FINGERPRINT, Plugins())
     exchange = Exchange.of(request("chat", "Hello", conversation="c"), active)
     exchange.retry([Message("user", "other")], frozenset({"p"}))
-    assert Row.of(exchange) == Row((Message("user", "other"),), exchange.facts, "c")
+    assert Row.of(exchange) == Row((Message("user", "other"),), exchange.facts, (None, "c"))
     assert exchange.facts.waived == {"p"}
 
 

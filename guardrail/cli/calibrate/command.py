@@ -20,7 +20,7 @@ from guardrail.cli.calibrate.contrasting import ReportOptions
 from guardrail.cli.calibrate.options import RateOptions, ResultOptions, SampleOptions
 from guardrail.cli.calibrate.output import print_calibrated, print_calibrated_json, print_drift
 from guardrail.cli.console import print_json
-from guardrail.cli.models import load_subject, vectors_of
+from guardrail.cli.models import load_subject, only_transformers, vectors_of
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
 from guardrail.cli.progress import counted
 from guardrail.errors import CalibrationError, ConfigError, GuardrailError
@@ -73,6 +73,7 @@ def calibrate(
         return
     if sample.benign is None:
         raise ConfigError("no benign prompts: name a file with --benign")
+    only_transformers(model)
     result.check_out()
     report.check()
     given = inputs(model.name, rates.vectors, policies.policies, result)
