@@ -1,4 +1,7 @@
-"""Files that are written whole or not at all: a full disk or a kill leaves the old one."""
+"""Files that are written whole or not at all: a full disk or a kill leaves the old one.
+
+A kill can also leave a hidden file beside it, with the part that was written.
+"""
 
 from __future__ import annotations
 
