@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Components in the table; the picture shows all."""
 MEANING = (
-    "Causal effect: at the last prompt token and the reply's first ones, the run without the trait gets the "
-    "other run's projection on the trait vector; 0: it answers as before, 1: as the other one. Taken away: "
-    "the other way round. AUROC: how well the probe separates prompts. Trait when steered: the judge's mean, "
-    "0 to 100, with the vector added at this layer. Each is divided by what it reaches at its best layer "
-    "(AUROC above .5, the judge's mean above that without steering); a layer is as good as its weakest "
-    "evidence. The current layer stays unless another is clearly better. Intervals: 95 %, over groups of "
-    "prompts; of the judge's mean, over questions."
+    "Causal effect: at the last prompt token and the reply's first ones, the run without the trait gets the"
+    " other run's projection on the trait vector; 0: it answers as before, 1: as the other one. Taken away:"
+    " the other way round. AUROC: how well the probe separates prompts. Trait when steered: the judge's "
+    "mean, 0 to 100, with the vector added at this layer. Each is divided by what it reaches at its best "
+    "layer (AUROC above .5, the judge's mean above that without steering; nothing if the interval does not "
+    "exclude that); a layer is as good as its weakest evidence. The current layer stays unless another is "
+    "clearly better. Intervals: 95 %, over groups of prompts; of the judge's mean, over questions."
 )
 RISKS = (
     "Risk: the share of a trait's effect on the reply that comes with the values of one layer's attention, "

@@ -101,6 +101,17 @@ def rate(hits: Sequence[bool] | NDArray[np.bool_]) -> Estimate:
     return Estimate(*observed_fpr(int(np.sum(hits)), len(hits)))
 
 
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """The first number less the second, from their intervals alone (MOVER; Zou and Donner 2008, equation 4).
+
+    Square-and-add, as if they were independent: too wide for means over the same items.
+    """
+    middle = one.value - other.value
+    low = np.hypot(one.value - one.low, other.high - other.value)
+    high = np.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(middle, float(middle - low), float(middle + high))
+
+
 def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> Estimate:
     """The share after less that before, of the same items (Newcombe 1998, method 10).
 

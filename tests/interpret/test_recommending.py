@@ -221,6 +221,16 @@ def test_a_large_effect_that_may_be_none_is_no_evidence():
     assert (found.layer, found.layers[1].shares["causal"]) == (1, 0.0)
 
 
+def test_a_rise_or_a_separation_that_may_be_none_is_no_evidence():
+    sweep = swept((0.6, 0.7, 0.8, 0.6), (20, 30, 60, 20))
+    spans = [replace(one, auroc_interval=(0.55, 0.9), trait_interval=(18, 90)) for one in sweep.candidates]
+    spans[2] = replace(spans[2], auroc_interval=(0.5, 0.9), trait_interval=(5, 90))
+    found = recommended("evil", None, caused(), replace(sweep, candidates=tuple(spans)))
+    assert dict(found.layers[2].shares) == {"causal": 1.0, "separation": 0.0, "steering": 0.0}
+    assert (found.best["separation"], found.best["steering"]) == (2, 2)
+    assert found.layer != 3
+
+
 def test_of_equal_layers_the_earlier_one_is_recommended():
     found = recommended("evil", None, caused((0.5,) * 4, noise=0), swept((0.9,) * 4, (50,) * 4))
     assert found.layer == 1
@@ -232,8 +242,11 @@ def test_of_equal_layers_the_earlier_one_is_recommended():
         ((caused((0, 0, 0, 0), noise=0.3), swept()), {"causal": "no layer is shown to change replies"}),
         ((caused(count=0), swept()), {"causal": "too few contrasts"}),
         ((caused(), swept(trait=None, base=None)), {"steering": "not measured: it needs --judge"}),
-        ((caused(), swept(trait=(9, 8, 10, 7))), {"steering": "no layer raises the trait by 5 points"}),
-        ((caused(), swept(auroc=(0.4,) * 4)), {"separation": "no layer separates better than chance"}),
+        (
+            (caused(), swept(trait=(9, 8, 10, 7))),
+            {"steering": "no layer is shown to raise the trait by 5 points"},
+        ),
+        ((caused(), swept(auroc=(0.4,) * 4)), {"separation": "no layer is shown to separate better"}),
     ],
 )
 def test_evidence_that_finds_nothing_is_named_and_does_not_count(given, silent):

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from guardrail.statistics.intervals import Estimate, bootstrap, column_means, mean, numbers, rate
+from guardrail.statistics.intervals import (
+    Estimate,
+    bootstrap,
+    clustered_mean,
+    column_means,
+    difference,
+    mean,
+    numbers,
+    rate,
+)
 
 
 def test_the_interval_lies_between_the_2_5th_and_the_97_5th_percentile_of_1000_resamples():
@@ -56,3 +65,21 @@ def test_means_of_many_draws_at_once_are_those_of_one_after_another(size):
     assert (column.value, column.low, column.high) == pytest.approx(
         (one_by_one.value, one_by_one.low, one_by_one.high), abs=1e-12
     )
+
+
+def test_a_difference_of_two_means_has_the_interval_of_independent_ones():
+    apart = difference(Estimate(5.0, 2.0, 9.0), Estimate(1.0, -3.0, 4.0))
+    assert apart.value == 4.0
+    # 3 and 3, 4 and 4: the legs of right triangles
+    assert (apart.low, apart.high) == pytest.approx((4 - 18**0.5, 4 + 32**0.5))
+
+
+def test_a_difference_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    pairs = [(mean_of(rng.normal(1, 1, 30)), mean_of(rng.normal(0, 3, 20))) for _ in range(400)]
+    held = [apart.low <= 1 <= apart.high for apart in (difference(*pair) for pair in pairs)]
+    assert 0.92 <= np.mean(held) <= 0.98
+
+
+def mean_of(values):
+    return clustered_mean(values, np.arange(len(values)))

@@ -19,10 +19,12 @@ from guardrail.extract.layers.selection import FLOOR
 from guardrail.interpret.patching.pairs import counted
 from guardrail.interpret.recommending.causes import Causes
 from guardrail.statistics.correlation import spearman
-from guardrail.statistics.intervals import Estimate, clustered_mean
+from guardrail.statistics.intervals import Estimate, clustered_mean, difference
 
 Evidence: TypeAlias = Literal["causal", "separation", "steering"]
 EVIDENCE: tuple[Evidence, ...] = ("causal", "separation", "steering")
+CHANCE = Estimate(0.5, 0.5, 0.5)
+"""The AUROC of a probe that knows nothing."""
 LEAST_RISE = 5.0
 """Points, of 100, by which the judged trait must rise for steering to say anything."""
 CLEARLY = 0.9
@@ -152,26 +154,43 @@ def _causal(effects: Mapping[int, Estimate]) -> _Measured:
         return _Measured({}, "too few contrasts in which the trait changes the reply")
     if all(one.low <= 0 for one in effects.values()):
         return _Measured({}, "no layer is shown to change replies along the trait vector")
-    # an effect that may be none is no evidence for its layer, however large
-    return _Measured({layer: one.value if one.low > 0 else 0.0 for layer, one in effects.items()})
+    return _Measured({layer: _shown(one) for layer, one in effects.items()})
 
 
 def _separation(sweep: Sweep) -> _Measured:
-    values = {c.layer: c.auroc - 0.5 for c in sweep.candidates if c.auroc is not None}
-    if not values:
+    found = {c.layer: _estimate(c.auroc, c.auroc_interval) for c in sweep.candidates if c.auroc is not None}
+    if not found:
         return _Measured({}, "not measured")
-    silent = "" if max(values.values()) > 0 else "no layer separates better than chance"
+    values = {layer: _shown(difference(one, CHANCE)) for layer, one in found.items()}
+    silent = "" if max(values.values()) > 0 else "no layer is shown to separate better than chance"
     return _Measured(values, silent)
 
 
 def _steering(sweep: Sweep) -> _Measured:
-    base = sweep.baseline.trait if sweep.baseline else None
-    if base is None or all(c.trait is None for c in sweep.candidates):
+    base = sweep.baseline
+    if base is None or base.trait is None or all(c.trait is None for c in sweep.candidates):
         return _Measured({}, "not measured: it needs --judge, or the --sweep of `vectors layers`")
-    values = {c.layer: c.trait - base for c in sweep.candidates if c.trait is not None and _coherent(c)}
+    unsteered = _estimate(base.trait, base.trait_interval)
+    values = {
+        c.layer: _shown(difference(_estimate(c.trait, c.trait_interval), unsteered))
+        for c in sweep.candidates
+        if c.trait is not None and _coherent(c)
+    }
     if max(values.values(), default=0.0) < LEAST_RISE:
-        return _Measured({}, f"no layer raises the trait by {LEAST_RISE:g} points in coherent replies")
+        return _Measured(
+            {}, f"no layer is shown to raise the trait by {LEAST_RISE:g} points in coherent replies"
+        )
     return _Measured(values)
+
+
+def _shown(one: Estimate) -> float:
+    """The value; 0 if it may be none, because that is no evidence for its layer, however large."""
+    return one.value if one.low > 0 else 0.0
+
+
+def _estimate(value: float, interval: tuple[float, float] | None) -> Estimate:
+    """Sweeps of older versions have no intervals: there a number counts as it is."""
+    return Estimate(value, *(interval or (value, value)))
 
 
 def _coherent(candidate: Candidate) -> bool:
