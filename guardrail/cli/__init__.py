@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from guardrail.cli.console import INTERRUPTED, Interrupted
+from guardrail.cli.signals import ended_in_order
 from guardrail.errors import DocumentError, GuardrailError, UselessJudge
 
 VERBS = (
@@ -124,8 +125,8 @@ def _ended(code: int) -> int:
 
 
 def main() -> None:
-    """The entry point `guardrail`."""
+    """The entry point `guardrail`. Signals that end it exit with 128 + the signal."""
     if not sys.stderr.isatty():
         # read when tqdm is imported; its bar for GGUF files goes past the settings of transformers
         os.environ.setdefault("TQDM_DISABLE", "1")
-    sys.exit(run())
+    sys.exit(ended_in_order(run))
