@@ -23,11 +23,14 @@ SETTINGS = "GUARDRAIL_VLLM"
 OWN: Mapping[str, Any] = {
     "worker_extension_cls": EXTENSION,
     "scheduler_cls": SCHEDULER,
-    "enforce_eager": True,
     "disable_log_stats": True,
     "enable_log_requests": False,
 }
 """What the guard needs. Logs of requests would hold their tokens."""
+EAGER: Mapping[str, Any] = {"enforce_eager": True}
+"""Unless something else is said: what compiled layers cost on a GPU was not measured."""
+GRAPHS: Mapping[str, Any] = {"cudagraph_mode": "PIECEWISE"}
+"""CUDA graphs of compiled layers: full ones would repeat a look that was taken once."""
 RENAMED = {"token": "hf_token", "cache_dir": "download_dir"}
 """Arguments of transformers that vLLM calls otherwise."""
 ENVIRONMENT: Mapping[str, str] = {
@@ -79,12 +82,18 @@ class VllmModel:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
 
-        given = _translated({"dtype": self._stored(), **self.arguments, **_from_environment()})
+        given = _translated({"dtype": self._stored(), **EAGER, **self.arguments, **_from_environment()})
         _check(given, {one.name for one in fields(AsyncEngineArgs)})
         explicit = "kv_cache_memory_bytes" in given or "VLLM_CPU_KVCACHE_SPACE" in os.environ
         cache = {} if explicit or not current_platform.is_cpu() else {"kv_cache_memory_bytes": CPU_CACHE}
         processors = [*(given.pop("logits_processors", None) or ()), LOGITS]
-        return AsyncEngineArgs(model=self.name, logits_processors=processors, **{**cache, **given, **OWN})
+        compilation = _compilation(given.pop("compilation_config", None))
+        return AsyncEngineArgs(
+            model=self.name,
+            logits_processors=processors,
+            compilation_config=compilation,
+            **{**cache, **given, **OWN},
+        )
 
 
 def settle() -> None:
@@ -133,6 +142,11 @@ def _translated(given: Mapping[str, Any]) -> dict[str, Any]:
     if "dtype" in found:
         found["dtype"] = str(found["dtype"]).removeprefix("torch.")
     return found
+
+
+def _compilation(given: Any) -> Any:
+    """The user's, with graphs that can be guarded."""
+    return {**GRAPHS, **(given or {})} if isinstance(given, Mapping | None) else given
 
 
 def _check(given: Mapping[str, Any], known: set[str]) -> None:

@@ -110,7 +110,7 @@ def test_requests_under_different_plans_at_the_same_time_do_not_touch_one_anothe
         for i, prompt in enumerate(asked)
         for k, plan in enumerate(plans)
     }
-    work = [(i, k) for i in range(len(asked)) for k in range(len(plans))] * 4
+    work = [(i, k) for i in range(len(asked)) for k in range(len(plans))] * 21
     random.Random(0).shuffle(work)
     with ThreadPoolExecutor(48) as threads:
         found = list(threads.map(lambda pair: answer(guard, asked[pair[0]], plans[pair[1]]), work))

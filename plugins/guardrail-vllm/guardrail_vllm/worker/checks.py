@@ -29,6 +29,15 @@ def _refused(config: Any) -> Iterator[str]:
         yield "kv_sharing_fast_prefill cannot be guarded: layers skip the prompt"
     if config.kv_transfer_config is not None:
         yield "a KV connector cannot be guarded: the last prompt token may be computed elsewhere"
-    # not the enumeration itself, which would load vLLM to look at it
-    if config.compilation_config.mode != 0:
-        yield "compiled layers cannot be read: pass enforce_eager=True (--enforce-eager)"
+    yield from _uncompilable(config.compilation_config)
+
+
+def _uncompilable(compilation: Any) -> Iterator[str]:
+    if compilation.use_inductor_graph_partition:
+        yield "use_inductor_graph_partition cannot be guarded: it was not tried"
+    graphs = compilation.cudagraph_mode
+    if graphs is not None and graphs.has_full_cudagraphs():
+        yield (
+            "full CUDA graphs cannot be guarded, because they repeat a look that was taken once: pass "
+            "--compilation-config.cudagraph_mode=PIECEWISE, or --enforce-eager"
+        )

@@ -9,6 +9,7 @@ from typing import Any
 from guardrail_vllm.worker.asked import NAME, SentPlans
 from guardrail_vllm.worker.blocks import decoder_layers
 from guardrail_vllm.worker.checks import check
+from guardrail_vllm.worker.compiled import look, looking, split_at_looks
 from guardrail_vllm.worker.guard import Entry, WorkerGuard
 from guardrail_vllm.worker.reports import Reports, RoutedReports, Silent, SocketReports
 from guardrail_vllm.worker.rows import layout
@@ -20,6 +21,7 @@ GUARDS: dict[str, WorkerGuard] = {}
 def prepare(worker: Any, runner: Any) -> None:
     """Have the guard put in as soon as the model is loaded. Raises ModelError for what cannot be guarded."""
     check(worker.vllm_config)
+    split_at_looks(worker.vllm_config.compilation_config)
     load = runner.load_model
 
     def load_model(*arguments: Any, **options: Any) -> None:
@@ -36,8 +38,9 @@ def install(worker: Any, runner: Any) -> WorkerGuard:
     guard = WorkerGuard(*_asked(worker, config), partial(_entry, runner, ends[0]), ends)
     GUARDS[config.instance_id] = guard
     count = config.model_config.get_total_num_hidden_layers()
+    hook = look if config.compilation_config.mode else partial(_look, guard)
     for number, layer in enumerate(decoder_layers(model, count), 1):
-        layer.register_forward_hook(partial(_look, guard, number))
+        layer.register_forward_hook(partial(hook, number))
     runner._model_forward = _around(guard, runner, runner._model_forward)
     model.compute_logits = _stopping(guard, model.compute_logits)
     removed = runner._on_request_state_removed
@@ -66,7 +69,8 @@ def _look(guard: WorkerGuard, number: int, module: object, arguments: object, ou
 def _around(guard: WorkerGuard, runner: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(*arguments: Any, **options: Any) -> Any:
         guard.begin(layout(runner))
-        found = forward(*arguments, **options)
+        with looking(guard):
+            found = forward(*arguments, **options)
         guard.settle()
         return found
 

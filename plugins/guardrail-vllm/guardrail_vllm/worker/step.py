@@ -155,6 +155,9 @@ class PlanStep:
         """The pass is over."""
         for row in self._steering.rows:
             self._count(row.request)
+        for one in self._follows:
+            if one.newest and not one.layers <= self._seen:
+                one.row.request.fail("a reply was to be followed, but a forward pass was not read")
         for row in self._rows.pieces:
             if row.request.error is not None:
                 self._reports.decided(row.request, guard_s)

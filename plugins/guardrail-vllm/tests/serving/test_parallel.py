@@ -1,6 +1,7 @@
 """A model that is spread over workers, or served by several engines, is guarded as one on one worker."""
 
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -116,3 +117,28 @@ def test_two_engines_decide_as_one_and_do_what_plugins_of_the_guard_say(model, e
         decision = records(tmp_path)[headers["x-guardrail-audit-id"]].decision
         assert (decision.action, decision.fired) == ("allow", ("first",))
         assert (reply.choices[0].finish_reason, reply.usage.completion_tokens) == ("length", 8)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_engines_on_two_nodes_decide_as_one(model, expected, serving, tmp_path):
+    threshold, found = expected
+    text = json.dumps(policies(model, threshold, audit={"jsonl": "audit.jsonl"}))
+    nodes = [tmp_path / name for name in ("first", "second")]
+    for node in nodes:
+        node.mkdir()
+    shared = (
+        *("--data-parallel-size", "2", "--data-parallel-size-local", "1"),
+        *("--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", str(free_port())),
+    )
+    other = (*shared, "--headless", "--data-parallel-start-rank", "1")
+    with (
+        serving(nodes[1], *other, policies=text, model=model),
+        serving(nodes[0], *shared, policies=text, model=model) as server,
+    ):
+        server.wait()
+        check(server, found)

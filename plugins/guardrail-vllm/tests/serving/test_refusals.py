@@ -2,6 +2,7 @@
 
 import pytest
 from guardrail_vllm.fingerprint import fingerprint
+from guardrail_vllm.model import VllmModel
 from guardrail_vllm.plan_limits import check_plan
 from guardrail_vllm.serving.prompts import incoming
 from guardrail_vllm.serving.start import EXTENSION, LOGITS, check_flags, policies
@@ -9,6 +10,7 @@ from guardrail_vllm.worker.blocks import Stream, decoder_layers
 from guardrail_vllm.worker.checks import check
 from guardrail_vllm.worker.logits import GuardLogits
 from torch import nn
+from vllm.config import CUDAGraphMode
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
@@ -45,15 +47,39 @@ def test_an_ordinary_configuration_is_taken():
     [
         ({"speculative_config": NGRAMS}, "speculative decoding cannot be guarded"),
         ({"runner": "pooling", "convert": "embed"}, "a pooling model generates no reply"),
-        ({"enforce_eager": False}, "compiled layers cannot be read: .*--enforce-eager"),
         ({"pipeline_parallel_size": 2}, "pipeline parallelism cannot be guarded"),
         ({"kv_transfer_config": CONNECTOR}, "a KV connector cannot be guarded"),
     ],
-    ids=["speculative", "pooling", "compiled", "pipeline", "connector"],
+    ids=["speculative", "pooling", "pipeline", "connector"],
 )
 def test_configurations_that_cannot_be_guarded(arguments, reason):
     with pytest.raises(ModelError, match=reason):
         check(configuration(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        # as they are by default on a GPU; on a CPU vLLM does without graphs
+        ({"cudagraph_mode": CUDAGraphMode.FULL_AND_PIECEWISE}, "full CUDA graphs .*cudagraph_mode=PIECEWISE"),
+        ({"cudagraph_mode": CUDAGraphMode.FULL_DECODE_ONLY}, "full CUDA graphs cannot be guarded"),
+        ({"use_inductor_graph_partition": True}, "use_inductor_graph_partition cannot be guarded"),
+    ],
+)
+def test_compiled_code_that_would_not_look_is_refused(settings, reason):
+    made = configuration(enforce_eager=False)
+    check(made)
+    for name, value in settings.items():
+        setattr(made.compilation_config, name, value)
+    with pytest.raises(ModelError, match=reason):
+        check(made)
+
+
+def test_the_engine_asks_for_graphs_that_can_be_guarded():
+    given = VllmModel(str(demo.MODEL), {"enforce_eager": False, "compilation_config": {"backend": "eager"}})
+    compilation = given.engine_arguments().compilation_config
+    assert (compilation.cudagraph_mode, compilation.backend) == (CUDAGraphMode.PIECEWISE, "eager")
+    assert VllmModel(str(demo.MODEL)).engine_arguments().enforce_eager
 
 
 def test_the_second_model_runner_is_refused(monkeypatch):
