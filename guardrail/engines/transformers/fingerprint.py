@@ -18,6 +18,7 @@ from torch import Tensor
 
 from guardrail.engines.transformers.additions import additions, settings, unfiled_tensors
 from guardrail.engines.transformers.blocks import text_config, unwrapped
+from guardrail.engines.transformers.generation_marks import unmarked
 from guardrail.engines.transformers.held import packed
 from guardrail.engines.transformers.origin import Origin
 from guardrail.engines.transformers.weights import sampled, source_of, unexplained
@@ -47,7 +48,7 @@ def described(
     template_arguments: Mapping[str, object],
 ) -> Fingerprint:
     """The fingerprint of a model that somebody else has loaded. `weights` is as `weights.source_of` says."""
-    template = json.dumps([chat_template, dict(template_arguments)], sort_keys=True, default=str)
+    template = json.dumps([unmarked(chat_template), dict(template_arguments)], sort_keys=True, default=str)
     return Fingerprint(
         architecture=architecture,
         layers=config.num_hidden_layers,
