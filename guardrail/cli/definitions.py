@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardrail.cli.options import DEMO
+from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardrail.traits import TraitDefinition
@@ -34,3 +36,13 @@ def own_definition(trait: str, given: Path | None, model: str) -> TraitDefinitio
     if given is not None and not given.is_dir() and load_definition(given).name != trait:
         given = None
     return definition_of(trait, given, model)
+
+
+def definitions_of(names: Sequence[str], given: Sequence[str]) -> Mapping[str, TraitDefinition]:
+    """The definitions of these traits. Raises ConfigError if one is missing."""
+    from guardrail.traits import load_definition
+
+    found = {one.name: one for one in map(load_definition, given)}
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(f"there is no definition of `{missing[0]}`; give --definition FILE")
+    return {name: found[name] for name in names}

@@ -5,7 +5,7 @@ No other file in this package depends on the demo.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -64,7 +64,7 @@ SMALLER = (
 
 def held_out(traits: Sequence[str], replier: Replier, sizes: Sizes) -> Material:
     """Prompts in phrasings that neither the vectors nor the calibration saw, for the traits of the world."""
-    known = tuple(trait for trait in traits if trait in world.TRAITS)
+    known = known_traits(traits)
     left = [trait for trait in traits if trait not in world.TRAITS]
     return Material(
         traits=known,
@@ -79,6 +79,11 @@ def held_out(traits: Sequence[str], replier: Replier, sizes: Sizes) -> Material:
             *(f"{trait}: not a trait of the demo's world; pass --data" for trait in left),
         ),
     )
+
+
+def known_traits(traits: Iterable[str]) -> tuple[str, ...]:
+    """Those of the demo's world."""
+    return tuple(trait for trait in traits if trait in world.TRAITS)
 
 
 def _training(traits: Sequence[str], sizes: Sizes) -> tuple[Example, ...]:

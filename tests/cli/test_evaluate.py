@@ -265,6 +265,28 @@ def test_what_does_not_fit_together_is_refused(command, world, data, tmp_path, c
     assert "made with another vector file" in found
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--layer 9", "layer 9 cannot be read; layers are 1 to 4"),
+        ("--steering", "--steering needs a judge"),
+        ("--steering --trait apathy", "no vector for the trait `apathy`"),
+        ("--steering --judge refusal-rule --definition no.yaml", "no.yaml"),
+        ("--steering --judge refusal-rule --definition apathy", "there is no definition of `evil`"),
+        ("--steering --judge nobody", "nobody"),
+        ("--steering --judge refusal-rule --capability no.jsonl", "no.jsonl: cannot be read"),
+        ("--own-replies 2", "no judge: give --judge"),
+        ("--own-replies 2 --judge refusal-rule --definition no.yaml", "no.yaml"),
+    ],
+)
+def test_what_is_missing_is_said_before_a_model_is_loaded(world, data, capsys, options, message):
+    named = ["--model", "no/such-model", "--vectors", str(world / "vectors.safetensors"), "--data", str(data)]
+    assert run(["evaluate", *named, *options.split()]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert "loading" not in told
+
+
 def test_prompts_that_the_model_cannot_read_whole_are_named(command, tmp_path, capsys):
     rows = [{"prompt": "x" * 600, "trait": "evil"}, {"prompt": "short", "trait": None}]
     assert run([*command, "--data", str(write(tmp_path / "data.jsonl", rows))]) == 2

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guardrail.cli.definitions import definitions_of
 from guardrail.cli.judges import checked, endpoint_of, find
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions
 
@@ -23,7 +24,6 @@ def sample_judge(
     """The judge of --judge, None without one. Raises ConfigError for a trait that has no definition."""
     if options.judge is None:
         return None
-    from guardrail.cli.evaluate.inputs import definitions_of
     from guardrail.train.screening import SampleJudge
 
     definitions = definitions_of(traits, given or [_definition(trait, model.name) for trait in traits])

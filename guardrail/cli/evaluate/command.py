@@ -18,6 +18,7 @@ from guardrail.cli.evaluate.options import (
     ShadowOptions,
     SteeringOptions,
 )
+from guardrail.cli.models import sleep_while_waiting
 from guardrail.cli.options import (
     JudgeOptions,
     ModelOptions,
@@ -57,20 +58,23 @@ def evaluate(
 
     A gate is passed if the whole interval meets the demand. The exit code is 1 unless all gates are passed.
     """
-    from guardrail.cli.evaluate.inputs import open_inputs
+    from guardrail.cli.evaluate.inputs import read_inputs
+    from guardrail.cli.evaluate.own_replies import Replying
+    from guardrail.cli.evaluate.steered import Steered
 
     page.check()
     if shadow.shadow is not None:
         return _shadow(shadow.shadow, shadow.labels, page.html, output.as_json)
-    opened = open_inputs(model, policies.policies, data, gates, steering, spread)
-    if data.own_replies is not None:
-        from guardrail.cli.evaluate.own_replies import with_own_replies
-
-        opened = with_own_replies(opened, data, steering, judge)
-    speakers = opened.speakers(steering, judge) if steering.steering else None
+    sleep_while_waiting()
+    inputs = read_inputs(model, policies.policies, data, gates)
+    steered = Steered.of(inputs, steering, judge) if steering.steering else None
+    replying = Replying.of(inputs, steering, judge) if data.own_replies is not None else None
+    opened = inputs.opened(spread)
+    if replying is not None:
+        opened = replying.expressed(opened)
     with doing("evaluating ..."):
         found = opened.evaluation(gates)
-    swept = opened.sweep(speakers, steering.questions, steering.max_new_tokens) if speakers else None
+    swept = steered.swept(opened) if steered else None
     _publish(found, swept, page.html, output.as_json)
     if any(gate.verdict != "passed" for gate in found.gates):
         raise typer.Exit(1)

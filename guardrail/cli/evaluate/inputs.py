@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardrail.cli.console import note
-from guardrail.cli.evaluate.options import DataOptions, GateOptions, SteeringOptions
-from guardrail.cli.judges import checked, endpoint_of, find
+from guardrail.cli.evaluate.options import DataOptions, GateOptions
 from guardrail.cli.models import load_subject, vectors_of
-from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, RunnerOptions
-from guardrail.cli.progress import counted, doing
+from guardrail.cli.options import DEMO, ModelOptions, RunnerOptions
+from guardrail.cli.progress import doing
 from guardrail.cli.prompts import InputPrompt, with_system
 from guardrail.errors import ConfigError
-from guardrail.types import Message
 
 if TYPE_CHECKING:
     from guardrail.calibrate.policy_file import PolicyFile
@@ -23,62 +20,53 @@ if TYPE_CHECKING:
     from guardrail.evaluation.material import Example, Material
     from guardrail.evaluation.results import Evaluation
     from guardrail.evaluation.run import Setup
-    from guardrail.evaluation.sweep import Speaker, SteeringSweep
     from guardrail.extract.subject import Subject
-    from guardrail.extract.workload import Workload
-    from guardrail.policy.loading import ActivePolicies
-    from guardrail.traits import TraitDefinition
+    from guardrail.policy.plan import Plan
     from guardrail.types import Position
     from guardrail.vectors.values import TraitVectors
 
 
-def open_inputs(
-    model: ModelOptions,
-    policies: Path | None,
-    data: DataOptions,
-    gates: GateOptions,
-    steering: SteeringOptions,
-    spread: RunnerOptions | None = None,
-) -> Opened:
+def read_inputs(model: ModelOptions, policies: Path | None, data: DataOptions, gates: GateOptions) -> Inputs:
     """Raises ConfigError for files that do not fit together, and for data that cannot be used."""
     if data.data is None and model.name != DEMO:
         raise ConfigError("no labelled prompts: give --data FILE (only `demo` has a built-in set)")
-    if steering.capability is not None:
-        from guardrail.evaluation.capability import read_questions
-
-        read_questions(steering.capability)
     file = _policy_file(policies)
     vectors, calibration = vectors_of(model.name, data.vectors, file), _calibration(model, data, file)
     if gates.max_fpr is not None and calibration is None and file is None:
         raise ConfigError("--max-fpr needs thresholds: give --policies or --calibration")
-    given = _given(data, vectors, file)
-    subject = load_subject(model, spread=spread)
-    if given is not None:
-        _check_prompts(subject, given, _positions(vectors, file, subject))
-    return Opened(
+    found = Inputs(
         model=model,
+        policies=policies,
         data=data,
+        file=file,
         vectors=vectors,
         calibration=calibration,
-        subject=subject,
-        loaded=_loaded(policies, subject),
-        material=given or _built_in(data, vectors, subject),
+        given=_given(data, vectors, file),
     )
+    found.layers(found.traits)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """Everything that an evaluation needs."""
+class Inputs:
+    """The files, read and checked without the model. `given` is what --data holds."""
 
     model: ModelOptions
+    policies: Path | None
     data: DataOptions
+    file: PolicyFile | None
     vectors: TraitVectors
     calibration: Calibration | None
-    subject: Subject
-    loaded: ActivePolicies | None
-    material: Material
+    given: Material | None
 
-    def setup(self) -> Setup:
+    @property
+    def traits(self) -> Sequence[str]:
+        """The traits that are evaluated."""
+        from guardrail.evaluation.builtin import known_traits
+
+        return self.given.traits if self.given else known_traits(self.vectors)
+
+    def setup(self, plan: Plan | None = None) -> Setup:
         """What is evaluated."""
         from guardrail.evaluation.run import Setup
 
@@ -87,81 +75,47 @@ class Opened:
             vectors=self.vectors,
             data=str(self.data.data or "built-in"),
             calibration=self.calibration,
-            plan=self.loaded.plan if self.loaded else None,
+            plan=plan,
             layer=self.data.layer,
         )
+
+    def layers(self, traits: Sequence[str]) -> dict[str, int]:
+        """The layer that each trait is evaluated at. Raises ConfigError if there is none."""
+        from guardrail.evaluation.run import layers_of
+
+        return layers_of(self.setup(), traits)
+
+    def opened(self, spread: RunnerOptions) -> Opened:
+        """With the model, which is loaded. Raises ConfigError for what does not fit it."""
+        subject = load_subject(self.model, spread=spread)
+        if self.given is not None:
+            _check_prompts(subject, self.given, _positions(self.vectors, self.file, subject))
+        return Opened(
+            inputs=self,
+            subject=subject,
+            plan=_plan(self.policies, subject),
+            material=self.given or _built_in(self.data, self.vectors, subject),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """Everything that an evaluation needs."""
+
+    inputs: Inputs
+    subject: Subject
+    plan: Plan | None
+    material: Material
 
     def evaluation(self, asked: GateOptions) -> Evaluation:
         """The evaluation with its gates."""
         from guardrail.evaluation import gates
         from guardrail.evaluation.run import evaluate
 
-        found = evaluate(self.setup(), self.subject, self.material)
+        found = evaluate(self.inputs.setup(self.plan), self.subject, self.material)
         demanded = gates.least_auroc(found.traits, asked.min_auroc) if asked.min_auroc is not None else []
         demanded += gates.most_fpr(found.detectors, asked.max_fpr) if asked.max_fpr is not None else []
         return replace(found, gates=tuple(demanded))
-
-    def speakers(self, asked: SteeringOptions, judge: JudgeOptions) -> Mapping[str, Speaker]:
-        """For each trait, what replies under steering. Raises ConfigError for anything that is missing."""
-        names = asked.trait or self.material.traits
-        self.vectors.require(names)
-        if self.model.name == DEMO and judge.judge is None and not asked.definition:
-            from guardrail.evaluation.builtin import DemoSpeaker
-
-            return {name: DemoSpeaker(name, self.subject, asked.questions) for name in names}
-        return self._definition_speakers(names, asked, judge)
-
-    def _definition_speakers(
-        self, names: Sequence[str], asked: SteeringOptions, judge: JudgeOptions
-    ) -> Mapping[str, Speaker]:
-        from guardrail.evaluation.capability import read_questions
-        from guardrail.evaluation.speaking import DefinitionSpeaker
-
-        if judge.judge is None:
-            raise ConfigError("--steering needs a judge: --judge openai:MODEL, local:MODEL, or a plugin's")
-        definitions = definitions_of(names, asked.definition or names)
-        scoring = find(judge.judge, endpoint_of(judge), self.model)
-        checked(scoring, list(definitions.values()))
-        choices = tuple(read_questions(asked.capability)) if asked.capability else ()
-        return {
-            name: DefinitionSpeaker(
-                subject=self.subject,
-                judge=scoring,
-                definition=definition,
-                count=asked.questions,
-                choices=choices,
-                max_new_tokens=asked.max_new_tokens,
-            )
-            for name, definition in definitions.items()
-        }
-
-    def _tell(self, work: Workload) -> None:
-        from guardrail.extract.workload import forecast, measured
-
-        prompts = [example.messages for example in self.material.labelled] or [(Message("user", "Hello"),)]
-        note(forecast(work, measured(self.subject, prompts), None))
-
-    def sweep(self, speakers: Mapping[str, Speaker], replies: int, new_tokens: int) -> SteeringSweep:
-        """Every way of steering, with a bar on a terminal. Tells how long it takes before it begins."""
-        from guardrail.evaluation.run import layers_of
-        from guardrail.evaluation.sweep import sweep, ways_of
-        from guardrail.extract.workload import Workload
-
-        layers = layers_of(self.setup(), list(speakers))
-        total = sum(len(ways_of(self.vectors[t], layers[t], self.calibration)[0]) for t in speakers)
-        self._tell(Workload(replies=total * replies, max_new_tokens=new_tokens, judged=2 * total * replies))
-        with counted("steering", total) as advance:
-            return sweep(self.vectors, layers, speakers, self.calibration, replies, lambda: advance(1))
-
-
-def definitions_of(names: Sequence[str], given: Sequence[str]) -> Mapping[str, TraitDefinition]:
-    """The definitions of these traits. Raises ConfigError if one is missing."""
-    from guardrail.traits import load_definition
-
-    found = {one.name: one for one in map(load_definition, given)}
-    if missing := [name for name in names if name not in found]:
-        raise ConfigError(f"there is no definition of `{missing[0]}`; give --definition FILE")
-    return {name: found[name] for name in names}
 
 
 def _policy_file(path: Path | None) -> PolicyFile | None:
@@ -255,10 +209,10 @@ def _built_in(data: DataOptions, vectors: TraitVectors, subject: Subject) -> Mat
         return held_out(list(vectors), subject, replace(sizes, replies=data.replies or sizes.replies))
 
 
-def _loaded(policies: Path | None, subject: Subject) -> ActivePolicies | None:
+def _plan(policies: Path | None, subject: Subject) -> Plan | None:
     if policies is None:
         return None
     from guardrail.plugins.manager import Plugins
     from guardrail.policy.loading import load
 
-    return load(policies, subject.fingerprint, Plugins.from_environment())
+    return load(policies, subject.fingerprint, Plugins.from_environment()).plan

@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guardrail.cli.console import note
-from guardrail.cli.evaluate.inputs import Opened, definitions_of
+from guardrail.cli.definitions import definitions_of
+from guardrail.cli.evaluate.inputs import Inputs, Opened
 from guardrail.cli.evaluate.options import DataOptions, SteeringOptions
 from guardrail.cli.judges import checked, chosen
 from guardrail.cli.options import JudgeOptions
 from guardrail.cli.progress import staged
 
-
-def with_own_replies(
-    opened: Opened, data: DataOptions, asked: SteeringOptions, judge: JudgeOptions
-) -> Opened:
-    """With the expression of replies that are generated here. Tells how long that takes before it begins."""
-    from guardrail.evaluation.own_replies import OwnReplies
+if TYPE_CHECKING:
     from guardrail.extract.rollouts import RolloutSettings
-    from guardrail.extract.workload import forecast, measured
+    from guardrail.plugins.protocols import Judge
+    from guardrail.traits import TraitDefinition
 
-    folder = _folder(data)
-    folder.mkdir(parents=True, exist_ok=True)
-    traits = opened.material.traits
-    definitions = list(definitions_of(traits, asked.definition or traits).values())
-    scoring = chosen(judge, opened.model, folder / "judge-cache.sqlite")
-    checks = checked(scoring, definitions)
-    assert data.own_replies is not None
-    own = OwnReplies(
-        subject=opened.subject,
-        judge=scoring,
-        definitions=definitions,
-        settings=RolloutSettings(samples=data.own_replies, max_new_tokens=asked.max_new_tokens),
-        folder=folder,
-    )
-    speed = measured(opened.subject, [example.messages for example in opened.material.labelled])
-    note(forecast(own.workload(opened.material), speed, checks.seconds_each))
-    with staged() as report:
-        return replace(opened, material=own.expressed(opened.material, report))
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replying:
+    """How the model replies, and who judges that, checked without the model."""
+
+    judge: Judge
+    seconds_each: float | None
+    """Of the judge's answers."""
+    definitions: Sequence[TraitDefinition]
+    settings: RolloutSettings
+    folder: Path
+
+    @classmethod
+    def of(cls, inputs: Inputs, asked: SteeringOptions, judge: JudgeOptions) -> Replying:
+        """Raises ConfigError for anything that is missing, UselessJudge for a judge that cannot tell."""
+        from guardrail.extract.rollouts import RolloutSettings
+
+        folder = _folder(inputs.data)
+        definitions = list(definitions_of(inputs.traits, asked.definition or inputs.traits).values())
+        folder.mkdir(parents=True, exist_ok=True)
+        scoring = chosen(judge, inputs.model, folder / "judge-cache.sqlite")
+        assert inputs.data.own_replies is not None
+        return cls(
+            judge=scoring,
+            seconds_each=checked(scoring, definitions).seconds_each,
+            definitions=definitions,
+            settings=RolloutSettings(samples=inputs.data.own_replies, max_new_tokens=asked.max_new_tokens),
+            folder=folder,
+        )
+
+    def expressed(self, opened: Opened) -> Opened:
+        """With the expression of replies that are made here. Tells how long that takes before it begins."""
+        from guardrail.evaluation.own_replies import OwnReplies
+        from guardrail.extract.workload import forecast, measured
+
+        own = OwnReplies(
+            subject=opened.subject,
+            judge=self.judge,
+            definitions=self.definitions,
+            settings=self.settings,
+            folder=self.folder,
+        )
+        speed = measured(opened.subject, [example.messages for example in opened.material.labelled])
+        note(forecast(own.workload(opened.material), speed, self.seconds_each))
+        with staged() as report:
+            return replace(opened, material=own.expressed(opened.material, report))
 
 
 def _folder(data: DataOptions) -> Path:
