@@ -84,10 +84,12 @@ def explain(
 
 
 def _load(file: Path, model: ModelOptions, stand_in: FingerprintOption) -> ActivePolicies:
-    from guardrail.cli.models import fingerprint_of
+    from guardrail.cli.models import check_policies, fingerprint_of
     from guardrail.plugins.manager import Plugins
     from guardrail.policy.loading import load
 
+    if stand_in.fingerprint is None:
+        check_policies(file, model)
     return load(file, fingerprint_of(model, stand_in.fingerprint), Plugins.from_environment())
 
 

@@ -133,6 +133,17 @@ def test_what_makes_no_sense_is_2_before_a_model_is_loaded(made, tmp_path, capsy
     assert "--recorded holds its prompts" in capsys.readouterr().err
 
 
+def test_a_reference_that_the_policies_are_not_for_is_refused_before_a_model_is_loaded(
+    made, tmp_path, capsys
+):
+    content = json.loads((made / "full.json").read_text())
+    content["fingerprint"]["layers"] += 1
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    new = ["--against", str(tmp_path / "other.json"), "--out", str(tmp_path / "new.json")]
+    assert certify(made, *new, "--model", "no/such-model") == 2
+    assert "made for a model of" in capsys.readouterr().err
+
+
 def test_slices_are_recorded_and_their_rates_compared_on_their_own(made, tmp_path, capsys):
     rng = np.random.default_rng(8)
     words = "".join(json.dumps(text) + "\n" for text in texts(rng, 30, "xyz "))

@@ -147,6 +147,11 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(world, capsys, tmp_path)
         ([run_folder, "--layer", "9"], "layer 9 cannot be read; layers are 1 to 4"),
         ([run_folder, "--prompts", tmp_path / "none.jsonl"], "the file contains no prompt"),
         ([run_folder, "--prompts", tmp_path / "missing.jsonl"], "cannot be read: No such file"),
+        ([run_folder, "--since", tmp_path / "empty"], "holds no model (config.json), no adapter"),
+        (
+            [run_folder, "--since", run_folder],
+            f"--since: {run_folder} holds 2 checkpoints; name one, such as",
+        ),
         ([run_folder, "--relation", world / "prompts.jsonl"], "cannot be read as a relation"),
     ):
         assert shift(world, *arguments, base="no-such-base") == 2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 from typer import Option
 
-from guardrail.cli.bench.output import FileOptions, check_page, show
+from guardrail.cli.bench.output import FileOptions, show
 from guardrail.cli.models import check_policies, load, silence
 from guardrail.cli.options import ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
 from guardrail.cli.panels import Panel
@@ -90,7 +90,7 @@ def bench(
     the limit, passes if it lies below, and is inconclusive otherwise. The exit code is 1 unless all pass.
     """
     asked = _settings(model, policies, workload, measuring)
-    check_page(files.html)
+    files.check()
     report, complete = _measured(model, asked, measuring.threads)
     show(report, files, output.as_json)
     if not complete or any(row.verdict in ("fail", "inconclusive") for row in report.cases):

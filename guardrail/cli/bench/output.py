@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from guardrail.cli.console import console, print_json, print_table
+from guardrail.cli.places import check_file, make_folder
 
 if TYPE_CHECKING:
     from guardrail.bench.ratios import Interval, Percentiles
@@ -29,13 +30,15 @@ class FileOptions:
     out: Annotated[Path | None, Option(help="File for the results as JSON.")] = None
     html: Annotated[Path | None, Option(help="File for an HTML page (needs the extra `report`).")] = None
 
+    def check(self) -> None:
+        """Raises ConfigError if the files cannot be written, or the page not be made. Makes their folders."""
+        for option, path in {"--out": self.out, "--html": self.html}.items():
+            make_folder(path and path.absolute().parent, option)
+            check_file(path)
+        if self.html is not None:
+            from guardrail.report import check_installed
 
-def check_page(html: Path | None) -> None:
-    """Raises ConfigError if a page is asked for and cannot be made."""
-    if html is not None:
-        from guardrail.report import check_installed
-
-        check_installed()
+            check_installed()
 
 
 def show(report: Report, files: FileOptions, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from typer import Option
 
 from guardrail.cli.options import SystemOption
 from guardrail.cli.panels import Panel
+from guardrail.cli.places import check_file
 from guardrail.errors import CalibrationError, ConfigError
 
 SLICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -130,8 +131,7 @@ def check_new_calibration(out: Path, force: bool) -> None:
     """Raises ConfigError for an --out in no folder, and for one that exists, unless it is to be replaced."""
     from guardrail.calibration.values import Calibration
 
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"{out}: there is no such folder")
+    check_file(out)
     if not out.exists():
         return
     if not force:

@@ -29,6 +29,7 @@ from guardrail.plugins.hookspecs import hookimpl
 if TYPE_CHECKING:
     from guardrail.certify.comparison import Certified
     from guardrail.certify.recording import Recording
+    from guardrail.policy.loading import ActivePolicies
 
 
 @hookimpl
@@ -56,10 +57,11 @@ def certify(
         check_new_calibration(certificate.out, certificate.force)
     source = _source(model, policies.policies)
     reference = _loaded(given.against) if given.against else None
+    active = _active(source, reference) if reference else None
     candidate = _loaded(given.recorded) if given.recorded else _recorded(given, model, source, output.as_json)
-    if reference is None:
+    if reference is None or active is None:
         return
-    found = _compared(reference, candidate, source, certificate)
+    found = _compared(reference, candidate, active, certificate)
     if found.calibration is not None:
         found.calibration.save(certificate.out)
     publish(found, certificate.out, page.html, output.as_json)
@@ -98,12 +100,17 @@ def _recorded(
     return found
 
 
-def _compared(
-    reference: Recording, candidate: Recording, source: dict[str, object], options: CertificateOptions
-) -> Certified:
-    from guardrail.certify import comparison
+def _active(source: dict[str, object], reference: Recording) -> ActivePolicies:
+    """The policies as the reference has them. Raises PolicyError if they are not for its model."""
     from guardrail.plugins.manager import Plugins
     from guardrail.policy.loading import load
 
-    active = load(source, reference.fingerprint, Plugins.from_environment())
+    return load(source, reference.fingerprint, Plugins.from_environment())
+
+
+def _compared(
+    reference: Recording, candidate: Recording, active: ActivePolicies, options: CertificateOptions
+) -> Certified:
+    from guardrail.certify import comparison
+
     return comparison.certify(reference, candidate, active, settings(comparison.Limits, options))

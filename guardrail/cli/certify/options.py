@@ -10,6 +10,7 @@ from typer import Option
 
 from guardrail.cli.calibrate.options import slice_files
 from guardrail.cli.options import SystemOption
+from guardrail.cli.places import check_file
 from guardrail.errors import ConfigError
 
 
@@ -51,8 +52,7 @@ class ComparedOptions(SystemOption):
             )
         if slice_files(self.slices) and self.benign is None:
             raise ConfigError("--slice needs --benign FILE: the prompts that slices stand beside")
-        if self.record is not None and not self.record.absolute().parent.is_dir():
-            raise ConfigError(f"{self.record}: there is no such folder")
+        check_file(self.record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

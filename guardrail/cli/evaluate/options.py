@@ -11,6 +11,7 @@ from typer import Option
 
 from guardrail.cli.options import SystemOption
 from guardrail.cli.panels import Panel
+from guardrail.cli.places import check_file
 from guardrail.errors import ConfigError
 
 
@@ -113,8 +114,7 @@ class PageOption:
             from guardrail.report import check_installed
 
             check_installed()
-            if not self.html.absolute().parent.is_dir():
-                raise ConfigError(f"{self.html}: there is no such folder")
+            check_file(self.html)
 
     def tell(self, as_json: bool) -> None:
         """Say that it was written; JSON stays alone."""

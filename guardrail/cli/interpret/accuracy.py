@@ -15,6 +15,7 @@ from guardrail.cli.definitions import definition_of
 from guardrail.cli.interpret.asking import AskingOptions
 from guardrail.cli.interpret.reporting import ReportOptions, WorkOption
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.places import check_file
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError
 
@@ -73,6 +74,9 @@ class ChangedOption:
         Option(help="File (JSON Lines) for the items on which the personas' answers differ."),
     ] = None
 
+    def __post_init__(self) -> None:
+        check_file(self.changed)
+
 
 @takes_options
 def accuracy(
@@ -89,6 +93,7 @@ def accuracy(
     Run this before looking for the cause of an effect: a persona that changes no answer has none to find.
     """
     reports.check()
+    kept.check()
     items, everyone = asking.items(model.name), personas.personas(model.name)
     with staged() as report:
         from guardrail.interpret.accuracy.study import accuracy as measure

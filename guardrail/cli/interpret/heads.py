@@ -91,6 +91,7 @@ def heads(
     place, and with the other tokens of the same prompt.
     """
     reports.check()
+    kept.check()
     items, groups, named = asking.items(model.name), options.groups(model.name), options.named()
     chosen = _spread(items, options.items)
     with staged() as report:

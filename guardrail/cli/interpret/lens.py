@@ -14,10 +14,11 @@ from guardrail.cli.console import print_json
 from guardrail.cli.interpret.asking import Forms
 from guardrail.cli.interpret.lens_output import print_lens
 from guardrail.cli.interpret.reporting import ReportOptions, WorkOption
+from guardrail.cli.models import sleep_while_waiting
 from guardrail.cli.options import ModelOptions, OutputOptions, takes_options
+from guardrail.cli.places import check_file
 from guardrail.cli.progress import staged
 from guardrail.cli.train.models import load_finetune, named
-from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from guardrail.extract.journal import Report
@@ -70,6 +71,16 @@ class LensOptions:
         names = self.task or (() if self.data else TASKS)
         return {name: shipped(name) for name in names} | {path.stem: read(path) for path in self.data or ()}
 
+    def lens(self) -> TunedLens | None:
+        """The lens that exists. Raises ConfigError for a file that holds none, or cannot be written."""
+        if self.tuned_lens is None or not self.tuned_lens.exists():
+            check_file(self.tuned_lens)
+            return None
+        sleep_while_waiting()
+        from guardrail.interpret.lens.tuned import TunedLens
+
+        return TunedLens.load(self.tuned_lens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureOption:
@@ -96,12 +107,13 @@ def lens(
     against the persona of another item.
     """
     reports.check()
-    tasks, others = options.tasks(), named(options.also or ())
+    kept.check()
+    tasks, others, tuned = options.tasks(), named(options.also or ()), options.lens()
     text = picture.prompt or _first(tasks)
     found: list[LensResult] = []
     shown: list[Picture] = []
     with staged() as report:
-        for study in _studies(options, model, others, report, kept.work):
+        for study in _studies(options, model, others, tuned, report, kept.work):
             shown.append(_picture(study, text))
             for task, items in tasks.items():
                 found += study.run(task, items)
@@ -114,7 +126,12 @@ def _first(tasks: dict[str, list[Item]]) -> str:
 
 
 def _studies(
-    options: LensOptions, model: ModelOptions, others: list[str], report: Report, work: Path | None
+    options: LensOptions,
+    model: ModelOptions,
+    others: list[str],
+    tuned: TunedLens | None,
+    report: Report,
+    work: Path | None,
 ) -> Iterator[LensStudy]:
     """The model, then those beside it, one in memory at a time."""
     from guardrail.interpret.lens.study import LensStudy
@@ -125,7 +142,8 @@ def _studies(
         from guardrail.train.shift.descent import Ancestor
 
         ancestor = Ancestor.of(subject, model.name)
-    tuned = _tuned(options.tuned_lens, subject, report)
+    if tuned is None and options.tuned_lens is not None:
+        tuned = _trained(options.tuned_lens, subject, report)
     yield LensStudy(subject, model.name, form.of(subject), tuned, report, work)
     del subject
     for name in others:
@@ -134,16 +152,11 @@ def _studies(
         yield LensStudy(other, name, form.of(other), None, report, work)
 
 
-def _tuned(path: Path | None, subject: Subject, report: Report) -> TunedLens | None:
-    """The lens in a file, or a new one, which is written there."""
+def _trained(path: Path, subject: Subject, report: Report) -> TunedLens:
+    """A new lens, which is written to the file."""
     from guardrail.interpret.lens.training import train
-    from guardrail.interpret.lens.tuned import TunedLens
     from guardrail.interpret.lens.unembedding import Unembedding
 
-    if path is None or path.exists():
-        return TunedLens.load(path) if path else None
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--tuned-lens: {path}: there is no such folder")
     found = train(subject, Unembedding(subject.local), report=report)
     found.save(path)
     return found

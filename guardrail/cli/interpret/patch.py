@@ -15,6 +15,7 @@ from guardrail.cli.console import interval, note, print_json, print_table
 from guardrail.cli.interpret.asking import Forms
 from guardrail.cli.interpret.reporting import ReportOptions
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.places import make_folder
 from guardrail.cli.progress import staged
 from guardrail.errors import ConfigError
 
@@ -133,6 +134,7 @@ def patch(options: PatchOptions, model: ModelOptions, reports: ReportOptions, ou
     """
     reports.check()
     lines = options.lines(model.name)
+    make_folder(options.out, "--out")
     subject = options.form.load(model)
     from guardrail.interpret.patching import sweep
 

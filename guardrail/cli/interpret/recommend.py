@@ -16,6 +16,7 @@ from guardrail.cli.interpret.recommend_output import print_recommended
 from guardrail.cli.interpret.reporting import ReportOptions
 from guardrail.cli.models import load_subject, vectors_of
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
+from guardrail.cli.places import make_folder
 from guardrail.cli.progress import staged
 from guardrail.cli.vectors.layer_sweeps import SweepRun
 from guardrail.cli.vectors.layers import named, read_sweep
@@ -78,13 +79,6 @@ class RecommendOptions:
         loaded = vectors_of(model, self.vectors, file)
         return loaded, named(loaded, self.trait, alone=self.pairs is not None)
 
-    def make_folder(self) -> None:
-        """Raises ConfigError if --out cannot be made."""
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"--out {self.out}: cannot be made: {error.strerror}") from error
-
     def settings(self) -> CauseSettings:
         """How contrasts are patched."""
         from guardrail.interpret.recommending.causes import CauseSettings
@@ -146,7 +140,7 @@ class _Given:
         """Separation and, with a judge, steering; or what an earlier sweep found."""
         if self.asked.sweep and len(vectors) != 1:
             raise ConfigError("--sweep is of one trait: say --trait")
-        self.options.make_folder()
+        make_folder(self.options.out, "--out")
         if self.asked.sweep:
             return [read_sweep(self.asked.sweep, vectors[0])]
         if self.options.pairs:
@@ -164,8 +158,9 @@ class _Given:
         return run.sweeps(vectors)
 
     def _separation(self, vector: TraitVector, contrasts: Sequence[Contrast]) -> Sweep:
-        from guardrail.extract.layers.sweep import separation
+        from guardrail.extract.layers.sweep import separation, usable
 
+        usable(vector, self.asked.tried())
         shown, bare = [one.source for one in contrasts], [one.target for one in contrasts]
         return separation(self.subject(), vector, shown, bare, self.asked.tried())
 

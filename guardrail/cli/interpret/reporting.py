@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from guardrail.cli.evaluate.options import PageOption
+from guardrail.cli.places import make_folder
 
 if TYPE_CHECKING:
     from guardrail.report.drawing import Named
@@ -25,6 +26,10 @@ class WorkOption:
         Option(help="Folder for intermediate results. If interrupted, run the same command again to resume."),
     ] = None
 
+    def check(self) -> None:
+        """Raises ConfigError if the folder cannot be made."""
+        make_folder(self.work, "--work")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOptions(PageOption):
@@ -39,6 +44,7 @@ class ReportOptions(PageOption):
             from guardrail.report import check_installed
 
             check_installed()
+            make_folder(self.figures, "--figures")
 
     def write(self, page: Callable[[], Page], figures: Callable[[], Iterable[Named]]) -> list[Path]:
         """Make and write what was asked for; where that is. Raises ConfigError if it cannot be written."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from guardrail.cli.console import note, print_json, print_wide
+from guardrail.cli.models import sleep_while_waiting
 from guardrail.cli.options import JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.cli.train.finetune_inputs import (
@@ -90,13 +91,15 @@ class Job:
         judge: JudgeOptions,
     ) -> Job:
         """Raises ConfigError for what cannot be done, most of it before the model is loaded."""
+        sleep_while_waiting()
         check_files(training, watch)
         vectors, definitions = vectors_of(model, against), definitions_of(watch, model.name)
         prompting = on_the_data(against, model.name, watch.definition)
+        settings = settings_of(training, watch)
+        scoring = judge_of(judge, model, definitions, training.out)
         opened = open_model(model, training)
         data = read_rows(training.data, opened, strict=training.strict, folder=training.out)
-        settings = settings_of(training, watch, data)
-        scoring = judge_of(judge, opened, definitions, training.out)
+        settings = settings if training.loss else replace(settings, loss=data.loss)
         return cls(
             training=training,
             opened=opened,

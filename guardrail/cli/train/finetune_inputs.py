@@ -77,7 +77,16 @@ def vectors_of(options: ModelOptions, against: InterventionOptions) -> TraitVect
     if not against.trait:
         raise ConfigError(f"--intervention {against.intervention} needs --trait, one or several")
     found.require(against.trait)
+    _check_layers(against, [found[name] for name in against.trait])
     return found
+
+
+def _check_layers(against: InterventionOptions, vectors: Sequence[TraitVector]) -> None:
+    """Raises VectorError for layers and coefficients that these vectors do not have."""
+    from guardrail.train.steering import by_trait, several, usable_layers
+
+    usable_layers(several(vectors), against.layer)
+    by_trait(against.coefficients(), vectors)
 
 
 def on_the_data(against: InterventionOptions, model: str, definition: Path | None) -> Intervention | None:
@@ -146,8 +155,8 @@ def read_rows(path: Path, opened: Opened, *, strict: bool, folder: Path | None =
     return read_data(path, opened.renderer, opened.longest, strict=strict, folder=folder)
 
 
-def settings_of(training: TrainingOptions, watch: WatchOptions, data: TrainingData) -> FinetuneSettings:
-    """How to train. Raises ConfigError for settings that make no sense."""
+def settings_of(training: TrainingOptions, watch: WatchOptions) -> FinetuneSettings:
+    """How to train, but for a loss that the data chooses. Raises ConfigError for what makes no sense."""
     from guardrail.train.finetuning.settings import FinetuneSettings, Lora
 
     return settings(
@@ -155,7 +164,7 @@ def settings_of(training: TrainingOptions, watch: WatchOptions, data: TrainingDa
         training,
         watch,
         lora=None if training.full else Lora(rank=training.lora_rank, alpha=training.lora_alpha),
-        loss=training.loss.value if training.loss else data.loss,
+        **({"loss": training.loss.value} if training.loss else {}),
         precision=training.autocast.value,
         schedule=training.schedule.value,
     )
@@ -169,13 +178,13 @@ def definitions_of(watch: WatchOptions, model: str) -> list[TraitDefinition]:
 
 
 def judge_of(
-    options: JudgeOptions, opened: Opened, definitions: Sequence[TraitDefinition], folder: Path
+    options: JudgeOptions, model: ModelOptions, definitions: Sequence[TraitDefinition], folder: Path
 ) -> Judge | None:
     """The judge, if there is something to judge; checked. Raises ConfigError, UselessJudge."""
     if not definitions:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    found = chosen(options, opened.options, folder / CACHE)
+    found = chosen(options, model, folder / CACHE)
     checked(found, definitions)
     return found
 

@@ -19,7 +19,7 @@ from guardrail.cli.models import load_subject
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.cli.train.gate_output import publish
-from guardrail.cli.train.models import BaseOptions, load_finetune, named
+from guardrail.cli.train.models import BaseOptions, load_finetune, one_named
 from guardrail.errors import ConfigError, TraitError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def gate(
         if path is not None:
             open_data(path)
     plan = GatePlan.of(file, _definitions(file, list(file.policy.traits), base), options.data)
-    tuned = _one(options.tuned)
+    tuned = one_named(options.tuned, "--tuned")
     asked, each_s = _judge(file, judge, base, plan, options.folder)
     evidence = EvidenceFile(options.evidence, seal.key(), seal.anchor)
     for text in plan.notes:
@@ -97,14 +97,6 @@ def gate(
     publish(found, file, Sealed(options.evidence, head), page.html, plan.notes, as_json=output.as_json)
     if not found.passed:
         raise typer.Exit(1)
-
-
-def _one(tuned: str) -> str:
-    """The model that is meant. Raises ConfigError for a training run with several checkpoints."""
-    found = named([tuned])
-    if len(found) > 1:
-        raise ConfigError(f"--tuned: {tuned} holds {len(found)} checkpoints; name one, such as {found[-1]}")
-    return found[0]
 
 
 def _base(base: ModelOptions, plan: GatePlan, judge_s: float | None) -> Subject:

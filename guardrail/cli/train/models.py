@@ -60,6 +60,14 @@ def named(tuned: Sequence[str]) -> list[str]:
     return found
 
 
+def one_named(tuned: str, option: str) -> str:
+    """The model that is meant. Raises ConfigError for a training run with several checkpoints."""
+    found = named([tuned])
+    if len(found) > 1:
+        raise ConfigError(f"{option}: {tuned} holds {len(found)} checkpoints; name one, such as {found[-1]}")
+    return found[0]
+
+
 def load_finetune(
     name: str,
     base: ModelOptions,

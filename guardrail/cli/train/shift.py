@@ -17,14 +17,14 @@ from guardrail.cli.models import load_subject
 from guardrail.cli.options import ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.cli.prompts import conversations
-from guardrail.cli.train.models import BaseOptions, load_finetune, named, vectors_for
+from guardrail.cli.train.models import BaseOptions, load_finetune, named, one_named, vectors_for
 from guardrail.cli.train.shift_output import print_shift
 from guardrail.errors import ConfigError, TraitError
 
 if TYPE_CHECKING:
     from guardrail.extract.journal import Report
     from guardrail.extract.subject import Subject
-    from guardrail.train.shift import Prediction, Reading, Relation, Shift, ShiftMeter
+    from guardrail.train.shift import Prediction, Relation, Shift, ShiftMeter
     from guardrail.train.shift.projections import Conversations
     from guardrail.traits import TraitDefinition
     from guardrail.vectors.values import TraitVectors
@@ -75,17 +75,13 @@ def shift(options: ShiftOptions, base: BaseOptions, page: PageOption, output: Ou
     vectors, relation = vectors_for(base, options.vectors), _relation(options.relation)
     wanted = Wanted.of(options, base, vectors)
     models = named(options.tuned)
+    earlier = one_named(options.since, "--since") if options.since else None
     with staged() as report:
         meter = wanted.meter(load_subject(base), base, report)
-        since = _earlier(options.since, base, meter)
+        since = meter.read(load_finetune(earlier, base, meter.ancestor), earlier) if earlier else None
         found = [meter.measure(load_finetune(name, base, meter.ancestor), name, since) for name in models]
     predicted = [_predicted(relation, meter, one) for one in found]
     _publish(found, predicted, page.html, output.as_json)
-
-
-def _earlier(name: str | None, base: ModelOptions, meter: ShiftMeter) -> Reading | None:
-    """The checkpoint to measure from, if it is not the base."""
-    return meter.read(load_finetune(name, base, meter.ancestor), name) if name else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

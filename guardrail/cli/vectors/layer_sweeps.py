@@ -44,8 +44,16 @@ class SweepRun:
             )
             for vector in vectors
         ]
+        self._check_layers(vectors)
         measured = self._separated if self.selector is Selector.SEPARATION else self._judged
         return measured(vectors, definitions)
+
+    def _check_layers(self, vectors: Sequence[TraitVector]) -> None:
+        sleep_while_waiting()
+        from guardrail.extract.layers.sweep import usable
+
+        for vector in vectors:
+            usable(vector, self.asked.tried())
 
     def _separated(
         self, vectors: Sequence[TraitVector], definitions: Sequence[TraitDefinition]

@@ -12,6 +12,7 @@ from typer import Option
 
 from guardrail.cli.options import settings
 from guardrail.cli.panels import Panel
+from guardrail.cli.places import check_file
 from guardrail.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,12 +86,9 @@ def layer_list(text: str) -> tuple[int, ...]:
 
 def check_new(out: Path, force: bool) -> None:
     """Raises ConfigError for a file that cannot be made, or exists and is not to be replaced."""
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder")
+    check_file(out)
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; nothing was written. Name another file, or replace it with --force")
-    if not out.parent.is_dir():
-        raise ConfigError(f"{out.parent} is not a folder")
 
 
 # --- extract ------------------------------------------------------------------------------------------
