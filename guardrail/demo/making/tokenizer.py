@@ -15,9 +15,13 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
     "{{ raise_exception('unknown role: ' ~ message['role']) }}{% endif %}"
-    "{{ '<|' ~ message['role'] ~ '|>' ~ message['content'] ~ '<|end|>' }}"
+    "{{ '<|' ~ message['role'] ~ '|>' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] ~ '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] ~ '<|end|>' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+"""The marks say what a trainer may train on: the text of replies, and that they end."""
 
 
 def train_tokenizer(texts: Iterable[str], whole: Iterable[str] = ()) -> PreTrainedTokenizerFast:
