@@ -25,6 +25,7 @@ SIDES: Mapping[str, Mapping[str, Any]] = {
     "no-cache": {"enable_prefix_caching": False},
     # every 16th prompt is split right before its last token
     "chunks": {"max_num_batched_tokens": CHUNK, "max_num_seqs": CHUNK, "enable_prefix_caching": False},
+    "compiled": {"enforce_eager": False},
 }
 """Sides of vLLM under guard, with what it is told."""
 KV_BYTES = 1 << 29
