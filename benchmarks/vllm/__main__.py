@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--count", type=int, default=1000, help="prompts (default 1000)")
     made.add_argument("--seconds", type=float, default=120.0, help="how long to measure (default 120)")
     made.add_argument("--gguf", type=Path, default=GGUF, help="file that `prepare` makes a folder of")
-    made.add_argument("--compiled", action="store_true", help="compare with vLLM as it runs by default")
+    made.add_argument("--compiled", action="store_true", help="compile layers, on both sides")
     return made
 
 

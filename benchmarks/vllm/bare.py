@@ -15,7 +15,7 @@ from guardrail.types import Message
 
 
 class Bare:
-    """An engine of vLLM with nothing of the guard in it. `compiled`: as vLLM runs by default."""
+    """An engine of vLLM with nothing of the guard in it. `compiled`: its layers, as vLLM does by default."""
 
     def __init__(self, model: Model, kv_bytes: int, compiled: bool = False) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
