@@ -1,12 +1,13 @@
 """A sweep over layers and tokens: ours, one patch in each whole pass, and TransformerLens.
 
-    python -m benchmarks.interpret.patch_speed own MODEL
+    python -m benchmarks.interpret.patch_speed own MODEL [DEVICE]
     PYTHON-WITH-TRANSFORMER-LENS-AS-WELL -m benchmarks.interpret.patch_speed lens MODEL [EVERY]
 
-MODEL: `demo`, a GGUF file or a folder. The first pair of the built-in ones (SmolLM2: one about dishes), every
-layer's residual stream, MLP and attention at every token; EVERY: of every so many layers, without the last.
-Equal numbers are part of the test: effects have to agree within 1e-4. Rounds alternate, and ratios are of
-processor time within a round. TransformerLens gets the weights from a folder that ours writes.
+MODEL: `demo`, a GGUF file or a folder. The first pair of the built-in ones (SmolLM2: one about dishes),
+every layer's residual stream, MLP and attention at every token; EVERY: of every so many layers, without the
+last. Equal numbers are part of the test: effects have to agree within 1e-4. Rounds alternate, and ratios are
+within a round: of processor time, on a GPU of its own time from an idle device to the end of all work.
+TransformerLens gets the weights from a folder that ours writes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import process_time
 from typing import TYPE_CHECKING, Any
+
+from guardrail.bench.clocks import Stopwatch, clock_of, cpu_clock
 
 if TYPE_CHECKING:
     from guardrail.extract.subject import Subject
@@ -29,14 +31,15 @@ PARTS = ("resid", "mlp", "attn")
 Sweep = Callable[[], list[float]]
 
 
-def own(model: str) -> None:
+def own(model: str, device: str = "cpu") -> None:
     """The sweep, and one patch in each pass."""
-    subject, pair = loaded(model)
+    subject, pair = loaded(model, device)
     placed = everywhere(pair, range(1, subject.layers + 1))
     print(json.dumps({"patches": len(placed), "tokens": pair.tokens, "layers": subject.layers}))
     report(
         lambda: together(subject, pair, placed),
         lambda: alone(subject, pair, placed),
+        device,
     )
 
 
@@ -63,9 +66,10 @@ def lens(model: str, every: str = "1") -> None:
     )
 
 
-def report(ours: Sweep, other: Sweep) -> None:
+def report(ours: Sweep, other: Sweep, device: str = "cpu") -> None:
     """Rounds of two sweeps, in turns; prints seconds, ratios and the largest difference of an effect."""
-    rounds = [(timed(ours), timed(other)) for _ in range(ROUNDS)]
+    clock = cpu_clock() if device == "cpu" else clock_of(device)[1]
+    rounds = [(timed(ours, clock), timed(other, clock)) for _ in range(ROUNDS)]
     ratios = [second[0] / first[0] for first, second in rounds]
     found = {
         "seconds": [first[0] for first, _ in rounds],
@@ -77,14 +81,14 @@ def report(ours: Sweep, other: Sweep) -> None:
     print(json.dumps(found))
 
 
-def loaded(model: str) -> tuple[Subject, Pair]:
-    """A model on one thread, and its pair."""
+def loaded(model: str, device: str = "cpu") -> tuple[Subject, Pair]:
+    """A model, on one thread of a CPU, and its pair."""
     import torch
 
     from guardrail.extract.subject import Subject
 
     torch.set_num_threads(1)
-    subject = Subject.load(model, device="cpu")
+    subject = Subject.load(model, device=device)
     return subject, first_pair(subject, "chat" if model == "demo" else "text")
 
 
@@ -202,11 +206,11 @@ def worst(first: Sequence[float], second: Sequence[float]) -> float:
     return max(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
-def timed(run: Sweep) -> tuple[float, list[float]]:
-    """Processor seconds, and the result."""
-    begun = process_time()
-    found = run()
-    return process_time() - begun, found
+def timed(run: Sweep, clock: Stopwatch) -> tuple[float, list[float]]:
+    """Seconds, and the result."""
+    found: list[float] = []
+    laps = clock(lambda: found.extend(run()))
+    return laps.total / 1e3, found
 
 
 if __name__ == "__main__":
