@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from guardrail import Guard
     from guardrail.calibrate.policy_file import PolicyFile
     from guardrail.extract.subject import Subject
-    from guardrail.types import Fingerprint
+    from guardrail.types import Fingerprint, Glimpse
     from guardrail.vectors.values import TraitVectors
 
 
@@ -86,7 +86,25 @@ def check_policies(path: Path, model: ModelOptions) -> None:
         return  # of the pack that fits the model; that some pack has such policies was seen
     # the built-in model loads at once and checks the rest
     if model.name != DEMO or draft(read_document(path)).problems:
-        check(path, Plugins.from_environment())
+        check(path, Plugins.from_environment(), glimpse_of(model))
+
+
+def glimpse_of(model: ModelOptions) -> Glimpse | None:
+    """What is known of a model before it is loaded. None for other engines, and `demo`, which loads fast."""
+    from guardrail.plugins.hookspecs import ENGINES
+
+    if model.name == DEMO or model.engine not in ENGINES:
+        return None
+    sleep_while_waiting()
+    from guardrail.engines.transformers.glimpse import glimpse
+
+    return glimpse(model.name)
+
+
+def imagined(model: ModelOptions, vectors: TraitVectors) -> Fingerprint:
+    """The model's fingerprint as far as it is known before loading; the rest is as the vectors have it."""
+    theirs, seen = vectors.provenance.fingerprint, glimpse_of(model)
+    return seen.imagined(theirs) if seen else theirs
 
 
 def load_subject(

@@ -23,7 +23,7 @@ from guardrail.policy.conditions import CompileInputs
 from guardrail.policy.file import Draft, draft
 from guardrail.policy.model import PolicySet
 from guardrail.policy.plan import Plan
-from guardrail.types import Configuration, Fingerprint
+from guardrail.types import Configuration, Fingerprint, Glimpse
 from guardrail.vectors.provenance import Provenance
 from guardrail.vectors.values import TraitVectors
 
@@ -74,13 +74,18 @@ def load(
     return loaded
 
 
-def check(source: Source, plugins: Plugins) -> None:
-    """Raises PolicyError for what is wrong with policies whatever the model. `auto` is not looked up."""
+def check(source: Source, plugins: Plugins, seen: Glimpse | None = None) -> None:
+    """Raises PolicyError for what is wrong with policies before the model is loaded. `auto` is not looked up.
+
+    seen: what is known of the model. Of packs, which know models of their own, only the loaded one says more.
+    """
     document, found = _read(located(source))
     loader = _Loader(found, document.path)
-    loader.load(None, plugins)
+    loaded = loader.load(None, plugins)
     if loader.problems:
         raise document.error(loader.problems)
+    if seen is not None and loaded is not None and not loader.packs:
+        load(source, seen.imagined(loaded.vectors.provenance.fingerprint), plugins)
 
 
 def resolve_vectors(name: str, base: Path | None = None) -> Path:

@@ -84,6 +84,21 @@ class Fingerprint:
         return (self.layers, self.d_model) == (other.layers, other.d_model)
 
 
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What is known of a model that is not loaded yet. `weights`: None if not known."""
+
+    layers: int
+    d_model: int
+    weights: str | None = None
+
+    def imagined(self, theirs: Fingerprint) -> Fingerprint:
+        """This model's fingerprint, if all that is not known of it is as `theirs`."""
+        return replace(
+            theirs, layers=self.layers, d_model=self.d_model, weights=self.weights or theirs.weights
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Steering:
     """A change to activations, ready to apply: one direction and one amount per layer.

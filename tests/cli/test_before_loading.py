@@ -3,8 +3,14 @@
 import json
 
 import pytest
+from gguf_files import tiny_gguf
+from tiny import policies, policy, write_vectors
 
-from guardrail.cli import run
+from guardrail.cli import models, run
+from guardrail.engines.transformers.fingerprint import fingerprint
+from guardrail.engines.transformers.glimpse import glimpse
+from guardrail.engines.transformers.pretrained import load_pretrained
+from guardrail.testing import tiny_model
 
 ROW = {"prompt": "What is a dog?", "response": "An animal."}
 ITEM = {"question": "Is it?", "options": ["yes", "no"], "answer": 0}
@@ -65,3 +71,55 @@ def folder(tmp_path, monkeypatch):
 def test_what_is_wrong_is_said_before_a_model_is_loaded(capsys, arguments, said):
     assert run([*arguments.split(), "--model", "no/such-model"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Files for a tiny model; another one of its sizes as GGUF; a folder with a smaller one's settings."""
+    folder = tmp_path_factory.mktemp("others")
+    write_vectors(folder, tiny_model())
+    (folder / "policies.yaml").write_text(json.dumps(policies(folder, policy())))
+    (folder / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
+    (folder / "labelled.jsonl").write_text(json.dumps({"prompt": "Hello", "trait": "evil"}) + "\n")
+    benign = [f"Harmless prompt number {i}" for i in range(300)]
+    (folder / "benign.jsonl").write_text("".join(json.dumps(text) + "\n" for text in benign))
+    tiny_gguf(folder / "other.gguf", tiny_model(seed=3))
+    tiny_model(num_hidden_layers=2).config.save_pretrained(folder / "smaller")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["other.gguf", "smaller"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "check Hello --policies policies.yaml",
+        "policy validate policies.yaml",
+        "calibrate --vectors vectors.safetensors --benign benign.jsonl --out new.json",
+        "evaluate --vectors vectors.safetensors --calibration calibration.json --data labelled.jsonl",
+        "data screen rows.jsonl --vectors vectors.safetensors",
+        f"{FINETUNE} --vectors vectors.safetensors --intervention ablation --trait evil",
+        "train shift smaller --vectors vectors.safetensors --prompts benign.jsonl",
+    ],
+)
+def test_files_of_another_model_are_refused_before_it_is_loaded(
+    others, monkeypatch, capsys, arguments, model
+):
+    monkeypatch.chdir(others)
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
+    verb = arguments.split()
+    assert run([*verb, "--base" if "shift" in verb else "--model", model]) == 2
+    told = capsys.readouterr().err
+    assert ("different: weights" if model == "other.gguf" else "layers") in told
+
+
+def test_a_model_of_which_nothing_can_be_told_is_no_other(tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    for name in ("no/such-model", str(tmp_path), str(tmp_path / "broken.gguf")):
+        assert glimpse(name) is None
+
+
+def test_a_glimpse_of_a_model_is_what_its_fingerprint_says(others):
+    loaded = load_pretrained(str(others / "other.gguf"), {})
+    mark, seen = fingerprint(*loaded, "", {}), glimpse(str(others / "other.gguf"))
+    assert seen is not None
+    assert seen.imagined(mark) == mark

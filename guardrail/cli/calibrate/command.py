@@ -20,7 +20,7 @@ from guardrail.cli.calibrate.contrasting import ReportOptions
 from guardrail.cli.calibrate.options import RateOptions, ResultOptions, SampleOptions
 from guardrail.cli.calibrate.output import print_calibrated, print_calibrated_json, print_drift
 from guardrail.cli.console import print_json
-from guardrail.cli.models import load_subject, only_transformers, vectors_of
+from guardrail.cli.models import imagined, load_subject, only_transformers, vectors_of
 from guardrail.cli.options import DEMO, ModelOptions, OutputOptions, PoliciesOption, settings, takes_options
 from guardrail.cli.progress import counted
 from guardrail.errors import CalibrationError, ConfigError, GuardrailError
@@ -79,6 +79,7 @@ def calibrate(
     given = inputs(model.name, rates.vectors, policies.policies, result)
     files, labelled = read_files(sample), report.read(given.vectors)
     check_files(files, sample, rates, given.policies)
+    _check_vectors(given, model, rates)
     subject = load_subject(model)
     shown = report.contrast(labelled, sample.system, subject, given.vectors, given.policies)
     made, edit = _calibrated(subject, given, files, sample, rates, result)
@@ -102,6 +103,20 @@ def inputs(model: str, vectors: str | None, policies: Path | None, result: Resul
     file = PolicyFile.read(path, Plugins.from_environment()) if path else None
     found = vectors_of(model, vectors, file)
     return Inputs(policies=file, vectors=found, target=result.apply)
+
+
+def _check_vectors(given: Inputs, model: ModelOptions, rates: RateOptions) -> None:
+    """Raises VectorError for vectors of another model, as far as that is known before it is loaded."""
+    theirs = imagined(model, given.vectors)
+    # only now, because it imports torch, which `imagined` prepares for
+    from guardrail.calibrate.fit import check_vectors
+
+    check_vectors(given.vectors, theirs, _mismatch_allowed(given, rates))
+
+
+def _mismatch_allowed(given: Inputs, rates: RateOptions) -> bool:
+    allowed = given.policies is not None and given.policies.policies.allow_model_mismatch
+    return rates.allow_model_mismatch or allowed
 
 
 def _calibrated(
@@ -154,13 +169,12 @@ def _options(given: Inputs, sample: SampleOptions, rates: RateOptions) -> Option
     from guardrail.calibrate.fit import Options
 
     assert sample.benign is not None
-    allowed = given.policies is not None and given.policies.policies.allow_model_mismatch
     return settings(
         Options,
         sample,
         rates,
         population=sample.population or f"{sample.benign.name}, benign prompts as given",
-        allow_model_mismatch=rates.allow_model_mismatch or allowed,
+        allow_model_mismatch=_mismatch_allowed(given, rates),
     )
 
 

@@ -13,7 +13,7 @@ import typer
 
 from guardrail.cli.data.options import DataOptions, MeasureOptions, ThresholdOptions, screening_settings
 from guardrail.cli.evaluate.options import PageOption
-from guardrail.cli.models import load_subject, load_vectors, sleep_while_waiting
+from guardrail.cli.models import imagined, load_subject, load_vectors, sleep_while_waiting
 from guardrail.cli.options import (
     DEMO,
     JudgeOptions,
@@ -73,7 +73,7 @@ def _screener(
     from guardrail.cli.data.judging import sample_judge
     from guardrail.train.screening import Screener
 
-    vectors = _checked_vectors(data, measure, limits, model.name)
+    vectors = _checked_vectors(data, measure, limits, model)
     second = sample_judge(judge, model, limits.definition, measure.trait or list(vectors), data.folder)
     return Screener(
         load_subject(model, measure.batch, spread),
@@ -88,12 +88,13 @@ def _screener(
 
 
 def _checked_vectors(
-    data: DataOptions, measure: MeasureOptions, limits: ThresholdOptions, model: str
+    data: DataOptions, measure: MeasureOptions, limits: ThresholdOptions, model: ModelOptions
 ) -> TraitVectors:
+    from guardrail.calibrate.fit import check_vectors
     from guardrail.train.screening.directions import directions
     from guardrail.train.screening.survey import refuse_without_a_model
 
-    if measure.vectors is None and model != DEMO:
+    if measure.vectors is None and model.name != DEMO:
         raise ConfigError("no vectors: name a file with --vectors")
     paths = _paths(data, limits)
     for path in paths:
@@ -103,6 +104,7 @@ def _checked_vectors(
         refuse_without_a_model(paths, data.source)
     vectors = load_vectors(measure.vectors or DEMO)
     directions(vectors, measure.trait, measure.layer)
+    check_vectors(vectors, imagined(model, vectors), measure.allow_model_mismatch)
     return vectors
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardrail.cli.evaluate.options import DataOptions, GateOptions
-from guardrail.cli.models import load_subject, vectors_of
+from guardrail.cli.models import imagined, load_subject, vectors_of
 from guardrail.cli.options import DEMO, ModelOptions, RunnerOptions
 from guardrail.cli.progress import doing
 from guardrail.cli.prompts import InputPrompt, with_system
@@ -43,7 +43,7 @@ def read_inputs(model: ModelOptions, policies: Path | None, data: DataOptions, g
         calibration=calibration,
         given=_given(data, vectors, file),
     )
-    found.layers(found.traits)
+    found.check()
     return found
 
 
@@ -84,6 +84,14 @@ class Inputs:
         from guardrail.evaluation.run import layers_of
 
         return layers_of(self.setup(), traits)
+
+    def check(self) -> None:
+        """Raises ConfigError for layers that there are not, and for files that are not for the model."""
+        from guardrail.evaluation.run import check_setup
+
+        self.layers(self.traits)
+        if self.given is not None:
+            check_setup(self.setup(), imagined(self.model, self.vectors), self.given)
 
     def opened(self, spread: RunnerOptions) -> Opened:
         """With the model, which is loaded. Raises ConfigError for what does not fit it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardrail.cli.definitions import definition_of
 from guardrail.cli.judges import checked, chosen
-from guardrail.cli.models import load, load_vectors, loading, only_transformers
+from guardrail.cli.models import imagined, load, load_vectors, loading, only_transformers
 from guardrail.cli.options import DEMO, Dtype, JudgeOptions, ModelOptions, settings
 from guardrail.cli.placement import device_of
 from guardrail.cli.train.finetune_options import (
@@ -78,6 +78,7 @@ def vectors_of(options: ModelOptions, against: InterventionOptions) -> TraitVect
         raise ConfigError(f"--intervention {against.intervention} needs --trait, one or several")
     found.require(against.trait)
     _check_layers(against, [found[name] for name in against.trait])
+    _check_model(found, imagined(options, found), against)
     return found
 
 
@@ -87,6 +88,12 @@ def _check_layers(against: InterventionOptions, vectors: Sequence[TraitVector]) 
 
     usable_layers(several(vectors), against.layer)
     by_trait(against.coefficients(), vectors)
+
+
+def _check_model(vectors: TraitVectors, fingerprint: Fingerprint, against: InterventionOptions) -> None:
+    from guardrail.calibrate.fit import check_vectors
+
+    check_vectors(vectors, fingerprint, against.allow_model_mismatch)
 
 
 def on_the_data(against: InterventionOptions, model: str, definition: Path | None) -> Intervention | None:
@@ -108,9 +115,7 @@ def on_the_model(
     """The intervention, if it needs vectors; None for others. Raises VectorError."""
     if vectors is None:
         return None
-    from guardrail.calibrate.fit import check_vectors
-
-    check_vectors(vectors, opened.fingerprint, against.allow_model_mismatch)
+    _check_model(vectors, opened.fingerprint, against)
     return _on_the_model(against, opened.model, [vectors[name] for name in against.trait or ()])
 
 

@@ -19,7 +19,7 @@ from guardrail.cli.models import load_subject
 from guardrail.cli.options import DEMO, JudgeOptions, ModelOptions, OutputOptions, takes_options
 from guardrail.cli.progress import staged
 from guardrail.cli.train.gate_output import publish
-from guardrail.cli.train.models import BaseOptions, load_finetune, one_named
+from guardrail.cli.train.models import BaseOptions, checked_vectors, load_finetune, one_named
 from guardrail.errors import ConfigError, TraitError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def gate(
 
     page.check()
     file = load(options.policy, lambda name: _vectors(name, options.policy, base))
-    vectors = _vectors(file.policy.vectors, options.policy, base)
+    vectors = checked_vectors(base, _vectors(file.policy.vectors, options.policy, base))
     for path in (options.data, file.file("data", "clean"), file.file("held_out_loss", "conversations")):
         if path is not None:
             open_data(path)

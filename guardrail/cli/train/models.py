@@ -12,6 +12,7 @@ from typer import Option
 from guardrail.cli.console import note
 from guardrail.cli.models import (
     exact,
+    imagined,
     load,
     load_vectors,
     loading,
@@ -43,7 +44,16 @@ def vectors_for(base: ModelOptions, name: str | None) -> TraitVectors:
     """The vectors of `--vectors`, or the built-in ones of the built-in model. Raises ConfigError."""
     if name is None and base.name != DEMO:
         raise ConfigError("no vectors: name a file of the base model's vectors with --vectors")
-    return load_vectors(name or DEMO)
+    return checked_vectors(base, load_vectors(name or DEMO))
+
+
+def checked_vectors(base: ModelOptions, vectors: TraitVectors) -> TraitVectors:
+    """Raises VectorError for vectors of another base, as far as that is known before it is loaded."""
+    fingerprint = imagined(base, vectors)
+    from guardrail.train.shift.descent import check_base
+
+    check_base(vectors, base.name, fingerprint)
+    return vectors
 
 
 def named(tuned: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from guardrail.cli.console import note
 from guardrail.cli.definitions import definition_of
 from guardrail.cli.judges import checked, chosen
-from guardrail.cli.models import sleep_while_waiting
+from guardrail.cli.models import glimpse_of, sleep_while_waiting
 from guardrail.cli.options import JudgeOptions, ModelOptions, settings
 from guardrail.cli.progress import staged
 from guardrail.cli.vectors.options import Selector, SweepOptions
@@ -50,10 +50,13 @@ class SweepRun:
 
     def _check_layers(self, vectors: Sequence[TraitVector]) -> None:
         sleep_while_waiting()
-        from guardrail.extract.layers.sweep import usable
+        from guardrail.extract.layers.sweep import check_fits, usable
 
+        seen = glimpse_of(self.model)
         for vector in vectors:
             usable(vector, self.asked.tried())
+            if seen is not None:
+                check_fits(seen, vector)
 
     def _separated(
         self, vectors: Sequence[TraitVector], definitions: Sequence[TraitDefinition]

@@ -15,8 +15,10 @@ from guardrail.engines.transformers.origin import Origin
 from guardrail.engines.transformers.weights import BLOCK
 from guardrail.errors import ModelError
 from guardrail.files.gguf import GgufHeader, is_gguf, read_header
+from guardrail.types import Glimpse
 
 WEIGHTS = ("*.safetensors", "*.bin")
+SIZES = ("block_count", "embedding_length")
 END_TOKENS = ("eos", "eot", "eom")
 """The end of a text, of a turn, and of a message that calls a tool: each ends a reply."""
 
@@ -131,6 +133,14 @@ def _complete(model: Any, file: Path, header: GgufHeader) -> None:
     # its weights are plain ones: it may be moved and cast like any other model
     model.is_quantized = False
     Origin.remember(_identity(file, header), model)
+
+
+def glimpse(file: Path) -> Glimpse:
+    """What a file says of its model. Raises ModelError if it cannot be read, KeyError if it says nothing."""
+    header = _header(file)
+    architecture = header.metadata["general.architecture"]
+    layers, width = (int(header.metadata[f"{architecture}.{key}"]) for key in SIZES)
+    return Glimpse(layers, width, _identity(file, header))
 
 
 def identity(file: Path) -> str:

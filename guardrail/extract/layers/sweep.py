@@ -34,7 +34,7 @@ from guardrail.plugins.protocols import Judge
 from guardrail.statistics.metrics import auroc
 from guardrail.statistics.nulls import shuffled_labels
 from guardrail.traits import TraitDefinition
-from guardrail.types import Array, Message, normed
+from guardrail.types import Array, Glimpse, Message, normed
 from guardrail.vectors.values import TraitVector
 
 Row: TypeAlias = Mapping[str, Any]
@@ -187,7 +187,7 @@ def usable(vector: TraitVector, wanted: tuple[int, ...] | None = None) -> tuple[
     return wanted or found
 
 
-def check_fits(subject: Subject, vector: TraitVector) -> None:
+def check_fits(subject: Subject | Glimpse, vector: TraitVector) -> None:
     """Raises VectorError if the vectors are for a model of another size."""
     if (vector.layers, vector.d_model) != (subject.layers, subject.d_model):
         raise VectorError(

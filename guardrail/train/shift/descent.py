@@ -40,11 +40,7 @@ class Ancestor:
 
     def check_vectors(self, vectors: TraitVectors) -> None:
         """Raises VectorError unless the vectors were made for this model."""
-        if different := vectors.provenance.fingerprint.differences(self.fingerprint):
-            raise VectorError(
-                f"the vectors were not made for the base {self.name} (different: {', '.join(different)}); "
-                "a shift is measured along the vectors of the base model"
-            )
+        check_base(vectors, self.name, self.fingerprint)
 
     def descent(self, tuned: Subject, name: str) -> Descent:
         """How a model descends from this one. Raises ModelError if it does not seem to."""
@@ -97,6 +93,15 @@ class Ancestor:
                 f"{cosine:.2f}, and a finetune's is near 1. The vectors of {self.name} mean nothing in it"
             )
         return _median([(b - a).norm() / a.norm().clamp(min=1e-12) for a, b in both]), cosine
+
+
+def check_base(vectors: TraitVectors, name: str, fingerprint: Fingerprint) -> None:
+    """Raises VectorError unless the vectors were made for the base."""
+    if different := vectors.provenance.fingerprint.differences(fingerprint):
+        raise VectorError(
+            f"the vectors were not made for the base {name} (different: {', '.join(different)}); "
+            "a shift is measured along the vectors of the base model"
+        )
 
 
 def _matrices(model: Any) -> dict[str, Tensor]:
