@@ -81,8 +81,7 @@ class Responder:
         if otherwise.action == ALLOW and turn.own:
             turn.exchange.gave_way(ALLOW)
             return Retry(turn.messages, waive=frozenset({turn.policy}))
-        response = turn.other(otherwise)
-        return turn.refusal() if isinstance(response, Otherwise) else response
+        return turn.other(otherwise)
 
     def _retry(self, turn: _Turn, response: Retry) -> None:
         turn.exchange.take(response.ticket)
@@ -163,14 +162,15 @@ class _Turn:
             self.exchange.warn(self.exchange.error)
             return Otherwise(rule.settings.on_error if rule else "block")
 
-    def other(self, otherwise: Otherwise) -> Response:
+    def other(self, otherwise: Otherwise) -> Answer | Retry:
         """What takes over does; it fails to a block, and so does what would allow at this point."""
         name = BLOCK if otherwise.action == ALLOW else otherwise.action
         self.exchange.gave_way(name)
         response = self.response(name)
-        if isinstance(response, Otherwise):
-            self.exchange.gave_way(BLOCK)
-        return response
+        if not isinstance(response, Otherwise):
+            return response
+        self.exchange.gave_way(BLOCK)
+        return self.refusal()
 
     def gives_way(self, otherwise: Otherwise) -> None:
         """Keep the ticket of an action that gives up, and say why it does."""

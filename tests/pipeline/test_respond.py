@@ -5,6 +5,7 @@ from tiny import NEVER, TOKENIZER, guard, policy
 
 from guardrail.actions.block import REFUSAL
 from guardrail.actions.escalate import HOLDING
+from guardrail.pipeline.exchange import Exchange
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.protocols import ActionConfig, Answer, Otherwise, Retry
 from guardrail.testing import MemoryQueue
@@ -162,6 +163,16 @@ def test_a_reply_that_was_stopped_can_go_to_a_person_and_is_never_allowed(tmp_pa
     rule = policy("scripted", {"raw": -1e6}, stage="response", message="No.")
     reply = chatted(tmp_path, Scripted(Otherwise(other)), rule)
     assert (reply.text, reply.outcome) == (text, outcome)
+
+
+@pytest.mark.parametrize("stage", ["prompt", "response"])
+def test_an_action_that_takes_over_in_vain_is_recorded_and_then_the_block_once(tmp_path, monkeypatch, stage):
+    recorded, real = [], Exchange.gave_way
+    monkeypatch.setattr(Exchange, "gave_way", lambda self, name: recorded.append(name) or real(self, name))
+    monkeypatch.setenv("GUARDRAIL_REVIEW_QUEUE", "/proc/none/queue.sqlite")
+    rule = policy("scripted", {"raw": -1e6}, stage=stage, message="No.")
+    reply = chatted(tmp_path, Scripted(Otherwise("escalate")), rule)
+    assert (reply.text, reply.final.otherwise, recorded) == ("No.", "block", ["escalate", "block"])
 
 
 @pytest.mark.parametrize("stage", ["prompt", "response"])
