@@ -9,9 +9,8 @@ from guardrail.calibrate import proposals
 from guardrail.calibrate.policy_file import PolicyFile
 from guardrail.calibrate.sample import Sample, parts
 from guardrail.errors import CalibrationError
+from guardrail.policy.reach import USUAL
 from guardrail.statistics.conformal import conformal_rank
-
-FPR = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Rates:
     @property
     def rate(self) -> float:
         """The rate of each trait and policy: what was asked for, or the default."""
-        return next((asked for asked in (self.fpr, self.set_fpr) if asked is not None), FPR)
+        return next((asked for asked in (self.fpr, self.set_fpr) if asked is not None), USUAL)
 
 
 def check_sizes(sizes: Mapping[str | None, Size], rates: Rates, policies: PolicyFile | None) -> None:
@@ -61,7 +60,7 @@ def check_sizes(sizes: Mapping[str | None, Size], rates: Rates, policies: Policy
 
 def _check_size(about: str, size: Size, rates: Rates, policies: PolicyFile | None) -> None:
     asked = rates.fpr is not None or rates.set_fpr is not None
-    _check_rate(about, size, rates.rate, "" if asked else f"; {FPR:g} is the default")
+    _check_rate(about, size, rates.rate, "" if asked else f"; {USUAL:g} is the default")
     if rates.set_fpr is not None:
         _check_rate(about, size, rates.set_fpr)
     elif policies and (problems := proposals.unsupported(policies.policies, size.calibrated, about)):

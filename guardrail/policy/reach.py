@@ -18,7 +18,7 @@ from guardrail.policy.rules import CompiledCondition, Rule
 from guardrail.vectors.values import TraitVectors
 
 USUAL = 0.01
-"""The rate that the number of benign prompts should show if the threshold names none."""
+"""The false-positive rate that is meant where none is named."""
 SELDOM = 0.1
 """The share of prompts with the trait below which a policy may as well be off."""
 
