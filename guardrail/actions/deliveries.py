@@ -25,12 +25,15 @@ ASKED_S = 86_400.0
 """The longest pause that a receiver may ask for."""
 SAME_S = 60.0
 """How long other tickets for a receiver that has just failed wait at most."""
+AHEAD_S = 60.0
+"""A time that was set this far in the future is of a clock that was set back since, and means now."""
 LEASE_S = 30.0
 """How much longer than its time limit a delivery is another process's business."""
 TAKE = """UPDATE tickets
-SET attempts = attempts + 1, due = :now + :lease + json_extract(delivery, '$.timeout_s')
+SET attempts = attempts + 1, due_since = :now,
+  due = :now + :lease + json_extract(delivery, '$.timeout_s')
 WHERE id = (
-  SELECT id FROM tickets WHERE delivery_state = 'waiting' AND (due <= :now OR due > :never)
+  SELECT id FROM tickets WHERE delivery_state = 'waiting' AND (due <= :now OR due_since > :ahead)
   ORDER BY due, id LIMIT 1
 )
 RETURNING id"""
@@ -39,20 +42,20 @@ RETURNING id"""
 def take(queue: ReviewQueue) -> Ticket | None:
     """A ticket whose delivery is due, for this process alone; None if there is none."""
     with queue.writing() as database:
-        rows = database.execute(TAKE, {"now": time.time(), "lease": LEASE_S, "never": _never()}).fetchall()
+        rows = database.execute(TAKE, _now() | {"lease": LEASE_S}).fetchall()
     return queue.get(rows[0][0]) if rows else None
 
 
 def next_due(queue: ReviewQueue) -> float | None:
     """The Unix time in seconds at which something is due; None if nothing waits."""
-    due = "SELECT min(iif(due > ?, 0, due)) FROM tickets WHERE delivery_state = 'waiting'"
-    ((found,),) = queue.read(due, _never()) or [(None,)]
+    due = "SELECT min(iif(due_since > ?, 0, due)) FROM tickets WHERE delivery_state = 'waiting'"
+    ((found,),) = queue.read(due, _now()["ahead"]) or [(None,)]
     return found
 
 
-def _never() -> float:
-    """From when on nothing can be due: such a time is of a clock that ran ahead, and means now."""
-    return time.time() + 2 * ASKED_S
+def _now() -> dict[str, float]:
+    """The Unix time in seconds, and the latest one at which something can have been put off by now."""
+    return {"now": time.time(), "ahead": time.time() + AHEAD_S}
 
 
 def delivered(queue: ReviewQueue, ticket: Ticket) -> None:
@@ -67,17 +70,19 @@ def failed(queue: ReviewQueue, ticket: Ticket, failure: str, retry_after: float 
     """Try again later, also with what else waits for this receiver; whether it is a dead letter now."""
     delivery = ticket.delivery
     assert delivery is not None
-    dead, now = delivery.attempts >= ATTEMPTS, time.time()
-    pause = _pause(delivery.attempts, retry_after)
+    dead, pause = delivery.attempts >= ATTEMPTS, _pause(delivery.attempts, retry_after)
+    own = _now() | {"state": "dead" if dead else "waiting", "failure": failure, "id": ticket.id}
+    others = pause if retry_after else min(pause, SAME_S)
     with queue.writing() as database:
         database.execute(
-            "UPDATE tickets SET delivery_state = ?, due = ?, failure = ? WHERE id = ?",
-            ("dead" if dead else "waiting", now + pause, failure, ticket.id),
+            "UPDATE tickets SET delivery_state = :state, due = :now + :pause, due_since = :now, "
+            "failure = :failure WHERE id = :id",
+            own | {"pause": pause},
         )
         database.execute(
-            "UPDATE tickets SET due = max(due, ?) WHERE delivery_state = 'waiting' "
-            "AND json_extract(delivery, '$.url') = ?",
-            (now + (pause if retry_after else min(pause, SAME_S)), delivery.url),
+            "UPDATE tickets SET due = max(iif(due_since > :ahead, 0, due), :now + :pause), due_since = :now "
+            "WHERE delivery_state = 'waiting' AND json_extract(delivery, '$.url') = :url",
+            own | {"pause": others, "url": delivery.url},
         )
     return dead
 

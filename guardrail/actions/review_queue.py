@@ -54,6 +54,7 @@ TICKETS = Table(
         "delivery_state": "TEXT",
         "attempts": "INTEGER NOT NULL DEFAULT 0",
         "due": "REAL",
+        "due_since": "REAL NOT NULL DEFAULT 0",
         "failure": "TEXT",
         "holder": "TEXT",
         "held_until": "TEXT",

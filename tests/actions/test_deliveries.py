@@ -165,15 +165,21 @@ def test_a_process_has_a_delivery_alone_until_it_has_had_its_time(queue, monkeyp
     assert deliveries.take(other) is not None
 
 
-def test_what_a_clock_that_ran_ahead_has_put_off_is_due_at_once(queue, monkeypatch):
+@pytest.mark.parametrize("back_s", [3600, 1e8])
+def test_a_clock_that_is_set_back_puts_off_no_delivery(queue, monkeypatch, back_s):
     monkeypatch.setattr(queue._courier, "wake", lambda: None)
-    queue.open(told(NOWHERE))
-    deliveries.failed(queue, deliveries.take(queue), "nobody is there")
-    before = deliveries.next_due(queue)
-    with queue.writing() as database:
-        database.execute("UPDATE tickets SET due = due + 1e8")
-    assert deliveries.next_due(queue) == 0 < before
-    assert deliveries.take(queue).id == "t-1"
+    for ticket_id in ("t-1", "t-2"):
+        queue.open(told(NOWHERE, ticket_id))
+    first = deliveries.take(queue)
+    deliveries.failed(queue, first, "nobody is there", retry_after=50.0)
+    assert deliveries.take(queue) is None
+    now = time.time() - back_s
+    monkeypatch.setattr(deliveries.time, "time", lambda: now)
+    assert deliveries.next_due(queue) == 0
+    again = deliveries.take(queue)
+    deliveries.failed(queue, again, "nobody is there", retry_after=50.0)
+    assert deliveries.take(queue) is None
+    assert now + 50 <= deliveries.next_due(queue) <= now + 51
 
 
 def test_a_guard_goes_on_with_what_an_earlier_process_left(queue, tmp_path, monkeypatch):
