@@ -1,11 +1,10 @@
 """A watcher follows files that are swapped as Kubernetes and editors do it, and never takes half of one."""
 
-import os
-import shutil
 import threading
 import time
 
 import pytest
+from mounts import Mount
 from patience import wait_for
 from worlds import FINGERPRINT, policies, rule, world
 
@@ -24,36 +23,26 @@ policies:
 REST = "- {id: second, trait: evil, layer: 2, threshold: 2.0, action: block}\n"
 
 
-class Volume:
-    """A folder as the kubelet mounts a ConfigMap: NAME -> ..data/NAME, ..data -> the newest folder."""
+class Volume(Mount):
+    """A mounted folder with a policy file, its vectors and its calibration."""
 
     def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir()
-        self.generation = 0
-        self.swap("one")
-        for name in NAMES:
-            (folder / name).symlink_to(f"..data/{name}")
+        super().__init__(folder, NAMES, lambda new: filled(new, "one", folder))
 
     @property
     def path(self):
         return self.folder / "policy.yaml"
 
-    def swap(self, policy, leave_out=()):
-        """A new folder with everything in it, one rename, and the old folder goes."""
-        before = self.folder / f"..{self.generation}"
-        self.generation += 1
-        new = self.folder / f"..{self.generation}"
-        new.mkdir()
-        world(new)
-        mapping = policies(self.folder, rule(id=policy), vectors=NAMES[1], calibration=NAMES[2])
-        (new / "policy.yaml").write_text(str(mapping).replace("'", '"'))
-        for name in leave_out:
-            (new / name).unlink()
-        (self.folder / "..data_tmp").symlink_to(new.name)
-        os.replace(self.folder / "..data_tmp", self.folder / "..data")
-        if before.exists():
-            shutil.rmtree(before)
+    def swap_to(self, policy, leave_out=()):
+        self.swap(lambda new: filled(new, policy, self.folder, leave_out))
+
+
+def filled(new, policy, folder, leave_out=()):
+    world(new)
+    mapping = policies(folder, rule(id=policy), vectors=NAMES[1], calibration=NAMES[2])
+    (new / "policy.yaml").write_text(str(mapping).replace("'", '"'))
+    for name in leave_out:
+        (new / name).unlink()
 
 
 @pytest.fixture
@@ -73,7 +62,7 @@ def test_every_swap_of_a_config_map_is_noticed(volume):
     with watcher_of(volume.path) as watcher:
         watcher.watch(0.01)
         for name in ("two", "three", "four"):
-            volume.swap(name)
+            volume.swap_to(name)
             assert wait_for(lambda wanted=name: active(watcher) == [wanted])
         assert watcher.failures == 0
 
@@ -82,10 +71,10 @@ def test_every_swap_of_a_config_map_is_noticed(volume):
 def test_a_swap_that_lacks_a_file_is_refused_until_the_file_is_back(volume, name):
     with watcher_of(volume.path) as watcher:
         watcher.watch(0.01)
-        volume.swap("two", leave_out=[name])
+        volume.swap_to("two", leave_out=[name])
         assert wait_for(lambda: watcher.failures == 1)
         assert (active(watcher), watcher.error is not None) == (["one"], True)
-        volume.swap("three")
+        volume.swap_to("three")
         assert wait_for(lambda: active(watcher) == ["three"])
         assert watcher.error is None
 
@@ -132,10 +121,10 @@ def test_the_first_half_of_a_file_is_not_taken_even_if_it_is_valid(tmp_path, mon
 
 def test_a_reload_says_what_was_in_force_before_and_after(volume):
     with watcher_of(volume.path) as watcher:
-        volume.swap("two")
+        volume.swap_to("two")
         done = watcher.try_reload()
         assert (done.before.plan.rules[0].id, done.after.plan.rules[0].id, done.error) == ("one", "two", None)
-        volume.swap("three", leave_out=["policy.yaml"])
+        volume.swap_to("three", leave_out=["policy.yaml"])
         kept = watcher.try_reload()
         assert kept.before is kept.after is watcher.active
         assert kept.error is watcher.error
