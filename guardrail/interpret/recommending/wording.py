@@ -48,7 +48,8 @@ def _chosen(one: Recommendation) -> str:
 def agreement(one: Recommendation) -> str:
     """How much of the evidence stands behind the layer."""
     asked = len(one.best)
-    found = ", ".join(NAMES[name] for name in one.best)
+    names = [NAMES[name] for name in one.best]
+    found = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
     if one.disagreeing:
         return f"{asked - len(one.disagreeing)} of {asked} kinds of evidence agree"
     return f"{found} alone" if asked == 1 else f"{found} reach at least half of their best there"
