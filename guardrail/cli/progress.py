@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 EVERY_S = 5.0
 """Between lines, and before the first: what is quick says nothing."""
+_OPEN: list[object] = []
+"""What is going on, one within another. Only the innermost speaks."""
 
 
 @contextmanager
@@ -88,12 +90,14 @@ def _counter(label: str, total: int, say: Callable[[str], None]) -> Callable[[in
 @contextmanager
 def _lines(text: str) -> Generator[Callable[[str], None]]:
     """Prints the last text that was said, with the seconds since the beginning."""
-    said, ended, start = [text], threading.Event(), time.monotonic()
+    said, ended, start, place = [text], threading.Event(), time.monotonic(), object()
 
     def speak() -> None:
         while not ended.wait(EVERY_S):
-            print(f"{said[0]} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
+            if _OPEN[-1] is place:
+                print(f"{said[0]} ({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
 
+    _OPEN.append(place)
     speaker = threading.Thread(target=speak, name="guardrail-progress", daemon=True)
     speaker.start()
     try:
@@ -101,6 +105,7 @@ def _lines(text: str) -> Generator[Callable[[str], None]]:
     finally:
         ended.set()
         speaker.join()
+        _OPEN.remove(place)
 
 
 def _speed() -> ProgressColumn:

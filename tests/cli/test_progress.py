@@ -51,6 +51,16 @@ def test_counts_and_stages_are_told(capsys):
         until(capsys, "evil: rollouts: 16 of 40")
 
 
+def test_only_the_innermost_of_what_goes_on_speaks(capsys):
+    with progress.staged() as report:
+        report("prompts", 1, 2)
+        until(capsys, "prompts: 1 of 2")
+        with progress.doing("loading x ..."):
+            until(capsys, "loading x")
+            assert not any("prompts" in line for line in [*until(capsys, "loading x")[1:], *lines(capsys)])
+        until(capsys, "prompts: 1 of 2")
+
+
 def test_what_is_quick_says_nothing(capsys, monkeypatch):
     monkeypatch.setattr(progress, "EVERY_S", 60)
     with progress.doing("loading"), progress.counted("reading", 7) as advance:

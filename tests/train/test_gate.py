@@ -18,6 +18,7 @@ from guardrail import demo as shipped
 from guardrail.audit import verify
 from guardrail.cli import build, run
 from guardrail.errors import ConfigError, ModelError, PolicyError
+from guardrail.extract.journal import silent
 from guardrail.extract.judges.demo import DemoJudge
 from guardrail.extract.subject import Subject
 from guardrail.statistics.intervals import Estimate, paired_difference
@@ -73,9 +74,10 @@ def gate_of(plan, folder):
     )
 
 
-def gated(path, kind, folder, data=None):
+def gated(path, kind, folder, data=None, report=silent):
     plan = GatePlan.of(load(path), [EVIL], data)
-    found = gate_of(plan, folder).run(demo, lambda ancestor: subject_of(tuned(kind)), ("demo", kind))
+    gate = replace(gate_of(plan, folder), report=report)
+    found = gate.run(demo, lambda ancestor: subject_of(tuned(kind)), ("demo", kind))
     return found, plan
 
 
@@ -107,7 +109,14 @@ def test_a_model_tuned_on_a_trait_fails(tmp_path):
 
 
 def test_a_model_tuned_on_benign_data_passes_and_the_lack_of_triggers_is_said(tmp_path):
-    found, _ = gated(written(tmp_path), "benign", tmp_path)
+    told = []
+    found, _ = gated(written(tmp_path), "benign", tmp_path, report=lambda *stage: told.append(stage))
+    assert [one for one in told if one[0].startswith("benign")] == [
+        ("benign: prompts", 0, 8),
+        ("benign: prompts", 8, 8),
+        ("benign: conditions replied to", 0, 1),
+        ("benign: conditions replied to", 1, 1),
+    ]
     assert set(outcomes(found).values()) == {"passed"}
     assert found.passed
     assert any("no triggers are tried" in note for note in found.notes)
@@ -355,6 +364,13 @@ def test_unknown_traits_other_models_and_bad_files_are_named(tmp_path, capsys):
     )
     with pytest.raises(ConfigError, match="scores of evil: give a judge"):
         replace(gate, judge=None)
+    known = TraitVectors.load(shipped.VECTORS)
+    TraitVectors({"smug": known["evil"]}, known.provenance).save(tmp_path / "smug.safetensors")
+    smug = written(tmp_path, start=LIMITS.replace("demo", "smug.safetensors", 1).replace("evil", "smug"))
+    assert run(arguments) == 2
+    said = f"`definition` in {smug} names a file or folder"
+    assert said in capsys.readouterr().err
+    policy = written(tmp_path)
     missing = ["train", "gate", "--policy", str(policy), "--tuned", str(tmp_path / "nothing-here")]
     assert run(missing) == 2
     assert "nothing-here cannot be loaded" in capsys.readouterr().err

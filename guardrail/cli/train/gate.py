@@ -131,7 +131,10 @@ def _vectors(name: str | None, policy: Path, base: ModelOptions) -> TraitVectors
 
 
 def _definitions(file: PersonaFile, names: Sequence[str], base: ModelOptions) -> list[TraitDefinition]:
-    return [own_definition(name, file.file("definition"), base.name) for name in names]
+    try:
+        return [own_definition(name, file.file("definition"), base.name) for name in names]
+    except TraitError as error:
+        raise ConfigError(f"{error}; `definition` in {file.path} names a file or folder") from error
 
 
 def _known(file: PersonaFile, names: Sequence[str], base: ModelOptions) -> list[TraitDefinition]:
@@ -139,7 +142,7 @@ def _known(file: PersonaFile, names: Sequence[str], base: ModelOptions) -> list[
     found: list[TraitDefinition] = []
     for name in names:
         try:
-            found += _definitions(file, [name], base)
+            found.append(own_definition(name, file.file("definition"), base.name))
         except TraitError:
             continue
     return found

@@ -99,9 +99,7 @@ class PersonaGate:
         model = tuned(before.ancestor)
         shifts = {name: meter.measure(model, names[1]) for name, meter in before.meters.items()}
         descent = before.ancestor.descent(model, names[1])
-        self.report(f"{names[1]}: replies", 0, 1)
-        observed = self.plan.observer.observe(model, measured)
-        self.report(f"{names[1]}: replies", 1, 1)
+        observed = self.plan.observer.observe(model, measured, names[1], self.report)
         return GateResult(
             names=names,
             verdicts=[*_of_weights(descent), *self._verdicts(shifts, before, observed)],
@@ -121,9 +119,7 @@ class PersonaGate:
         ancestor = Ancestor.of(base, name)
         ancestor.check_vectors(self.vectors)
         meters = self._meters(base, name, measured)
-        self.report(f"{name}: replies", 0, 1)
-        observed = self.plan.observer.observe(base, measured)
-        self.report(f"{name}: replies", 1, 1)
+        observed = self.plan.observer.observe(base, measured, name, self.report)
         return _Base(ancestor=ancestor, meters=meters, observed=observed, data=self._screened(base))
 
     def _meters(self, base: Subject, name: str, measured: Measured) -> dict[str, ShiftMeter]:

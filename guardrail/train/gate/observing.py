@@ -12,6 +12,7 @@ from guardrail.engines import Continuation
 from guardrail.errors import ConfigError
 from guardrail.evaluation.capability import MultipleChoice, right
 from guardrail.evaluation.losses import Told, reply_losses
+from guardrail.extract.journal import Report, silent
 from guardrail.extract.judges import scores as judged
 from guardrail.extract.prompts import RolloutPrompt
 from guardrail.extract.rollouts import row_seed
@@ -48,11 +49,20 @@ class Observer:
     choices: Sequence[MultipleChoice] = ()
     held_out: Path | None = None
 
-    def observe(self, subject: Subject, measured: Measured) -> Observation:
+    def observe(
+        self, subject: Subject, measured: Measured, name: str = "model", report: Report = silent
+    ) -> Observation:
         """Replies are sampled, answers greedy. Raises ConfigError for conversations that cannot be read."""
         conditions = self.conditions if self.judged else ()
+        replies: dict[str, Mapping[str, Said]] = {}
+        for place, one in enumerate(conditions, 1):
+            report(f"{name}: conditions replied to", place - 1, len(conditions))
+            replies[one.name] = self._replies(subject, one, measured)
+            report(f"{name}: conditions replied to", place, len(conditions))
+        if self.choices:
+            report(f"{name}: questions answered", 0, len(self.choices))
         return Observation(
-            replies={one.name: self._replies(subject, one, measured) for one in conditions},
+            replies=replies,
             right=self._right(subject, measured) if self.choices else None,
             losses=_losses(subject, self.held_out, measured) if self.held_out else None,
         )

@@ -95,10 +95,12 @@ class ShiftMeter:
 
     def _read(self, subject: Subject, name: str) -> Reading:
         found: dict[str, Numbers] = {}
+        done, total = 0, sum(map(len, self._rows.values()))
         for trait, rows in self._rows.items():
-            self._report(f"{name}: prompts", len(found), len(self._rows))
+            self._report(f"{name}: prompts", done, total)
             found[trait] = self._project(subject, name, rows, self._units)
-        self._report(f"{name}: prompts", len(found), len(found))
+            done += len(rows)
+        self._report(f"{name}: prompts", done, total)
         return Reading(name, found)
 
     def _mixing(self, base: Subject, definitions: Sequence[TraitDefinition]) -> Mixing:
