@@ -116,6 +116,11 @@ def renew(queue: ReviewQueue, ticket_id: str | None = None) -> int:
 
 def content(ticket: Ticket) -> bytes:
     """What the receiver gets: the ticket as it is now, with its conversation only if the policy says so."""
+    event = {"type": "guardrail.ticket.opened", "timestamp": ticket.created, "data": _data(ticket)}
+    return json.dumps(event, separators=(",", ":")).encode()
+
+
+def _data(ticket: Ticket) -> Json:
     data: Json = {
         "id": ticket.id,
         "policy": ticket.policy,
@@ -128,5 +133,4 @@ def content(ticket: Ticket) -> bytes:
     }
     if ticket.delivery is not None and ticket.delivery.send_text:
         data["messages"] = messages_to_json(ticket.messages)
-    event = {"type": "guardrail.ticket.opened", "timestamp": ticket.created, "data": data}
-    return json.dumps(event, separators=(",", ":")).encode()
+    return data

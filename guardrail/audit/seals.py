@@ -14,16 +14,12 @@ def compare(
 ) -> list[VerifyReport]:
     """A report on each log: its own faults, those of the anchor, and what does not agree."""
     known = {chain.name for chain in chains}
-    reports: list[VerifyReport] = []
+    anchors, reports = list(_of_anchor(anchor)), list[VerifyReport]()
     for chain in chains:
         own = [seal for seal in seals if seal.chain == chain.name]
-        faults = [
-            *_of_anchor(anchor),
-            *_lost(chain, seals, known),
-            *(_disagreements(chain, own) if own else [_unknown(anchor)]),
-        ]
+        told = _disagreements(chain, own) if own else [_unknown(anchor)]
         last = max((chain.met[seal.head] for seal in own if seal.head in chain.met), default=0)
-        reports.append(chain.report(head, faults, chain.count - last))
+        reports.append(chain.report(head, [*anchors, *_lost(chain, seals, known), *told], chain.count - last))
     return reports
 
 

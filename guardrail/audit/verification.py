@@ -86,18 +86,21 @@ class Chain:
         self._decided: set[str] = set()
         self._finished: set[str] = set()
 
+    def _broken(self, line: bytes, event: object | None, whole: bool) -> str | None:
+        if not whole:
+            return "the last line is cut off"
+        if event is None:
+            return "not an audit event: damaged, or cut off during writing"
+        if prev_of(line) != self._prev:
+            return "does not follow the previous line, which was edited, or lines are missing"
+        return None
+
     def follow(self, line: bytes, whole: bool) -> Iterator[Fault]:
         """The faults of the next line."""
         self.count += 1
         event = decode(line)
-        if not whole:
-            yield Fault(self.count, "the last line is cut off")
-        elif event is None:
-            yield Fault(self.count, "not an audit event: damaged, or cut off during writing")
-        elif prev_of(line) != self._prev:
-            yield Fault(
-                self.count, "does not follow the previous line, which was edited, or lines are missing"
-            )
+        if text := self._broken(line, event, whole):
+            yield Fault(self.count, text)
         if whole and event is not None:
             yield from self._signature(line)
         self._meet(line, event)

@@ -44,17 +44,22 @@ class Member:
     require_all: bool = True
 
 
+def _budget(n: int, target: float) -> int:
+    """How many of n benign prompts the set may fire on. Raises CalibrationError if that is none."""
+    budget = math.floor(target * (n + 1) + 1e-9) - 1
+    if budget < 1:
+        needed = math.ceil(2 / target - 1 - 1e-9)
+        raise CalibrationError(f"a set rate of {target} needs at least {needed} benign prompts, not {n}")
+    return budget
+
+
 def joint_rates(members: Sequence[Member], target: float) -> list[tuple[float, ...]]:
     """For each policy the rates of its conditions, in the requested proportions.
 
     Raises CalibrationError if there are too few prompts for the target, or for a policy's share of it.
     """
     n = len(members[0].bars[0].strengths)
-    budget = math.floor(target * (n + 1) + 1e-9) - 1
-    if budget < 1:
-        needed = math.ceil(2 / target - 1 - 1e-9)
-        raise CalibrationError(f"a set rate of {target} needs at least {needed} benign prompts, not {n}")
-    factor = float(np.sort(entering_factors(members))[budget])
+    factor = float(np.sort(entering_factors(members))[_budget(n, target)])
     return [
         tuple(_rate(member, bar, offset, factor, n) for bar, offset in zip(member.bars, own, strict=True))
         for member, own in zip(members, offsets(members), strict=True)

@@ -209,17 +209,21 @@ def _scalars(text: str, source: str) -> Iterator[tuple[KeyPath, Any]]:
     return walk(nodes(text, source), ())
 
 
+def _changeable(path: KeyPath, values: Mapping[KeyPath, str], scalars: Mapping[KeyPath, Any]) -> bool:
+    """Whether this value stands in the file, and is not also one that keeps its value, or gets another."""
+    node = scalars.get(path)
+    same = [values.get(p) == values[path] for p, n in scalars.items() if n is node]
+    return node is not None and all(same)
+
+
 def _replaced(
     text: str, values: Mapping[KeyPath, str], scalars: Mapping[KeyPath, Any], source: str
 ) -> tuple[tuple[Change, ...], str]:
-    found: dict[KeyPath, Any] = {}
-    for path, value in values.items():
-        node = scalars.get(path)
-        shared = node is not None and any(n is node and values.get(p) != value for p, n in scalars.items())
-        if node is None or shared:
+    for path in values:
+        if not _changeable(path, values, scalars):
             message = "this value comes from an alias or a merge; write it out so that it can be changed"
             raise parse_document(text, source).error([Problem(message, path)])
-        found[path] = node
+    found = {path: scalars[path] for path in values}
     spans = {p: (n.start_mark.index, n.end_mark.index) for p, n in found.items()}
     changes = [Change(p, text[a:b], values[p]) for p, (a, b) in spans.items()]
     kept = tuple(change for change in changes if not _same(change))

@@ -52,9 +52,8 @@ class PolicyFile:
         """The probes that its plugins add."""
         return self.plugins.probes(fingerprint)
 
-    def compile(self, policies: PolicySet, vectors: TraitVectors, calibration: Calibration) -> Plan:
-        """The plan of these policies with a calibration. Raises PolicyError, with places in the file."""
-        inputs = CompileInputs(
+    def _inputs(self, vectors: TraitVectors, calibration: Calibration) -> CompileInputs:
+        return CompileInputs(
             fingerprint=calibration.fingerprint,
             vectors=vectors,
             calibration=calibration,
@@ -63,7 +62,10 @@ class PolicyFile:
             scorers=frozenset(self.plugins.scorers),
             certified=self._certified(calibration.fingerprint),
         )
-        compiler = Compiler(policies, inputs)
+
+    def compile(self, policies: PolicySet, vectors: TraitVectors, calibration: Calibration) -> Plan:
+        """The plan of these policies with a calibration. Raises PolicyError, with places in the file."""
+        compiler = Compiler(policies, self._inputs(vectors, calibration))
         plan = compiler.compile()
         if compiler.problems:
             raise self.document.error(compiler.problems)

@@ -75,6 +75,14 @@ class Benign:
             return float(np.interp(position, np.arange(len(self.low)), self.low))
         return float(np.interp(percent, np.arange(101), self.percentiles))
 
+    def _at_rank(self, rank: int, tail: Tail) -> float:
+        """The projection of this rank, counted towards the tail; between percentiles if it was not kept."""
+        beyond = self.n - rank
+        values = self.high if tail == "upper" else tuple(reversed(self.low))
+        if beyond < len(values):
+            return values[-1 - beyond]
+        return self.percentile(100 * rank / self.n if tail == "upper" else 100 * (1 - rank / self.n))
+
     def conformal(self, fpr: float, tail: Tail = "upper") -> float:
         """The projection beyond which at most `fpr` of fresh benign prompts fall, in expectation.
 
@@ -83,12 +91,7 @@ class Benign:
         Raises CalibrationError if n is too small for the rate.
         """
         rank = conformal_rank(self.n, fpr)
-        beyond = self.n - rank
-        values = self.high if tail == "upper" else tuple(reversed(self.low))
-        if beyond < len(values):
-            edge = values[-1 - beyond]
-        else:
-            edge = self.percentile(100 * rank / self.n if tail == "upper" else 100 * (1 - rank / self.n))
+        edge = self._at_rank(rank, tail)
         margin = MARGIN * max(self.sd, abs(edge))
         return edge + margin if tail == "upper" else edge - margin
 

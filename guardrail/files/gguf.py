@@ -61,10 +61,14 @@ def read_header(path: Path) -> GgufHeader:
             header = _header(_Cursor(data))
         except (struct.error, RecursionError) as error:
             raise ValueError(f"{CUT_SHORT}: its header has no end") from error
-        for tensor in header.tensors:
-            if tensor.start + tensor.size > len(data):
-                raise ValueError(f"{CUT_SHORT}: it ends before the tensor {tensor.name} does")
+        _check_end(header, len(data))
     return header
+
+
+def _check_end(header: GgufHeader, size: int) -> None:
+    for tensor in header.tensors:
+        if tensor.start + tensor.size > size:
+            raise ValueError(f"{CUT_SHORT}: it ends before the tensor {tensor.name} does")
 
 
 class _Cursor:
@@ -111,6 +115,13 @@ class _Cursor:
             raise struct.error("beyond the end")
 
 
+def _aligned(at: int, step: Scalar) -> int:
+    """The first place from `at` on where tensors may begin."""
+    if not isinstance(step, int) or step < 1:
+        raise ValueError(f"{CUT_SHORT}: its tensors are aligned to {step!r}")
+    return -(-at // step) * step
+
+
 def _header(cursor: _Cursor) -> GgufHeader:
     version = cursor.count("I")
     if version not in VERSIONS:
@@ -119,10 +130,7 @@ def _header(cursor: _Cursor) -> GgufHeader:
     values = {cursor.text(): cursor.value(cursor.count("I")) for _ in range(entries)}
     metadata = {key: value for key, value in values.items() if value is not None}
     named = [_named(cursor) for _ in range(tensors)]
-    step = metadata.get("general.alignment", 32)
-    if not isinstance(step, int) or step < 1:
-        raise ValueError(f"{CUT_SHORT}: its tensors are aligned to {step!r}")
-    start = -(-cursor.at // step) * step
+    start = _aligned(cursor.at, metadata.get("general.alignment", 32))
     return GgufHeader(
         metadata, tuple(GgufTensor(n, s, k, start + offset, _size(n, s, k)) for n, s, k, offset in named)
     )

@@ -94,14 +94,17 @@ class Recorder:
         try:
             yield
         except BaseException as error:
-            left = not isinstance(error, Exception) or isinstance(error, Left)
-            for exchange in batch:
-                # first of all, so that the worker does not go on in vain while records are written
-                exchange.cancellation.cancel()
-            for exchange in batch:
-                if not exchange.closed:
-                    self._failed(exchange, error, left)
+            self._broken_off(batch, error)
             raise
+
+    def _broken_off(self, batch: Sequence[Exchange], error: BaseException) -> None:
+        left = not isinstance(error, Exception) or isinstance(error, Left)
+        for exchange in batch:
+            # first of all, so that the worker does not go on in vain while records are written
+            exchange.cancellation.cancel()
+        for exchange in batch:
+            if not exchange.closed:
+                self._failed(exchange, error, left)
 
     def _failed(self, exchange: Exchange, error: BaseException, left: bool) -> None:
         try:

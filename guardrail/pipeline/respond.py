@@ -157,10 +157,13 @@ class _Turn:
             # in the caller's thread this is the caller's own; all else is the action's failure
             raise
         except BaseException as error:
-            log.warning("action %s failed: %s", name, located(error))
-            self.exchange.error = f"action `{name}` failed: {outline(error)}"
-            self.exchange.warn(self.exchange.error)
+            self._warn_of_failure(name, error)
             return Otherwise(rule.settings.on_error if rule else "block")
+
+    def _warn_of_failure(self, action: str, error: BaseException) -> None:
+        log.warning("action %s failed: %s", action, located(error))
+        self.exchange.error = f"action `{action}` failed: {outline(error)}"
+        self.exchange.warn(self.exchange.error)
 
     def other(self, otherwise: Otherwise) -> Answer | Retry:
         """What takes over does; it fails to a block, and so does what would allow at this point."""

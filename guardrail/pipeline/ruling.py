@@ -15,7 +15,7 @@ from guardrail.pipeline.exchange import Exchange
 from guardrail.pipeline.options import RequestOptions
 from guardrail.plugins.protocols import Answer
 from guardrail.policy.plan import Plan
-from guardrail.types import ALLOW, Decision, Messages, Timing
+from guardrail.types import ALLOW, Decision, Messages, Outcome, Timing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +102,17 @@ def _settled(driver: Driver, todo: Sequence[Exchange]) -> dict[str, Answer | Non
     return settled
 
 
+def _outcome(answer: Answer | None) -> Outcome:
+    if answer is None:
+        return "checked"
+    return "escalated" if answer.ticket is not None and answer.ticket.state == "pending" else "blocked"
+
+
 def _ruling(driver: Driver, exchange: Exchange, answer: Answer | None) -> Ruling:
     exchange.cancellation.check()
     exchange.take(answer.ticket if answer else None)
     exchange.warn_of_ticket()
-    pending = answer is not None and answer.ticket is not None and answer.ticket.state == "pending"
-    driver.recorder.ended(exchange, "checked" if answer is None else "escalated" if pending else "blocked")
+    driver.recorder.ended(exchange, _outcome(answer))
     return Ruling(
         decision=exchange.decision,
         audit_id=exchange.id,

@@ -71,18 +71,21 @@ class Format:
     def parsed(self, text: str, names: Collection[str]) -> Parsed:
         """The reply without its calls, and the calls. Raises ValueError if there are none to be read."""
         first = self._first(text)
-        if first is None:
+        calls, end = ([], 0) if first is None else self._read(text, first, names)
+        if not calls:
             raise ValueError("no call")
-        calls, at = list[ToolCall](), first
+        return Parsed((text[:first].rstrip() + text[end:]).rstrip(), tuple(calls))
+
+    def _read(self, text: str, at: int, names: Collection[str]) -> tuple[list[ToolCall], int]:
+        """The calls from here on, and where they end."""
+        calls = list[ToolCall]()
         while (opening := self.opening.match(text, at)) is not None:
             value, end = _JSON.raw_decode(text, opening.end())
             name = opening.groupdict().get("name")
             calls += _calls(value if name is None else {"name": name, "arguments": value}, names)
             closing = self.closing.match(text, end)
             at = closing.end() if closing else end
-        if not calls:
-            raise ValueError("no call")
-        return Parsed((text[:first].rstrip() + text[at:]).rstrip(), tuple(calls))
+        return calls, at
 
 
 def _format(sign: str, marks: Sequence[str], opening: str, closing: str, alone: bool = False) -> Format:

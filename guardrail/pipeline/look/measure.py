@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from guardrail.calibration.benign import Benign
 from guardrail.engines import Engine
 from guardrail.pipeline.look.results import TraitLook
 from guardrail.pipeline.project import project
@@ -42,19 +43,24 @@ def traits(engine: Engine, policies: ActivePolicies, messages: Sequence[Message]
     return tuple(_trait(policies, v, own[i], grid[i]) for i, v in enumerate(vectors))
 
 
+def _at_or_above(benign: Benign | None, score: float) -> int | None:
+    """How many benign prompts score as high; None if nobody knows."""
+    if benign is None or score != score:
+        return None
+    return benign.beyond(benign.mean + score * benign.sd)
+
+
 def _trait(policies: ActivePolicies, vector: TraitVector, by_layer: Array, grid: Array) -> TraitLook:
     layer = layer_of(policies, vector)
     score = float(by_layer[layer - 1])
     benign = policies.calibration.probes.get(vector.trait, {}).get(layer) if policies.calibration else None
-    known = benign is not None and score == score
-    above = benign.beyond(benign.mean + score * benign.sd) if benign is not None and known else None
     return TraitLook(
         trait=vector.trait,
         layer=layer,
         score=score,
         by_layer=by_layer,
         grid=grid,
-        at_or_above=above,
+        at_or_above=_at_or_above(benign, score),
         n=benign.n if benign else 0,
     )
 
