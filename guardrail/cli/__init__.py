@@ -41,8 +41,7 @@ def build(names: Sequence[str] = VERBS) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for _ in Registry(verbs(names), names_in_environment(), built_ins=()).calls("guardrail_cli", app=app):
-        pass
+    list(Registry(verbs(names), names_in_environment(), built_ins=()).calls("guardrail_cli", app=app))
     return app
 
 

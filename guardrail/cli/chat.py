@@ -187,10 +187,13 @@ def _heard() -> Iterator[str]:
     """Lines from the terminal (with a prompt and line editing) or from a pipe."""
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
-    if not sys.stdin.isatty():
-        for line in sys.stdin:
-            yield line.rstrip("\n")
-        return
+    if sys.stdin.isatty():
+        yield from _typed()
+    else:
+        yield from (line.rstrip("\n") for line in sys.stdin)
+
+
+def _typed() -> Iterator[str]:
     with suppress(ImportError):
         # gives `input` line editing and a history
         import_module("readline")

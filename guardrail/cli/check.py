@@ -122,11 +122,9 @@ def _batch(
             return [_unreadable(guard, prompts[0], error)]
         # decide the rest of the batch without it
         return [item for prompt in prompts for item in _batch(guard, [prompt], tags, conversation)]
-    known = guard.active.plan.warnings
-    count = len(prompts)
-    return [
-        Checked(prompt, found, known, together=count) for prompt, found in zip(prompts, checks, strict=True)
-    ]
+    known, count = guard.active.plan.warnings, len(prompts)
+    pairs = zip(prompts, checks, strict=True)
+    return [Checked(prompt, found, known, together=count) for prompt, found in pairs]
 
 
 def _unreadable(guard: Guard, prompt: InputPrompt, error: PromptError) -> Checked:

@@ -68,16 +68,21 @@ def slice_files(given: Sequence[str] | None) -> dict[str, Path]:
 
     found: dict[str, Path] = {}
     for text in given or []:
-        name, _, file = text.partition("=")
-        if not (SLICE_NAME.fullmatch(name) and file):
-            raise ConfigError(f"--slice {text}: write NAME=FILE, the name in letters, digits, _ . and -")
+        name, file = _slice(text)
         if name in found or name == BENIGN:
             taken = "the name of --benign itself" if name == BENIGN else "given twice"
             raise ConfigError(f"--slice {text}: `{name}` is {taken}; choose another name")
-        if file == "-":
-            raise ConfigError(f"--slice {text}: a slice needs a file; standard input is for --benign")
-        found[name] = Path(file)
+        found[name] = file
     return found
+
+
+def _slice(text: str) -> tuple[str, Path]:
+    name, _, file = text.partition("=")
+    if not (SLICE_NAME.fullmatch(name) and file):
+        raise ConfigError(f"--slice {text}: write NAME=FILE, the name in letters, digits, _ . and -")
+    if file == "-":
+        raise ConfigError(f"--slice {text}: a slice needs a file; standard input is for --benign")
+    return name, Path(file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,12 +41,7 @@ def publish(found: Certified, out: Path, html: Path | None, as_json: bool) -> No
 
 def _print(found: Comparison, written: str | None) -> None:
     typer.echo(f"reference: {found.reference}\ncandidate: {found.candidate}")
-    columns = ("trait", "layer", "n", "slope", "offset", "rank correlation", "largest difference")
-    rows = [
-        (a.trait, a.layer, a.n, interval(a.slope), interval(a.offset), interval(a.rank, ".4f"), a.largest)
-        for a in found.agreement
-    ]
-    print_table(columns, rows, title="\nscores: candidate = slope * reference + offset (95 %)")
+    _print_agreement(found)
     parts = (("all", found.all), ("benign", found.benign), ("others", found.others))
     rows = [(name, *_changes(one)) for name, one in parts if one]
     print_table(("prompts", "n", "changed", "share (95 %)"), rows, title="\nverdicts that change")
@@ -55,6 +50,15 @@ def _print(found: Comparison, written: str | None) -> None:
         n = found.recalibrated.tested
         _print_rates(f"with new thresholds, on the {n} benign prompts left out", found.recalibrated.rates)
     _print_verdict(found, written)
+
+
+def _print_agreement(found: Comparison) -> None:
+    columns = ("trait", "layer", "n", "slope", "offset", "rank correlation", "largest difference")
+    rows = [
+        (a.trait, a.layer, a.n, interval(a.slope), interval(a.offset), interval(a.rank, ".4f"), a.largest)
+        for a in found.agreement
+    ]
+    print_table(columns, rows, title="\nscores: candidate = slope * reference + offset (95 %)")
 
 
 def _print_rates(title: str, rates: tuple[RateCheck, ...]) -> None:

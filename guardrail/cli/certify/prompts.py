@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from guardrail.cli.calibrate.benign import prompts_of, read_benign
+from guardrail.cli.calibrate.benign import BenignFile, prompts_of, read_benign
 from guardrail.cli.calibrate.options import slice_files
 from guardrail.cli.certify.options import ComparedOptions
 from guardrail.cli.options import DEMO, ModelOptions
@@ -30,18 +30,23 @@ def _from_files(given: ComparedOptions) -> list[Prompt]:
     """The benign sample, and slices. Raises ConfigError for bad lines, and for prompts that they share."""
     from guardrail.certify.recording import Prompt
 
+    found = [
+        Prompt(name=place, messages=content, benign=True, slice=name)
+        for name, file in _files(given).items()
+        for place, content in prompts_of(file, given.system, own=bool(name))
+    ]
+    _check_apart(found)
+    return found
+
+
+def _files(given: ComparedOptions) -> dict[str, BenignFile]:
+    """By the names of their slices; the benign sample itself has none."""
     assert given.benign is not None
     files = {"": read_benign(given.benign)}
     files |= {name: read_benign(path) for name, path in slice_files(given.slices).items()}
     if problems := [problem for file in files.values() for problem in file.problems]:
         raise ConfigError("\n".join(problems))
-    found = [
-        Prompt(name=place, messages=content, benign=True, slice=name)
-        for name, file in files.items()
-        for place, content in prompts_of(file, given.system, own=bool(name))
-    ]
-    _check_apart(found)
-    return found
+    return files
 
 
 def _check_apart(prompts: Sequence[Prompt]) -> None:

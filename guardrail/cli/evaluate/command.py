@@ -83,9 +83,7 @@ def evaluate(
 
 def _publish(found: Evaluation, swept: SteeringSweep | None, html: Path | None, as_json: bool) -> None:
     if html is not None:
-        from guardrail.report.evaluation import page
-
-        page(found, swept).write(html)
+        _write(found, swept, html)
     if as_json:
         print_json(found.as_json() | ({"steering": swept.as_json()} if swept else {}))
         return
@@ -96,6 +94,12 @@ def _publish(found: Evaluation, swept: SteeringSweep | None, html: Path | None, 
         print_sweep(swept)
     if html is not None:
         typer.echo(f"\n{html}: written")
+
+
+def _write(found: Evaluation, swept: SteeringSweep | None, html: Path) -> None:
+    from guardrail.report.evaluation import page
+
+    page(found, swept).write(html)
 
 
 def _shadow(log: Path, labels: Path | None, html: Path | None, as_json: bool) -> None:
@@ -110,6 +114,5 @@ def _shadow(log: Path, labels: Path | None, html: Path | None, as_json: bool) ->
 
         page(found, log.name).write(html)
     if as_json:
-        print_json(found.as_json())
-    else:
-        print_shadow(found)
+        return print_json(found.as_json())
+    return print_shadow(found)

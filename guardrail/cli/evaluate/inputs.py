@@ -194,19 +194,21 @@ def _positions(vectors: TraitVectors, file: PolicyFile | None, subject: Subject)
 
 def _check_prompts(subject: Subject, material: Material, positions: Sequence[Position]) -> None:
     """Raises ConfigError with every prompt that does not fit into the model."""
-    from guardrail.errors import PromptError
     from guardrail.files.json_lines import refuse
 
-    problems: list[str] = []
-    for example in material.examples():
-        try:
-            tokens = len(subject.render(example.messages, positions).ids)
-        except PromptError as error:
-            problems.append(f"{example.place}: {error}")
-            continue
-        if tokens > subject.longest:
-            problems.append(f"{example.place}: {tokens} tokens, and the model reads {subject.longest}")
-    refuse(problems)
+    found = ((example, _misfit(subject, example, positions)) for example in material.examples())
+    refuse([f"{example.place}: {problem}" for example, problem in found if problem])
+
+
+def _misfit(subject: Subject, example: Example, positions: Sequence[Position]) -> str | None:
+    """Why a prompt does not fit into the model."""
+    from guardrail.errors import PromptError
+
+    try:
+        tokens = len(subject.render(example.messages, positions).ids)
+    except PromptError as error:
+        return str(error)
+    return f"{tokens} tokens, and the model reads {subject.longest}" if tokens > subject.longest else None
 
 
 def _built_in(data: DataOptions, vectors: TraitVectors, subject: Subject) -> Material:

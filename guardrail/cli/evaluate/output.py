@@ -30,6 +30,10 @@ def print_evaluation(found: Evaluation) -> None:
     _print_monitoring(found)
     _print_nulls(found)
     _print_detectors(found)
+    _print_gates(found)
+
+
+def _print_gates(found: Evaluation) -> None:
     for note in found.notes:
         typer.echo(f"note: {note}")
     for gate in found.gates:

@@ -61,9 +61,8 @@ def _print(found: GateResult, sealed: Sealed, said: Collection[str]) -> None:
     for one in found.verdicts:
         if one.why:
             note(f"{one.outcome}: {one.what} ({one.condition}): {one.why}")
-    for text in found.notes:
-        if text not in said:
-            note(f"note: {text}")
+    for text in [text for text in found.notes if text not in said]:
+        note(f"note: {text}")
     typer.echo(f"\n{conclusion(found.verdicts)}")
     for line in exceeded(found.verdicts):
         typer.echo(f"- {line}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Argument, Option
 
 from guardrail.cli.console import print_json
@@ -81,7 +80,7 @@ def shift(options: ShiftOptions, base: BaseOptions, page: PageOption, output: Ou
         since = meter.read(load_finetune(earlier, base, meter.ancestor), earlier) if earlier else None
         found = [meter.measure(load_finetune(name, base, meter.ancestor), name, since) for name in models]
     predicted = [_predicted(relation, meter, one) for one in found]
-    _publish(found, predicted, page.html, output.as_json)
+    _publish(found, predicted, page, output.as_json)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +101,9 @@ class Wanted:
         names = list(dict.fromkeys(options.trait or vectors))
         vectors.require(names)
         definitions = [one for name in vectors if (one := _definition(name, options, base, names))]
-        if options.prompts:
-            prompts = dict.fromkeys(names, _conversations(options.prompts))
-        else:
-            questions = trait_questions(definitions)
-            prompts = {name: questions[name] for name in names}
+        asked = _conversations(options.prompts) if options.prompts else None
+        questions = trait_questions(definitions) if asked is None else dict.fromkeys(names, asked)
+        prompts = {name: questions[name] for name in names}
         check_prompts(prompts, vectors)
         for name in names:
             quoted_layer(vectors[name], options.layer)
@@ -160,19 +157,15 @@ def _predicted(relation: Relation | None, meter: ShiftMeter, found: Shift) -> di
 
 
 def _publish(
-    found: Sequence[Shift],
-    predicted: Sequence[dict[str, Prediction]],
-    html: Path | None,
-    as_json: bool,
+    found: Sequence[Shift], predicted: Sequence[dict[str, Prediction]], page: PageOption, as_json: bool
 ) -> None:
-    if html is not None:
-        from guardrail.report.shift import page
+    if page.html is not None:
+        from guardrail.report import shift
 
-        page(found, predicted).write(html)
+        shift.page(found, predicted).write(page.html)
     if as_json:
         pairs = zip(found, predicted, strict=True)
         print_json({"shifts": [one.as_json() | {"predictions": score} for one, score in pairs]})
-        return
-    print_shift(found, predicted)
-    if html is not None:
-        typer.echo(f"\n{html}: written")
+    else:
+        print_shift(found, predicted)
+    page.tell(as_json)

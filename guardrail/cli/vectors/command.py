@@ -58,17 +58,19 @@ def _described(vectors: TraitVectors) -> dict[str, object]:
     return {
         "sha256": vectors.sha256,
         "provenance": vectors.provenance,
-        "traits": [
-            {
-                "name": name,
-                "layer": v.layer,
-                "reads": _reads(v),
-                "norms": _norms(vectors, name),
-                "unusable": v.unusable,
-            }
-            for name, v in vectors.items()
-        ],
+        "traits": [_described_trait(vectors, name) for name in vectors],
         "cosines": _cosines(vectors),
+    }
+
+
+def _described_trait(vectors: TraitVectors, name: str) -> dict[str, object]:
+    vector = vectors[name]
+    return {
+        "name": name,
+        "layer": vector.layer,
+        "reads": _reads(vector),
+        "norms": _norms(vectors, name),
+        "unusable": vector.unusable,
     }
 
 

@@ -6,7 +6,7 @@ Exit codes: 0 done, 2 a usage or configuration error; then nothing is written.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -67,11 +67,8 @@ def _methods(names: Sequence[str]) -> Sequence[LabelledMethod]:
     from guardrail.plugins.manager import Plugins
     from guardrail.plugins.protocols import LabelledMethod
 
-    known: Mapping[str, LabelledMethod] = {
-        name: method
-        for name, method in Plugins.from_environment().extraction_methods.items()
-        if isinstance(method, LabelledMethod)
-    }
+    every = Plugins.from_environment().extraction_methods
+    known = {name: method for name, method in every.items() if isinstance(method, LabelledMethod)}
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(
             f"--method: `{unknown[0]}` does not fit labelled prompts{suggest(unknown[0], known)}; these do: "
@@ -158,26 +155,17 @@ def _announce(subject: Subject, prompts: Rendered, files: FittedOptions) -> None
     todo = missing(subject, prompts, files.folder)
     what = f"{len(prompts.rows)} prompts, {prompts.tokens} tokens"
     if not todo:
-        print(f"{what}: read before, in {files.folder}", file=sys.stderr)
+        note(f"{what}: read before, in {files.folder}")
         return
-    minutes = seconds_to_read(subject, prompts) * todo / 60
+    minutes = max(seconds_to_read(subject, prompts) * todo / 60, 0.1)
     size = bytes_to_keep(subject, prompts) / 1e6
-    print(
-        f"{what}: about {max(minutes, 0.1):.1f} minutes to read; {size:.0f} MB in {files.folder}",
-        file=sys.stderr,
-    )
+    note(f"{what}: about {minutes:.1f} minutes to read; {size:.0f} MB in {files.folder}")
 
 
 def _show(vectors: TraitVectors, files: FittedOptions, model: ModelOptions, as_json: bool) -> None:
     if as_json:
-        print_json(
-            {
-                "out": files.out,
-                "sha256": vectors.sha256,
-                "provenance": vectors.provenance,
-                "policy": files.policy,
-            }
-        )
+        made = {"sha256": vectors.sha256, "provenance": vectors.provenance}
+        print_json({"out": files.out, **made, "policy": files.policy})
         return
     for name, one in vectors.provenance.fits.items():
         print_fit(name, one)

@@ -193,14 +193,9 @@ def _print(sweep: Sweep, choice: LayerChoice | None) -> None:
     measured = [*([sweep.baseline] if sweep.baseline else ()), *sweep.candidates]
     shown = [name for name in MEASURES if any(getattr(one, name) is not None for one in measured)]
     place = (choice.layer, choice.position) if choice else None
-    rows = [
-        (
-            c.layer or "none",
-            *(getattr(c, name) for name in shown),
-            "chosen" if (c.layer, c.position) == place else "",
-        )
-        for c in measured
-    ]
+    marks = ["chosen" if (c.layer, c.position) == place else "" for c in measured]
+    numbers = [[getattr(c, name) for name in shown] for c in measured]
+    rows = [(c.layer or "none", *row, mark) for c, row, mark in zip(measured, numbers, marks, strict=True)]
     print_table(("layer", *(MEASURES[name] for name in shown), ""), rows, title=f"\n{sweep.trait}")
     if choice:
         typer.echo(f"{sweep.trait}: layer {choice.layer} by {choice.selector}: {choice.rule}")
