@@ -11,19 +11,20 @@ from guardrail.policy.loading import BUILT_IN, located, resolve_calibration, res
 
 CHANGED: Mapping[str, object] = {"require_certified": False, "audit": {}}
 """What is to be certified is not certified yet, and what is asked for that is no traffic."""
+RESOLVERS: Mapping[str, Callable[[str, Path], Path]] = {
+    "vectors": resolve_vectors,
+    "calibration": resolve_calibration,
+}
+"""How the keys that name files find them."""
 
 
 def comparable(file: Path) -> dict[str, object]:
     """The file's content for a guard, with paths that do not depend on where it lies. Raises PolicyError."""
     document = read_document(Path(str(located(file))))
     base = document.path.parent if document.path else Path()
-    resolvers: Mapping[str, Callable[[str, Path], Path]] = {
-        "vectors": resolve_vectors,
-        "calibration": resolve_calibration,
-    }
-    named = {key: document.data.get(key) for key in resolvers}
+    named = {key: document.data.get(key) for key in RESOLVERS}
     files = {
-        key: str(resolvers[key](name, base).resolve())
+        key: str(RESOLVERS[key](name, base).resolve())
         for key, name in named.items()
         if isinstance(name, str) and name != BUILT_IN and not is_reference(name)
     }

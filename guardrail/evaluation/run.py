@@ -61,16 +61,20 @@ def check_setup(setup: Setup, fingerprint: Fingerprint, material: Material) -> N
     theirs = setup.vectors.provenance.fingerprint
     if not theirs.fits(fingerprint):
         raise VectorError(f"the vectors are for {other_sizes(theirs, fingerprint)}")
-    if (calibration := setup.calibration) is not None:
-        if different := calibration.fingerprint.differences(fingerprint):
-            raise CalibrationError(
-                f"the calibration was made for another model (different: {', '.join(different)})"
-            )
-        if calibration.vectors_sha256 != setup.vectors.sha256:
-            raise CalibrationError("the calibration was made with another vector file; calibrate again")
+    if setup.calibration is not None:
+        _check_calibration(setup.calibration, setup.vectors, fingerprint)
     setup.vectors.require(material.traits)
     for trait in material.traits:
         _check_classes(material, trait)
+
+
+def _check_calibration(calibration: Calibration, vectors: TraitVectors, fingerprint: Fingerprint) -> None:
+    if different := calibration.fingerprint.differences(fingerprint):
+        raise CalibrationError(
+            f"the calibration was made for another model (different: {', '.join(different)})"
+        )
+    if calibration.vectors_sha256 != vectors.sha256:
+        raise CalibrationError("the calibration was made with another vector file; calibrate again")
 
 
 def _check_classes(material: Material, trait: str) -> None:

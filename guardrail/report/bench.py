@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guardrail.bench.results import Report, Row
 from guardrail.bench.tables import HEADINGS, cells
 from guardrail.report import check_installed, leads
 from guardrail.report.drawing import BLUE, CYCLE, GREY, RED, new, style, svg
 from guardrail.report.page import Cell, Drawn, Page, Section, Table, Text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WIDTH, ROW_HEIGHT = 9.2, 0.32
 FACTORS = {"prompt": "prompt tokens", "batch": "rows of a batch", "policies": "policies"}
@@ -102,16 +106,22 @@ def _forest(rows: Sequence[Row]) -> str:
         return svg(figure, "the ratio of every case, with its interval")
 
 
+def _curve(axes: Axes, points: Sequence[tuple[int, Row]], name: str, colour: str) -> None:
+    """Medians with their intervals."""
+    ratios = [row.ratio for _, row in points if row.ratio]
+    middle = [r.median for r in ratios]
+    errors = [[r.median - r.low for r in ratios], [r.high - r.median for r in ratios]]
+    axes.errorbar(
+        [at for at, _ in points], middle, yerr=errors, marker="o", capsize=3, label=name, color=colour
+    )
+
+
 def _curves(curves: dict[str, list[tuple[int, Row]]], label: str) -> str:
     with style():
         figure = new(WIDTH, 3.5)
         axes = figure.subplots()
         for i, (name, points) in enumerate(curves.items()):
-            ratios = [row.ratio for _, row in points if row.ratio]
-            middle = [r.median for r in ratios]
-            errors = [[r.median - r.low for r in ratios], [r.high - r.median for r in ratios]]
-            at, colour = [at for at, _ in points], CYCLE[i % len(CYCLE)]
-            axes.errorbar(at, middle, yerr=errors, marker="o", capsize=3, label=name, color=colour)
+            _curve(axes, points, name, CYCLE[i % len(CYCLE)])
         axes.axhline(1.0, color=GREY, linewidth=0.8)
         axes.set_xscale("log", base=2)
         axes.set(xlabel=label, ylabel="guarded / bare")

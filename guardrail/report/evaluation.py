@@ -24,6 +24,11 @@ from guardrail.report.page import (
 from guardrail.report.sweep import steering_section
 from guardrail.statistics.nulls import Null, chance
 
+THRESHOLDS = (
+    "What the thresholds achieve on this data. A threshold keeps its rate only on prompts like those "
+    "that it was calibrated on."
+)
+
 
 def page(found: Evaluation, swept: SteeringSweep | None = None) -> Page:
     """The whole report."""
@@ -108,11 +113,7 @@ def _thresholds(found: Evaluation) -> Section | None:
     ]
     if found.set_fpr:
         rows.append([Cell("any enforced policy"), Cell(""), Cell(""), percent(found.set_fpr), Cell("–")])
-    text = (
-        "What the thresholds achieve on this data. A threshold keeps its rate only on prompts like those "
-        "that it was calibrated on."
-    )
-    return Section("Thresholds", [Text(text), Table(("", "trait", "mode", "FPR", "TPR"), rows)])
+    return Section("Thresholds", [Text(THRESHOLDS), Table(("", "trait", "mode", "FPR", "TPR"), rows)])
 
 
 def _confusion(found: Evaluation) -> Section | None:
@@ -204,18 +205,19 @@ def _trait(name: str, trait: TraitResult) -> Section:
     return Section(name, blocks)
 
 
-def _slices(slices: Mapping[str, Mapping[str, SliceResult]]) -> list[Block]:
-    rows = [
-        [
-            Cell(f"{name}: {value}"),
-            Cell(f"{one.positives} / {one.negatives}"),
-            Cell("" if one.against == "its own" else f"against {one.against}"),
-            estimate(one.auroc),
-            percent(one.fpr),
-            percent(one.tpr),
-        ]
-        for name, parts in slices.items()
-        for value, one in parts.items()
+def _slice_row(name: str, one: SliceResult) -> list[Cell]:
+    return [
+        Cell(name),
+        Cell(f"{one.positives} / {one.negatives}"),
+        Cell("" if one.against == "its own" else f"against {one.against}"),
+        estimate(one.auroc),
+        percent(one.fpr),
+        percent(one.tpr),
     ]
+
+
+def _slices(slices: Mapping[str, Mapping[str, SliceResult]]) -> list[Block]:
+    parts = [(f"{name}: {value}", one) for name, part in slices.items() for value, one in part.items()]
+    rows = [_slice_row(name, one) for name, one in parts]
     head = ("slice", "shows it / does not", "", "AUROC", "FPR at the threshold", "TPR at the threshold")
     return [Heading("Slices"), Table(head, rows)] if rows else []

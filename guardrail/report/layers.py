@@ -171,11 +171,8 @@ def _lines(axes: Axes, sweep: Sweep, title: str, lines: Sequence[tuple[str, Meas
     places = sorted({one.position for one in sweep.candidates}, key=lambda at: at or 0)
     drawn = [(name, measure, at) for name, measure in lines for at in places]
     for i, (name, measure, at) in enumerate(drawn):
-        known = [
-            (one.layer, value)
-            for one in sweep.candidates
-            if one.position == at and (value := measure(one)) is not None
-        ]
+        there = [one for one in sweep.candidates if one.position == at]
+        known = [(one.layer, value) for one in there if (value := measure(one)) is not None]
         label = name if at is None else f"{name} at {at}"
         axes.plot(*zip(*known, strict=True), "o-", color=CYCLE[i % len(CYCLE)], markersize=3, label=label)
     axes.set(title=title)

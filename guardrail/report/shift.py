@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from guardrail.report import leads
 from guardrail.report.drawing import BLUE, CYCLE, GREY, ORANGE, matrix, new, style, svg
@@ -10,6 +11,9 @@ from guardrail.report.page import Block, Cell, Drawn, Heading, Page, Section, Ta
 from guardrail.statistics.intervals import Estimate
 from guardrail.train.shift import Prediction, Shift, TraitShift
 from guardrail.train.shift.wording import findings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEAD = ("trait", "layer", "prompts", "shift", "in SDs", "of asked (%)", "own", "not told from", "predicted")
 MEANING = (
@@ -104,16 +108,20 @@ def _row(one: TraitShift, predicted: Prediction | None) -> list[Cell]:
     ]
 
 
+def _bar(axes: Axes, at: float, value: Estimate | None, colour: str) -> None:
+    if value is not None:
+        axes.plot((value.low, value.high), (at, at), color=colour, linewidth=2)
+        axes.plot(value.value, at, "o", color=colour, markersize=4)
+
+
 def _bars(found: Shift) -> str:
     names = list(found.traits)
     with style():
         figure = new(9.2, 0.9 + 0.42 * len(names))
         axes = figure.subplots()
         for i, one in enumerate(found.traits.values()):
-            for step, value, colour in ((-0.12, one.chosen.shift, BLUE), (0.12, one.chosen.own, ORANGE)):
-                if value is not None:
-                    axes.plot((value.low, value.high), (i + step,) * 2, color=colour, linewidth=2)
-                    axes.plot(value.value, i + step, "o", color=colour, markersize=4)
+            _bar(axes, i - 0.12, one.chosen.shift, BLUE)
+            _bar(axes, i + 0.12, one.chosen.own, ORANGE)
         axes.axvline(0, color=GREY, linewidth=0.8)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)

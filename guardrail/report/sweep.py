@@ -19,13 +19,16 @@ def steering_section(swept: SteeringSweep) -> Section:
         "and choice of layers, the tables show the way with the largest effect among those with a "
         f"coherence of {COHERENT:.0f} or more."
     )
-    blocks: list[Block] = [Text(text)]
-    for trait in swept.traits:
-        points = swept.of(trait)
-        plain = [p for p in points if p.operator is None]
-        rows = [_row(point) for point in (*plain, *strongest(points))]
-        blocks += [Heading(trait), Drawn(trade_off(swept, trait)), Table(HEAD, rows)]
-    return Section("Steering", blocks)
+    return Section(
+        "Steering", [Text(text), *(block for trait in swept.traits for block in _trait(swept, trait))]
+    )
+
+
+def _trait(swept: SteeringSweep, trait: str) -> list[Block]:
+    points = swept.of(trait)
+    plain = [p for p in points if p.operator is None]
+    rows = [_row(point) for point in (*plain, *strongest(points))]
+    return [Heading(trait), Drawn(trade_off(swept, trait)), Table(HEAD, rows)]
 
 
 def strongest(points: Sequence[Point]) -> list[Point]:

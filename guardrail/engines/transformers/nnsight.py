@@ -169,9 +169,7 @@ class Traced:
         self._worker = StandingWorker(self._wrapped.interleaver)
         controllers = [module.__dict__["forward"] for module in modules]
         for module, own in zip(modules, before, strict=True):
-            for name in SLOTS:
-                module.__dict__.pop(name, None)
-            module.__dict__.update(own)
+            _put_back(module, own)
         pairs = zip(modules, controllers, strict=True)
         self._controlled = [Controlled(module, controller, self._turn) for module, controller in pairs]
 
@@ -268,6 +266,12 @@ def _mediator(todo: list[Callable[[], bool]]) -> Any:
         _run = staticmethod(serve)  # pyright: ignore[reportAssignmentType]
 
     return Standing(None, {}, {})
+
+
+def _put_back(module: nn.Module, own: Mapping[str, Any]) -> None:
+    for name in SLOTS:
+        module.__dict__.pop(name, None)
+    module.__dict__.update(own)
 
 
 def _wrap(modules: Mapping[str, nn.Module]) -> Any:

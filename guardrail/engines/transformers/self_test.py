@@ -57,11 +57,12 @@ class SelfTest:
             expected = [[states[0], states[0, :SHORT]] for states in alone]
             for what, run in (("padded beside another", self._padded), ("in `generate`", self._generate)):
                 found = [[states[0], states[1, -SHORT:]] for states in self._read(run)]
-                self.every_token &= _same(_means(found), _means(expected))
-                if not _same(_last(found), _last(expected)):
-                    self._refuse(
-                        f"a prompt reads differently alone and {what}, so scores would depend on that"
-                    )
+                self._compare(found, expected, what)
+
+    def _compare(self, found: list[list[Tensor]], expected: list[list[Tensor]], what: str) -> None:
+        self.every_token &= _same(_means(found), _means(expected))
+        if not _same(_last(found), _last(expected)):
+            self._refuse(f"a prompt reads differently alone and {what}, so scores would depend on that")
 
     @contextmanager
     def _quietly(self) -> Generator[None]:

@@ -51,17 +51,16 @@ def rendered(
     subject: Subject, rows: Sequence[LabelledPrompt], positions: Sequence[Position] = POSITIONS
 ) -> Rendered:
     """Render prompts as the guard does. Never raises for a prompt that cannot be read or is too long."""
-    good: list[LabelledPrompt] = []
-    prompts: list[Prompt] = []
+    good: list[tuple[LabelledPrompt, Prompt]] = []
     problems: list[str] = []
     for row in rows:
         try:
-            prompts.append(_rendered(subject, row, positions))
-            good.append(row)
+            good.append((row, _rendered(subject, row, positions)))
         except PromptError as error:
             problems.append(f"{row.place}: {error}")
+    kept, prompts = tuple(row for row, _ in good), tuple(prompt for _, prompt in good)
     there: tuple[Position, ...] = tuple(p for p in positions if any(prompt.spans[p] for prompt in prompts))
-    return Rendered(rows=tuple(good), positions=there, prompts=tuple(prompts), problems=tuple(problems))
+    return Rendered(rows=kept, positions=there, prompts=prompts, problems=tuple(problems))
 
 
 def _rendered(subject: Subject, row: LabelledPrompt, positions: Sequence[Position]) -> Prompt:

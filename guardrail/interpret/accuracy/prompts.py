@@ -44,12 +44,10 @@ class Asker:
         if (longest := max(map(len, rows))) > self.subject.longest:
             raise ConfigError(f"a prompt has {longest} tokens; this model takes {self.subject.longest}")
         shared = _shared(rows)
-        asked = Asked(rows[0][:shared], tuple(row[shared:] for row in rows))
-        if self.scoring == "letters" and len({option[0] for option in asked.options}) < len(asked.options):
-            raise ConfigError(
-                "this tokenizer encodes two option letters with the same first token; use --scoring text"
-            )
-        return asked
+        options = tuple(row[shared:] for row in rows)
+        if self.scoring == "letters":
+            _check_letters(options)
+        return Asked(rows[0][:shared], options)
 
     def _chat(self, persona: Persona, item: Item, answers: Sequence[str]) -> list[Ids]:
         local = self.subject.local
@@ -64,6 +62,13 @@ class Asker:
 
     def _question(self, item: Item) -> str:
         return lettered(item.question, item.options) if self.scoring == "letters" else item.question
+
+
+def _check_letters(options: Sequence[Sequence[int]]) -> None:
+    if len({option[0] for option in options}) < len(options):
+        raise ConfigError(
+            "this tokenizer encodes two option letters with the same first token; use --scoring text"
+        )
 
 
 def _shared(rows: Sequence[Ids]) -> int:

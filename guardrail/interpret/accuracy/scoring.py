@@ -75,15 +75,11 @@ def _texts(
     """Log-probabilities of the options' texts, by their bytes, so that long options are not worse."""
     told = [(one.prompt, option) for one in asked for option in one.options]
     losses = iter(reply_losses(asker.subject, told, changes))
-    return [
-        np.array(
-            [
-                -next(losses) * len(ids) / len(text.encode())
-                for ids, text in zip(one.options, item.options, strict=True)
-            ]
-        )
+    sizes = [
+        np.array([len(ids) / len(text.encode()) for ids, text in zip(one.options, item.options, strict=True)])
         for one, (_, item) in zip(asked, pairs, strict=True)
     ]
+    return [-np.array([next(losses) for _ in size]) * size for size in sizes]
 
 
 def _softmax(values: Numbers) -> Numbers:

@@ -60,12 +60,8 @@ class TunedLens:
         """Write safetensors. Raises ConfigError if the file cannot be written."""
         from safetensors.torch import save_file
 
-        about = {
-            "before": self.before,
-            "after": self.after,
-            "sources": self.sources,
-            "fingerprint": asdict(self.fingerprint),
-        }
+        about = {name: getattr(self, name) for name in ("before", "after", "sources")}
+        about["fingerprint"] = asdict(self.fingerprint)
         metadata = {"format": FORMAT, "about": json.dumps(about)}
         try:
             save_file({"maps": self.maps, "biases": self.biases}, path, metadata)

@@ -25,6 +25,7 @@ IDLE_S, LIFE_S = 30 * 60.0, 8 * 3600.0
 """A session ends after so long without a request, and after so long in any case."""
 SEEN_S = 30.0
 """How far the time of the last request on file may be behind: not every request writes."""
+OLDEST = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions ORDER BY seen DESC LIMIT -1 OFFSET ?)"
 MAX_SESSIONS = 1000
 MAX_FORMS = 10_000
 """How many forms one session may send."""
@@ -96,11 +97,7 @@ class Sessions:
         made, now = Session(secrets.token_urlsafe(32), key), self.clock()
         with self._writing(SESSIONS) as database:
             database.execute(f"DELETE FROM sessions WHERE {OVER}", self._limits)
-            database.execute(
-                "DELETE FROM sessions WHERE id IN "
-                "(SELECT id FROM sessions ORDER BY seen DESC LIMIT -1 OFFSET ?)",
-                (MAX_SESSIONS - 1,),
-            )
+            database.execute(OLDEST, (MAX_SESSIONS - 1,))
             row = (made.hash, key.name, key.sha256, now, now)
             database.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row)
         with self._writing(FORMS) as database:

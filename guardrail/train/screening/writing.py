@@ -100,7 +100,10 @@ class _Files:
             else:
                 said = {"row": row.number, "kind": row.kind, "reason": row.problem}
                 aside.write(_dumped(said | {"data": chunk.shown(places[row.number])}))
-        verdicts = {number: one.verdict for number, one in rulings.items()}
+        self._sort(chunk, {number: one.verdict for number, one in rulings.items()}, writers)
+
+    def _sort(self, chunk: Chunk, verdicts: Mapping[int, str], writers: Mapping[str, Writer]) -> None:
+        """Each row goes to the writer of its verdict, and is counted."""
         for name, writer in writers.items():
             writer.write(chunk, [verdicts.get(number) == name for number in chunk.numbers])
         self.rejected += sum(one == "rejected" for one in verdicts.values())

@@ -30,13 +30,17 @@ def export_vector(vectors: TraitVectors, path: Path, trait: str | None = None) -
     """
     kind = format_of(path)
     vector = _chosen(vectors, trait)
+    _check_new(path)
+    kind.write(path, vector, vectors.provenance.fingerprint)
+    lost = (*_lost(vector, kind.first_block is not None), *kind.losses(vector))
+    return Export(path=path, format=kind.name, trait=vector.trait, lost=lost)
+
+
+def _check_new(path: Path) -> None:
     if path.exists():
         raise VectorError(f"{path} already exists; nothing was written")
     if not path.absolute().parent.is_dir():
         raise VectorError(f"{path}: there is no such folder")
-    kind.write(path, vector, vectors.provenance.fingerprint)
-    lost = (*_lost(vector, kind.first_block is not None), *kind.losses(vector))
-    return Export(path=path, format=kind.name, trait=vector.trait, lost=lost)
 
 
 def _chosen(vectors: TraitVectors, trait: str | None) -> TraitVector:
