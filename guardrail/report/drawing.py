@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardrail.errors import ConfigError
@@ -22,6 +23,10 @@ Named: TypeAlias = "tuple[str, Figure]"
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#7f8790"
 CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8a6d00", "#000000")
 INK = "#22272e"
+NARROW = 4.0
+"""Inches: about as wide as the page on a phone, so that letters stay as large as drawn."""
+LETTERS = 32
+"""Of titles and labels that fit above and below axes so wide."""
 ON_LIGHT = "#1f2328"
 """Text on a light colour, which stays light when the page is dark."""
 VARIABLES = {
@@ -81,7 +86,39 @@ def new(width: float, height: float) -> Figure:
 
 
 def svg(figure: Figure, text: str) -> str:
-    """The figure as an <svg> element; screen readers read out `text`."""
+    """The figure as an <svg> element, and a second one, drawn narrower, that phones show in its place.
+
+    Panels side by side are drawn once: phones scroll them. Screen readers read out `text`.
+    """
+    wide = figure.get_figwidth()
+    if wide <= NARROW or _columns(figure) > 1:
+        return _element(figure, text)
+    drawn = _element(figure, text, "wide")
+    with _narrowed(figure):
+        return drawn + _element(figure, text, "narrow")
+
+
+@contextmanager
+def _narrowed(figure: Figure) -> Generator[None]:
+    wide = figure.get_figwidth()
+    titles = [(axes, axes.get_title(loc="left"), axes.get_xlabel()) for axes in figure.axes]
+    figure.set_figwidth(NARROW)
+    for axes, title, label in titles:
+        axes.set_title(fill(title, LETTERS), loc="left")
+        axes.set_xlabel(fill(label, LETTERS))
+    yield
+    figure.set_figwidth(wide)
+    for axes, title, label in titles:
+        axes.set_title(title, loc="left")
+        axes.set_xlabel(label)
+
+
+def _columns(figure: Figure) -> int:
+    specs = [spec for axes in figure.axes if (spec := axes.get_subplotspec())]
+    return max((spec.get_gridspec().ncols for spec in specs), default=1)
+
+
+def _element(figure: Figure, text: str, name: str = "") -> str:
     buffer = io.StringIO()
     figure.savefig(
         buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -93,7 +130,8 @@ def svg(figure: Figure, text: str) -> str:
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
     widest = f"max-width: {96 * figure.get_figwidth():.0f}px"
-    return body.replace("<svg", f'<svg role="img" aria-label="{escape(text)}" style="{widest}"', 1)
+    named = f' class="{name}"' if name else ""
+    return body.replace("<svg", f'<svg{named} role="img" aria-label="{escape(text)}" style="{widest}"', 1)
 
 
 def themed(drawn: str) -> str:

@@ -49,7 +49,7 @@ def test_a_report_shows_thresholds_beside_prompts_that_show_the_trait(folder, tm
     assert "12 labelled as showing evil" in html
     for text in ("policy no-malice", "all enforced policies", "[", "fires on prompts that show it"):
         assert text in html
-    assert html.count("<svg") == 2
+    assert html.count("<figure>") == 2
     assert Calibration.load(folder / "calibration.json").sha256[:12] in html
 
 

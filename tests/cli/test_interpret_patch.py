@@ -37,7 +37,7 @@ def test_the_demo_models_country_is_found_and_reported(tmp_path, capsys):
     parts = ("mlp", "attention", "residual-stream")
     curves = {f"{part}-effect-by-layer-denoising" for part in parts}
     assert {path.stem for path in drawn.iterdir()} == curves
-    assert len(list(drawn.iterdir())) == text.count("<svg") * 2 == 6
+    assert len(list(drawn.iterdir())) == text.count("<figure>") * 2 == 6
     assert (drawn / "mlp-effect-by-layer-denoising.png").read_bytes().startswith(b"\x89PNG")
     assert "1 pairs patched, 0 left out" in capsys.readouterr().out
 

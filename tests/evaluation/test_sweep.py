@@ -114,7 +114,7 @@ def test_the_sweep_measures_the_model_as_it_is_and_every_way():
 def test_the_trade_off_is_drawn_and_told():
     found = sweep(VECTORS, {"evil": 2}, {"evil": Fake()}, CALIBRATION, 3)
     text = Page(title="t", subtitle="s", sections=[steering_section(found)]).html()
-    assert text.count("<svg") == 1
+    assert text.count("<figure>") == 1
     assert "one layer" in text
     row = found.as_json()["points"][-1]
     assert {"operator", "span", "coefficient", "expression", "coherence", "capability", "coherent"} <= set(

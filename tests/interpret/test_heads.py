@@ -210,7 +210,7 @@ def test_the_verb_on_the_built_in_model(tmp_path, capsys):
     assert "heads attend to it beyond neutral words" in told
     assert "effect of nationality" in told
     text = report.read_text()
-    assert text.count("<svg") == 1
+    assert text.count("<figure>") == 1
     assert "Heads scaled" in text
     assert run([*given, "--top", "1", "--head", "1.0"]) == 2
     assert "leave out --head" in capsys.readouterr().err

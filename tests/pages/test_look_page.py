@@ -76,3 +76,9 @@ def test_a_report_is_read_on_screen_and_phone_light_and_dark(ann, tmp_path):
     made.write(tmp_path / "bench.html")
     ann.open((tmp_path / "bench.html").as_uri())
     assert ann.look_at("report") == []
+    ann.size(390)
+    scrolled = (
+        "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+    )
+    assert ann.driver.execute_script(scrolled) == 0
+    ann.size(1440)

@@ -132,13 +132,27 @@ def test_a_page_begins_with_its_lead_and_follows_the_colours_of_the_reader():
     assert themed(drawn) in html
 
 
+def test_phones_get_a_figure_of_their_own_and_the_figure_stays_as_it_was():
+    title = "a title that is far too long for a phone, as most of them are"
+    with style():
+        figure = new(9.2, 2)
+        axes = figure.subplots()
+        axes.set_title(title)
+        wide, narrow = re.findall(r'<svg class="(\w+)".*?viewBox="0 0 ([\d.]+) ', svg(figure, "both"))
+        assert (wide[0], narrow[0]) == ("wide", "narrow")
+        assert (float(wide[1]), float(narrow[1])) == (9.2 * 72, 4.0 * 72)
+        assert (figure.get_figwidth(), axes.get_title(loc="left")) == (9.2, title)
+        figure.subplots(1, 2)
+        assert svg(figure, "panels side by side").count("<svg") == 1
+
+
 def test_columns_of_words_stand_to_the_left_and_numbers_to_the_right():
     rows = [["7", "a nurse", "3.1 %", "passed", "–"], ["8", "(none)", "–", "–", "-0.2 points"]]
     table = Table(("layer", "text", "share", "verdict", "change"), [[*map(Cell, row)] for row in rows])
     html = Page(title="T", subtitle="", sections=[Section("One", [table])]).html()
     left = re.findall(r'<th class="word">(\w+)</th>', html)
     assert left == ["layer", "text", "verdict"]
-    assert re.findall(r'<td class="[^"]*word[^"]*">([^<]+)</td>', html) == [
+    assert re.findall(r'<td class="[^"]*word[^"]*"[^>]*>([^<]+)</td>', html) == [
         *("7", "a nurse", "passed"),
         *("8", "(none)", "–"),
     ]

@@ -226,7 +226,7 @@ held_out_loss: {conversations: held-out.jsonl, max_rise: 0.1}
     assert f"<h1>{result['conclusion']}</h1>" in text
     assert "held-out loss (4 replies): at most 0.1 nats up is allowed, and it is +" in text
     assert result["head"] in text
-    assert text.count("<svg") == 3
+    assert text.count("<figure>") == 3
     seen = {one["what"]: one["outcome"] for one in result["verdicts"]}
     assert seen == {"evil: own shift": "failed", "capability": "passed", "held-out loss": "failed"}
     assert run(["audit", "verify", str(told), "--head", result["head"]]) == 0
