@@ -14,7 +14,9 @@ from guardrail.audit import read
 from guardrail.testing import tiny_model
 
 SCRIPT = """
-    import sys, time
+    import signal, sys, time
+    # tests may run under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     from tiny import TOKENIZER, tiny_model
     from guardrail import cli
     from guardrail.cli import models
@@ -75,6 +77,8 @@ def test_a_request_that_a_signal_ends_has_its_record(processes, files, log, numb
 
 SIGNALS = """
     import os, signal
+    # tests may run under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     from guardrail.cli.signals import ended_in_order
 
     def end(number):
