@@ -208,10 +208,13 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
     flat.__signature__ = Signature(shown)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    # typer keeps the line breaks of all paragraphs but the first, wherever the terminal ends
-    paragraphs = (getdoc(command) or "").split("\n\n")
-    flat.__doc__ = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+    flat.__doc__ = _unwrapped(getdoc(command) or "")
     return flat
+
+
+def _unwrapped(text: str) -> str:
+    """Typer keeps the line breaks of all paragraphs but the first, wherever the terminal ends."""
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in text.split("\n\n"))
 
 
 def settings(kind: type[T], *options: object, **others: Any) -> T:

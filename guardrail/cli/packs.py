@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,10 +32,13 @@ def list_packs(output: OutputOptions) -> None:
     packs = installed()
     if output.as_json:
         print_json([_row(pack) for pack in packs])
-        return
-    if not packs:
+    elif packs:
+        _print_packs(packs)
+    else:
         typer.echo("no packs are installed; a pack is a Python package, listed here once it is installed")
-        return
+
+
+def _print_packs(packs: Sequence[Pack]) -> None:
     columns = ("pack", "version", "model", "traits", "policies", "certified on")
     print_table(columns, [_cells(pack) for pack in packs])
     for pack in packs:

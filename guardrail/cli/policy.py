@@ -54,9 +54,8 @@ def validate(
         raise typer.Exit(2) from error
     if output.as_json:
         print_json(_valid(loaded))
-        return
-    typer.echo(f"{file}: valid; {_counts(loaded)}; sha256 {loaded.sha256[:12]}")
-    _print_warnings(loaded)
+    else:
+        _print_valid(file, loaded)
 
 
 @takes_options
@@ -101,6 +100,11 @@ def _valid(loaded: ActivePolicies) -> dict[str, object]:
         "policy_sha256": loaded.sha256,
         "policies": [rule.id for rule in (*loaded.plan.rules, *loaded.plan.reply_rules)],
     }
+
+
+def _print_valid(file: Path, loaded: ActivePolicies) -> None:
+    typer.echo(f"{file}: valid; {_counts(loaded)}; sha256 {loaded.sha256[:12]}")
+    _print_warnings(loaded)
 
 
 def _print_warnings(loaded: ActivePolicies) -> None:

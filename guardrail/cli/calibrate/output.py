@@ -133,14 +133,18 @@ def print_calibrated(
 
 
 def _print_sample(evidence: Evidence, rates: RateOptions) -> None:
-    from guardrail.statistics.conformal import fpr_interval
-
-    needed = _needed(rates)
     typer.echo(
         f"{evidence.prompts} distinct benign prompts: {evidence.calibrated} to calibrate on, "
         f"{evidence.held_out} held out; left out: {evidence.duplicates} duplicates, {evidence.skipped} that "
         "cannot be read"
     )
+    _print_rate(evidence, rates)
+
+
+def _print_rate(evidence: Evidence, rates: RateOptions) -> None:
+    from guardrail.statistics.conformal import fpr_interval
+
+    needed = _needed(rates)
     low, high = fpr_interval(evidence.calibrated, needed["fpr"])
     default = " (the default)" if rates.fpr is None and rates.set_fpr is None else ""
     typer.echo(

@@ -10,7 +10,7 @@ import typer
 from guardrail.cli.console import interval, print_table
 
 if TYPE_CHECKING:
-    from guardrail.evaluation.results import Evaluation, TraitResult
+    from guardrail.evaluation.results import Evaluation, Monitoring, TraitResult
     from guardrail.evaluation.shadow import Shadow
     from guardrail.evaluation.sweep import SteeringSweep
     from guardrail.statistics.intervals import Estimate
@@ -67,16 +67,16 @@ def _print_slices(found: Evaluation) -> None:
         print_table(head, rows, title="\nthe worst slices (all of them: --html, --json)")
 
 
+def _monitored(one: Monitoring) -> tuple[object, ...]:
+    return (
+        *(one.prompts, interval(one.r_overall), interval(one.r_within)),
+        *(interval(one.references.label_alone), interval(one.references.propensity_within)),
+        *((sure.one, sure.mean, sure.within_mean) if (sure := one.references.reliability) else NONE),
+    )
+
+
 def _print_monitoring(found: Evaluation) -> None:
-    rows = [
-        (
-            *(name, one.prompts, interval(one.r_overall), interval(one.r_within)),
-            *(interval(one.references.label_alone), interval(one.references.propensity_within)),
-            *((sure.one, sure.mean, sure.within_mean) if (sure := one.references.reliability) else NONE),
-        )
-        for name, trait in found.traits.items()
-        if (one := trait.monitoring)
-    ]
+    rows = [(name, *_monitored(one)) for name, trait in found.traits.items() if (one := trait.monitoring)]
     if rows:
         head = (
             *("trait", "prompts", "r", "r within", "label alone", "propensity within"),

@@ -16,7 +16,9 @@ from guardrail.cli.options import JudgeOptions
 from guardrail.cli.progress import staged
 
 if TYPE_CHECKING:
+    from guardrail.evaluation.own_replies import OwnReplies
     from guardrail.extract.rollouts import RolloutSettings
+    from guardrail.extract.subject import Subject
     from guardrail.plugins.protocols import Judge
     from guardrail.traits import TraitDefinition
 
@@ -35,37 +37,45 @@ class Replying:
     @classmethod
     def of(cls, inputs: Inputs, asked: SteeringOptions, judge: JudgeOptions) -> Replying:
         """Raises ConfigError for anything that is missing, UselessJudge for a judge that cannot tell."""
-        from guardrail.extract.rollouts import RolloutSettings
-
         folder = _folder(inputs.data)
         definitions = list(definitions_of(inputs.traits, asked.definition or inputs.traits).values())
         folder.mkdir(parents=True, exist_ok=True)
         scoring = chosen(judge, inputs.model, folder / "judge-cache.sqlite")
-        assert inputs.data.own_replies is not None
         return cls(
             judge=scoring,
             seconds_each=checked(scoring, definitions).seconds_each,
             definitions=definitions,
-            settings=RolloutSettings(samples=inputs.data.own_replies, max_new_tokens=asked.max_new_tokens),
+            settings=_settings(inputs.data, asked),
             folder=folder,
         )
 
     def expressed(self, opened: Opened) -> Opened:
         """With the expression of replies that are made here. Tells how long that takes before it begins."""
-        from guardrail.evaluation.own_replies import OwnReplies
         from guardrail.extract.workload import forecast, measured
 
-        own = OwnReplies(
-            subject=opened.subject,
+        own = self._own(opened.subject)
+        speed = measured(opened.subject, [example.messages for example in opened.material.labelled])
+        note(forecast(own.workload(opened.material), speed, self.seconds_each))
+        with staged() as report:
+            return replace(opened, material=own.expressed(opened.material, report))
+
+    def _own(self, subject: Subject) -> OwnReplies:
+        from guardrail.evaluation.own_replies import OwnReplies
+
+        return OwnReplies(
+            subject=subject,
             judge=self.judge,
             definitions=self.definitions,
             settings=self.settings,
             folder=self.folder,
         )
-        speed = measured(opened.subject, [example.messages for example in opened.material.labelled])
-        note(forecast(own.workload(opened.material), speed, self.seconds_each))
-        with staged() as report:
-            return replace(opened, material=own.expressed(opened.material, report))
+
+
+def _settings(data: DataOptions, asked: SteeringOptions) -> RolloutSettings:
+    from guardrail.extract.rollouts import RolloutSettings
+
+    assert data.own_replies is not None
+    return RolloutSettings(samples=data.own_replies, max_new_tokens=asked.max_new_tokens)
 
 
 def _folder(data: DataOptions) -> Path:

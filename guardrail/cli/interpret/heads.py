@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from guardrail.interpret.heads.contexts import Contexts
     from guardrail.interpret.heads.results import AblationResult, Head, HeadResult, HeadStudy
     from guardrail.interpret.heads.words import Groups
+    from guardrail.statistics.intervals import Estimate
 
 HEAD = ("head", "group", "on word (%)", "neutral (%)", "elsewhere (%)", "g", "adjusted p")
 SHOWN = 15
@@ -156,6 +157,10 @@ def print_heads(study: HeadStudy) -> None:
         )
     words = ", ".join(f"{len(words)} {group}" for group, words in study.words.items())
     typer.echo(f"{words} words in {study.contexts} prompts each; false-discovery rate 5 %")
+    _print_notes(study)
+
+
+def _print_notes(study: HeadStudy) -> None:
     for line in study.notes:
         typer.echo(line)
     for word, reason in study.rejected.items():
@@ -170,20 +175,23 @@ def _row(one: HeadResult) -> tuple[object, ...]:
 def print_scaled(found: AblationResult) -> None:
     """Print effect and accuracy before and after, and what random heads do."""
     typer.echo(f"\nheads {', '.join(map(str, found.heads))} times {found.factor:g}, {found.items} items:")
-    rows = [("accuracy", found.accuracy, found.scaled.accuracy, found.scaled.accuracy_change)]
-    rows += [
-        (f"effect of {group}", before, found.scaled.effect[group], found.scaled.effect_change[group])
-        for group, before in found.effect.items()
-    ]
     random = [_random(found, group) for group in (None, *found.effect)]
     head = ("", "before (%)", "after (%)", "change (points)", "by random heads (points)")
     print_table(
         head,
         [
             (name, *(percent(one, 2) for one in values), other)
-            for (name, *values), other in zip(rows, random, strict=True)
+            for (name, *values), other in zip(_measures(found), random, strict=True)
         ],
     )
+
+
+def _measures(found: AblationResult) -> list[tuple[str, Estimate, Estimate, Estimate]]:
+    """What is measured: before, after, and the change."""
+    scaled = found.scaled
+    rows = [("accuracy", found.accuracy, scaled.accuracy, scaled.accuracy_change)]
+    effects = found.effect.items()
+    return rows + [(f"effect of {g}", was, scaled.effect[g], scaled.effect_change[g]) for g, was in effects]
 
 
 def _random(found: AblationResult, group: str | None) -> str:

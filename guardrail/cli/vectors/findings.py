@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from guardrail.vectors.provenance import TraitSource
     from guardrail.vectors.values import TraitVectors
 
+EVIDENCE = (
+    "score: mean judged score with instructions for the trait, against it, and without a system prompt. "
+    "by chance: pairs that are kept at most (99 %) if the two sides are shuffled. "
+    "split half: cosine of two halves. auroc, others: from plain prompts and from other traits, held out."
+)
+
 
 def show(found: Extraction, out: Path, as_json: bool) -> None:
     """The vectors that were made, and the traits that have none. Warnings go to standard error."""
@@ -57,11 +63,7 @@ def print_evidence(vectors: TraitVectors) -> None:
     columns = ("trait", "pairs kept", "of", "by chance", *scores, "with - without", "split half")
     columns = (*columns, "auroc", "others", "at layer", "numeric mass")
     print_wide(columns, [(name, *_row(source)) for name, source in judged.items()])
-    typer.echo(
-        "score: mean judged score with instructions for the trait, against it, and without a system prompt. "
-        "by chance: pairs that are kept at most (99 %) if the two sides are shuffled. "
-        "split half: cosine of two halves. auroc, others: from plain prompts and from other traits, held out."
-    )
+    typer.echo(EVIDENCE)
 
 
 def _row(source: TraitSource) -> tuple[object, ...]:

@@ -77,14 +77,7 @@ def layers(
 
 def _only_choose(path: Path, choice: ChoiceOptions, page: PageOption, as_json: bool) -> None:
     """Which layer a sweep file chooses; the vectors, if named, only have to fit."""
-    from guardrail.extract.layers.files import load_sweep
-
-    if choice.trait and len(choice.trait) > 1:
-        raise ConfigError("a sweep is of one trait: say --trait once")
-    found = load_sweep(path, choice.trait[0] if choice.trait else None)
-    if choice.vectors is not None:
-        loaded = load_vectors(choice.vectors)
-        found = read_sweep(path, loaded[named(loaded, [found.trait], alone=True)[0]])
+    found = _chosen_sweep(path, choice)
     choices, _ = _choices([found], choice.by, choice.least_coherence)
     _publish(page, [found], choices, {})
     if as_json:
@@ -92,6 +85,18 @@ def _only_choose(path: Path, choice: ChoiceOptions, page: PageOption, as_json: b
     else:
         _print(found, choices[found.trait])
     page.tell(as_json)
+
+
+def _chosen_sweep(path: Path, choice: ChoiceOptions) -> Sweep:
+    from guardrail.extract.layers.files import load_sweep
+
+    if choice.trait and len(choice.trait) > 1:
+        raise ConfigError("a sweep is of one trait: say --trait once")
+    found = load_sweep(path, choice.trait[0] if choice.trait else None)
+    if choice.vectors is None:
+        return found
+    loaded = load_vectors(choice.vectors)
+    return read_sweep(path, loaded[named(loaded, [found.trait], alone=True)[0]])
 
 
 def _finish(
