@@ -239,12 +239,12 @@ class _Sliced:
     fired: np.ndarray | None
     hard: int
 
+    def _labelled(self, rows: Sequence[int], label: bool) -> list[int]:
+        return [i for i in rows if self.examples[i].labels[self.trait] is label]
+
     def result(self, rows: Sequence[int]) -> SliceResult:
         """The result for one part of the data."""
-        own = {
-            label: [i for i in rows if self.examples[i].labels[self.trait] is label]
-            for label in (True, False)
-        }
+        own = {label: self._labelled(rows, label) for label in (True, False)}
         missing = next((label for label in (True, False) if not own[label]), None)
         sides = {label: own[label] or self._all(label) for label in (True, False)}
         return SliceResult(

@@ -107,14 +107,13 @@ def shadowed(records: Iterable[AuditRecord], labels: Mapping[str, Label] | None 
     if not live:
         raise ConfigError("the audit log contains no evaluated request")
     names = dict.fromkeys(score.policy for record in live for score in record.decision.scores)
-    notes = _notes(every, live, labels)
     return Shadow(
         records=len(every),
         evaluated=len(live),
         changed=rate([r.decision.would_action != r.decision.action for r in live]),
         would_action=dict(Counter(r.decision.would_action for r in live)),
         policies={name: _policy(name, live, labels) for name in names},
-        notes=tuple(notes),
+        notes=tuple(_notes(every, live, labels)),
     )
 
 

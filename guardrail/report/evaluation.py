@@ -24,6 +24,17 @@ from guardrail.report.page import (
 from guardrail.report.sweep import steering_section
 from guardrail.statistics.nulls import Null, chance
 
+DETECTION = (
+    "How well each probe separates prompts that show its trait from prompts that show none, and from "
+    "prompts that show another trait. The text baseline only sees the words: a probe that does not "
+    "beat it may be just a costly keyword detector. Verdicts compare 95 % intervals: that of the "
+    "AUROC with 0.5, and with that of the text baseline."
+)
+CHANCE = (
+    "p-values: how often chance does as well. Random directions have the covariance of neutral text "
+    "and no information about traits; if the layer was chosen, each draw uses its own best layer. Next"
+    " to p: the 95th percentile of chance."
+)
 THRESHOLDS = (
     "What the thresholds achieve on this data. A threshold keeps its rate only on prompts like those "
     "that it was calibrated on."
@@ -70,17 +81,11 @@ def _gates(gates: tuple[Gate, ...]) -> Section | None:
 
 def _summary(found: Evaluation) -> Section:
     rows = [[Cell(name), *_summary_row(trait)] for name, trait in found.traits.items()]
-    text = (
-        "How well each probe separates prompts that show its trait from prompts that show none, and from "
-        "prompts that show another trait. The text baseline only sees the words: a probe that does not "
-        "beat it may be just a costly keyword detector. Verdicts compare 95 % intervals: that of the "
-        "AUROC with 0.5, and with that of the text baseline."
-    )
     head = (
         *("trait", "layer", "prompts", "AUROC", "TPR at 1 % FPR", "average precision"),
         *("AUROC vs other traits", "text baseline AUROC", "its TPR at 1 % FPR", "verdict"),
     )
-    blocks: list[Block] = [Text(text), Table(head, rows)]
+    blocks: list[Block] = [Text(DETECTION), Table(head, rows)]
     if any(trait.detection for trait in found.traits.values()):
         blocks.append(Drawn(figures.layers(found.traits)))
     return Section("Detection", blocks)
@@ -167,16 +172,11 @@ def _nulls(found: Evaluation) -> Section | None:
         for name, trait in found.traits.items()
         if any(_all_nulls(trait))
     ]
-    text = (
-        "p-values: how often chance does as well. Random directions have the covariance of neutral text "
-        "and no information about traits; if the layer was chosen, each draw uses its own best layer. Next"
-        " to p: the 95th percentile of chance."
-    )
     head = (
         *("trait", "AUROC, random directions", "AUROC, shuffled labels", "r, random directions"),
         *("r within, random directions", "r within, shuffled replies"),
     )
-    return Section("Results of chance", [Text(text), Table(head, rows)]) if rows else None
+    return Section("Results of chance", [Text(CHANCE), Table(head, rows)]) if rows else None
 
 
 def _all_nulls(trait: TraitResult) -> tuple[Null | None, ...]:

@@ -86,13 +86,16 @@ def _ranking(found: Sequence[Screened], limits: Thresholds | None) -> Section:
     return Section("Ranking", blocks)
 
 
-def _limits(limits: Thresholds) -> Section:
-    judged = any(one.judge is not None for one in limits.traits.values())
-    text = (
+def _rule(limits: Thresholds) -> str:
+    return (
         f"By the rule `{limits.rule}` on the {limits.clean_rows:,} rows of {limits.clean}: a share of "
         f"{limits.rate:.3g} of clean rows is above a trait's threshold. "
         f"All traits together reject {100 * limits.joint.value:.1f} % of them."
     )
+
+
+def _limits(limits: Thresholds) -> Section:
+    judged, text = any(one.judge is not None for one in limits.traits.values()), _rule(limits)
     rows = [
         [Cell(trait), number(one.difference, 3), number(one.judge, 1)] for trait, one in limits.traits.items()
     ]

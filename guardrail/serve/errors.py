@@ -232,6 +232,11 @@ def _invalid(problems: Sequence[_Problem]) -> ApiError:
     return _described(next((one for one in branches if one.kind not in _KINDS), branches[0]), branches)
 
 
+def _wrong_type(problem: _Problem, branches: Sequence[_Problem]) -> str:
+    wanted = " or ".join(dict.fromkeys(_KINDS[one.kind][1] for one in branches if one.kind in _KINDS))
+    return f"Invalid type for '{problem.name}': expected {wanted}, but got {_kind(problem.value)} instead."
+
+
 def _described(problem: _Problem, branches: Sequence[_Problem]) -> ApiError:
     name, words = problem.name, problem.words
     if not name and problem.kind == "value_error":
@@ -241,9 +246,7 @@ def _described(problem: _Problem, branches: Sequence[_Problem]) -> ApiError:
     if problem.kind == "missing":
         text, code = f"Missing required parameter: '{name}'.", "missing_required_parameter"
     elif problem.kind in _KINDS:
-        wanted = " or ".join(dict.fromkeys(_KINDS[one.kind][1] for one in branches if one.kind in _KINDS))
-        text = f"Invalid type for '{name}': expected {wanted}, but got {_kind(problem.value)} instead."
-        code = _KINDS[problem.kind][0]
+        text, code = _wrong_type(problem, branches), _KINDS[problem.kind][0]
     else:
         text, code = f"Invalid value for '{name}': {words[:1].lower()}{words[1:]}.", "invalid_value"
     return ApiError(400, text, param=name, code=code)

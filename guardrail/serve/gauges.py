@@ -79,10 +79,7 @@ class GuardState(Collector):
 
     def _reloads(self) -> Iterator[Metric]:
         policies = self._guard.policies
-        reloads = CounterMetricFamily("guardrail_reloads", "Reloads of the policies.", labels=("result",))
-        reloads.add_metric(["success"], policies.reloads)
-        reloads.add_metric(["failure"], policies.failures)
-        yield reloads
+        yield _counted(policies.reloads, policies.failures)
         yield GaugeMetricFamily(
             "guardrail_reload_failing",
             "1 if the latest reload failed, so that older policies are in force.",
@@ -175,3 +172,10 @@ def _thresholds(rule: Rule) -> Iterator[tuple[tuple[str, str, str, str], float]]
     for condition in rule.conditions:
         layer = "" if condition.layer is None else str(condition.layer)
         yield (rule.id, condition.trait, layer, rule.mode), condition.threshold
+
+
+def _counted(reloads: int, failures: int) -> Metric:
+    found = CounterMetricFamily("guardrail_reloads", "Reloads of the policies.", labels=("result",))
+    found.add_metric(["success"], reloads)
+    found.add_metric(["failure"], failures)
+    return found

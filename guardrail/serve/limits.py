@@ -154,6 +154,14 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(413, text, code="request_too_large")
 
 
+def _check_kind(headers: Headers) -> None:
+    kind = (single(headers, "content-type") or "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        shown = kind or "none"
+        text = f"Unsupported content type: {shown}. Send JSON with `content-type: application/json`."
+        raise ApiError(415, text, code="unsupported_content_type")
+
+
 def _check_json(headers: Headers, body: bytes) -> None:
     """Raises ApiError for a body that is not sound JSON, or is not declared as JSON.
 
@@ -161,11 +169,7 @@ def _check_json(headers: Headers, body: bytes) -> None:
     """
     if not body:
         return
-    kind = (single(headers, "content-type") or "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        shown = kind or "none"
-        text = f"Unsupported content type: {shown}. Send JSON with `content-type: application/json`."
-        raise ApiError(415, text, code="unsupported_content_type")
+    _check_kind(headers)
     try:
         decoded(body, _unique, MAX_VALUES)
     except (ValueError, RecursionError) as error:

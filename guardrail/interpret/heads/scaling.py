@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -99,13 +99,14 @@ def _random(heads: Sequence[Head], count: int) -> list[list[Head]]:
     }
     if any(2 * len(own) > count for own in layers.values()):
         return []
+    return [_drawn(rng, layers, count) for _ in range(DRAWS)]
+
+
+def _drawn(rng: np.random.Generator, layers: Mapping[int, Sequence[int]], count: int) -> list[Head]:
     return [
-        [
-            Head(layer, int(head))
-            for layer, own in sorted(layers.items())
-            for head in rng.choice([i for i in range(count) if i not in own], len(own), replace=False)
-        ]
-        for _ in range(DRAWS)
+        Head(layer, int(head))
+        for layer, own in sorted(layers.items())
+        for head in rng.choice([i for i in range(count) if i not in own], len(own), replace=False)
     ]
 
 

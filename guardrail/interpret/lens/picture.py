@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from guardrail.engines import Prompt
 from guardrail.extract.subject import Subject
 from guardrail.interpret.lens.reading import Translate, as_it_is, read
 from guardrail.interpret.lens.unembedding import Unembedding
-from guardrail.types import RawPrompt
+from guardrail.types import Array, RawPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,19 @@ class Picture:
     probabilities: tuple[tuple[float, ...], ...]
 
 
+def _stacked(subject: Subject, prompt: Prompt) -> Array:
+    """[tokens, L + 1, d_model]."""
+    layers = range(subject.layers + 1)
+    states = subject.local.hidden_states(prompt, layers, "all")
+    return torch.stack([torch.from_numpy(states[layer]) for layer in layers], 1).numpy()
+
+
 def look(
     subject: Subject, unembedding: Unembedding, text: str, name: str, translate: Translate = as_it_is
 ) -> Picture:
     """The picture of a text. Raises PromptError for one without tokens."""
     prompt = subject.local.renderer.raw(RawPrompt(text), subject.local.vocabulary)
-    layers = range(subject.layers + 1)
-    states = subject.local.hidden_states(prompt, layers, "all")
-    stacked = torch.stack([torch.from_numpy(states[layer]) for layer in layers], 1).numpy()
-    found = read(stacked, unembedding, translate)
+    found = read(_stacked(subject, prompt), unembedding, translate)
     return Picture(
         name,
         tuple(_texts(subject, prompt.ids)),

@@ -159,6 +159,14 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
+def _options(service: Service, body: ChatBody) -> dict[str, Any]:
+    options: dict[str, Any] = {**body.sampling, **body.chosen("logprobs", "top_logprobs")}
+    if tools := offered(body.tools, body.tool_choice, body.parallel_tool_calls):
+        options["tools"] = tools
+    options["max_new_tokens"] = service.reply_tokens(body.chosen("max_completion_tokens", "max_tokens"))
+    return options
+
+
 def _understood(service: Service, body: ChatBody, request: Request) -> _Chat:
     """Raises ApiError for what is asked in vain."""
     service.check_right(request, "ask")
@@ -169,12 +177,7 @@ def _understood(service: Service, body: ChatBody, request: Request) -> _Chat:
     body.check_idle()
     body.check_stream()
     check_format(body.response_format, "response_format")
-    sampling = {**body.sampling, **body.chosen("logprobs", "top_logprobs")}
-    if tools := offered(body.tools, body.tool_choice, body.parallel_tool_calls):
-        sampling["tools"] = tools
-    limit = service.reply_tokens(body.chosen("max_completion_tokens", "max_tokens"))
-    about = service.about(request, body.metadata)
-    options = {**about, **sampling, "max_new_tokens": limit}
+    options = {**service.about(request, body.metadata), **_options(service, body)}
     return _Chat(service, body, options, wants_decision(request, body.guardrail))
 
 

@@ -191,6 +191,12 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
+def _check_one(streamed: Sequence[object]) -> None:
+    if len(streamed) > 1:
+        text = "A stream continues one prompt; send several one after another, or leave out 'stream'."
+        raise ApiError(400, text, param="prompt", code="unsupported_value")
+
+
 def _understood(service: Service, body: CompletionBody, request: Request) -> _Text:
     """Raises ApiError for what is asked in vain."""
     service.check_right(request, "ask")
@@ -200,9 +206,7 @@ def _understood(service: Service, body: CompletionBody, request: Request) -> _Te
     prompts = _prompts(service, body.prompt)
     service.check_choices(len(prompts), "prompt")
     service.check_choices(len(prompts) * (body.n or 1))
-    if body.stream and len(prompts) > 1:
-        text = "A stream continues one prompt; send several one after another, or leave out 'stream'."
-        raise ApiError(400, text, param="prompt", code="unsupported_value")
+    _check_one(prompts if body.stream else ())
     limit = service.reply_tokens({"max_tokens": body.max_tokens or DEFAULT_TOKENS})
     about = service.about(request, body.metadata)
     options = {**about, **body.sampling, **_logprob_options(body.logprobs), "max_new_tokens": limit}

@@ -161,14 +161,18 @@ def _understood(service: Service, body: ResponseBody, request: Request) -> _Resp
     body.check()
     service.check_messages(1 if isinstance(body.input, str) else len(body.input), "input")
     given = Input.of(body.input, body.instructions)
+    options = {**service.about(request, body.metadata), **_options(service, body)}
+    return _Responding(service, body, given, options, wants_decision(request, body.guardrail))
+
+
+def _options(service: Service, body: ResponseBody) -> dict[str, Any]:
     options: dict[str, Any] = body.chosen("temperature", "top_p")
     if body.logprobs:
         options |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
     if tools := offered(body.functions, body.tool_choice, body.parallel_tool_calls):
         options["tools"] = tools
     options["max_new_tokens"] = service.reply_tokens(body.chosen("max_output_tokens"))
-    about = service.about(request, body.metadata)
-    return _Responding(service, body, given, {**about, **options}, wants_decision(request, body.guardrail))
+    return options
 
 
 def _items(reply: Reply, verdict: Verdict) -> list[Item]:
