@@ -186,15 +186,20 @@ def _opened(sink: EscalationSink, config: EscalateConfig, context: ActionContext
     return ticket
 
 
+def _lifted(ticket: Ticket, sink: EscalationSink, context: ActionContext) -> Response:
+    """The policy is lifted for this prompt, once."""
+    if context.rendered:
+        return Otherwise("block", ticket, "nobody can lift a policy for a prompt that is already rendered")
+    if not sink.use(ticket.id):
+        return Otherwise("block", ticket, "the approval was used before")
+    return Retry(context.messages, waive=frozenset({context.policy}), ticket=ticket)
+
+
 def _resolved(
     ticket: Ticket, sink: EscalationSink, config: EscalateConfig, context: ActionContext
 ) -> Response:
-    if ticket.state == "approved" and context.rendered:
-        return Otherwise("block", ticket, "nobody can lift a policy for a prompt that is already rendered")
-    if ticket.state == "approved" and context.decision.stage == "prompt":
-        if not sink.use(ticket.id):
-            return Otherwise("block", ticket, "the approval was used before")
-        return Retry(context.messages, waive=frozenset({context.policy}), ticket=ticket)
+    if ticket.state == "approved" and (context.rendered or context.decision.stage == "prompt"):
+        return _lifted(ticket, sink, context)
     if ticket.state == "answered":
         return Answer(ticket.answer or "", ticket, by=PERSON)
     if ticket.state != "pending":

@@ -131,18 +131,21 @@ def for_set(
     return {path: FprThreshold(fpr=min(own[path] for own in rates)) for path in rates[0]}
 
 
+def _shares(members: Sequence[Member], target: float, slice: str | None) -> list[tuple[float, ...]]:
+    try:
+        return joint_rates(members, target)
+    except CalibrationError as error:
+        raise CalibrationError(f"slice `{slice}`: {error}" if slice else str(error)) from error
+
+
 def _set_rates(
     policies: PolicySet, rules: Sequence[Rule], slice: str | None, kept: Projections, target: float
 ) -> dict[KeyPath, float]:
     """Rates with which the set keeps the target in one population, by the paths of their thresholds."""
     places = list(conditions(policies))
     members = [_member(rule, [c for _, own, c in places if own.id == rule.id], kept) for rule in rules]
-    try:
-        rates = joint_rates(members, target)
-    except CalibrationError as error:
-        raise CalibrationError(f"slice `{slice}`: {error}" if slice else str(error)) from error
     found: dict[KeyPath, float] = {}
-    for rule, shares in zip(rules, rates, strict=True):
+    for rule, shares in zip(rules, _shares(members, target, slice), strict=True):
         own = [path for path, policy, _ in places if policy.id == rule.id]
         found |= zip(own, shares, strict=True)
     return found

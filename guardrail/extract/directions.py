@@ -60,14 +60,15 @@ def steering_vector(moments: Moments, methods: Methods, settings: ExtractionSett
     difference = moments.difference(settings.position)
     if settings.steering == "difference":
         return difference
-    positive, negative = moments.question_means(settings.position)
-    method = methods[settings.steering]
-    rows = [
-        method.direction(_of_questions(positive[:, layer], negative[:, layer]))
-        for layer in range(len(difference))
-    ]
+    found = _of_method(methods[settings.steering], *moments.question_means(settings.position))
     norms = np.linalg.norm(difference, axis=1, keepdims=True)
-    return np.where(norms > 0, unit(np.stack(rows)) * norms, 0).astype(np.float32)
+    return np.where(norms > 0, unit(found) * norms, 0).astype(np.float32)
+
+
+def _of_method(method: ExtractionMethod, positive: Array, negative: Array) -> Array:
+    """[L + 1, d_model]: a method's direction at each layer."""
+    layers = range(positive.shape[1])
+    return np.stack([method.direction(_of_questions(positive[:, i], negative[:, i])) for i in layers])
 
 
 def _of_questions(positive: Array, negative: Array) -> Examples:

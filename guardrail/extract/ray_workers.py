@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -78,10 +78,13 @@ def _connected(workers: int, gpus: float) -> Any:
     if not ray.is_initialized():
         elsewhere = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **elsewhere)
-    # what is taken may never become free, and workers would wait for it without a word
-    found = ray.available_resources()
+    _check_free(ray.available_resources(), workers, gpus)
+    return ray
+
+
+def _check_free(found: Mapping[str, float], workers: int, gpus: float) -> None:
+    """What is taken may never become free, and workers would wait for it without a word."""
     for kind, wanted in (("CPU", workers), ("GPU", workers * gpus)):
         if found.get(kind, 0) < wanted:
             has = f"the Ray cluster has {found.get(kind, 0):g} free {kind}s, and {wanted:g} are needed"
             raise ConfigError(f"--workers {workers}: {has}")
-    return ray

@@ -86,15 +86,18 @@ class Walker:
             if key_node.tag == _PREFIX + "merge":
                 for part in self._parts(value_node, path):
                     merged = {**part, **merged}
-                continue
-            key = self._key(key_node, path)
-            if key in own:
-                first = self.places[(*path, key)]
-                self._problem(f"duplicate key; the first is at line {first[0]}", key_node, (*path, key))
-                continue
-            self.places[(*path, key)] = place(key_node)
-            own[key] = self.value(value_node, (*path, key))
+            else:
+                self._put(own, key_node, value_node, path)
         return {**merged, **own}
+
+    def _put(self, own: dict[Any, Any], key_node: Any, value_node: Any, path: KeyPath) -> None:
+        key = self._key(key_node, path)
+        if key in own:
+            first = self.places[(*path, key)]
+            self._problem(f"duplicate key; the first is at line {first[0]}", key_node, (*path, key))
+            return
+        self.places[(*path, key)] = place(key_node)
+        own[key] = self.value(value_node, (*path, key))
 
     def _parts(self, node: Any, path: KeyPath) -> Iterator[dict[Any, Any]]:
         for part in node.value if node.id == "sequence" else [node]:

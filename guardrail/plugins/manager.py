@@ -77,10 +77,8 @@ class Plugins:
 
     def action_infos(self) -> Mapping[str, ActionInfo]:
         """For each action, what the policy compiler needs to know."""
-        context = {
-            "rephraser": frozenset(self.rephrasers),
-            "escalation sink": frozenset(self.escalation_sinks()),
-        }
+        sinks = frozenset(self.escalation_sinks())
+        context = {"rephraser": frozenset(self.rephrasers), "escalation sink": sinks}
         return {
             name: ActionInfo(
                 strength=action.strength,

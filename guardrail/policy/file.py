@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -18,6 +18,8 @@ VERSIONS = (1,)
 OWN = "x-"
 """How keys begin that mean nothing here; their values are for anchors and merges."""
 JsonSchema: TypeAlias = Mapping[str, object]
+CONDITIONS = (["trait", "threshold"], ["trait", "conversation"], ["all_of"], ["any_of"])
+"""The keys of which a policy has one set: when it fires."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +127,7 @@ class _Repair:
     def _remove(self, path: KeyPath) -> None:
         whole = path.index("threshold") + 1 if "threshold" in path else len(path)
         *parents, last = path[:whole] or (0,)
-        holder: Any = self.data
-        for part in parents:
-            holder = holder[part]
+        holder = _at(self.data, parents)
         if isinstance(last, int) or last not in holder:
             return
         value = holder.pop(last)
@@ -151,6 +151,12 @@ class _Repair:
             self.invented.add((*path, key))
 
 
+def _at(holder: Any, path: Sequence[str | int]) -> Any:
+    for part in path:
+        holder = holder[part]
+    return holder
+
+
 def schema(actions: Mapping[str, type[BaseModel]]) -> JsonSchema:
     """The JSON Schema of a policy file that may use these actions, given by name."""
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
@@ -160,10 +166,7 @@ def schema(actions: Mapping[str, type[BaseModel]]) -> JsonSchema:
     definitions: dict[str, Any] = whole["$defs"]
     root = definitions.pop(PolicySet.__name__)
     definitions["ActionUse"] = _action_schema({n: refs[m, "validation"] for n, m in actions.items()}, actions)
-    definitions["Policy"]["oneOf"] = [
-        {"required": keys}
-        for keys in (["trait", "threshold"], ["trait", "conversation"], ["all_of"], ["any_of"])
-    ]
+    definitions["Policy"]["oneOf"] = [{"required": keys} for keys in CONDITIONS]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "guardrail policy file"}
     own = {"patternProperties": {f"^{OWN}": {}}}
     return {**root, **head, **own, "$defs": definitions}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from guardrail.errors import CalibrationError
 
@@ -25,12 +26,17 @@ def prompts_needed(fpr: float, width: float | None = None, confidence: float = 0
     low = math.ceil(1 / fpr - 1 - 1e-9)
     if width is None:
         return low
+    return _least(low, lambda n: _width(n, fpr, confidence) <= width)
+
+
+def _least(low: int, enough: Callable[[int], bool]) -> int:
+    """About the least number from `low` on that is enough, by doubling and then halving."""
     high = low
-    while _width(high, fpr, confidence) > width:
+    while not enough(high):
         low, high = high, 2 * high
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _width(middle, fpr, confidence) <= width else (middle + 1, high)
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
     return high
 
 

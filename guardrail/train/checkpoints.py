@@ -97,17 +97,20 @@ class Adapter:
         """The model with the adapter, in eval mode. Raises ModelError if it does not fit."""
         if find_spec("peft") is None:
             raise ModelError(NEEDED)
-        from peft import PeftModel
-
-        try:
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                found = PeftModel.from_pretrained(model, str(self.folder))
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            raise ModelError(f"the adapter {self.folder} cannot be put on its base: {error}") from error
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = self._put_on(model)
         if missing := [str(one.message) for one in said if "missing adapter keys" in str(one.message)]:
             raise ModelError(f"the adapter {self.folder} does not fit its base: {missing[0][:200]}")
         return found.eval()
+
+    def _put_on(self, model: Any) -> Any:
+        from peft import PeftModel
+
+        try:
+            return PeftModel.from_pretrained(model, str(self.folder))
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise ModelError(f"the adapter {self.folder} cannot be put on its base: {error}") from error
 
 
 def _same_place(one: str, other: str) -> bool:

@@ -94,6 +94,14 @@ def _memory_digest(model: Any) -> str:
     return digest.hexdigest()[:32]
 
 
+def _rounded(name: str, tensor: Tensor) -> bytes:
+    """A tensor by a sample of it, so that the dtype that it is loaded in does not matter."""
+    named = f"{name}{tuple(tensor.shape)}".encode()
+    if tensor.device.type == "meta":
+        return named
+    return named + sampled(tensor).to(torch.bfloat16).float().numpy().tobytes()
+
+
 def _added(model: Any, tensors: Mapping[str, Tensor]) -> str:
     """What the source of the weights does not explain, or nothing."""
     values = dict(tensors) | dict(unfiled_tensors(model))
@@ -102,10 +110,7 @@ def _added(model: Any, tensors: Mapping[str, Tensor]) -> str:
         return ""
     digest = hashlib.sha256()
     for name, tensor in sorted(values.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        if tensor.device.type != "meta":
-            # rounded, so that the dtype that the tensor is loaded in does not matter
-            digest.update(sampled(tensor).to(torch.bfloat16).float().numpy().tobytes())
+        digest.update(_rounded(name, tensor))
     for name, module in modules.items():
         digest.update(json.dumps([name, type(module).__name__, settings(module)]).encode())
     return f"+added:{digest.hexdigest()[:16]}"

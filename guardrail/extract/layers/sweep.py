@@ -225,18 +225,22 @@ def _recipe(name: str, trial: Trial, vector: TraitVector) -> Row:
     return {**_known(name, vector, trial.definition, trial.judge, trial.settings), **model}
 
 
-def _known(
-    name: str, vector: TraitVector, definition: TraitDefinition, judge: Judge, settings: SweepSettings
-) -> Row:
-    """The part of the recipe that is known before a model is loaded."""
+def _digest(vector: TraitVector) -> str:
     parts = (vector.steering, vector.probe, vector.offset)
     digest = hashlib.sha256(b"".join(part.tobytes() for part in parts))
     if vector.position != "last" or vector.normalised:
         digest.update(f"{vector.position} {vector.normalised}".encode())
+    return digest.hexdigest()
+
+
+def _known(
+    name: str, vector: TraitVector, definition: TraitDefinition, judge: Judge, settings: SweepSettings
+) -> Row:
+    """The part of the recipe that is known before a model is loaded."""
     return {
         "measurement": name,
         "trait": vector.trait,
-        "vector": digest.hexdigest(),
+        "vector": _digest(vector),
         "definition": definition.sha256,
         "judge": judge.name,
         **asdict(settings),

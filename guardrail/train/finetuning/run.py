@@ -124,12 +124,16 @@ def encode_all(
     found: list[Encoded] = []
     for i, conversation in enumerate(conversations, 1):
         try:
-            found.append(encoded(renderer, conversation, settings.loss))
+            found.append(_fitting(encoded(renderer, conversation, settings.loss), longest))
         except PromptError as error:
             raise PromptError(f"conversation {i}: {error}") from error
-        if len(found[-1].ids) > longest:
-            raise PromptError(f"conversation {i}: {len(found[-1].ids)} tokens; at most {longest} are allowed")
     return found
+
+
+def _fitting(one: Encoded, longest: int) -> Encoded:
+    if len(one.ids) > longest:
+        raise PromptError(f"{len(one.ids)} tokens; at most {longest} are allowed")
+    return one
 
 
 def longest_of(model: Any) -> int:

@@ -201,15 +201,12 @@ class PersonaGate:
         if limit is None:
             return
         traits, score = self.plan.policy.judged, partial(coherence_scores, judge)
-        pair = [
-            [
-                row
-                for trait in traits
-                for row in scored(plain.prompts[trait], one.replies[PLAIN][trait], score)
-            ]
-            for one in (before, after)
-        ]
-        found, change = score_change(*pair), Change(max_fall=limit.max_fall)
+
+        def rows(one: Observation) -> list[Sequence[float | None]]:
+            said = (scored(plain.prompts[trait], one.replies[PLAIN][trait], score) for trait in traits)
+            return [row for part in said for row in part]
+
+        found, change = score_change(rows(before), rows(after)), Change(max_fall=limit.max_fall)
         why = "" if found else "too few replies could be judged"
         yield from verdicts("coherence", PLAIN, change, found, "points", why)
 

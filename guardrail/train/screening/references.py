@@ -23,6 +23,7 @@ from guardrail.extract.subject import Subject
 from guardrail.files.sqlite import Table, opened, transaction
 from guardrail.train.screening.encoding import Ids
 
+ADD = "INSERT INTO replies (key, text, ids) VALUES (?, ?, ?)"
 REPLIES = Table("replies", {"key": "BLOB PRIMARY KEY", "text": "TEXT", "ids": "TEXT"}, "WITHOUT ROWID")
 
 
@@ -67,10 +68,8 @@ class References:
             prompts = [missing[i] for i in batch]
             replies = self._subject.continued(prompts, max_new_tokens=self._new_tokens)
             with transaction(database):
-                database.executemany(
-                    "INSERT INTO replies (key, text, ids) VALUES (?, ?, ?)",
-                    [(keys[prompt], *_row(reply)) for prompt, reply in zip(prompts, replies, strict=True)],
-                )
+                pairs = zip(prompts, replies, strict=True)
+                database.executemany(ADD, [(keys[prompt], *_row(reply)) for prompt, reply in pairs])
             self.generated += len(replies)
             self.tokens += sum(len(reply.ids) for reply in replies)
 
