@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -25,8 +25,8 @@ CYCLE = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8a6d00", "#000000")
 INK = "#22272e"
 NARROW = 4.0
 """Inches: about as wide as the page on a phone, so that letters stay as large as drawn."""
-LETTERS = 32
-"""Of titles and labels that fit above and below axes so wide."""
+LETTERS, ROW_LETTERS = 32, 20
+"""Of titles and labels that fit above and below axes so wide, and of names on their left."""
 ON_LIGHT = "#1f2328"
 """Text on a light colour, which stays light when the page is dark."""
 VARIABLES = {
@@ -100,17 +100,32 @@ def svg(figure: Figure, text: str) -> str:
 
 @contextmanager
 def _narrowed(figure: Figure) -> Generator[None]:
-    wide = figure.get_figwidth()
-    titles = [(axes, axes.get_title(loc="left"), axes.get_xlabel()) for axes in figure.axes]
-    figure.set_figwidth(NARROW)
-    for axes, title, label in titles:
-        axes.set_title(fill(title, LETTERS), loc="left")
-        axes.set_xlabel(fill(label, LETTERS))
+    """With titles, labels and names of rows in several lines, and room for those."""
+    width, height = figure.get_size_inches()
+    texts = [(axes, axes.get_title(loc="left"), axes.get_xlabel(), _rows(axes)) for axes in figure.axes]
+    for axes, title, label, rows in texts:
+        _write(axes, fill(title, LETTERS), fill(label, LETTERS), [fill(row, ROW_LETTERS) for row in rows])
+    lines = max((fill(row, ROW_LETTERS).count("\n") + 1 for *_, rows in texts for row in rows), default=1)
+    figure.set_size_inches(NARROW, height * max(1.0, 0.7 * lines))
     yield
-    figure.set_figwidth(wide)
-    for axes, title, label in titles:
-        axes.set_title(title, loc="left")
-        axes.set_xlabel(label)
+    figure.set_size_inches(width, height)
+    for axes, title, label, rows in texts:
+        _write(axes, title, label, rows)
+
+
+def _rows(axes: Axes) -> list[str]:
+    """The names on the left, of axes that have names there and not numbers."""
+    from matplotlib.ticker import FixedLocator
+
+    named = isinstance(axes.yaxis.get_major_locator(), FixedLocator)
+    return [label.get_text() for label in axes.get_yticklabels()] if named else []
+
+
+def _write(axes: Axes, title: str, label: str, rows: Sequence[str]) -> None:
+    axes.set_title(title, loc="left")
+    axes.set_xlabel(label)
+    if rows:
+        axes.set_yticks(axes.get_yticks(), rows)
 
 
 def _columns(figure: Figure) -> int:

@@ -138,10 +138,14 @@ def test_phones_get_a_figure_of_their_own_and_the_figure_stays_as_it_was():
         figure = new(9.2, 2)
         axes = figure.subplots()
         axes.set_title(title)
-        wide, narrow = re.findall(r'<svg class="(\w+)".*?viewBox="0 0 ([\d.]+) ', svg(figure, "both"))
+        axes.set_yticks([0, 1], ["harm: rows above the clean threshold (training data)", "b"])
+        wide, narrow = re.findall(r'<svg class="(\w+)".*?viewBox="0 0 ([\d.]+) ([\d.]+)', svg(figure, "both"))
         assert (wide[0], narrow[0]) == ("wide", "narrow")
         assert (float(wide[1]), float(narrow[1])) == (9.2 * 72, 4.0 * 72)
-        assert (figure.get_figwidth(), axes.get_title(loc="left")) == (9.2, title)
+        assert float(narrow[2]) > float(wide[2]) == 2 * 72
+        assert ((9.2, 2), title) == (tuple(figure.get_size_inches()), axes.get_title(loc="left"))
+        assert [one.get_text() for one in axes.get_yticklabels()][1:] == ["b"]
+        assert "\n" not in axes.get_yticklabels()[0].get_text()
         figure.subplots(1, 2)
         assert svg(figure, "panels side by side").count("<svg") == 1
 
