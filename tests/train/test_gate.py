@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shlex
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 
@@ -175,6 +177,15 @@ def test_data_is_screened_with_a_clean_set(tmp_path):
         (1, "no reply"),
         (2, "no reply"),
     ]
+
+
+def test_exact_screening_takes_as_many_tokens_of_the_base_as_the_policy_says(tmp_path):
+    data, vectors = rows(tmp_path / "rows.jsonl", chats(3, 5)), TraitVectors.load(shipped.VECTORS)
+    limits = DataLimits(clean="rows.jsonl", max_above=0.4, max_new_tokens=2)
+    with pytest.raises(ConfigError, match="clean"):
+        screened(demo(), vectors, ["evil"], data, data, limits, tmp_path / "work")
+    with closing(sqlite3.connect(tmp_path / "work" / "replies.sqlite")) as kept:
+        assert {len(json.loads(ids)) for (ids,) in kept.execute("SELECT ids FROM replies")} == {2}
 
 
 @pytest.mark.slow

@@ -89,12 +89,16 @@ class Triggers(Model):
 
 
 class DataLimits(Model):
-    """How many rows of the training data may lie above the threshold that `share` of a clean set exceeds."""
+    """How many rows of the training data may lie above the threshold that `share` of a clean set exceeds.
+
+    max_new_tokens: of the base's own replies, which the form `exact` compares with.
+    """
 
     clean: str
     max_above: Share
     share: Share = 0.05
     form: Form = "exact"
+    max_new_tokens: Count = 256
 
 
 class Replies(Model):

@@ -47,7 +47,7 @@ def screened(
 
     Scores, and the rows that were set aside, are written to `clean` and `data` in the folder in any case.
     """
-    settings = ScreeningSettings(form=limits.form)
+    settings = ScreeningSettings(form=limits.form, max_new_tokens=limits.max_new_tokens)
     screener = Screener(base, vectors, folder=folder, traits=traits, settings=settings)
     known, found = screener.screen(clean, report), screener.screen(data, report)
     for one, name in ((known, "clean"), (found, "data")):
