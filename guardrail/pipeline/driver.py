@@ -32,13 +32,14 @@ from guardrail.pipeline.cancellation import Left
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.evaluator import BatchEvaluator, Row, timed_out
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.job import Job
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.recorder import Recorder
 from guardrail.pipeline.respond import Responder
 from guardrail.pipeline.tickets import Tickets
 from guardrail.pipeline.tool_calls import ToolReader, format_of
 from guardrail.pipeline.unguarded import unguarded
-from guardrail.pipeline.worker import Job, Worker
+from guardrail.pipeline.worker import Worker
 from guardrail.plugins.protocols import Answer, Complete, EscalationSink
 from guardrail.policy.decide import failure
 from guardrail.policy.plan import Plan

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from guardrail.errors import EvaluationError, located, outline
 from guardrail.pipeline.conversations import Conversations
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.job import Job
 from guardrail.pipeline.messages import Tool
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.request import Talk
-from guardrail.pipeline.worker import Job
 from guardrail.plugins.manager import Review
 from guardrail.plugins.results import checked_score
 from guardrail.policy.decide import changed_model, decide, failure, recheck, stale, tighten, unreviewed

@@ -16,8 +16,8 @@ from functools import partial
 from guardrail.engines import Completion, Event, Token
 from guardrail.pipeline.driver import Driver
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.job import Job
 from guardrail.pipeline.tool_calls import ToolReader
-from guardrail.pipeline.worker import Job
 from guardrail.plugins.protocols import Answer
 from guardrail.types import Choice, Decision, Message, Piece, Reply, Sampling, Timing, TokenLogprob
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from guardrail.engines import Engine, Event
-from guardrail.pipeline.worker import Job
+from guardrail.pipeline.job import Job
 from guardrail.policy.decide_reply import Observed, Watch
 from guardrail.policy.plan import Plan
 from guardrail.types import Decision, Facts, Message, Sampling

@@ -9,9 +9,9 @@ from worlds import FINGERPRINT, policies, rule, world
 
 from guardrail.pipeline.evaluator import BatchEvaluator, Row
 from guardrail.pipeline.exchange import Exchange
+from guardrail.pipeline.job import Job
 from guardrail.pipeline.plugin_calls import PluginCalls
 from guardrail.pipeline.request import request
-from guardrail.pipeline.worker import Job
 from guardrail.plugins.hookspecs import hookimpl
 from guardrail.plugins.manager import Plugins
 from guardrail.policy.decide_reply import Observed

@@ -1,8 +1,8 @@
 """The model without a policy: no decision stops it, whatever its engine asks."""
 
 from guardrail.engines import Completion, Prompt
+from guardrail.pipeline.job import Job
 from guardrail.pipeline.unguarded import unguarded
-from guardrail.pipeline.worker import Job
 from guardrail.policy.decide_reply import Observed
 from guardrail.types import Decision, Message
 

@@ -5,7 +5,8 @@ from concurrent.futures import CancelledError
 import pytest
 
 from guardrail.errors import GuardClosed, QueueFull
-from guardrail.pipeline.worker import Job, Worker
+from guardrail.pipeline.job import Job
+from guardrail.pipeline.worker import Worker
 
 
 def test_jobs_run_one_after_another_and_return_their_results():

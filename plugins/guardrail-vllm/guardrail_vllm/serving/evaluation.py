@@ -10,7 +10,7 @@ from guardrail.engines import Completion
 from guardrail.errors import EvaluationError, SteeringError
 from guardrail.pipeline.evaluator import BatchEvaluator, Row
 from guardrail.pipeline.exchange import Exchange
-from guardrail.pipeline.worker import Job
+from guardrail.pipeline.job import Job
 from guardrail.policy.decide_reply import Observed
 from guardrail.types import Decision, Facts
 from guardrail_vllm.item import applied
