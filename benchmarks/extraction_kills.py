@@ -81,8 +81,12 @@ def disturbed(trait: str, folder: Path, samples: int, kills: int, whole: Path) -
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but the lock."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    """Every file but the lock, and the hidden parts that a kill leaves."""
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "lock" and not path.name.startswith(".")
+    ]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
